@@ -1,0 +1,213 @@
+"""The form of everything under params/: one model per kind of file, the single source of workflow/schemas/.
+
+Free of torch, so that planning takes seconds. A model only says what a file may hold; `recu.params` reads files and words the
+errors, `recu.experiments` combines them into experiments.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+"""A name that becomes part of a path, a wildcard and an MLflow tag: letters, digits, '_', '.' and '-'."""
+
+Family = Literal["cifar", "imagenet", "reactnet", "birealnet"]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Model(BaseModel):
+    """Base of every configuration model: immutable, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Hyperparameters(Model):
+    """Everything that decides what one training computes, fully resolved. Values live in params/defaults.yaml."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    """Passes over the training split; also the length of the tau and learning-rate schedules."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Training images per step; at least two, since BatchNorm needs more than one."""
+    batch_size_test: Annotated[int, Field(ge=1)]
+    """Images per evaluation step; does not change results beyond rounding."""
+    optimizer: Literal["sgd", "adam"]
+    lr: Positive
+    """Initial (after warm-up: highest) learning rate."""
+    lr_type: Literal["cos", "step", "linear", "linear_start"]
+    """Shape of the learning-rate schedule; see `recu.schedules.learning_rate_at`."""
+    lr_decay_step: tuple[Annotated[int, Field(ge=1)], ...]
+    """Epochs at which `step` multiplies the rate by 0.1; unused by the other shapes."""
+    warm_up: bool
+    """Raise the rate linearly over the first five epochs."""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Of SGD; Adam ignores it."""
+    weight_decay: NonNegative
+    weight_decay_groups: Literal["all", "imagenet", "birealnet"]
+    """Which parameters decay; see `recu.engine.optimizer.parameter_groups`."""
+    tau_min: Annotated[float, Field(ge=0.5, lt=1)]
+    """tau of the first epoch (a quantile, so in [0.5, 1))."""
+    tau_max: Annotated[float, Field(ge=0.5, lt=1)]
+    """tau approached at the end of training."""
+    stage: Literal[0, 1, 2]
+    """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights."""
+    init_from: Name | None
+    """Method of the same row whose best checkpoint gives the initial weights; null starts from random ones."""
+    teacher: str | None
+    """Distillation teacher: null for none, else `NETWORK/METHOD` of the same suite, dataset and seed."""
+    loader: Literal["auto", "memory", "torchvision", "dali"]
+    """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
+    precision: Literal["fp32", "bf16"]
+    """Arithmetic of the forward and backward pass; bf16 (autocast) changes results and is meant for GPUs."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Hyperparameters:
+        if self.tau_min > self.tau_max:
+            raise ValueError(f"tau_min ({self.tau_min}) must not exceed tau_max ({self.tau_max})")
+        if self.lr_type == "step" and not self.lr_decay_step:
+            raise ValueError("lr_type 'step' needs lr_decay_step: the epochs at which the rate falls")
+        return self
+
+
+HyperparameterOverrides = create_model(
+    "HyperparameterOverrides",
+    __base__=Model,
+    __doc__="Any of the hyper-parameters; those left out keep the value of the layer below.",
+    **{
+        name: (Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, Field(default=None))
+        for name, field in Hyperparameters.model_fields.items()
+    },
+)
+
+
+class Method(Model):
+    """A named way to train a network, e.g. vanilla or finetune."""
+
+    description: str
+    published_as: str
+    """Training method of params/published.yaml that this one is compared with."""
+    reconstruction: bool = False
+    """True where the authors publish no recipe, so that every table must say so."""
+    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+
+
+class Defaults(Model):
+    """params/defaults.yaml."""
+
+    recipe_version: Annotated[int, Field(ge=1)]
+    """Raised when a change of code changes results, so that everything is trained again."""
+    hyperparameters: Hyperparameters
+    methods: dict[Name, Method]
+
+
+class Archive(Model):
+    """A published file a dataset is made from."""
+
+    url: str
+    filename: Name
+    checksum: Annotated[str, Field(pattern=r"^(md5|sha256):[0-9a-f]+$")]
+    size_bytes: Annotated[int, Field(ge=1)] | None = None
+
+
+class Dataset(Model):
+    """One entry of params/datasets.yaml."""
+
+    title: str
+    """How tables call it."""
+    kind: Literal["digits", "cifar10", "cifar100", "imagefolder", "tinyimagenet", "imagenet"]
+    """Which preparation reads it; see `recu.data.preparation`."""
+    family: Family
+    """Network family a model name stands for on this dataset unless a row says otherwise."""
+    num_classes: Annotated[int, Field(ge=2)]
+    image_size: Annotated[int, Field(ge=8)]
+    """Side of the square network input, in pixels."""
+    train_images: Annotated[int, Field(ge=1)] | None = None
+    """Expected number; null where any number is right."""
+    test_images: Annotated[int, Field(ge=1)] | None = None
+    mean: tuple[float, float, float]
+    """Per channel (red, green, blue), of pixel values scaled to [0, 1]."""
+    std: tuple[Positive, Positive, Positive]
+    augmentation: Literal["none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting"]
+    """Training augmentation; see `recu.data.augmentation`."""
+    published_as: str | None = None
+    """Dataset name in params/published.yaml; null where nothing published is comparable."""
+    archives: tuple[Archive, ...] = ()
+    obtain: str = ""
+    """What to do where the files cannot be downloaded by this program."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change what a network learns, JSON-compatible."""
+        fields = {"kind", "num_classes", "image_size", "mean", "std", "augmentation"}
+        return self.model_dump(mode="json", include=fields)
+
+
+class Row(Model):
+    """One network of a suite, with what it changes for itself."""
+
+    model: Name
+    family: Family | None = None
+    """Defaults to the dataset's."""
+    variant: Name | None = None
+    dataset: Name | None = None
+    """Defaults to the suite's."""
+    only: tuple[Name, ...] | None = None
+    """Methods of the suite this row takes part in; null for all."""
+    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+    methods: dict[Name, HyperparameterOverrides] = {}
+
+
+class Suite(Model):
+    """One file of params/suites/: a grid of rows, methods and seeds that ends in one table."""
+
+    title: str
+    description: str
+    dataset: Name
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+    methods: Annotated[dict[Name, HyperparameterOverrides], Field(min_length=1)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+
+class PublishedResult(Model):
+    """One published number."""
+
+    dataset: str
+    model: str
+    method: str
+    batch_size: int | None = None
+    batch_size_test: int | None = None
+    epochs: int | None = None
+    top1: Annotated[float, Field(ge=0, le=100)]
+    top5: Annotated[float, Field(ge=0, le=100)] | None = None
+    source: str
+
+
+class Published(Model):
+    """params/published.yaml."""
+
+    results: tuple[PublishedResult, ...]
+
+
+class WorkflowConfig(Model):
+    """params/config.yaml: what to run and where; nothing here changes a result."""
+
+    suites: Name | tuple[Name, ...]
+    """Names of files under params/suites/ (one, or a list)."""
+    data_dir: str
+    """Prepared datasets."""
+    results_dir: str
+    """What rules produce."""
+    runs_dir: str
+    """Resumable state of trainings; never a declared output."""
+    reports_dir: str
+    tracking_uri: str
+    """MLflow store; MLFLOW_TRACKING_URI in the environment wins."""
+    sources: dict[Name, str] = {}
+    """Local archive or folder by dataset, in place of a download."""
+    gpus: str = ""
+    """Device ids as for --gpus; empty chooses by itself."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Loader processes of one job, for datasets that are not held in memory."""

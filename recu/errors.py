@@ -1,0 +1,58 @@
+"""Errors a user can act on: one readable line each, mapped to stable exit codes by the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RecuError(Exception):
+    """A problem the user can mend; its text says what is wrong, where, what was expected and what to do."""
+
+    exit_code = 2
+
+
+class ConfigError(RecuError):
+    """A file under params/ or a command-line option has a wrong key, type or value."""
+
+
+class DataError(RecuError):
+    """A dataset is missing, truncated, altered or not of the expected form."""
+
+
+class CheckpointError(RecuError):
+    """A checkpoint cannot be read or does not fit the network."""
+
+
+class OutputError(RecuError):
+    """A result cannot be written, or would overwrite one that must be kept."""
+
+
+class ResultError(RecuError):
+    """A result file is missing, or belongs to other parameters than those asked for."""
+
+
+class DivergenceError(RecuError):
+    """Training produced a loss that is not finite."""
+
+    exit_code = 3
+
+
+class Interrupted(RecuError):
+    """A signal asked the program to stop; state was saved and the same command continues."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: "run me again"
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> ConfigError:
+    """The error for a name that is not in a table; it proposes the nearest right one and lists all.
+
+    Args:
+        kind: what the name stands for, e.g. "model".
+        name: what the user wrote.
+        valid: the names that would have been right.
+    """
+    names = sorted(valid)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return ConfigError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")

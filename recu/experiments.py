@@ -1,0 +1,204 @@
+"""From params/ to experiments: one `Experiment` is one training with everything that defines its result."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recu.config import (
+    Dataset,
+    Defaults,
+    Family,
+    HyperparameterOverrides,
+    Hyperparameters,
+    Model,
+    Row,
+    Suite,
+)
+from recu.errors import ConfigError, unknown_name
+from recu.files import canonical_json, hash_text
+from recu.params import load_datasets, load_defaults, load_suite, validate_model
+
+
+class Origin(Model):
+    """Another experiment that this one takes weights from."""
+
+    id: str
+    spec_hash: str
+
+
+class Experiment(Model):
+    """One training, fully resolved: equal experiments give equal results."""
+
+    suite: str
+    dataset: str
+    family: Family
+    variant: str | None
+    model: str
+    method: str
+    seed: int
+    hyperparameters: Hyperparameters
+    data: dict[str, Any]
+    """`Dataset.identity()` of the dataset."""
+    init_from: Origin | None
+    """The experiment whose best checkpoint gives the initial weights. Its hash is part of ours: another parent is another run."""
+    teacher: Origin | None
+    """The experiment whose best checkpoint teaches this one."""
+    recipe_version: int
+
+    @property
+    def network(self) -> str:
+        """Family, variant and model in one name, e.g. `cifar.resnet20_1w1a` or `cifar-2021-03.resnet20_1w1a`."""
+        return network_name(self.family, self.variant, self.model)
+
+    @property
+    def id(self) -> str:
+        """Its place in every folder: `SUITE/DATASET/NETWORK/METHOD/seedSEED`."""
+        return f"{self.suite}/{self.dataset}/{self.network}/{self.method}/seed{self.seed}"
+
+    @cached_property
+    def canonical(self) -> str:
+        """The experiment as one line of JSON, the same for equal experiments."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def spec_hash(self) -> str:
+        """16 hexadecimal digits that differ whenever any parameter differs."""
+        return hash_text(self.canonical)
+
+
+def network_name(family: str, variant: str | None, model: str) -> str:
+    """`family.model`, with `-variant` after the family where there is one."""
+    return f"{family}{f'-{variant}' if variant else ''}.{model}"
+
+
+def parse_experiment(text: str) -> Experiment:
+    """The inverse of `Experiment.canonical`. Raises ConfigError."""
+    return validate_model(text, Experiment, "--experiment")
+
+
+def load_experiments(params_dir: Path, suites: tuple[str, ...]) -> dict[str, Experiment]:
+    """All experiments of the given suites by id, parents before children.
+
+    Raises:
+        ConfigError: naming the file and the key that is wrong.
+    """
+    defaults = load_defaults(params_dir)
+    datasets = load_datasets(params_dir)
+    found: dict[str, Experiment] = {}
+    for name in suites:
+        found |= resolve_suite(name, load_suite(params_dir, name), defaults, datasets)
+    return found
+
+
+def resolve_suite(
+    name: str, suite: Suite, defaults: Defaults, datasets: dict[str, Dataset]
+) -> dict[str, Experiment]:
+    """Every row x method x seed of one suite, by id, parents before children.
+
+    Raises:
+        ConfigError: a name that is not defined, a row given twice, or a value out of range.
+    """
+    where = f"params/suites/{name}.yaml"
+    experiments: dict[str, Experiment] = {}
+    for row in suite.rows:
+        for seed in suite.seeds:
+            resolver = _RowResolver(name, where, suite, row, seed, defaults, datasets)
+            for experiment in resolver.experiments(experiments):
+                if experiment.id in experiments:
+                    raise ConfigError(f"{where}: rows: {experiment.network} on {experiment.dataset} is given twice")
+                experiments[experiment.id] = experiment
+    return experiments
+
+
+class _RowResolver:
+    """Resolves the methods of one row and seed."""
+
+    def __init__(
+        self,
+        suite_name: str,
+        where: str,
+        suite: Suite,
+        row: Row,
+        seed: int,
+        defaults: Defaults,
+        datasets: dict[str, Dataset],
+    ) -> None:
+        self.suite_name, self.where, self.suite, self.row, self.seed = suite_name, where, suite, row, seed
+        self.defaults = defaults
+        self.dataset_name = row.dataset or suite.dataset
+        if self.dataset_name not in datasets:
+            raise self._error(unknown_name("dataset", self.dataset_name, datasets))
+        self.dataset = datasets[self.dataset_name]
+        for method in (*suite.methods, *row.methods):
+            if method not in defaults.methods:
+                raise self._error(unknown_name("method", method, defaults.methods))
+        for method in (*row.methods, *(row.only or ())):
+            if method not in suite.methods:
+                raise self._error(unknown_name(f"method in row {row.model}", method, suite.methods))
+
+    def experiments(self, known: dict[str, Experiment]) -> list[Experiment]:
+        """The row's experiments, parents before children; `known` are those of earlier rows (teachers)."""
+        resolved: dict[str, Experiment] = {}
+        pending = [method for method in self.suite.methods if self.row.only is None or method in self.row.only]
+        names = list(pending)
+        while pending:
+            ready = [m for m in pending if self._hyperparameters(m).init_from not in pending]
+            if not ready:
+                raise ConfigError(f"{self.where}: methods {', '.join(pending)} start from one another in a circle")
+            for method in ready:
+                resolved[method] = self._experiment(method, resolved, known, names)
+                pending.remove(method)
+        return list(resolved.values())
+
+    def _experiment(
+        self, method: str, resolved: dict[str, Experiment], known: dict[str, Experiment], names: list[str]
+    ) -> Experiment:
+        hyperparameters = self._hyperparameters(method)
+        parent = hyperparameters.init_from
+        if parent is not None and parent not in resolved:
+            raise self._error(unknown_name(f"method that {method} starts from (init_from)", parent, names))
+        return Experiment(
+            suite=self.suite_name,
+            dataset=self.dataset_name,
+            family=self.row.family or self.dataset.family,
+            variant=self.row.variant,
+            model=self.row.model,
+            method=method,
+            seed=self.seed,
+            hyperparameters=hyperparameters,
+            data=self.dataset.identity(),
+            init_from=None if parent is None else _origin(resolved[parent]),
+            teacher=self._teacher(hyperparameters.teacher, known),
+            recipe_version=self.defaults.recipe_version,
+        )
+
+    def _teacher(self, teacher: str | None, known: dict[str, Experiment]) -> Origin | None:
+        if teacher is None:
+            return None
+        teacher_id = f"{self.suite_name}/{self.dataset_name}/{teacher}/seed{self.seed}"
+        if teacher_id not in known:
+            taught = [identifier.split("/", 2)[2].rsplit("/", 1)[0] for identifier in known]
+            raise self._error(unknown_name("teacher (an earlier row's NETWORK/METHOD)", teacher, taught))
+        return _origin(known[teacher_id])
+
+    def _hyperparameters(self, method: str) -> Hyperparameters:
+        layers = (
+            self.defaults.methods[method].hyperparameters,
+            self.suite.hyperparameters,
+            self.suite.methods[method],
+            self.row.hyperparameters,
+            self.row.methods.get(method, HyperparameterOverrides()),
+        )
+        merged = self.defaults.hyperparameters.model_dump(mode="json")
+        for layer in layers:
+            merged |= layer.model_dump(mode="json", exclude_unset=True)
+        return validate_model(merged, Hyperparameters, f"{self.where}: {self.row.model}, {method}")
+
+    def _error(self, error: ConfigError) -> ConfigError:
+        return ConfigError(f"{self.where}: {error}")
+
+
+def _origin(experiment: Experiment) -> Origin:
+    return Origin(id=experiment.id, spec_hash=experiment.spec_hash)

@@ -1,0 +1,15 @@
+"""The paper: rectified clamp unit, sign estimators and the convolutions built on them."""
+
+from recu.nn.binary_conv import BinaryConv2d
+from recu.nn.competitor import CompetitorBinaryConv2d
+from recu.nn.real_conv import RealConv2d, RescaledSignActivationConv2d, SignActivationConv2d
+from recu.nn.tau import set_tau
+
+__all__ = [
+    "BinaryConv2d",
+    "CompetitorBinaryConv2d",
+    "RealConv2d",
+    "RescaledSignActivationConv2d",
+    "SignActivationConv2d",
+    "set_tau",
+]

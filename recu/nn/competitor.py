@@ -1,0 +1,55 @@
+"""The binary convolution of the competitor in the comparison table, ReActNet (Bi-Real based); no ReCU in it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from recu.nn.real_conv import RealConv2d
+from recu.nn.ste import sign_polynomial
+
+
+class _ScaledSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return weight.abs().mean((1, 2, 3), keepdim=True) * torch.sign(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return grad * (weight.abs() <= 1.0)
+
+
+def scaled_sign(weight: Tensor) -> Tensor:
+    """mean|w| * sign(w) per output filter; straight-through gradient, zero where |w| > 1.
+
+    mean|w| is a constant for the gradient and does not scale it either.
+
+    Args:
+        weight: latent weights (O, I, kH, kW).
+
+    Returns:
+        Binary weights of the same shape, one magnitude per output filter.
+    """
+    return _ScaledSign.apply(weight)
+
+
+class CompetitorBinaryConv2d(RealConv2d):
+    """Binary activations without rescaling, binary weights scaled by mean|w|; key `weight` (O, I, kH, kW).
+
+    Latent weights start uniform in [0, 0.001): step 2 of the recipe loads those of step 1 over them.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+        nn.init.uniform_(self.weight, 0.0, 0.001)
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """Convolve (N, I, H, W) to (N, O, H', W')."""
+        return F.conv2d(sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding)

@@ -1,0 +1,44 @@
+"""Convolutions with real weights: the same shapes and the same key `weight` as the binary ones they stand in for."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recu.nn.activation_rescaling import rescale_per_sample
+from recu.nn.ste import sign_polynomial
+
+
+class RealConv2d(nn.Conv2d):
+    """Full-precision convolution without bias (stage 0); key `weight` (O, I, kH, kW).
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        kernel_size: kH = kW.
+        stride: of the convolution.
+        padding: zeros on each side.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
+
+
+class SignActivationConv2d(RealConv2d):
+    """Binary activations, real weights, no rescaling of activations (stage 1 of the competitor)."""
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """Convolve (N, I, H, W) to (N, O, H', W')."""
+        return F.conv2d(sign_polynomial(activation), self.weight, None, self.stride, self.padding)
+
+
+class RescaledSignActivationConv2d(RealConv2d):
+    """Binary activations, real weights, activations rescaled while training (stage 1 of the ReCU families)."""
+
+    def forward(self, activation: Tensor) -> Tensor:
+        """Convolve (N, I, H, W) to (N, O, H', W')."""
+        if self.training:
+            activation = rescale_per_sample(activation)
+        return F.conv2d(sign_polynomial(activation), self.weight, None, self.stride, self.padding)

@@ -1,0 +1,70 @@
+"""Sign functions with surrogate gradients: straight-through for weights, piecewise polynomial for activations.
+
+In both sign(0) = 0, as in the authors' program; zero padding therefore stays zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+class _SignIdentity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return torch.sign(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _SignPolynomial(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sign(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * polynomial_gradient(x)
+
+
+def polynomial_gradient(x: Tensor) -> Tensor:
+    """max(0, 2 - 2|x|), the derivative that stands in for that of sign (Bi-Real Net, ECCV 2018).
+
+    Args:
+        x: any shape.
+
+    Returns:
+        A tensor like `x`, values in [0, 2].
+    """
+    return (2.0 - 2.0 * x.abs()).clamp_min(0.0)
+
+
+def sign_identity(x: Tensor) -> Tensor:
+    """sign(x) whose gradient is the identity (straight-through estimator); used for weights.
+
+    Args:
+        x: any shape.
+
+    Returns:
+        A tensor like `x`, values in {-1, 0, 1}.
+    """
+    return _SignIdentity.apply(x)
+
+
+def sign_polynomial(x: Tensor) -> Tensor:
+    """sign(x) whose gradient is max(0, 2 - 2|x|); used for activations.
+
+    Args:
+        x: any shape.
+
+    Returns:
+        A tensor like `x`, values in {-1, 0, 1}.
+    """
+    return _SignPolynomial.apply(x)

@@ -1,0 +1,175 @@
+"""Reads the files under params/ into the models of `recu.config`, and words what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from recu import paths
+from recu.config import Dataset, Defaults, Name, Published, Suite, WorkflowConfig
+from recu.errors import ConfigError, unknown_name
+
+T = TypeVar("T")
+
+
+def load_defaults(params_dir: Path) -> Defaults:
+    """params/defaults.yaml. Raises ConfigError naming file, key and expected value."""
+    return parse_file(paths.defaults_file(params_dir), Defaults)
+
+
+def load_datasets(params_dir: Path) -> dict[str, Dataset]:
+    """params/datasets.yaml. Raises ConfigError naming file, key and expected value."""
+    return parse_file(paths.datasets_file(params_dir), dict[Name, Dataset])
+
+
+def load_published(params_dir: Path) -> Published:
+    """params/published.yaml. Raises ConfigError naming file, key and expected value."""
+    return parse_file(paths.published_file(params_dir), Published)
+
+
+def load_suite(params_dir: Path, name: str) -> Suite:
+    """One file of params/suites/. Raises ConfigError; an unknown name is answered with the nearest one."""
+    file = paths.suite_file(params_dir, name)
+    if not file.is_file():
+        raise unknown_name("suite", name, available_suites(params_dir))
+    return parse_file(file, Suite)
+
+
+def available_suites(params_dir: Path) -> list[str]:
+    """Names of the suites that params/suites/ holds."""
+    return sorted(file.stem for file in paths.suite_file(params_dir, "*").parent.glob("*.yaml"))
+
+
+def parse_workflow_config(config: dict[str, Any]) -> WorkflowConfig:
+    """Snakemake's merged configuration as a model. Raises ConfigError."""
+    return validate_model(config, WorkflowConfig, "params/config.yaml (or --config)")
+
+
+def suite_names(config: WorkflowConfig) -> tuple[str, ...]:
+    """The chosen suites, each once, in the order given."""
+    names = (config.suites,) if isinstance(config.suites, str) else config.suites
+    return tuple(dict.fromkeys(names))
+
+
+def parse_file(file: Path, kind: type[T]) -> T:
+    """Read one YAML file and validate it as `kind`.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, holds a key twice, or does not have the form of `kind`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{_shown(file)} is not valid YAML: {' '.join(str(error).split())}") from error
+    return validate_model(data, kind, _shown(file))
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, where PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} appears twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def validate_model(data: Any, kind: type[T], where: str) -> T:
+    """Validate `data` (JSON text, or what JSON can express) as `kind`.
+
+    Raises:
+        ConfigError: beginning with `where`, naming the key and what was expected.
+    """
+    try:
+        # Through JSON, because strict validation of JSON takes a list for a tuple and still "3" for no number.
+        text = data if isinstance(data, str) else json.dumps(data, default=str)
+        return _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        problems = [_describe(problem, kind) for problem in error.errors()]
+        more = f" (and {len(problems) - 1} more: {'; '.join(problems[1:4])})" if len(problems) > 1 else ""
+        raise ConfigError(f"{where}: {problems[0]}{more}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def _describe(problem: Any, kind: Any) -> str:
+    """One validation problem as `key: what is wrong`."""
+    location = list(problem["loc"])
+    key = ".".join(str(part) for part in location) or "the whole file"
+    if problem["type"] == "extra_forbidden":
+        valid = _keys_at(kind, location[:-1])
+        nearest = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else f" (known: {', '.join(sorted(valid))})" if valid else ""
+        return f"{key}: unknown key{hint}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if problem["type"] == "value_error":
+        return f"{key}: {expected}"
+    return f"{key}: {expected}, found {_short(problem['input'])}{_number_hint(problem['input'])}"
+
+
+def _number_hint(value: Any) -> str:
+    # YAML 1.1 reads 1e-3 as text: the commonest surprise in such files.
+    if isinstance(value, str) and "e" in value.lower():
+        try:
+            float(value)
+        except ValueError:
+            return ""
+        return " (a text to YAML; write the number with a point, e.g. 1.0e-3)"
+    return ""
+
+
+def _keys_at(kind: Any, location: list[Any]) -> list[str]:
+    """The keys that the model found by following `location` from `kind` allows."""
+    current = kind
+    for part in location:
+        current = _step(current, part)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _step(kind: Any, part: Any) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _step(arguments[0], part)
+    if origin in (typing.Union, types.UnionType):
+        return next((found for option in arguments if (found := _step(option, part)) is not None), None)
+    if origin is dict:
+        return arguments[1]
+    if origin is tuple:
+        return arguments[0]
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+        annotation = kind.model_fields[part].annotation
+        return annotation
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _shown(file: Path) -> str:
+    return file.relative_to(Path.cwd()).as_posix() if file.is_relative_to(Path.cwd()) else file.as_posix()

@@ -1,0 +1,70 @@
+"""Every path of the project, defined once.
+
+Relative paths are relative to the working directory, which for the workflow is the project directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+"""The checkout this package runs from (it is installed in place)."""
+
+PARAMS_DIR = PROJECT_DIR / "params"
+
+CHECKPOINT = "checkpoint.pth.tar"
+"""State after the latest epoch, for resuming; in the authors' form plus what resuming needs."""
+BEST_CHECKPOINT = "model_best.pth.tar"
+"""The same of the epoch with the highest test top-1."""
+METRICS = "metrics.json"
+"""Written last by every stage: its presence means that the stage finished."""
+MANIFEST = "manifest.json"
+HISTORY = "history.jsonl"
+LOG = "train.log"
+EXPERIMENT = "experiment.json"
+OUTBOX = "tracking-outbox.jsonl"
+
+
+def defaults_file(params_dir: Path) -> Path:
+    """Every hyper-parameter's default, and the methods."""
+    return params_dir / "defaults.yaml"
+
+
+def datasets_file(params_dir: Path) -> Path:
+    """The datasets table."""
+    return params_dir / "datasets.yaml"
+
+
+def published_file(params_dir: Path) -> Path:
+    """The published numbers."""
+    return params_dir / "published.yaml"
+
+
+def suite_file(params_dir: Path, suite: str) -> Path:
+    """The rows of one suite."""
+    return params_dir / "suites" / f"{suite}.yaml"
+
+
+def manifest_file(results_dir: Path, dataset: str) -> Path:
+    """The prepare stage's declared output: a copy of the manifest beside the prepared data."""
+    return results_dir / "prepare" / dataset / MANIFEST
+
+
+def train_folder(results_dir: Path, experiment_id: str) -> Path:
+    """Where a finished training publishes its best checkpoint and metrics."""
+    return results_dir / "train" / experiment_id
+
+
+def evaluate_folder(results_dir: Path, experiment_id: str) -> Path:
+    """Where an evaluation publishes its metrics."""
+    return results_dir / "evaluate" / experiment_id
+
+
+def rows_file(results_dir: Path, suite: str) -> Path:
+    """The collected result rows of one suite."""
+    return results_dir / "report" / suite / "rows.json"
+
+
+def state_folder(runs_dir: Path, experiment_id: str, spec_hash: str) -> Path:
+    """Resumable state of one training; another set of parameters has another folder, so it never continues this one."""
+    return runs_dir / experiment_id / spec_hash
