@@ -43,6 +43,11 @@ def load_suite(params_dir: Path, name: str) -> Suite:
     return parse_file(file, Suite)
 
 
+def load_suites(params_dir: Path, names: tuple[str, ...]) -> dict[str, Suite]:
+    """Several suites by name. Raises ConfigError as `load_suite`."""
+    return {name: load_suite(params_dir, name) for name in names}
+
+
 def available_suites(params_dir: Path) -> list[str]:
     """Names of the suites that params/suites/ holds."""
     return sorted(file.stem for file in paths.suite_file(params_dir, "*").parent.glob("*.yaml"))

@@ -1,0 +1,54 @@
+# Two commands do all on a fresh machine with Python 3.11 or newer: `make reproduce` and `make test`.
+#
+# Variables:
+#   PYTHON       the Python to build the environment with                                          (default: python3)
+#   TORCH_INDEX  address of a PyTorch wheel index, to choose the build: the "Get started" page of pytorch.org names one
+#                for the CPU and one per CUDA version. Empty: your registry's default build.       (default: empty)
+#   EXTRAS       optional dependencies of pyproject.toml                                              (default: test)
+#   CORES        cores Snakemake may use                                                               (default: all)
+#   SUITES       suites of `make reproduce`                                           (default: as params/config.yaml)
+PYTHON ?= python3
+TORCH_INDEX ?=
+EXTRAS ?= test
+CORES ?= all
+SUITES ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
+
+.PHONY: setup reproduce test lint ui schemas clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+ifneq ($(TORCH_INDEX),)
+	$(BIN)/python -m pip install --index-url $(TORCH_INDEX) $(TORCH_PINS)
+endif
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $(INSTALLED)
+
+reproduce: setup
+	$(BIN)/snakemake --cores $(CORES) $(if $(SUITES),--config suites=$(SUITES))
+	@$(BIN)/recu report show
+
+test: setup lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+ui: setup
+	$(BIN)/recu ui
+
+schemas: setup
+	$(BIN)/python -m recu.schemas workflow/schemas
+
+clean:
+	rm -rf results reports/*.md reports/*.csv reports/*.html reports/*.svg .snakemake
+	@echo "Kept: data/ (prepared datasets), runs/ (resumable trainings), mlflow.db and mlartifacts/ (MLflow). Remove them by hand."

@@ -1,0 +1,24 @@
+# The whole pipeline: prepare -> train (vanilla, then what starts from it) -> evaluate -> collect -> report.
+# `snakemake --cores all` renders the tables of the suites chosen in params/config.yaml.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "params/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/aliases.smk"
+
+
+# The default target must stand in this file: Snakemake never takes it from an included one.
+rule all:
+    default_target: True
+    input:
+        get_tables,
+    localrule: True

@@ -1,0 +1,57 @@
+"""What the planner needs beyond the experiments themselves; pure and free of torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recu import paths
+from recu.config import Dataset, Suite
+from recu.experiments import Experiment
+from recu.files import canonical_json
+
+TABLE_FORMATS = ("md", "csv", "html", "svg")
+"""What a suite's report consists of: the table in three forms and its training curves."""
+
+
+def table_files(reports_dir: Path, suite: str) -> list[str]:
+    """The files that a suite's report consists of."""
+    return [str(reports_dir / f"{suite}.{suffix}") for suffix in TABLE_FORMATS]
+
+
+def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
+    """Share the cores among the trainings that can run side by side: those that wait for no other.
+
+    One thread each is the most efficient split when there are at least as many trainings as cores.
+    """
+    parallel = sum(experiment.init_from is None and experiment.teacher is None for experiment in experiments.values())
+    return max(1, cores // max(1, parallel))
+
+
+def suite_json(name: str, suite: Suite, experiments: dict[str, Experiment]) -> str:
+    """What a suite's table depends on, as one canonical line: its title, and its experiments with their hashes."""
+    hashes = {identifier: experiment.spec_hash for identifier, experiment in experiments.items()}
+    return canonical_json({"name": name, "title": suite.title, "description": suite.description, "experiments": hashes})
+
+
+def alias(experiment: Experiment) -> str:
+    """A readable target name, e.g. `demo-digits-cifar.resnet20_1w1a-vanilla-seed1`."""
+    return experiment.id.replace("/", "-")
+
+
+def missing_data(
+    experiments: dict[str, Experiment], datasets: dict[str, Dataset], data_dir: Path, sources: dict[str, str]
+) -> dict[str, str]:
+    """Datasets that are neither prepared, nor given as a local source, nor part of a dependency.
+
+    Returns:
+        By dataset, one line that says where its files come from.
+    """
+    missing = {}
+    for name in sorted({experiment.dataset for experiment in experiments.values()}):
+        dataset = datasets[name]
+        if dataset.kind == "digits" or name in sources or (data_dir / name / paths.MANIFEST).is_file():
+            continue
+        urls = ", ".join(archive.url for archive in dataset.archives if archive.url)
+        origin = dataset.obtain or f"will be downloaded from {urls}"
+        missing[name] = f"{origin} (or name a local copy: sources: {{{name}: PATH}} in params/config.yaml)"
+    return missing

@@ -1,0 +1,120 @@
+# What every rule file shares: the experiments asked for, wildcard constraints built from them, and every get_* function.
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from recu import paths, plan
+from recu.errors import RecuError
+from recu.experiments import load_experiments
+from recu.files import canonical_json
+from recu.params import load_datasets, load_suites, parse_workflow_config, suite_names
+
+PARAMS_DIR = Path("params")
+
+try:
+    CONFIG = parse_workflow_config(config)
+    SUITES = load_suites(PARAMS_DIR, suite_names(CONFIG))
+    DATASETS = load_datasets(PARAMS_DIR)
+    EXPERIMENTS = load_experiments(PARAMS_DIR, suite_names(CONFIG))
+except RecuError as error:
+    # Snakemake would show a Python exception; its user needs the one line.
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+DATA_DIR = Path(CONFIG.data_dir)
+RESULTS_DIR = Path(CONFIG.results_dir)
+REPORTS_DIR = Path(CONFIG.reports_dir)
+LOGS_DIR = RESULTS_DIR / "logs"
+TRACKING_READY = RESULTS_DIR / "tracking.ready"
+
+EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
+
+# Under conda the rule's own Python runs the package from the checkout; otherwise the Python that runs Snakemake does, so
+# that calling .venv/bin/snakemake without activating the environment works too.
+USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
+RECU = (
+    f"PYTHONPATH={shlex.quote(workflow.basedir)} python -m recu"
+    if USES_CONDA
+    else f"{shlex.quote(sys.executable)} -m recu"
+)
+
+for dataset, where in plan.missing_data(EXPERIMENTS, DATASETS, DATA_DIR, CONFIG.sources).items():
+    print(f"note: dataset {dataset} is not here yet: {where}", file=sys.stderr)
+
+
+def one_of(values):
+    """A wildcard constraint that matches exactly these names, so that a mistyped target fails while planning."""
+    return "|".join(sorted(map(re.escape, set(values)))) or "none"
+
+
+wildcard_constraints:
+    suite=one_of(SUITES),
+    dataset=one_of(experiment.dataset for experiment in EXPERIMENTS.values()),
+    network=one_of(experiment.network for experiment in EXPERIMENTS.values()),
+    method=one_of(experiment.method for experiment in EXPERIMENTS.values()),
+    seed=r"\d+",
+
+
+def get_experiment(wildcards):
+    """The experiment that the wildcards name."""
+    return EXPERIMENTS[EXPERIMENT_ID.format(**wildcards)]
+
+
+def get_experiment_json(wildcards):
+    """All that decides a training's result, as ONE string: Snakemake compares params as a set of unnamed values."""
+    return get_experiment(wildcards).canonical
+
+
+def get_dataset_json(wildcards):
+    """All that decides what preparation makes of a dataset."""
+    return canonical_json(DATASETS[wildcards.dataset].model_dump(mode="json"))
+
+
+def get_source_option(wildcards):
+    """`--source PATH` where the user has a local copy, else nothing."""
+    source = CONFIG.sources.get(wildcards.dataset)
+    return "" if source is None else f"--source {shlex.quote(source)}"
+
+
+def get_parents(wildcards):
+    """Published metrics, written last, of the experiments whose checkpoints this one starts from or learns from."""
+    experiment = get_experiment(wildcards)
+    origins = [origin for origin in (experiment.init_from, experiment.teacher) if origin is not None]
+    return [paths.train_folder(RESULTS_DIR, origin.id) / paths.METRICS for origin in origins]
+
+
+def get_suite_json(wildcards):
+    """All that a suite's collected rows depend on."""
+    return plan.suite_json(wildcards.suite, SUITES[wildcards.suite], get_suite_experiments(wildcards.suite))
+
+
+def get_suite_experiments(suite):
+    """The experiments of one suite, by id."""
+    return {identifier: found for identifier, found in EXPERIMENTS.items() if found.suite == suite}
+
+
+def get_suite_train_metrics(wildcards):
+    """Metrics of every training of a suite."""
+    return [
+        paths.train_folder(RESULTS_DIR, name) / paths.METRICS
+        for name in get_suite_experiments(wildcards.suite)
+    ]
+
+
+def get_suite_evaluate_metrics(wildcards):
+    """Metrics of every evaluation of a suite."""
+    return [
+        paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS
+        for name in get_suite_experiments(wildcards.suite)
+    ]
+
+
+def get_tables(wildcards):
+    """Every table of the chosen suites."""
+    return [file for suite in SUITES for file in plan.table_files(REPORTS_DIR, suite)]
+
+
+def get_training_threads(wildcards):
+    """Cores of one training: all of them, shared among the trainings that can run side by side."""
+    return plan.threads_per_training(workflow.cores or 1, EXPERIMENTS)

@@ -1,0 +1,25 @@
+rule evaluate:
+    input:
+        manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
+        tracking=ancient(TRACKING_READY),
+        checkpoint=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.BEST_CHECKPOINT,
+        metrics=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.METRICS,
+    output:
+        metrics=RESULTS_DIR / "evaluate" / EXPERIMENT_ID / paths.METRICS,
+    log:
+        LOGS_DIR / "evaluate" / f"{EXPERIMENT_ID}.log",
+    benchmark:
+        LOGS_DIR / "evaluate" / f"{EXPERIMENT_ID}.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+    params:
+        experiment=get_experiment_json,
+    message:
+        "Evaluating {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "{RECU} evaluate --experiment {params.experiment:q} --data_dir {DATA_DIR:q} --params_dir {PARAMS_DIR:q}"
+        " --results_dir {RESULTS_DIR:q} --runs_dir {CONFIG.runs_dir:q} --tracking_uri {CONFIG.tracking_uri:q}"
+        " --gpus {CONFIG.gpus:q} --workers {CONFIG.workers} --threads {threads} > {log:q} 2>&1"

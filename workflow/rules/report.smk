@@ -1,0 +1,39 @@
+rule collect:
+    input:
+        train=get_suite_train_metrics,
+        evaluate=get_suite_evaluate_metrics,
+    output:
+        rows=RESULTS_DIR / "report" / "{suite}" / "rows.json",
+    log:
+        LOGS_DIR / "report" / "{suite}.collect.log",
+    conda:
+        "../../environment.yml"
+    params:
+        suite=get_suite_json,
+    message:
+        "Collecting the results of suite {wildcards.suite}"
+    shell:
+        "{RECU} report collect --suite {params.suite:q} --results_dir {RESULTS_DIR:q} --output {output.rows:q}"
+        " > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        rows=RESULTS_DIR / "report" / "{suite}" / "rows.json",
+        published=PARAMS_DIR / "published.yaml",
+    output:
+        markdown=report(REPORTS_DIR / "{suite}.md", category="Tables", caption="../report/table.rst"),
+        csv=REPORTS_DIR / "{suite}.csv",
+        html=report(REPORTS_DIR / "{suite}.html", category="Tables", caption="../report/table.rst"),
+        curves=report(REPORTS_DIR / "{suite}.svg", category="Training curves", caption="../report/curves.rst"),
+    log:
+        LOGS_DIR / "report" / "{suite}.render.log",
+    conda:
+        "../../environment.yml"
+    params:
+        suite=get_suite_json,
+    message:
+        "Rendering the table of suite {wildcards.suite}"
+    shell:
+        "{RECU} report render --suite {params.suite:q} --rows {input.rows:q} --params_dir {PARAMS_DIR:q}"
+        " --output_dir {REPORTS_DIR:q} > {log:q} 2>&1"

@@ -1,0 +1,26 @@
+rule train:
+    input:
+        manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
+        tracking=ancient(TRACKING_READY),
+        parents=get_parents,
+    output:
+        checkpoint=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.BEST_CHECKPOINT,
+        metrics=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.METRICS,
+    log:
+        LOGS_DIR / "train" / f"{EXPERIMENT_ID}.log",
+    benchmark:
+        LOGS_DIR / "train" / f"{EXPERIMENT_ID}.benchmark.tsv"
+    retries: 1
+    conda:
+        "../../environment.yml"
+    threads: get_training_threads
+    resources:
+        gpu=1,
+    params:
+        experiment=get_experiment_json,
+    message:
+        "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "{RECU} train --experiment {params.experiment:q} --data_dir {DATA_DIR:q} --params_dir {PARAMS_DIR:q}"
+        " --results_dir {RESULTS_DIR:q} --runs_dir {CONFIG.runs_dir:q} --tracking_uri {CONFIG.tracking_uri:q}"
+        " --gpus {CONFIG.gpus:q} --workers {CONFIG.workers} --threads {threads} > {log:q} 2>&1"
