@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from recu.errors import ConfigError, unknown_name
 
 WARM_UP_EPOCHS = 5
+LEARNING_RATE_TYPES = ("cos", "step", "linear", "linear_start")
 
 
 def tau_at(epoch: int, epochs: int, tau_min: float, tau_max: float) -> float:
-    """tau(e) = A * exp(e / E) + B, A = (tau_max - tau_min) / (exp(1) - 1), B = tau_min - A (ReCU, ICCV 2021, 3.3).
+    """tau(e) = A * exp(e / E) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A (ReCU, ICCV 2021).
 
     Args:
         epoch: e, counted from 0; tau_max would be reached at e = E and is only approached.
@@ -42,17 +42,18 @@ def learning_rate_at(
 ) -> float:
     """Learning rate of one epoch.
 
-    With warm-up, epochs 0 to 4 use lr * (e + 1) / 5 and the schedule takes its first step after epoch 4: the epoch it
-    sees is e - 4, and a cosine runs over E - 4 epochs. Without, it sees e and runs over E.
+    With warm-up, epochs 0 to 4 use lr * (e + 1) / 5 and the schedule takes its first step after epoch 4: the
+    epoch it sees is e - 4, and a cosine runs over E - 4 epochs. Without, it sees e and runs over E.
 
     Args:
         epoch: e, counted from 0.
         epochs: E, the length of the run in epochs.
         lr: initial learning rate.
-        lr_type: "cos"; "step" (times 0.1 at every epoch of `lr_decay_step`, counted after warm-up); "linear" (to 0;
-            after warm-up it starts ABOVE `lr`, at lr * (E - 1) / (E - 4): a property of the authors' program, kept);
-            "linear_start" (the competitor's: linear to 0, stepped at the START of each epoch, so that epoch e
-            uses lr * (1 - (e + 1) / E), the full `lr` is never used and the last epoch trains with 0).
+        lr_type: "cos"; "step" (times 0.1 at every epoch of `lr_decay_step`, counted after warm-up); "linear"
+            (towards 0; after warm-up it starts ABOVE `lr`, at lr * (E - 1) / (E - 4): a property of the
+            authors' program, kept); "linear_start" (the competitor's: linear to 0, stepped at the START of
+            each epoch, so that epoch e uses lr * (1 - (e + 1) / E), the full `lr` is never used and the last
+            epoch trains with 0).
         warm_up: whether the first five epochs warm up; not defined for "linear_start".
         lr_decay_step: epochs at which "step" decays; other types ignore it.
 
@@ -71,7 +72,7 @@ def learning_rate_at(
         return lr * (epoch + 1) / WARM_UP_EPOCHS
     # The scheduler steps after epoch 4 for the first time: one epoch of the five counts as its epoch 0.
     delay = WARM_UP_EPOCHS - 1 if warm_up else 0
-    return lr * LEARNING_RATE_TYPES[lr_type](epoch - delay, epochs, epochs - delay, lr_decay_step)
+    return lr * _decay(lr_type, epoch - delay, epochs, epochs - delay, lr_decay_step)
 
 
 def _check_epoch(epoch: int, epochs: int) -> None:
@@ -79,23 +80,12 @@ def _check_epoch(epoch: int, epochs: int) -> None:
         raise ConfigError(f"epoch {epoch} of {epochs}: expected at least one epoch and 0 <= epoch <= epochs")
 
 
-def _cosine(step: int, epochs: int, horizon: int, lr_decay_step: Sequence[int]) -> float:
-    return (1.0 + math.cos(math.pi * step / horizon)) / 2.0
-
-
-def _step(step: int, epochs: int, horizon: int, lr_decay_step: Sequence[int]) -> float:
-    return 0.1 ** sum(decay <= step for decay in lr_decay_step)
-
-
-def _linear(step: int, epochs: int, horizon: int, lr_decay_step: Sequence[int]) -> float:
-    # The numerator is the whole run's length although the denominator is shortened by the warm-up.
-    return (epochs - step) / horizon
-
-
-def _linear_start(step: int, epochs: int, horizon: int, lr_decay_step: Sequence[int]) -> float:
+def _decay(lr_type: str, step: int, epochs: int, horizon: int, lr_decay_step: Sequence[int]) -> float:
+    if lr_type == "cos":
+        return (1.0 + math.cos(math.pi * step / horizon)) / 2.0
+    if lr_type == "step":
+        return 0.1 ** sum(decay <= step for decay in lr_decay_step)
+    if lr_type == "linear":
+        # The numerator is the whole run's length although the denominator is shortened by the warm-up.
+        return (epochs - step) / horizon
     return max(0.0, 1.0 - (step + 1) / epochs)
-
-
-LEARNING_RATE_TYPES: Mapping[str, Callable[[int, int, int, Sequence[int]], float]] = MappingProxyType(
-    {"cos": _cosine, "step": _step, "linear": _linear, "linear_start": _linear_start}
-)
