@@ -11,8 +11,9 @@ from recu.nn.recu_clamp import VARIANCE_EPSILON
 def rescale_per_sample(activation: Tensor) -> Tensor:
     """Divide each sample by its standard deviation, sqrt(unbiased variance + 1e-5).
 
-    The sign does not change, the window of the piecewise polynomial estimator does. The mean is not subtracted. The
-    division is differentiated, through the standard deviation too, as in the authors' released program.
+    The sign does not change, the window of the piecewise polynomial estimator does. The mean is not
+    subtracted. The division is differentiated, through the standard deviation too, as in the authors'
+    released program.
 
     Args:
         activation: (N, C, H, W) with C * H * W of at least 2.

@@ -1,4 +1,4 @@
-"""The binary convolution of ReCU (ICCV 2021, sections 3.1 to 3.3): binary weights, binary activations, learnt scales."""
+"""The binary convolution of ReCU (ICCV 2021): binary weights and activations, learnt scales."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from recu.nn.ste import sign_identity, sign_polynomial
 class BinaryConv2d(nn.Conv2d):
     """Convolution without bias of sign(activation) with sign(standardised, clamped weight), times alpha.
 
-    State: `weight` (O, I, kH, kW), the real-valued latent weights; `alpha` (O, 1, 1), a learnt scale per output
-    channel, initially uniform in [0, 1); `tau` (), a buffer set once an epoch by `recu.nn.set_tau`, initially 1.0,
-    which means no clamping.
+    State: `weight` (O, I, kH, kW), the real-valued latent weights; `alpha` (O, 1, 1), a learnt scale per
+    output channel, initially uniform in [0, 1); `tau` (), a buffer set once an epoch by `recu.nn.set_tau`,
+    initially 1.0, which means no clamping.
 
     Args:
         in_channels: I.
@@ -34,7 +34,9 @@ class BinaryConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
         if self.weight[0].numel() < 2:
-            raise ValueError("a binary filter needs at least two weights: standardisation divides by their variance")
+            raise ValueError(
+                "a binary filter needs at least two weights: standardisation divides by their variance"
+            )
         self.alpha = nn.Parameter(torch.rand(out_channels, 1, 1))
         self.register_buffer("tau", torch.tensor(1.0))
 

@@ -1,4 +1,4 @@
-"""The binary convolution of the competitor in the comparison table, ReActNet (Bi-Real based); no ReCU in it."""
+"""The binary convolution of the competitor in the comparison table, ReActNet (Bi-Real based)."""
 
 from __future__ import annotations
 
@@ -52,4 +52,6 @@ class CompetitorBinaryConv2d(RealConv2d):
 
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
-        return F.conv2d(sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding)
+        return F.conv2d(
+            sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding
+        )

@@ -1,4 +1,4 @@
-"""Convolutions with real weights: the same shapes and the same key `weight` as the binary ones they stand in for."""
+"""Convolutions with real weights: same shapes and same key `weight` as the binary ones they stand in for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SignActivationConv2d(RealConv2d):
 
 
 class RescaledSignActivationConv2d(RealConv2d):
-    """Binary activations, real weights, activations rescaled while training (stage 1 of the ReCU families)."""
+    """Binary activations, rescaled while training, and real weights (stage 1 of the ReCU families)."""
 
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""

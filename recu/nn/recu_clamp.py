@@ -1,4 +1,4 @@
-"""The rectified clamp unit: weight standardisation, the quantile Q(tau) and the clamp (ReCU, ICCV 2021, section 3)."""
+"""The rectified clamp unit: weight standardisation, the quantile Q(tau) and the clamp (ReCU, ICCV 2021)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-# Standard deviation of a Laplacian with the paper's b* = 2: standardised weights start from the scale at which the
-# paper's trade-off between quantisation error and information entropy is settled (ReCU, ICCV 2021, section 3.3).
+# The standard deviation of a Laplacian distribution with the paper's b* = 2 (ReCU, ICCV 2021).
 LAPLACIAN_STD = 2.0 * math.sqrt(2.0)
 
 # Added to the variance, not to the standard deviation, of weights and of activations.
@@ -50,7 +49,7 @@ def quantile_threshold(standardised: Tensor, tau: Tensor) -> Tensor:
 
 
 def recu_clamp(standardised: Tensor, tau: Tensor) -> Tensor:
-    """Clamp standardised weights to [-Q(tau), Q(tau)] (ReCU, ICCV 2021, section 3.2).
+    """Clamp standardised weights to [-Q(tau), Q(tau)] (ReCU, ICCV 2021).
 
     Args:
         standardised: standardised weights (O, I, kH, kW).

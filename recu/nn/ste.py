@@ -1,4 +1,4 @@
-"""Sign functions with surrogate gradients: straight-through for weights, piecewise polynomial for activations.
+"""Sign with a surrogate gradient: straight-through for weights, piecewise polynomial for activations.
 
 In both sign(0) = 0, as in the authors' program; zero padding therefore stays zero.
 """
@@ -12,12 +12,12 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 class _SignIdentity(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+    def forward(_ctx: FunctionCtx, x: Tensor) -> Tensor:
         return torch.sign(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+    def backward(_ctx: FunctionCtx, grad: Tensor) -> Tensor:
         return grad
 
 

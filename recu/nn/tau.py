@@ -13,7 +13,7 @@ def set_tau(model: nn.Module, tau: float) -> int:
 
     Args:
         model: any network; one without ReCU layers is left as it is.
-        tau: in (0.5, 1]; 1 means no clamping (ReCU, ICCV 2021, section 3.2: Q(tau) is positive only above 0.5).
+        tau: in (0.5, 1]; 1 means no clamping (ReCU, ICCV 2021: Q(tau) is positive only above 0.5).
 
     Returns:
         The number of layers written to.
