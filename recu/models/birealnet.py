@@ -1,0 +1,70 @@
+"""The competitor of the comparison table, ReActNet (Bi-Real based ResNet-18), without ReCU.
+
+Stage 1 has binary activations and real weights; stage 2 starts from stage 1's weights and binarises both.
+Tensors are (N, 3, 224, 224) in and (N, num_classes) out; other sizes that survive a reduction by 32 work too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recu.models.layers import Convolution, LearnableShift
+
+WIDTHS = (64, 128, 256, 512)
+
+
+def birealnet18(num_classes: int, convolution: Convolution) -> nn.Module:
+    """ResNet-18: (4, 4, 4, 4) one-convolution blocks."""
+    return _BiRealNet(num_classes, convolution, (4, 4, 4, 4))
+
+
+class _Block(nn.Module):
+    """Shift, binary 3x3 convolution, BatchNorm, residual, shift, PReLU, shift."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
+        super().__init__()
+        self.move0 = LearnableShift(in_channels)
+        self.binary_conv = convolution(in_channels, channels, 3, stride=stride, padding=1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.move1 = LearnableShift(channels)
+        self.prelu = nn.PReLU(channels)
+        self.move2 = LearnableShift(channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.AvgPool2d(2, stride=stride),
+                nn.Conv2d(in_channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn1(self.binary_conv(self.move0(x))) + self.downsample(x)
+        return self.move2(self.prelu(self.move1(out)))
+
+
+class _BiRealNet(nn.Module):
+    def __init__(self, num_classes: int, convolution: Convolution, blocks: Sequence[int]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(convolution, WIDTHS[0], WIDTHS[0], blocks[0], stride=1)
+        self.layer2 = _stage(convolution, WIDTHS[0], WIDTHS[1], blocks[1], stride=2)
+        self.layer3 = _stage(convolution, WIDTHS[1], WIDTHS[2], blocks[2], stride=2)
+        self.layer4 = _stage(convolution, WIDTHS[2], WIDTHS[3], blocks[3], stride=2)
+        self.fc = nn.Linear(WIDTHS[3], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def _stage(
+    convolution: Convolution, in_channels: int, channels: int, blocks: int, *, stride: int
+) -> nn.Sequential:
+    first = _Block(in_channels, channels, stride, convolution)
+    return nn.Sequential(first, *(_Block(channels, channels, 1, convolution) for _ in range(blocks - 1)))
