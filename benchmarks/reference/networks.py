@@ -1,0 +1,275 @@
+"""The networks of the specification around the textbook convolutions: NCHW, nothing in place or shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.reference.binary_conv import ReferenceBinaryConv2d as BinaryConv
+from benchmarks.reference.binary_conv import ReferenceCompetitorConv2d as CompetitorConv
+
+
+def build_reference(name: str, *, family: str, num_classes: int, variant: str | None = None) -> nn.Module:
+    """Build the reference form of a network (stage 2) in PyTorch's default initialisation.
+
+    Raises:
+        KeyError: there is no reference for this network.
+    """
+    return _BUILDERS[family, name, variant](num_classes)
+
+
+class Shortcut(nn.Module):
+    """Half the size by `reduce`, then a quarter of the new channels as zeros on each side."""
+
+    def __init__(self, channels: int, reduce: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.quarter = channels // 4
+        self.reduce = reduce
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(self.reduce(x), (0, 0, 0, 0, self.quarter, self.quarter))
+
+
+def average(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2)
+
+
+def every_second(x: Tensor) -> Tensor:
+    return x[:, :, ::2, ::2]
+
+
+class BasicBlock(nn.Module):
+    """What the three kinds of two-convolution block have in common."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = BinaryConv(inputs, outputs, 3, stride, 1)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = BinaryConv(outputs, outputs, 3, 1, 1)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.changes = stride != 1
+
+
+class TwoShortcutBlock(BasicBlock):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, stride)
+        self.shortcut = Shortcut(outputs, average) if self.changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = F.hardtanh(self.bn1(self.conv1(x)) + self.shortcut(x))
+        return F.hardtanh(self.bn2(self.conv2(x1)) + x1)
+
+
+class PreluBlock(BasicBlock):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, stride)
+        self.prelu = nn.PReLU(outputs)
+        self.shortcut = Shortcut(outputs, every_second) if self.changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = self.bn1(self.conv1(x)) + self.shortcut(x)
+        return self.prelu(self.bn2(self.conv2(F.hardtanh(x1))) + x1)
+
+
+class OneShortcutBlock(BasicBlock):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, stride)
+        self.shortcut = Shortcut(outputs, average) if self.changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.hardtanh(self.bn1(self.conv1(x)))
+        return F.hardtanh(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class DownsampleBlock(BasicBlock):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, stride)
+        self.downsample = nn.Identity()
+        if self.changes:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = F.hardtanh(self.bn1(self.conv1(x)) + self.downsample(x))
+        return F.hardtanh(self.bn2(self.conv2(x1)) + x1)
+
+
+class Shift(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+def shift_downsample(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if stride == 1:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.AvgPool2d(2, stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class ReActBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.move0 = Shift(inputs)
+        self.conv = BinaryConv(inputs, outputs, 3, stride, 1)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.move1 = Shift(outputs)
+        self.nonlinear = nn.PReLU(outputs)
+        self.move2 = Shift(outputs)
+        self.downsample = shift_downsample(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn(self.conv(self.move0(x))) + self.downsample(x)
+        return self.move2(self.nonlinear(self.move1(out)))
+
+
+class CompetitorBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.move0 = Shift(inputs)
+        self.binary_conv = CompetitorConv(inputs, outputs, 3, stride, 1)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.move1 = Shift(outputs)
+        self.prelu = nn.PReLU(outputs)
+        self.move2 = Shift(outputs)
+        self.downsample = shift_downsample(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn1(self.binary_conv(self.move0(x))) + self.downsample(x)
+        return self.move2(self.prelu(self.move1(out)))
+
+
+def layer(block: type[nn.Module], inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1))
+    )
+
+
+class CifarResNet20(nn.Module):
+    def __init__(self, num_classes: int, block: type[nn.Module]):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = layer(block, 16, 16, 3, 1)
+        self.layer2 = layer(block, 16, 32, 3, 2)
+        self.layer3 = layer(block, 32, 64, 3, 2)
+        self.bn2 = nn.BatchNorm1d(64)
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.hardtanh(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(self.bn2(x.mean(dim=(2, 3))))
+
+
+class CifarResNet18(nn.Module):
+    def __init__(self, num_classes: int, blocks: Sequence[int]):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = layer(OneShortcutBlock, 64, 64, blocks[0], 1)
+        self.layer2 = layer(OneShortcutBlock, 64, 128, blocks[1], 2)
+        self.layer3 = layer(OneShortcutBlock, 128, 256, blocks[2], 2)
+        self.layer4 = layer(OneShortcutBlock, 256, 512, blocks[3], 2)
+        self.bn2 = nn.BatchNorm1d(512)
+        self.linear = nn.Linear(512, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn1(self.conv1(x))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.linear(self.bn2(F.avg_pool2d(x, 4).flatten(1)))
+
+
+class VggSmall(nn.Module):
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.conv0 = nn.Conv2d(3, 128, 3, padding=1, bias=False)
+        self.bn0 = nn.BatchNorm2d(128)
+        widths = (128, 128, 256, 256, 512, 512)
+        for i in range(1, 6):
+            self.add_module(f"conv{i}", BinaryConv(widths[i - 1], widths[i], 3, 1, 1))
+            self.add_module(f"bn{i}", nn.BatchNorm2d(widths[i]))
+        self.fc = nn.Linear(8192, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.hardtanh(self.bn0(self.conv0(x)))
+        x = F.hardtanh(self.bn1(F.max_pool2d(self.conv1(x), 2)))
+        x = F.hardtanh(self.bn2(self.conv2(x)))
+        x = F.hardtanh(self.bn3(F.max_pool2d(self.conv3(x), 2)))
+        x = F.hardtanh(self.bn4(self.conv4(x)))
+        x = F.hardtanh(self.bn5(F.max_pool2d(self.conv5(x), 2)))
+        return self.fc(x.flatten(1))
+
+
+class ImageNetResNet(nn.Module):
+    def __init__(self, num_classes: int, blocks: Sequence[int]):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = layer(DownsampleBlock, 64, 64, blocks[0], 1)
+        self.layer2 = layer(DownsampleBlock, 64, 128, blocks[1], 2)
+        self.layer3 = layer(DownsampleBlock, 128, 256, blocks[2], 2)
+        self.layer4 = layer(DownsampleBlock, 256, 512, blocks[3], 2)
+        self.bn2 = nn.BatchNorm1d(512)
+        self.fc = nn.Linear(512, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.hardtanh(self.bn1(self.conv1(x))), 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.bn2(x.mean(dim=(2, 3))))
+
+
+class ReActNet(nn.Module):
+    def __init__(self, num_classes: int, blocks: Sequence[int]):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn = nn.BatchNorm2d(64)
+        self.layer1 = layer(ReActBlock, 64, 64, blocks[0], 1)
+        self.layer2 = layer(ReActBlock, 64, 128, blocks[1], 2)
+        self.layer3 = layer(ReActBlock, 128, 256, blocks[2], 2)
+        self.layer4 = layer(ReActBlock, 256, 512, blocks[3], 2)
+        self.fc = nn.Linear(512, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.bn(self.conv(x)), 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+class BiRealNet(nn.Module):
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = layer(CompetitorBlock, 64, 64, 4, 1)
+        self.layer2 = layer(CompetitorBlock, 64, 128, 4, 2)
+        self.layer3 = layer(CompetitorBlock, 128, 256, 4, 2)
+        self.layer4 = layer(CompetitorBlock, 256, 512, 4, 2)
+        self.fc = nn.Linear(512, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.bn1(self.conv1(x)), 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+_BUILDERS: dict[tuple[str, str, str | None], Callable[[int], nn.Module]] = {
+    ("cifar", "resnet20_1w1a", None): lambda classes: CifarResNet20(classes, TwoShortcutBlock),
+    ("cifar", "resnet20_1w1a", "2021-03"): lambda classes: CifarResNet20(classes, PreluBlock),
+    ("cifar", "resnet18_1w1a", None): lambda classes: CifarResNet18(classes, (2, 2, 2, 2)),
+    ("cifar", "resnet34_1w1a", None): lambda classes: CifarResNet18(classes, (3, 4, 6, 3)),
+    ("cifar", "vgg_small_1w1a", None): VggSmall,
+    ("imagenet", "resnet18_1w1a", None): lambda classes: ImageNetResNet(classes, (2, 2, 2, 2)),
+    ("imagenet", "resnet34_1w1a", None): lambda classes: ImageNetResNet(classes, (3, 4, 6, 3)),
+    ("reactnet", "resnet18_1w1a", None): lambda classes: ReActNet(classes, (4, 4, 4, 4)),
+    ("reactnet", "resnet34_1w1a", None): lambda classes: ReActNet(classes, (6, 8, 12, 6)),
+    ("birealnet", "birealnet18", None): BiRealNet,
+}
