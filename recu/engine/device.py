@@ -1,0 +1,84 @@
+"""Choosing the device, describing it, and laying a network out on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recu.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+
+def choose_device(gpus: str) -> torch.device:
+    """Turn the value of `--gpus` into a device.
+
+    Args:
+        gpus: "" for the first CUDA device, or the CPU where there is none; "cpu"; or a device number such as "0". A
+            list such as "0,1" (the authors' DataParallel) uses its first device and says so: one training, one GPU.
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigError: not a device number, or no such device; the message names what there is.
+    """
+    wanted = gpus.strip().lower()
+    if not wanted:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    numbers = [part.strip() for part in wanted.split(",") if part.strip()]
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise ConfigError(f"--gpus {gpus!r} is neither 'cpu' nor a device number such as 0 ({_what_there_is()})")
+    count = torch.cuda.device_count()
+    for number in numbers:
+        if int(number) >= count:
+            raise ConfigError(f"--gpus {gpus}: there is no GPU {number} ({_what_there_is()})")
+    if len(numbers) > 1:
+        _log.warning(
+            "--gpus %s: one training uses one GPU, here %s; BatchNorm sees the whole batch", gpus, numbers[0]
+        )
+    return torch.device(f"cuda:{int(numbers[0])}")
+
+
+def describe(device: torch.device) -> str:
+    """A name of the device for people and records, e.g. "NVIDIA H200" or "CPU, 2 threads (Intel Xeon ...)"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device in the memory layout its convolutions are fastest in.
+
+    channels_last changes strides only; it is the layout oneDNN and cuDNN compute in. Compilation belongs here too.
+    """
+    return model.to(device=device, memory_format=torch.channels_last)
+
+
+def lay_out(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W) in the layout that `place` gave the network."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _what_there_is() -> str:
+    count = torch.cuda.device_count()
+    if not count:
+        return "this machine has no CUDA device that PyTorch can use; leave --gpus out or give --gpus cpu"
+    names = ", ".join(f"{number}: {torch.cuda.get_device_name(number)}" for number in range(count))
+    return f"there is {names}"
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if os.access(cpuinfo, os.R_OK):
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

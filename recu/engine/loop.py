@@ -1,0 +1,83 @@
+"""The training steps of one epoch, and their two losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recu.engine.device import lay_out
+from recu.engine.sums import RunningSums
+from recu.errors import ConfigError
+
+
+def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean over the batch of -sum p_teacher * log p_student (the distillation loss of the two-stage recipe).
+
+    Args:
+        logits: (N, classes) of the student.
+        teacher_logits: (N, classes), constant for the gradient.
+    """
+    return -(teacher_logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def check_batches(num_images: int, batch_size: int) -> None:
+    """Refuse a batch size that leaves one image over, which BatchNorm cannot normalise.
+
+    Raises:
+        ConfigError: naming batch size, number of images and remainder.
+    """
+    if num_images < 2 or num_images % batch_size == 1:
+        raise ConfigError(
+            f"batch_size {batch_size} leaves {num_images % batch_size} image(s) of {num_images} for the last batch of an"
+            " epoch, and BatchNorm needs at least two: choose another batch_size"
+        )
+
+
+def train_steps(
+    model: nn.Module,
+    loader: Any,
+    optimizer: torch.optim.Optimizer,
+    sums: RunningSums,
+    *,
+    epoch: int,
+    start: int = 0,
+    teacher: nn.Module | None = None,
+    precision: str = "fp32",
+) -> Iterator[int]:
+    """Train over one epoch's batches; nothing here waits for the device.
+
+    Args:
+        model: from (N, 3, H, W) to (N, classes); put into training mode.
+        loader: of `recu.data`; its batches are a function of epoch and index.
+        optimizer: with the epoch's learning rate.
+        sums: running sums to add to.
+        epoch: number of the epoch, counted from 0.
+        start: first batch, for an epoch that is continued.
+        teacher: frozen network in evaluation mode whose outputs replace the labels in the loss; None for cross-entropy.
+        precision: "fp32", or "bf16" for autocast.
+
+    Yields:
+        The number of steps done in this epoch, after each step.
+    """
+    model.train()
+    for step, (images, labels) in enumerate(loader.batches(epoch, start), start):
+        images = lay_out(images)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(images)
+            teacher_logits = _teach(teacher, images)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels) if teacher is None else soft_cross_entropy(logits, teacher_logits)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        sums.add(loss.detach(), logits.detach(), labels, step)
+        yield step + 1
+
+
+@torch.no_grad()
+def _teach(teacher: nn.Module | None, images: Tensor) -> Tensor | None:
+    return None if teacher is None else teacher(images).float()

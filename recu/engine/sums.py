@@ -1,0 +1,70 @@
+"""Running sums of loss and hits that stay on the device, so that no step waits for the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FINITE = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averages:
+    """Means over `n` images: loss (nats), top-1 and top-5 (percent)."""
+
+    loss: float
+    top1: float
+    top5: float
+    n: int
+
+
+class RunningSums:
+    """Sums over the images seen, and the first step whose loss was not finite.
+
+    Args:
+        device: where the sums live.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._first_bad_step = torch.full((), _FINITE, dtype=torch.int64, device=device)
+        self.n = 0
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int) -> None:
+        """Add one batch; nothing is read back.
+
+        Args:
+            loss: mean over the batch, ().
+            logits: (N, classes).
+            labels: (N,).
+            step: number of the batch, counted from 0.
+        """
+        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        batch = torch.stack((loss.double() * len(labels), hits[:, 0].sum().double(), hits.sum().double()))
+        self._sums += batch
+        bad = ~torch.isfinite(loss) & (self._first_bad_step == _FINITE)
+        self._first_bad_step.masked_fill_(bad, step)
+        self.n += len(labels)
+
+    def read(self) -> Averages:
+        """The averages so far; waits for the device. Fewer than five classes make top-5 100 %: all are named."""
+        loss, first, five = (self._sums / max(self.n, 1)).tolist()
+        return Averages(loss=loss, top1=100.0 * first, top5=100.0 * five, n=self.n)
+
+    def first_bad_step(self) -> int | None:
+        """The first step whose loss was not finite, None if all were; waits for the device."""
+        step = int(self._first_bad_step.item())
+        return None if step == _FINITE else step
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"sums": self._sums.cpu().clone(), "n": self.n}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`, which is only ever taken of finite sums."""
+        self._sums.copy_(state["sums"])
+        self.n = state["n"]
