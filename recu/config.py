@@ -77,7 +77,10 @@ HyperparameterOverrides = create_model(
     __base__=Model,
     __doc__="Any of the hyper-parameters; those left out keep the value of the layer below.",
     **{
-        name: (Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, Field(default=None))
+        name: (
+            Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation,
+            Field(default=None),
+        )
         for name, field in Hyperparameters.model_fields.items()
     },
 )

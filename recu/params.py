@@ -20,6 +20,11 @@ from recu.errors import ConfigError, unknown_name
 T = TypeVar("T")
 
 
+def load_config(file: Path) -> WorkflowConfig:
+    """params/config.yaml, without what Snakemake's command line may override. Raises ConfigError."""
+    return parse_file(file, WorkflowConfig)
+
+
 def load_defaults(params_dir: Path) -> Defaults:
     """params/defaults.yaml. Raises ConfigError naming file, key and expected value."""
     return parse_file(paths.defaults_file(params_dir), Defaults)
@@ -73,7 +78,9 @@ def parse_file(file: Path, kind: type[T]) -> T:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error
+        raise ConfigError(
+            f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -126,7 +133,13 @@ def _describe(problem: Any, kind: Any) -> str:
     if problem["type"] == "extra_forbidden":
         valid = _keys_at(kind, location[:-1])
         nearest = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else f" (known: {', '.join(sorted(valid))})" if valid else ""
+        hint = (
+            f"; did you mean {nearest[0]!r}?"
+            if nearest
+            else f" (known: {', '.join(sorted(valid))})"
+            if valid
+            else ""
+        )
         return f"{key}: unknown key{hint}"
     if problem["type"] == "missing":
         return f"{key}: missing"

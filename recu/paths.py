@@ -25,6 +25,11 @@ EXPERIMENT = "experiment.json"
 OUTBOX = "tracking-outbox.jsonl"
 
 
+def config_file(params_dir: Path) -> Path:
+    """Which suites, and where data, results and tracking live."""
+    return params_dir / "config.yaml"
+
+
 def defaults_file(params_dir: Path) -> Path:
     """Every hyper-parameter's default, and the methods."""
     return params_dir / "defaults.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from recu import paths
@@ -23,14 +24,18 @@ def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
 
     One thread each is the most efficient split when there are at least as many trainings as cores.
     """
-    parallel = sum(experiment.init_from is None and experiment.teacher is None for experiment in experiments.values())
+    parallel = sum(
+        experiment.init_from is None and experiment.teacher is None for experiment in experiments.values()
+    )
     return max(1, cores // max(1, parallel))
 
 
 def suite_json(name: str, suite: Suite, experiments: dict[str, Experiment]) -> str:
     """What a suite's table depends on, as one canonical line: its title, and its experiments with their hashes."""
     hashes = {identifier: experiment.spec_hash for identifier, experiment in experiments.items()}
-    return canonical_json({"name": name, "title": suite.title, "description": suite.description, "experiments": hashes})
+    return canonical_json(
+        {"name": name, "title": suite.title, "description": suite.description, "experiments": hashes}
+    )
 
 
 def alias(experiment: Experiment) -> str:
@@ -55,3 +60,19 @@ def missing_data(
         origin = dataset.obtain or f"will be downloaded from {urls}"
         missing[name] = f"{origin} (or name a local copy: sources: {{{name}: PATH}} in params/config.yaml)"
     return missing
+
+
+def as_options(**values: object) -> str:
+    """Command-line options, quoted for the shell and with braces doubled for Snakemake's formatting."""
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    return _escape_braces(shlex.join(words))
+
+
+def shell_prefix(python: str, checkout: str) -> str:
+    """What goes before every rule's command: strict bash, and `recu` run by the given Python from the checkout."""
+    command = f"PYTHONPATH={shlex.quote(checkout)} {shlex.quote(python)} -m recu"
+    return _escape_braces(f'set -euo pipefail; recu() {{ {command} "$@"; }}; ')
+
+
+def _escape_braces(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")

@@ -1,6 +1,5 @@
-# What every rule file shares: the experiments asked for, wildcard constraints built from them, and every get_* function.
+# Shared by all rules: the experiments asked for, wildcard constraints built from them, and every get_* function.
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -30,14 +29,23 @@ TRACKING_READY = RESULTS_DIR / "tracking.ready"
 
 EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
 
-# Under conda the rule's own Python runs the package from the checkout; otherwise the Python that runs Snakemake does, so
-# that calling .venv/bin/snakemake without activating the environment works too.
+# `recu` in every command below. Under conda each job's own Python runs the package from the checkout.
 USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
-RECU = (
-    f"PYTHONPATH={shlex.quote(workflow.basedir)} python -m recu"
-    if USES_CONDA
-    else f"{shlex.quote(sys.executable)} -m recu"
+shell.prefix(plan.shell_prefix("python" if USES_CONDA else sys.executable, str(workflow.basedir)))
+
+# Options that must not make anything run again, so they are text of the commands and not params.
+DATA_OPTIONS = plan.as_options(data_dir=DATA_DIR)
+RUN_OPTIONS = plan.as_options(
+    data_dir=DATA_DIR,
+    results_dir=RESULTS_DIR,
+    runs_dir=CONFIG.runs_dir,
+    tracking_uri=CONFIG.tracking_uri,
+    gpus=CONFIG.gpus,
+    workers=CONFIG.workers,
 )
+TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
+COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR)
+RENDER_OPTIONS = plan.as_options(output_dir=REPORTS_DIR)
 
 for dataset, where in plan.missing_data(EXPERIMENTS, DATASETS, DATA_DIR, CONFIG.sources).items():
     print(f"note: dataset {dataset} is not here yet: {where}", file=sys.stderr)
@@ -74,7 +82,7 @@ def get_dataset_json(wildcards):
 def get_source_option(wildcards):
     """`--source PATH` where the user has a local copy, else nothing."""
     source = CONFIG.sources.get(wildcards.dataset)
-    return "" if source is None else f"--source {shlex.quote(source)}"
+    return "" if source is None else plan.as_options(source=source)
 
 
 def get_parents(wildcards):

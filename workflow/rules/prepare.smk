@@ -6,10 +6,12 @@ rule prepare_tracking:
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        suites=list(SUITES),
     message:
         "Creating the MLflow store (once, before any job logs to it)"
     shell:
-        "{RECU} store --tracking_uri {CONFIG.tracking_uri:q} --suites {SUITES:q} > {log:q} 2>&1"
+        f"recu store {TRACKING_OPTIONS} --suites {{params.suites:q}} > {{log:q}} 2>&1"
 
 
 rule prepare:
@@ -26,5 +28,5 @@ rule prepare:
     message:
         "Preparing dataset {wildcards.dataset}"
     shell:
-        "{RECU} prepare {wildcards.dataset:q} --data_dir {DATA_DIR:q} --params_dir {PARAMS_DIR:q} {params.source}"
-        " --workers {threads} --output {output.manifest:q} > {log:q} 2>&1"
+        f"recu prepare {{wildcards.dataset:q}} {DATA_OPTIONS} {{params.source}} --workers {{threads}}"
+        " --output {output.manifest:q} > {log:q} 2>&1"

@@ -13,8 +13,7 @@ rule collect:
     message:
         "Collecting the results of suite {wildcards.suite}"
     shell:
-        "{RECU} report collect --suite {params.suite:q} --results_dir {RESULTS_DIR:q} --output {output.rows:q}"
-        " > {log:q} 2>&1"
+        f"recu report collect {COLLECT_OPTIONS} --suite {{params.suite:q}} --output {{output.rows:q}} > {{log:q}} 2>&1"
 
 
 rule report:
@@ -35,5 +34,4 @@ rule report:
     message:
         "Rendering the table of suite {wildcards.suite}"
     shell:
-        "{RECU} report render --suite {params.suite:q} --rows {input.rows:q} --params_dir {PARAMS_DIR:q}"
-        " --output_dir {REPORTS_DIR:q} > {log:q} 2>&1"
+        f"recu report render {RENDER_OPTIONS} --suite {{params.suite:q}} --rows {{input.rows:q}} > {{log:q}} 2>&1"

@@ -21,6 +21,4 @@ rule train:
     message:
         "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "{RECU} train --experiment {params.experiment:q} --data_dir {DATA_DIR:q} --params_dir {PARAMS_DIR:q}"
-        " --results_dir {RESULTS_DIR:q} --runs_dir {CONFIG.runs_dir:q} --tracking_uri {CONFIG.tracking_uri:q}"
-        " --gpus {CONFIG.gpus:q} --workers {CONFIG.workers} --threads {threads} > {log:q} 2>&1"
+        f"recu train {RUN_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}} > {{log:q}} 2>&1"

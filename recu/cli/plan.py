@@ -1,0 +1,48 @@
+"""`recu plan`: the experiments of suites, where each stands, and which data is missing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recu import params, plan
+from recu.experiments import Experiment, load_experiments
+from recu.paths import METRICS, config_file, state_folder, train_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.add_argument(
+        "suites", nargs="*", help="names of files in params/suites/ (default: those of params/config.yaml)"
+    )
+    parser.add_argument("--params_dir", type=Path, default=Path("params"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print one line an experiment, then what data is missing and where to get it."""
+    from tabulate import tabulate
+
+    config = params.load_config(config_file(arguments.params_dir))
+    suites = tuple(arguments.suites) or params.suite_names(config)
+    experiments = load_experiments(arguments.params_dir, suites)
+    results_dir, runs_dir = Path(config.results_dir), Path(config.runs_dir)
+    rows = [
+        (experiment.id, experiment.hyperparameters.epochs, _state(experiment, results_dir, runs_dir))
+        for experiment in experiments.values()
+    ]
+    print(tabulate(rows, headers=("experiment", "epochs", "state")))
+    datasets = params.load_datasets(arguments.params_dir)
+    missing = plan.missing_data(experiments, datasets, Path(config.data_dir), config.sources)
+    for name, where in missing.items():
+        print(f"dataset {name} is not here yet: {where}")
+
+
+def _state(experiment: Experiment, results_dir: Path, runs_dir: Path) -> str:
+    from recu.files import read_json
+
+    metrics = train_folder(results_dir, experiment.id) / METRICS
+    if metrics.is_file():
+        current = read_json(metrics).get("spec_hash") == experiment.spec_hash
+        return "trained" if current else "trained with other parameters"
+    state = state_folder(runs_dir, experiment.id, experiment.spec_hash)
+    return "begun" if state.is_dir() else "to do"

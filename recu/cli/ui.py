@@ -1,0 +1,47 @@
+"""`recu ui`: the MLflow UI on this project's store, on this machine only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from recu import params
+from recu.errors import RecuError
+from recu.paths import config_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.add_argument("--params_dir", type=Path, default=Path("params"))
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; the default admits this machine only"
+    )
+    parser.add_argument("--port", type=int, default=5000)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Replace this process by MLflow's server.
+
+    Raises:
+        RecuError: the store is a server of its own, which has its own UI.
+    """
+    uri = (
+        os.environ.get("MLFLOW_TRACKING_URI")
+        or params.load_config(config_file(arguments.params_dir)).tracking_uri
+    )
+    if uri.startswith(("http:", "https:")):
+        raise RecuError(
+            "the tracking store is an MLflow server, which has its own UI: open its address in a browser"
+        )
+    # The job runner serves MLflow's generative features and costs 700 MB.
+    environment = os.environ | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    command += ["--host", arguments.host, "--port", str(arguments.port)]
+    print(f"MLflow UI: http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
+    os.execve(sys.executable, command, environment)

@@ -1,0 +1,130 @@
+import pytest
+
+from recu.config import Suite
+from recu.errors import ConfigError
+from recu.experiments import load_experiments, parse_experiment, resolve_suite
+from recu.params import load_datasets, load_defaults, validate_model
+from recu.paths import PARAMS_DIR
+
+
+@pytest.fixture(scope="module")
+def defaults():
+    return load_defaults(PARAMS_DIR)
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    return load_datasets(PARAMS_DIR)
+
+
+def suite(**changes) -> Suite:
+    data = {
+        "title": "T",
+        "description": "D",
+        "dataset": "digits",
+        "seeds": [1, 2],
+        "methods": {"vanilla": {"epochs": 4}, "finetune": {"epochs": 2}},
+        "rows": [{"model": "resnet20_1w1a"}],
+    }
+    return validate_model(data | changes, Suite, "test")
+
+
+def resolve(defaults, datasets, **changes):
+    return resolve_suite("test", suite(**changes), defaults, datasets)
+
+
+def test_rows_times_methods_times_seeds_parents_first(defaults, datasets):
+    assert list(resolve(defaults, datasets)) == [
+        f"test/digits/cifar.resnet20_1w1a/{method}/seed{seed}"
+        for seed in (1, 2)
+        for method in ("vanilla", "finetune")
+    ]
+
+
+def test_layers_override_in_the_documented_order(defaults, datasets):
+    found = resolve(
+        defaults,
+        datasets,
+        seeds=[1],
+        hyperparameters={"lr": 0.5, "batch_size": 8, "epochs": 9},
+        rows=[
+            {
+                "model": "resnet20_1w1a",
+                "hyperparameters": {"batch_size": 16, "momentum": 0.5},
+                "methods": {"vanilla": {"momentum": 0.1}},
+            }
+        ],
+    )
+    vanilla, finetune = (experiment.hyperparameters for experiment in found.values())
+    assert (vanilla.epochs, finetune.epochs) == (4, 2), "suite's method over suite"
+    assert (vanilla.lr, finetune.lr) == (0.5, 0.5), "suite over the method's default"
+    assert (vanilla.batch_size, vanilla.momentum, finetune.momentum) == (16, 0.1, 0.5), (
+        "row, then row's method"
+    )
+    assert vanilla.weight_decay == defaults.hyperparameters.weight_decay
+
+
+def test_finetune_starts_from_vanilla_of_the_same_seed_and_its_hash_follows(defaults, datasets):
+    before = resolve(defaults, datasets)
+    after = resolve(defaults, datasets, methods={"vanilla": {"epochs": 5}, "finetune": {"epochs": 2}})
+    name = "test/digits/cifar.resnet20_1w1a/finetune/seed2"
+    assert before[name].init_from.id == "test/digits/cifar.resnet20_1w1a/vanilla/seed2"
+    assert before[name].hyperparameters == after[name].hyperparameters
+    assert before[name].spec_hash != after[name].spec_hash, "another parent is another result"
+
+
+def test_one_row_changed_leaves_the_others_hash_alone(defaults, datasets):
+    rows = [{"model": "resnet20_1w1a"}, {"model": "vgg_small_1w1a"}]
+    before = resolve(defaults, datasets, rows=rows)
+    rows[1] = {"model": "vgg_small_1w1a", "hyperparameters": {"lr": 0.3}}
+    after = resolve(defaults, datasets, rows=rows)
+    changed = {name.split("/")[2] for name in before if before[name].spec_hash != after[name].spec_hash}
+    assert changed == {"cifar.vgg_small_1w1a"}
+
+
+def test_a_row_may_take_part_in_some_methods_only(defaults, datasets):
+    found = resolve(defaults, datasets, seeds=[1], rows=[{"model": "resnet20_1w1a", "only": ["vanilla"]}])
+    assert [experiment.method for experiment in found.values()] == ["vanilla"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "cifar11"}, "unknown dataset 'cifar11'; did you mean 'cifar10'"),
+        ({"methods": {"vanila": {}}}, "unknown method 'vanila'; did you mean 'vanilla'"),
+        (
+            {"rows": [{"model": "resnet21_1w1a"}]},
+            "unknown model .*'resnet21_1w1a'; did you mean 'resnet20_1w1a'",
+        ),
+        ({"rows": [{"model": "resnet20_1w1a", "methods": {"fintune": {}}}]}, "did you mean 'finetune'"),
+        ({"rows": [{"model": "resnet20_1w1a", "only": ["finetune"]}]}, "method that finetune starts from"),
+        ({"rows": [{"model": "resnet20_1w1a"}] * 2}, "given twice"),
+        ({"methods": {"vanilla": {"init_from": "finetune"}, "finetune": {}}}, "in a circle"),
+        ({"methods": {"vanilla": {"tau_min": 0.995}}}, "must not exceed tau_max"),
+        ({"methods": {"vanilla": {"teacher": "cifar.resnet18_1w1a/vanilla"}}}, "unknown teacher"),
+    ],
+)
+def test_each_mistake_names_the_file(defaults, datasets, changes, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve(defaults, datasets, **changes)
+    assert str(caught.value).startswith("params/suites/test.yaml")
+
+
+def test_a_teacher_is_an_earlier_row(defaults, datasets):
+    rows = [
+        {"model": "resnet18_1w1a", "only": ["vanilla"]},
+        {
+            "model": "resnet20_1w1a",
+            "only": ["vanilla"],
+            "hyperparameters": {"teacher": "cifar.resnet18_1w1a/vanilla"},
+        },
+    ]
+    teacher, student = resolve(defaults, datasets, seeds=[1], rows=rows).values()
+    assert student.teacher.id == teacher.id
+    assert student.teacher.spec_hash == teacher.spec_hash
+
+
+def test_the_canonical_line_comes_back_equal():
+    for experiment in load_experiments(PARAMS_DIR, ("demo",)).values():
+        assert parse_experiment(experiment.canonical) == experiment
+        assert "\n" not in experiment.canonical

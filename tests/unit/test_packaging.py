@@ -1,0 +1,39 @@
+"""pyproject.toml, constraints.txt and environment.yml name the same versions."""
+
+import re
+import tomllib
+
+import yaml
+
+from recu.paths import PROJECT_DIR
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    found = {}
+    for line in lines:
+        match = re.fullmatch(r"([A-Za-z0-9_.-]+)==([^\s;]+)", line.strip())
+        if match:
+            found[match[1].lower().replace("_", "-")] = match[2]
+    return found
+
+
+def project() -> dict:
+    return tomllib.loads((PROJECT_DIR / "pyproject.toml").read_text())["project"]
+
+
+def test_every_direct_dependency_is_pinned():
+    dependencies = [*project()["dependencies"], *sum(project()["optional-dependencies"].values(), [])]
+    assert len(pins(dependencies)) == len(dependencies)
+
+
+def test_conda_environment_has_the_same_pins():
+    environment = yaml.safe_load((PROJECT_DIR / "environment.yml").read_text())
+    conda = pins(next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)))
+    ours = pins(project()["dependencies"]) | pins(project()["optional-dependencies"]["dali-cuda130"])
+    assert conda == ours
+
+
+def test_constraints_agree_with_the_pins():
+    constraints = pins((PROJECT_DIR / "constraints.txt").read_text().splitlines())
+    direct = pins(project()["dependencies"]) | pins(project()["optional-dependencies"]["test"])
+    assert {name: constraints.get(name) for name in direct} == direct
