@@ -92,9 +92,7 @@ def load_experiments(params_dir: Path, suites: tuple[str, ...]) -> dict[str, Exp
     return found
 
 
-def resolve_suite(
-    name: str, suite: Suite, defaults: Defaults, datasets: dict[str, Dataset]
-) -> dict[str, Experiment]:
+def resolve_suite(name: str, suite: Suite, defaults: Defaults, datasets: dict[str, Dataset]) -> dict[str, Experiment]:
     """Every row x method x seed of one suite, by id, parents before children.
 
     Raises:
@@ -107,9 +105,7 @@ def resolve_suite(
             resolver = _RowResolver(name, where, suite, row, seed, defaults, datasets)
             for experiment in resolver.experiments(experiments):
                 if experiment.id in experiments:
-                    raise ConfigError(
-                        f"{where}: rows: {experiment.network} on {experiment.dataset} is given twice"
-                    )
+                    raise ConfigError(f"{where}: rows: {experiment.network} on {experiment.dataset} is given twice")
                 experiments[experiment.id] = experiment
     return experiments
 
@@ -143,16 +139,12 @@ class _RowResolver:
     def experiments(self, known: dict[str, Experiment]) -> list[Experiment]:
         """The row's experiments, parents before children; `known` are those of earlier rows (teachers)."""
         resolved: dict[str, Experiment] = {}
-        pending = [
-            method for method in self.suite.methods if self.row.only is None or method in self.row.only
-        ]
+        pending = [method for method in self.suite.methods if self.row.only is None or method in self.row.only]
         names = list(pending)
         while pending:
             ready = [m for m in pending if self._hyperparameters(m).init_from not in pending]
             if not ready:
-                raise ConfigError(
-                    f"{self.where}: methods {', '.join(pending)} start from one another in a circle"
-                )
+                raise ConfigError(f"{self.where}: methods {', '.join(pending)} start from one another in a circle")
             for method in ready:
                 resolved[method] = self._experiment(method, resolved, known, names)
                 pending.remove(method)

@@ -78,9 +78,7 @@ def parse_file(file: Path, kind: type[T]) -> T:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -96,9 +94,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = key_node.value
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} appears twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -134,11 +130,7 @@ def _describe(problem: Any, kind: Any) -> str:
         valid = _keys_at(kind, location[:-1])
         nearest = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
         hint = (
-            f"; did you mean {nearest[0]!r}?"
-            if nearest
-            else f" (known: {', '.join(sorted(valid))})"
-            if valid
-            else ""
+            f"; did you mean {nearest[0]!r}?" if nearest else f" (known: {', '.join(sorted(valid))})" if valid else ""
         )
         return f"{key}: unknown key{hint}"
     if problem["type"] == "missing":

@@ -24,18 +24,14 @@ def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
 
     One thread each is the most efficient split when there are at least as many trainings as cores.
     """
-    parallel = sum(
-        experiment.init_from is None and experiment.teacher is None for experiment in experiments.values()
-    )
+    parallel = sum(experiment.init_from is None and experiment.teacher is None for experiment in experiments.values())
     return max(1, cores // max(1, parallel))
 
 
 def suite_json(name: str, suite: Suite, experiments: dict[str, Experiment]) -> str:
     """What a suite's table depends on, as one canonical line: its title, and its experiments with their hashes."""
     hashes = {identifier: experiment.spec_hash for identifier, experiment in experiments.items()}
-    return canonical_json(
-        {"name": name, "title": suite.title, "description": suite.description, "experiments": hashes}
-    )
+    return canonical_json({"name": name, "title": suite.title, "description": suite.description, "experiments": hashes})
 
 
 def alias(experiment: Experiment) -> str:

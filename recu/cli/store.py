@@ -11,9 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracking_uri", required=True, help="MLflow store; MLFLOW_TRACKING_URI in the environment wins"
     )
-    parser.add_argument(
-        "--suites", nargs="+", required=True, help="one MLflow experiment is created for each"
-    )
+    parser.add_argument("--suites", nargs="+", required=True, help="one MLflow experiment is created for each")
     parser.add_argument(
         "--artifacts", type=Path, default=Path("mlartifacts"), help="folder of a local store's artifacts"
     )

@@ -27,14 +27,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         RecuError: the store is a server of its own, which has its own UI.
     """
-    uri = (
-        os.environ.get("MLFLOW_TRACKING_URI")
-        or params.load_config(config_file(arguments.params_dir)).tracking_uri
-    )
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.load_config(config_file(arguments.params_dir)).tracking_uri
     if uri.startswith(("http:", "https:")):
-        raise RecuError(
-            "the tracking store is an MLflow server, which has its own UI: open its address in a browser"
-        )
+        raise RecuError("the tracking store is an MLflow server, which has its own UI: open its address in a browser")
     # The job runner serves MLflow's generative features and costs 700 MB.
     environment = os.environ | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

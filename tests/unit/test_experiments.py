@@ -35,9 +35,7 @@ def resolve(defaults, datasets, **changes):
 
 def test_rows_times_methods_times_seeds_parents_first(defaults, datasets):
     assert list(resolve(defaults, datasets)) == [
-        f"test/digits/cifar.resnet20_1w1a/{method}/seed{seed}"
-        for seed in (1, 2)
-        for method in ("vanilla", "finetune")
+        f"test/digits/cifar.resnet20_1w1a/{method}/seed{seed}" for seed in (1, 2) for method in ("vanilla", "finetune")
     ]
 
 
@@ -58,9 +56,7 @@ def test_layers_override_in_the_documented_order(defaults, datasets):
     vanilla, finetune = (experiment.hyperparameters for experiment in found.values())
     assert (vanilla.epochs, finetune.epochs) == (4, 2), "suite's method over suite"
     assert (vanilla.lr, finetune.lr) == (0.5, 0.5), "suite over the method's default"
-    assert (vanilla.batch_size, vanilla.momentum, finetune.momentum) == (16, 0.1, 0.5), (
-        "row, then row's method"
-    )
+    assert (vanilla.batch_size, vanilla.momentum, finetune.momentum) == (16, 0.1, 0.5), "row, then row's method"
     assert vanilla.weight_decay == defaults.hyperparameters.weight_decay
 
 

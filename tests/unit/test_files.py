@@ -51,9 +51,7 @@ def test_unreadable_json_is_a_result_error(tmp_path):
 
 
 def test_canonical_json_ignores_the_order_of_keys():
-    assert (
-        canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1}) == '{"a":[1,2],"b":1}'
-    )
+    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1}) == '{"a":[1,2],"b":1}'
 
 
 def test_hash_file_is_the_known_digest(tmp_path):

@@ -31,17 +31,11 @@ def imported_modules(file: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from recu import paths` names a module; `from recu.paths import CHECKPOINT` does not.
-            names |= (
-                {f"{node.module}.{alias.name}" for alias in node.names}
-                if node.module == "recu"
-                else {node.module}
-            )
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "recu" else {node.module}
     return {name for name in names if name.split(".")[0] == "recu"}
 
 
-@pytest.mark.parametrize(
-    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
-)
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_no_upward_or_sideways_import(file: Path) -> None:
     own = part_of(".".join(("recu", *file.relative_to(PACKAGE).with_suffix("").parts)))
     for module in imported_modules(file):
@@ -51,9 +45,7 @@ def test_no_upward_or_sideways_import(file: Path) -> None:
             assert allowed, f"{file} imports {module}"
 
 
-@pytest.mark.parametrize(
-    "module", ["recu.plan", "recu.experiments", "recu.schemas", "recu.cli.main", "recu.tracking"]
-)
+@pytest.mark.parametrize("module", ["recu.plan", "recu.experiments", "recu.schemas", "recu.cli.main", "recu.tracking"])
 def test_planning_and_help_load_no_heavy_library(module: str) -> None:
     heavy = "{'torch', 'mlflow', 'pandas', 'sklearn', 'matplotlib'}"
     code = f"import sys, {module}; found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"

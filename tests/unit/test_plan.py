@@ -21,7 +21,7 @@ def test_a_suites_line_changes_with_its_title_and_its_experiments_only():
     suite, experiments = load_suite(PARAMS_DIR, "demo"), demo()
     before = plan.suite_json("demo", suite, experiments)
     assert before != plan.suite_json("demo", suite.model_copy(update={"title": "Other"}), experiments)
-    first, *rest = experiments
+    _, *rest = experiments
     assert before != plan.suite_json("demo", suite, {name: experiments[name] for name in rest})
 
 

@@ -104,18 +104,12 @@ def get_suite_experiments(suite):
 
 def get_suite_train_metrics(wildcards):
     """Metrics of every training of a suite."""
-    return [
-        paths.train_folder(RESULTS_DIR, name) / paths.METRICS
-        for name in get_suite_experiments(wildcards.suite)
-    ]
+    return [paths.train_folder(RESULTS_DIR, name) / paths.METRICS for name in get_suite_experiments(wildcards.suite)]
 
 
 def get_suite_evaluate_metrics(wildcards):
     """Metrics of every evaluation of a suite."""
-    return [
-        paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS
-        for name in get_suite_experiments(wildcards.suite)
-    ]
+    return [paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS for name in get_suite_experiments(wildcards.suite)]
 
 
 def get_tables(wildcards):
