@@ -29,8 +29,9 @@ def collect(device: str) -> dict[str, Any]:
         device: description of what computes, e.g. "NVIDIA A100-SXM4-40GB" or "cpu (2 threads)".
 
     Returns:
-        `device`, `platform`, `created` (UTC, ISO 8601, to the second), `git_commit` and `git_dirty` (None outside a git
-        checkout), `packages` (name to version, None where not installed), `code_hash`, `environment_hash`.
+        `device`, `platform`, `created` (UTC, ISO 8601, to the second), `git_commit` and `git_dirty` (None
+        outside a git checkout), `packages` (name to version, None where not installed), `code_hash`,
+        `environment_hash`.
     """
     commit, dirty = git_state(paths.PROJECT_DIR)
     return {
@@ -48,8 +49,8 @@ def collect(device: str) -> dict[str, Any]:
 def git_state(project: Path) -> tuple[str | None, bool | None]:
     """Commit of the checkout at `project`, and whether anything git does not ignore differs from it.
 
-    (None, None) where `project` is not itself the top of a git checkout, so that a copy inside somebody else's repository
-    is not attributed to that repository's commit. An unborn branch gives (None, True).
+    (None, None) where `project` is not itself the top of a git checkout, so that a copy inside somebody
+    else's repository is not attributed to that repository's commit. An unborn branch gives (None, True).
     """
     top = _git(project, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != project.resolve():
@@ -97,8 +98,8 @@ def _normalised(name: str) -> str:
 
 def _git(project: Path, *arguments: str) -> str | None:
     """Output of one git command, or None where git or the repository cannot answer."""
-    # Parallel jobs must not fight over the index lock only to say whether the tree is clean. Variables such as GIT_DIR,
-    # set in hooks, would point at another repository.
+    # Parallel jobs must not fight over the index lock only to say whether the tree is clean. Variables
+    # such as GIT_DIR, set in hooks, would point at another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""JSON schemas of the files under params/, generated from `recu.config` for editors: `python -m recu.schemas FOLDER`."""
+"""JSON schemas of the files under params/, generated from `recu.config`: `python -m recu.schemas FOLDER`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,3 @@
-import os
 
 import pytest
 
@@ -17,7 +16,7 @@ def test_content_appears_whole_and_nothing_else_stays(tmp_path):
     target = tmp_path / "deep" / "file.txt"
     atomic_write_text(target, "text")
     assert target.read_text() == "text"
-    assert os.listdir(target.parent) == ["file.txt"]
+    assert [file.name for file in target.parent.iterdir()] == ["file.txt"]
 
 
 def test_a_failed_write_leaves_the_earlier_content(tmp_path):
@@ -27,19 +26,19 @@ def test_a_failed_write_leaves_the_earlier_content(tmp_path):
         stream.write(b"half")
         raise RuntimeError
     assert target.read_bytes() == b"earlier"
-    assert os.listdir(tmp_path) == ["file.bin"]
+    assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_readable_line(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(OutputError, match="cannot write .*check space and permissions"):
+    with pytest.raises(OutputError, match=r"cannot write .*check space and permissions"):
         atomic_write_text(tmp_path / "taken" / "file.txt", "text")
 
 
 def test_not_a_number_is_refused_in_json(tmp_path):
     with pytest.raises(ValueError):
         atomic_write_json(tmp_path / "file.json", {"loss": float("nan")})
-    assert os.listdir(tmp_path) == []
+    assert [file.name for file in tmp_path.iterdir()] == []
 
 
 def test_unreadable_json_is_a_result_error(tmp_path):

@@ -22,7 +22,9 @@ def project() -> dict:
 
 
 def test_every_direct_dependency_is_pinned():
-    dependencies = [*project()["dependencies"], *sum(project()["optional-dependencies"].values(), [])]
+    dependencies = [*project()["dependencies"]]
+    for extra in project()["optional-dependencies"].values():
+        dependencies += extra
     assert len(pins(dependencies)) == len(dependencies)
 
 
