@@ -1,0 +1,96 @@
+"""What a folder of prepared data holds: manifest.json, written last, so that its presence means the folder is complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recu.errors import DataError
+from recu.files import atomic_write_text
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = 1
+"""Raised when the files beside the manifest change their form, so that older folders are prepared again."""
+
+Storage = Literal["arrays", "files"]
+
+
+class Source(BaseModel):
+    """What the data was made from; describes the content, never where it lay."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    """File or folder name without its path; for bundled data the library that ships it."""
+    size_bytes: int
+    """Of the file, or the sum over the folder's files; 0 for bundled data."""
+    checksum: str | None
+    """`sha256:...` or `md5:...` of the file; null for folders and bundled data."""
+    state: str
+    """Recognises an unchanged file or folder on the same machine without reading it (hash of modification times)."""
+
+
+class Manifest(BaseModel):
+    """Description of prepared data; equal content gives an equal `fingerprint` on any machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: int
+    dataset: str
+    """Name in params/datasets.yaml."""
+    identity: dict[str, Any]
+    """`recu.config.Dataset.identity()` at the time of preparation."""
+    storage: Storage
+    """`arrays`: <split>_images.npy (N, H, W, 3) uint8 beside the manifest; `files`: encoded images listed in an index."""
+    splits: dict[str, int]
+    """Number of images of "train" and "test"."""
+    classes: tuple[str, ...]
+    """Names in label order: label i is classes[i]."""
+    fingerprint: str
+    """SHA-256 over class names, labels and image content, hexadecimal."""
+    source: Source
+    stored_size: int | None
+    """Side of the stored square images in pixels; null where files keep their own sizes."""
+    files: dict[str, int]
+    """Size in bytes of each file beside the manifest, by name."""
+    notes: tuple[str, ...] = ()
+    """What preparation changed, in sentences, e.g. that images were resized."""
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json into `folder`, atomically."""
+    atomic_write_text(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the prepared data in `folder`.
+
+    Raises:
+        DataError: there is none, it cannot be read, or a file it lists is missing or has another size.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"no prepared data in {folder}: {MANIFEST_NAME} is missing; run `recu prepare` first") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise DataError(f"{path} is not a manifest of this version; run `recu prepare` again") from error
+    if manifest.format != FORMAT:
+        raise DataError(f"{path} has format {manifest.format}, expected {FORMAT}; run `recu prepare` again")
+    for name, size in manifest.files.items():
+        _check_size(folder / name, size)
+    return manifest
+
+
+def _check_size(path: Path, expected: int) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"prepared data is incomplete: {path} is missing; run `recu prepare` again") from error
+    if size != expected:
+        message = f"prepared data is damaged: {path} has {size} bytes, expected {expected}; run `recu prepare` again"
+        raise DataError(message)

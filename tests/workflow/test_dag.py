@@ -1,0 +1,152 @@
+"""The whole DAG at the smallest size, and what makes its parts run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas
+import pytest
+
+from recu.paths import PROJECT_DIR
+from tests.workflow.conftest import Project, environment
+
+NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
+
+
+@pytest.fixture
+def restored(finished: Project):
+    """The finished project, whose params come back as they were."""
+    kept = {file: file.read_bytes() for file in (finished.folder / "params").rglob("*.yaml")}
+    yield finished
+    for file, content in kept.items():
+        file.write_bytes(content)
+
+
+def test_every_stage_publishes_its_results(finished: Project):
+    for stage in ("train", "evaluate"):
+        for method in ("vanilla", "finetune"):
+            metrics = json.loads((finished.folder / f"results/{stage}/{NETWORK}/{method}/seed1/metrics.json").read_text())
+            assert 0 <= metrics.get("top1", 0) <= 100
+    table = pandas.read_csv(finished.folder / "reports/smallest.csv")
+    assert len(table) == 2
+    for suffix in ("md", "html", "svg"):
+        assert (finished.folder / f"reports/smallest.{suffix}").stat().st_size > 200
+
+
+def test_the_finetune_rests_on_the_vanilla_checkpoint(finished: Project):
+    vanilla, finetune = (
+        json.loads((finished.folder / f"results/train/{NETWORK}/{method}/seed1/metrics.json").read_text())
+        for method in ("vanilla", "finetune")
+    )
+    assert finetune["parent"]["spec_hash"] == vanilla["spec_hash"]
+    assert finetune["parent"]["checkpoint_sha256"] == vanilla["checkpoint_sha256"]
+
+
+def test_nothing_runs_twice(finished: Project):
+    assert finished.planned() == set()
+
+
+def test_comments_and_other_suites_rerun_nothing(restored: Project):
+    restored.edit("suites/smallest.yaml", "dataset: tiny", "# A comment.\ndataset: tiny")
+    restored.edit("suites/demo.yaml", "epochs: 12", "epochs: 13")
+    assert restored.planned() == set()
+
+
+def test_a_changed_finetune_reruns_itself_and_its_dependents_only(restored: Project):
+    restored.edit("suites/smallest.yaml", "finetune: {epochs: 1}", "finetune: {epochs: 2}")
+    assert restored.planned() == {"train", "evaluate", "collect", "report", "all"}
+    vanilla = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
+    assert restored.planned(vanilla) == set()
+
+
+def test_a_new_row_leaves_finished_rows_alone(restored: Project):
+    restored.edit("suites/smallest.yaml", "rows:", "rows:\n  - model: vgg_small_1w1a")
+    assert restored.planned(f"results/evaluate/{NETWORK}/finetune/seed1/metrics.json") == set()
+    assert "train" in restored.planned()
+
+
+def test_tracking_workers_and_device_rerun_nothing(restored: Project):
+    restored.edit("config.yaml", "workers: 2", "workers: 1")
+    restored.edit("config.yaml", 'gpus: ""', 'gpus: "cpu"')
+    restored.edit("config.yaml", "sqlite:///mlflow.db", "sqlite:///other.db")
+    assert restored.planned() <= {"prepare_tracking"}
+
+
+def test_one_experiment_alone_by_file_and_by_alias(project: Project):
+    file = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
+    for target in (file, f"train-{NETWORK.replace('/', '-')}-vanilla-seed1"):
+        assert {"prepare", "train"} <= project.planned(target)
+        assert "evaluate" not in project.planned(target)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("suites/smallest.yaml", "resnet20_1w1a", "resnet21_1w1a", "did you mean 'resnet20_1w1a'"),
+        ("suites/smallest.yaml", "dataset: tiny", "dataset: tniy", "did you mean 'tiny'"),
+        ("suites/smallest.yaml", "epochs: 2", "epochs: -2", "methods.vanilla.epochs: should be greater than or equal to 1"),
+        ("config.yaml", "suites: smallest", "suites: smalest", "did you mean 'smallest'"),
+        ("config.yaml", "workers: 2", "wrokers: 2", "wrokers: unknown key; did you mean 'workers'"),
+    ],
+)
+def test_a_mistake_in_params_is_one_line_and_exit_code_2(project: Project, file, old, new, message):
+    project.edit(file, old, new)
+    result = project.snakemake("-n")
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_killed_training_continues_where_it_stopped(project: Project):
+    project.edit("suites/smallest.yaml", "vanilla: {epochs: 2}", "vanilla: {epochs: 60}")
+    target = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
+    command = [sys.executable, "-m", "snakemake", target, "-s", str(PROJECT_DIR / "Snakefile"), "--cores", "2"]
+    process = subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    history = wait_for_epochs(project, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = len(history.read_text().splitlines())
+    assert project.snakemake("--unlock").returncode == 0
+    result = project.snakemake(target)
+    assert result.returncode == 0, result.stdout + result.stderr
+    epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
+    assert epochs == list(range(60))
+    log = next(project.folder.glob("runs/**/train.log")).read_text()
+    assert "resum" in log.lower() or "continu" in log.lower()
+    assert 3 <= reached < 60
+
+
+def wait_for_epochs(project: Project, count: int):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for history in project.folder.glob("runs/**/history.jsonl"):
+            if len(history.read_text().splitlines()) >= count:
+                return history
+        time.sleep(0.05)
+    raise AssertionError("training did not begin")
+
+
+@pytest.mark.parametrize("suites", ["cifar10", "cifar100"])
+def test_planning_five_seeds_takes_seconds(tmp_path, suites):
+    import shutil
+
+    from recu.paths import PARAMS_DIR
+
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    project = Project(tmp_path)
+    project.edit(f"suites/{suites}.yaml", "seeds: [1, 2, 3]", "seeds: [1, 2, 3, 4, 5]")
+    start = time.monotonic()
+    result = project.snakemake("-n", "--quiet", "host", "--config", f"suites={suites}")
+    assert result.returncode == 0, result.stderr
+    assert "note: dataset" in result.stderr, "says which data is missing"
+    assert time.monotonic() - start < 10
