@@ -1,0 +1,49 @@
+"""Mirrors trainings and evaluations into MLflow while they run. Importing this imports no MLflow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from recu.tracking.flatten import flatten_params
+from recu.tracking.tracker import DatasetDescription, RunDescription, Status, Tracker
+
+__all__ = [
+    "DatasetDescription",
+    "RunDescription",
+    "Status",
+    "Tracker",
+    "flatten_params",
+    "open_tracker",
+    "resolve_tracking_uri",
+]
+
+
+def open_tracker(tracking_uri: str | None, outbox: Path) -> Tracker:
+    """A tracker for one run: into the MLflow store at `tracking_uri`, or nowhere for None.
+
+    It never raises and never holds a training up; see `recu.tracking.safe`. Call `start`, then log, then
+    `finish`, whatever happens in between.
+
+    Args:
+        tracking_uri: see `resolve_tracking_uri`.
+        outbox: file in the run's state folder for what could not be sent; each stage of an experiment
+            needs its own.
+    """
+    if tracking_uri is None:
+        return Tracker()
+    from recu.tracking.safe import SafeTracker
+
+    def make_target() -> Tracker:
+        from recu.tracking.mlflow_tracker import MlflowTracker
+
+        return MlflowTracker(tracking_uri)
+
+    return SafeTracker(make_target, outbox, address=tracking_uri)
+
+
+def resolve_tracking_uri(configured: str | None) -> str | None:
+    """The store to use: MLFLOW_TRACKING_URI in the environment wins over `configured`; empty means no
+    tracking.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or configured or None

@@ -1,0 +1,246 @@
+"""A tracker that can neither block nor break a training.
+
+Records go to a local outbox file and to a background thread that sends them. A store that is down, hangs
+or answers with errors costs the training nothing while it runs, and a few seconds at its start and its
+end; what could not be sent stays in the outbox, where the next start of the same run, or `recu sync`,
+finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from recu.files import hash_text
+from recu.tracking.mlflow_tracker import Refused
+from recu.tracking.outbox import Outbox, Record, apply
+from recu.tracking.redaction import redact, redact_description
+from recu.tracking.tracker import RunDescription, Status, Tracker, numbers_of
+
+_log = logging.getLogger(__name__)
+
+_START = {"event": "start"}
+
+
+class SafeTracker(Tracker):
+    """Wraps the tracker that `make_target` builds; no method raises or waits longer than said.
+
+    Args:
+        make_target: builds the real tracker; called in the background.
+        outbox: file for what is not sent yet, in the run's own state folder.
+        address: what messages call the store.
+        start_wait_s: the longest that `start` waits for the run id.
+        finish_wait_s: the longest that `finish` waits for everything to be sent.
+        pause_s: time between two attempts once the store has failed.
+    """
+
+    def __init__(
+        self,
+        make_target: Callable[[], Tracker],
+        outbox: Path,
+        *,
+        address: str,
+        start_wait_s: float = 5.0,
+        finish_wait_s: float = 10.0,
+        pause_s: float = 300.0,
+    ) -> None:
+        self._make_target = make_target
+        self._address = redact(address)
+        self._start_wait_s, self._finish_wait_s, self._pause_s = start_wait_s, finish_wait_s, pause_s
+        self._outbox = Outbox(outbox)
+        self._outbox_failed = False
+        self._target: Tracker | None = None
+        self._description: RunDescription | None = None
+        # Everything below is shared with the sending thread and guarded by the condition.
+        self._changed = threading.Condition()
+        self._pending: deque[Record] = deque()
+        self._refused: list[Record] = []
+        self._attempts = self._failures = 0
+        self._finishing = self._gave_up = self._closed = False
+
+    @property
+    def run_id(self) -> str | None:
+        """None until the store has answered; ask again when writing it down."""
+        return None if self._target is None else self._target.run_id
+
+    @property
+    def unsent(self) -> int:
+        """Records that the store has not taken."""
+        with self._changed:
+            return sum(record is not _START for record in self._pending) + len(self._refused)
+
+    def start(self, description: RunDescription) -> str | None:
+        """Waits up to `start_wait_s` for the store's first answer; training goes on without it."""
+        self._description = redact_description(description)
+        self._guarded(self._open_outbox)
+        self._pending.appendleft(_START)
+        thread = threading.Thread(target=self._send_all, name="recu-tracking", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("tracking: no thread to send records with (%s); they are kept in the outbox", error)
+            self._attempts, self._gave_up = 1, True
+        with self._changed:
+            self._changed.wait_for(lambda: self._attempts > 0, timeout=self._start_wait_s)
+        return self.run_id
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Returns at once."""
+        self._post({"event": "epoch", "epoch": epoch, "metrics": _with_time(metrics)})
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Returns at once."""
+        self._post({"event": "metrics", "metrics": _with_time(metrics)})
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Returns at once; the file is read later."""
+        self._post(self._outbox.artifact_record(path, folder))
+
+    def finish(self, status: Status) -> None:
+        """Waits up to `finish_wait_s` for the store to take everything; what is left stays in the outbox."""
+        if self._description is None:
+            return
+        self._post({"event": "finish", "status": status})
+        with self._changed:
+            self._finishing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._pending or self._gave_up, timeout=self._finish_wait_s)
+            self._closed = True
+            self._changed.notify_all()
+        left = self.unsent
+        if left:
+            _log.warning(
+                "tracking: %d records were not taken by %s; they are kept in %s, send them with: recu sync",
+                left,
+                self._address,
+                self._outbox.path,
+            )
+        self._guarded(self._cut_back)
+        self._guarded(self._outbox.release)
+
+    def _post(self, record: Record) -> None:
+        if self._description is None or self._closed:
+            return
+        with self._changed:
+            self._guarded(lambda: self._outbox.append(record))
+            self._pending.append(record)
+            self._changed.notify_all()
+
+    def _open_outbox(self) -> None:
+        """Take the outbox; what an earlier process of this run left in it is sent first."""
+        if not self._outbox.acquire():
+            # `recu sync` is sending it just now.
+            path = self._outbox.path
+            self._outbox = Outbox(path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}"))
+            self._outbox.acquire()
+        content = self._outbox.read()
+        if content.description is not None and _identity(content.description) == _identity(self._description):
+            # How the earlier process ended no longer matters: the run goes on.
+            self._pending.extend(record for record in content.records if record["event"] != "finish")
+        elif content.description is not None or content.records:
+            self._put_aside(content.description)
+        self._outbox.rewrite(self._description, self._pending)
+
+    def _put_aside(self, description: RunDescription | None) -> None:
+        path = self._outbox.path
+        mark = hash_text(repr(description))
+        path.rename(path.with_name(f"{path.stem}-{mark}{path.suffix}"))
+
+    def _send_all(self) -> None:
+        """The background thread."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._closed)
+                if self._closed:
+                    return
+                record = self._pending[0]
+            try:
+                self._send(record)
+            except Refused as error:
+                self._after_refusal(record, error)
+            except Exception as error:
+                self._after_failure(error)
+            else:
+                self._after_success()
+
+    def _send(self, record: Record) -> None:
+        if record is _START:
+            self._target = self._target or self._make_target()
+            self._target.start(self._description)
+        else:
+            apply(record, self._target, self._outbox.folder)
+
+    def _after_success(self) -> None:
+        with self._changed:
+            self._attempts += 1
+            if self._closed:
+                return
+            self._pending.popleft()
+            self._changed.notify_all()
+
+    def _after_refusal(self, record: Record, error: Refused) -> None:
+        with self._changed:
+            self._attempts += 1
+            if self._closed:
+                return
+            if not self._refused:
+                _log.warning("tracking: %s refused a record: %s", self._address, _worded(error))
+            self._refused.append(record)
+            self._pending.popleft()
+            self._changed.notify_all()
+
+    def _after_failure(self, error: Exception) -> None:
+        with self._changed:
+            self._attempts += 1
+            self._failures += 1
+            if self._failures == 1 and not self._closed:
+                _log.warning(
+                    "tracking: %s does not work (%s); training goes on, records are kept in %s",
+                    self._address,
+                    _worded(error),
+                    self._outbox.path,
+                )
+            if self._finishing:
+                self._gave_up = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._finishing or self._closed, timeout=self._pause_s)
+            if self._gave_up:
+                self._changed.wait_for(lambda: self._closed)
+
+    def _cut_back(self) -> None:
+        """Reduce the outbox to what is still to be sent; remove it where that is nothing."""
+        left = [*self._refused, *(record for record in self._pending if record is not _START)]
+        if left or self._pending:
+            description = replace(self._description, run_id=self.run_id or self._description.run_id)
+            self._outbox.rewrite(description, left)
+        else:
+            self._outbox.remove()
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        """Do something with the outbox; a full disk must not stop the training here."""
+        try:
+            action()
+        except Exception as error:
+            if not self._outbox_failed:
+                _log.warning("tracking: cannot write the outbox %s: %s", self._outbox.path, _worded(error))
+            self._outbox_failed = True
+
+
+def _identity(description: RunDescription) -> tuple[str, str, str]:
+    return description.stage, description.experiment_id, description.spec_hash
+
+
+def _with_time(metrics: Mapping[str, float]) -> dict[str, float]:
+    # Fixed here and now, so that a record sent twice carries the same time.
+    return {"time": int(metrics.get("time", time.time() * 1000)), **numbers_of(metrics)}
+
+
+def _worded(error: Exception) -> str:
+    text = " ".join(redact(str(error)).split())
+    return f"{type(error).__name__}: {text[:300]}"

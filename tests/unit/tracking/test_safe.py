@@ -1,0 +1,301 @@
+"""Tracking can neither block nor break a training, and loses nothing."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from recu.tracking import Tracker, open_tracker, resolve_tracking_uri
+from recu.tracking.client import connect
+from recu.tracking.mlflow_tracker import Refused
+from recu.tracking.outbox import Outbox
+from recu.tracking.safe import SafeTracker
+from recu.tracking.sync import replay
+
+
+class Recorder(Tracker):
+    """Stands for a store: keeps what it is given, and fails on demand."""
+
+    def __init__(self):
+        self.calls = []
+        self.works = True
+        self.hangs = threading.Event()
+        self.hangs.set()
+
+    @property
+    def run_id(self):
+        return "r1" if self.calls else None
+
+    def _take(self, *call):
+        self.hangs.wait(60)
+        if not self.works:
+            raise ConnectionError("refused by https://alice:pa55word@host")
+        self.calls.append(call)
+
+    def start(self, description):
+        self._take("start", description.experiment_id)
+        return self.run_id
+
+    def log_epoch(self, epoch, metrics):
+        self._take("epoch", epoch)
+
+    def log_metrics(self, metrics):
+        self._take("metrics", metrics["top1"])
+
+    def log_artifact(self, path, folder=None):
+        if not path.exists():
+            raise Refused("absent")
+        self._take("artifact", path.name)
+
+    def finish(self, status):
+        self._take("finish", status)
+
+
+@pytest.fixture
+def target():
+    return Recorder()
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    return tmp_path / "state" / "tracking-outbox.jsonl"
+
+
+def make(target, outbox, **waits):
+    waits = {"start_wait_s": 0.3, "finish_wait_s": 0.5, "pause_s": 60.0} | waits
+    return SafeTracker(lambda: target, outbox, address="https://alice:pa55word@host", **waits)
+
+
+def events(outbox):
+    return [json.loads(line) for line in outbox.read_text().splitlines()]
+
+
+def test_everything_arrives_in_order_and_nothing_stays(target, outbox, description, tmp_path):
+    (tmp_path / "log").write_text("x")
+    tracker = make(target, outbox)
+    assert tracker.start(description) == "r1"
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    tracker.log_epoch(1, {"time": 2, "a": 1.0})
+    tracker.log_metrics({"top1": 5.0})
+    tracker.log_artifact(tmp_path / "log")
+    tracker.finish("FINISHED")
+    assert [call[1] for call in target.calls[1:]] == [0, 1, 5.0, "log", "FINISHED"]
+    assert tracker.unsent == 0 and not outbox.exists()
+
+
+def test_a_store_that_fails_costs_nothing_and_everything_is_kept(target, outbox, description, caplog):
+    target.works = False
+    tracker = make(target, outbox)
+    begin = time.monotonic()
+    assert tracker.start(description) is None
+    for epoch in range(50):
+        tracker.log_epoch(epoch, {"time": epoch, "a": 1.0})
+    tracker.finish("FINISHED")
+    assert time.monotonic() - begin < 3
+    assert tracker.unsent == 51
+    kept = events(outbox)
+    assert [event["event"] for event in kept] == ["start"] + ["epoch"] * 50 + ["finish"]
+    assert "pa55word" not in caplog.text + outbox.read_text()
+    assert len(caplog.records) == 2 and "recu sync" in caplog.text
+
+
+def test_a_store_that_hangs_holds_nothing_up(target, outbox, description):
+    target.hangs.clear()
+    tracker = make(target, outbox)
+    begin = time.monotonic()
+    tracker.start(description)
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    tracker.finish("KILLED")
+    assert time.monotonic() - begin < 3
+    target.hangs.set()
+    assert [event["event"] for event in events(outbox)] == ["start", "epoch", "finish"]
+
+
+def test_a_store_that_comes_back_gets_everything(target, outbox, description):
+    target.works = False
+    tracker = make(target, outbox, pause_s=0.05, finish_wait_s=5)
+    tracker.start(description)
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    target.works = True
+    tracker.finish("FINISHED")
+    assert [call[0] for call in target.calls] == ["start", "epoch", "finish"]
+    assert not outbox.exists()
+
+
+def test_a_pause_between_attempts_is_kept_but_the_end_tries_once_more(target, outbox, description):
+    attempts = []
+    target.start = lambda description: attempts.append(time.monotonic()) or (_ for _ in ()).throw(OSError("down"))
+    tracker = make(target, outbox)
+    tracker.start(description)
+    time.sleep(0.3)
+    assert len(attempts) == 1
+    tracker.finish("FINISHED")
+    assert len(attempts) == 2
+
+
+def test_one_record_that_is_refused_does_not_stop_the_others(target, outbox, description, tmp_path):
+    tracker = make(target, outbox)
+    tracker.start(description)
+    tracker.log_artifact(tmp_path / "absent")
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    tracker.finish("FINISHED")
+    assert [call[0] for call in target.calls] == ["start", "epoch", "finish"]
+    assert tracker.unsent == 1 and events(outbox)[1]["event"] == "artifact"
+
+
+def test_what_a_killed_process_left_is_sent_by_the_next(target, outbox, description):
+    box = Outbox(outbox)
+    outbox.parent.mkdir()
+    box.rewrite(description, [{"event": "epoch", "epoch": 0, "metrics": {"time": 1, "a": 1.0}}])
+    with outbox.open("a") as stream:
+        stream.write('{"event": "finish", "status": "KILLED"}\n{"event": "epo')
+    tracker = make(target, outbox)
+    tracker.start(replace(description, run_id="r1"))
+    tracker.log_epoch(1, {"time": 2, "a": 1.0})
+    tracker.finish("FINISHED")
+    assert [call[:2] for call in target.calls[1:]] == [("epoch", 0), ("epoch", 1), ("finish", "FINISHED")]
+
+
+def test_the_outbox_of_another_run_is_kept_apart(target, outbox, description):
+    outbox.parent.mkdir()
+    Outbox(outbox).rewrite(replace(description, stage="evaluate"))
+    tracker = make(target, outbox)
+    tracker.start(description)
+    tracker.finish("FINISHED")
+    (kept,) = outbox.parent.glob("*.jsonl")
+    assert events(kept)[0]["stage"] == "evaluate"
+
+
+def test_an_outbox_that_cannot_be_written_stops_nothing(target, tmp_path, description, caplog):
+    (tmp_path / "file").touch()
+    tracker = make(target, tmp_path / "file" / "outbox.jsonl")
+    tracker.start(description)
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    tracker.finish("FINISHED")
+    assert [call[0] for call in target.calls] == ["start", "epoch", "finish"]
+    assert "cannot write the outbox" in caplog.text and len(caplog.records) == 1
+
+
+def test_values_that_are_no_plain_numbers(target, outbox, description):
+    import numpy
+
+    tracker = make(target, outbox)
+    target.log_epoch = lambda epoch, metrics: target.calls.append(metrics)
+    tracker.start(description)
+    tracker.log_epoch(0, {"epoch": 0, "time": 7, "a": numpy.float32(1.5), "b": "text", "c": None, "d": numpy.ones(3)})
+    tracker.finish("FINISHED")
+    assert target.calls[1] == {"time": 7, "a": 1.5}
+
+
+def test_a_tracker_that_was_never_started_may_be_closed(target, outbox):
+    make(target, outbox).finish("FAILED")
+    assert target.calls == [] and not outbox.exists()
+
+
+def test_secrets_reach_neither_store_nor_outbox(store, description, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pa55word!")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-t0ken")
+    leaky = replace(
+        description,
+        params={"address": "https://alice:pa55word!@host", "plain": "1"},
+        tags={"note": "token t0ken-t0ken"},
+    )
+    tracker = open_tracker(store, tmp_path / "outbox.jsonl")
+    tracker.start(leaky)
+    tracker.log_artifact(tmp_path / "absent")
+    tracker.finish("FINISHED")
+    files = [Path(store.removeprefix("sqlite:///")), *tmp_path.rglob("*.db-wal"), *tmp_path.rglob("*outbox*")]
+    assert len(files) >= 2
+    for file in files:
+        content = file.read_bytes()
+        assert b"pa55word" not in content and b"t0ken" not in content and b"alice" not in content
+
+
+def test_a_server_that_refuses_then_the_outbox_is_sent_to_a_store_that_works(store, description, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    outbox = tmp_path / "tracking-outbox.jsonl"
+    tracker = open_tracker("http://alice:pa55word@127.0.0.1:9", outbox)
+    begin = time.monotonic()
+    tracker.start(description)
+    for epoch in range(20):
+        tracker.log_epoch(epoch, {"time": 1000 + epoch, "test_top1": float(epoch)})
+    tracker.finish("FINISHED")
+    assert time.monotonic() - begin < 15
+    assert "pa55word" not in caplog.text + outbox.read_text()
+    assert len(events(outbox)) == 22
+
+    done = replay(outbox, store)
+    assert (done.sent, done.rejected) == (21, 0) and not outbox.exists()
+    run = connect(store).get_run(done.run_id)
+    assert run.info.status == "FINISHED" and len(connect(store).get_metric_history(done.run_id, "test_top1")) == 20
+
+
+def test_a_server_that_accepts_and_never_answers(description, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        tracker = SafeTracker(
+            lambda: open_mlflow(f"http://127.0.0.1:{server.getsockname()[1]}"),
+            tmp_path / "outbox.jsonl",
+            address="http://server",
+            start_wait_s=1,
+            finish_wait_s=1,
+        )
+        begin = time.monotonic()
+        assert tracker.start(description) is None
+        tracker.log_epoch(0, {"time": 1, "a": 1.0})
+        tracker.finish("FAILED")
+        assert time.monotonic() - begin < 4
+    assert tracker.unsent == 2
+
+
+def open_mlflow(address):
+    from recu.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(address)
+
+
+def test_no_address_means_no_tracking_at_all(tmp_path, description):
+    tracker = open_tracker(None, tmp_path / "outbox.jsonl")
+    assert tracker.start(description) is None
+    tracker.log_epoch(0, {})
+    tracker.finish("FINISHED")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_wins(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_tracking_uri("sqlite:///a.db") == "sqlite:///a.db"
+    assert resolve_tracking_uri("") is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
+    assert resolve_tracking_uri("sqlite:///a.db") == "http://host"
+
+
+def test_importing_and_opening_import_no_mlflow():
+    code = (
+        "import sys; from pathlib import Path; from recu.tracking import open_tracker;"
+        "open_tracker('sqlite:///x.db', Path('x.jsonl')); print('mlflow' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
+
+
+def test_mlflow_is_imported_without_telemetry_and_with_short_waits():
+    code = (
+        "import json, os; from recu.tracking.client import import_mlflow; import_mlflow();"
+        "print(json.dumps(dict(os.environ)))"
+    )
+    environment = os.environ | {"DO_NOT_TRACK": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "9"}
+    environment.pop("MLFLOW_HTTP_REQUEST_MAX_RETRIES", None)
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    seen = json.loads(answer.stdout)
+    assert seen["DO_NOT_TRACK"] == seen["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert (seen["MLFLOW_HTTP_REQUEST_TIMEOUT"], seen["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) == ("9", "1")
