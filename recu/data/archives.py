@@ -90,7 +90,9 @@ def open_tar(source: Path) -> tarfile.TarFile:
         raise DataError(f"{source} is not a readable tar archive ({error}); fetch it again") from error
 
 
-def iter_tar_headers(tar: tarfile.TarFile, source: Path, max_member_bytes: int) -> Iterator[tuple[str, tarfile.TarInfo]]:
+def iter_tar_headers(
+    tar: tarfile.TarFile, source: Path, max_member_bytes: int
+) -> Iterator[tuple[str, tarfile.TarInfo]]:
     """Checked name and header of every folder and file of an open tar, to its very end.
 
     Raises:
@@ -101,7 +103,9 @@ def iter_tar_headers(tar: tarfile.TarFile, source: Path, max_member_bytes: int) 
             name = check_member_name(info.name, source)
             if not (info.isfile() or info.isdir()):
                 kind = "a link" if info.issym() or info.islnk() else "a device or other special file"
-                message = f"{source} holds an unsafe member {info.name!r}: it is {kind}, expected files and folders only"
+                message = (
+                    f"{source} holds an unsafe member {info.name!r}: it is {kind}, expected files and folders only"
+                )
                 raise DataError(message)
             _check_size(info.name, info.size, source, max_member_bytes)
             yield name, info

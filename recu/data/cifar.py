@@ -114,7 +114,9 @@ def _read_parts(source: Path, layout: _Layout) -> dict[str, Any]:
         try:
             contents[PurePosixPath(member.name).name] = safe_unpickle(member.data)
         except pickle.UnpicklingError as error:
-            raise DataError(f"{source}: cannot read {member.name}: {error}; fetch the official archive again") from error
+            raise DataError(
+                f"{source}: cannot read {member.name}: {error}; fetch the official archive again"
+            ) from error
     missing = sorted(parts - set(contents))
     if missing:
         raise DataError(f"{source} lacks {', '.join(missing)}; expected the parts of {layout.folder}")
@@ -136,7 +138,9 @@ def _batch(
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * _PIXELS:
         raise DataError(f"{source}: {part} has no uint8 array 'data' of {3 * _PIXELS} columns")
     if not isinstance(labels, list) or len(labels) != len(data):
-        raise DataError(f"{source}: {part} has no list {layout.labels_key!r} with one label for each of {len(data)} images")
+        raise DataError(
+            f"{source}: {part} has no list {layout.labels_key!r} with one label for each of {len(data)} images"
+        )
     if not all(isinstance(label, int) and 0 <= label < num_classes for label in labels):
         raise DataError(f"{source}: {part} has labels outside 0..{num_classes - 1}")
     images = data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)

@@ -103,9 +103,7 @@ def decode_chunk(chunk: EncodedChunk) -> DecodedChunk:
     return DecodedChunk(images, digests, resized)
 
 
-def map_in_processes(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[Result]:
+def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """`function` of each item, in order, computed by `workers` processes while further items are still being read.
 
     Processes are used because Pillow holds the interpreter's lock for most of the work on a small image. With fewer than
@@ -127,6 +125,8 @@ def map_in_processes(
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise DataError("a decoding process was killed, perhaps for want of memory; try with fewer workers") from error
+            raise DataError(
+                "a decoding process was killed, perhaps for want of memory; try with fewer workers"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -64,7 +64,9 @@ class ClassTree:
         split = SPLIT_FOLDERS[place.split_folder]
         root = f"{place.top}/{place.split_folder}".lstrip("/")
         if self._tops.setdefault(split, root) != root:
-            message = f"{source} has both {self._tops[split]!r} and {root!r}, expected one folder for the {split} images"
+            message = (
+                f"{source} has both {self._tops[split]!r} and {root!r}, expected one folder for the {split} images"
+            )
             raise DataError(f"{message}; remove one")
         classes = self.counts[split]
         classes.setdefault(place.class_name, 0)
@@ -89,11 +91,15 @@ class ClassTree:
             empty = sorted(name for name, count in classes.items() if count == 0)
             if empty:
                 root = self._tops[split]
-                raise DataError(f"{source}: class folder {root}/{empty[0]} has no images{_more(empty)}; fill or remove it")
+                raise DataError(
+                    f"{source}: class folder {root}/{empty[0]} has no images{_more(empty)}; fill or remove it"
+                )
         for here, there, one, other in (("train", "test", train, test), ("test", "train", test, train)):
             extra = sorted(set(one) - set(other))
             if extra:
-                message = f"{source}: class {extra[0]!r} is among the {here} images but not the {there} images{_more(extra)}"
+                message = (
+                    f"{source}: class {extra[0]!r} is among the {here} images but not the {there} images{_more(extra)}"
+                )
                 raise DataError(f"{message}; both must have the same class folders")
         if len(train) != num_classes:
             message = f"{source} has {len(train)} class folders, expected {num_classes}"
@@ -169,13 +175,11 @@ def decode_image_folder(source: Path, out: Path, *, size: int, num_classes: int,
     return FolderArrays(classes, labels, digest.hexdigest(), resized)
 
 
-def _decode_tagged(tagged: tuple[str, EncodedChunk]):  # noqa: ANN202 - (split, DecodedChunk)
+def _decode_tagged(tagged: tuple[str, EncodedChunk]):
     return tagged[0], decode_chunk(tagged[1])
 
 
-def _chunks(
-    source: Path, tree: ClassTree, splits: dict[str, _Split], size: int
-) -> Iterator[tuple[str, EncodedChunk]]:
+def _chunks(source: Path, tree: ClassTree, splits: dict[str, _Split], size: int) -> Iterator[tuple[str, EncodedChunk]]:
     """Chunks of one split each; the order of `splits[...].keys` is that in which the chunks' images arrive."""
     waiting: dict[str, list[tuple[str, bytes]]] = {"train": [], "test": []}
 

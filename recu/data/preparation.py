@@ -209,9 +209,7 @@ def _published_source(dataset: Dataset, folder: Path) -> Path | None:
     return fetch(dataset.archives[0], folder.parent / ARCHIVES_FOLDER, obtain=dataset.obtain)
 
 
-def _convert(
-    name: str, dataset: Dataset, source: Path | None, out: Path, workers: int
-) -> tuple[Source, Content]:
+def _convert(name: str, dataset: Dataset, source: Path | None, out: Path, workers: int) -> tuple[Source, Content]:
     """Write the dataset's files into `out`; every kind of params/datasets.yaml is handled here and nowhere else."""
     if source is None:
         return _digits(dataset, out)
@@ -318,4 +316,6 @@ def _tidy(folder: Path) -> None:
 
 
 def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write prepared data to {folder}: {error.strerror or error}; check space and permissions")
+    return OutputError(
+        f"cannot write prepared data to {folder}: {error.strerror or error}; check space and permissions"
+    )

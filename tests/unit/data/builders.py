@@ -1,0 +1,155 @@
+"""Miniature datasets in the layouts of the original ones."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from recu.config import Dataset
+
+
+def dataset(**changes) -> Dataset:
+    """A small imagefolder entry; `changes` replace fields."""
+    fields = {
+        "title": "Mini",
+        "kind": "imagefolder",
+        "family": "cifar",
+        "num_classes": 2,
+        "image_size": 8,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.25, 0.3),
+        "augmentation": "crop_flip",
+    }
+    return Dataset(**{**fields, **changes})
+
+
+def image_bytes(seed: int, size: tuple[int, int] = (8, 8), kind: str = "PNG", mode: str = "RGB") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+def class_tree(
+    classes=("ant", "bee"), per_class: dict[str, int] | None = None, suffix: str = "png"
+) -> dict[str, bytes]:
+    """Member name to content of train/<class>/N and test/<class>/N."""
+    counts = per_class or {"train": 3, "test": 2}
+    kind = {"png": "PNG", "JPEG": "JPEG", "jpg": "JPEG"}[suffix]
+    return {
+        f"{split}/{name}/{number}.{suffix}": image_bytes(hash_of(split, name, number), kind=kind)
+        for split, count in counts.items()
+        for name in classes
+        for number in range(count)
+    }
+
+
+def hash_of(*parts: object) -> int:
+    return sum(ord(character) * (position + 1) for position, character in enumerate(repr(parts)))
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar_with(path: Path, info: tarfile.TarInfo, content: bytes = b"") -> Path:
+    """A tar with one member as `info` describes it."""
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+# The official CIFAR files were pickled by Python 2 (protocol 2), which no Python 3 pickler writes: text is in 8-bit
+# string opcodes and arrays name numpy.core.multiarray. So they are spelled out here.
+
+
+def python2_pickle(value: object) -> bytes:
+    return b"\x80\x02" + _python2(value) + b"."
+
+
+def _python2(value: object) -> bytes:
+    if isinstance(value, str):
+        return _python2_string(value.encode("latin1"))
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value)
+    if isinstance(value, list):
+        return b"](" + b"".join(_python2(item) for item in value) + b"e"
+    if isinstance(value, dict):
+        return b"}(" + b"".join(_python2(key) + _python2(item) for key, item in value.items()) + b"u"
+    if isinstance(value, np.ndarray):
+        return _python2_array(value)
+    raise TypeError(type(value))
+
+
+def _python2_string(data: bytes) -> bytes:
+    return b"U" + bytes([len(data)]) + data if len(data) < 256 else b"T" + struct.pack("<i", len(data)) + data
+
+
+def _python2_array(array: np.ndarray) -> bytes:
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _python2(0) + b"\x85" + _python2("b") + b"tR"
+    dtype_state = b"(" + _python2(3) + _python2("|") + b"NNN" + _python2(-1) * 2 + _python2(0) + b"t"
+    dtype = b"cnumpy\ndtype\n(" + _python2("u1") + _python2(0) + _python2(1) + b"tR" + dtype_state + b"b"
+    shape = b"(" + b"".join(_python2(size) for size in array.shape) + b"t"
+    state = b"(" + _python2(1) + shape + dtype + b"\x89" + _python2_string(array.tobytes()) + b"t"
+    return empty + state + b"b"
+
+
+def cifar10_files(per_batch: int = 4) -> dict[str, bytes]:
+    """The members of cifar-10-python.tar.gz with few images."""
+    files = {}
+    parts = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    for index, part in enumerate(parts):
+        data = np.random.default_rng(index).integers(0, 256, (per_batch, 3072), dtype=np.uint8)
+        labels = [(index + position) % 10 for position in range(per_batch)]
+        names = [f"{index}_{position}.png" for position in range(per_batch)]
+        content = {"batch_label": part, "labels": labels, "data": data, "filenames": names}
+        files[f"cifar-10-batches-py/{part}"] = python2_pickle(content)
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    files["cifar-10-batches-py/batches.meta"] = python2_pickle({"label_names": names, "num_vis": 3072})
+    files["cifar-10-batches-py/readme.html"] = b"<html></html>"
+    return files
+
+
+def cifar100_files(count: int = 5) -> dict[str, bytes]:
+    """The members of cifar-100-python.tar.gz with few images."""
+    files = {}
+    for index, part in enumerate(("train", "test")):
+        data = np.random.default_rng(index).integers(0, 256, (count, 3072), dtype=np.uint8)
+        content = {
+            "fine_labels": [(7 * position) % 100 for position in range(count)],
+            "coarse_labels": [position % 20 for position in range(count)],
+            "data": data,
+        }
+        files[f"cifar-100-python/{part}"] = python2_pickle(content)
+    meta = {
+        "fine_label_names": [f"f{label}" for label in range(100)],
+        "coarse_label_names": [f"c{n}" for n in range(20)],
+    }
+    files["cifar-100-python/meta"] = python2_pickle(meta)
+    return files

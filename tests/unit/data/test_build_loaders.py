@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recu.data import build_loaders, prepare
+from recu.errors import ConfigError, DataError
+
+from .builders import class_tree, dataset, write_tar
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    archive = write_tar(tmp_path / "x.tar", class_tree(per_class={"train": 5, "test": 3}))
+    prepare("mini", dataset(), folder=tmp_path / "mini", source=archive, workers=0)
+    return tmp_path / "mini"
+
+
+def build(folder: Path, entry=None, **changes):
+    arguments = {"batch_size": 4, "batch_size_test": 4, "loader": "auto", "seed": 1, "device": "cpu", "workers": 0}
+    return build_loaders(folder, entry or dataset(), **{**arguments, **changes})
+
+
+def test_both_splits_are_served(folder: Path):
+    loaders = build(folder)
+    assert (loaders.train.num_images, loaders.test.num_images) == (10, 6)
+    assert [len(labels) for _, labels in loaders.train.batches(0)] == [4, 4, 2]
+    assert loaders.manifest.classes == ("ant", "bee")
+
+
+def test_test_images_are_the_stored_ones_normalised(folder: Path):
+    images = torch.cat([images for images, _ in build(folder).test.batches(0)])
+    stored = torch.from_numpy(np.load(folder / "test_images.npy")).permute(0, 3, 1, 2) / 255
+    entry = dataset()
+    expected = (stored - torch.tensor(entry.mean).view(3, 1, 1)) / torch.tensor(entry.std).view(3, 1, 1)
+    assert torch.allclose(images, expected, atol=1e-6)
+
+
+def test_augmentation_of_the_entry_is_used(tmp_path: Path, folder: Path):
+    plain = dataset(augmentation="none")
+    archive = tmp_path / "x.tar"
+    prepare("plain", plain, folder=tmp_path / "plain", source=archive, workers=0)
+    stored = torch.cat([images for images, _ in build(tmp_path / "plain", plain).train.batches(0)])
+    augmented = torch.cat([images for images, _ in build(folder).train.batches(0)])
+    assert stored.shape == augmented.shape and not torch.equal(stored, augmented)
+
+
+def test_batches_do_not_change_the_prepared_file(folder: Path):
+    before = (folder / "train_images.npy").read_bytes()
+    for images, labels in build(folder).train.batches(0):
+        images.zero_()
+        labels.zero_()
+    assert (folder / "train_images.npy").read_bytes() == before
+    assert sum(labels.sum() for _, labels in build(folder).train.batches(0)) == 5
+
+
+def test_data_of_other_settings_is_refused(folder: Path):
+    with pytest.raises(DataError, match="other settings"):
+        build(folder, dataset(mean=(0.1, 0.1, 0.1)))
+
+
+def test_missing_data_says_to_prepare(tmp_path: Path):
+    with pytest.raises(DataError, match="run `recu prepare`"):
+        build(tmp_path)
+
+
+def test_a_last_batch_of_one_is_refused(folder: Path):
+    with pytest.raises(ConfigError, match="leaves one of 10 training images"):
+        build(folder, batch_size=3)
+
+
+def test_an_unknown_loader_proposes_the_right_one(folder: Path):
+    with pytest.raises(ConfigError, match="did you mean 'memory'"):
+        build(folder, loader="memori")

@@ -1,0 +1,82 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recu.data.cifar import load_cifar_arrays, official_folder, safe_unpickle
+from recu.errors import DataError
+
+from .builders import cifar10_files, cifar100_files, python2_pickle, write_folder, write_tar
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /nonexistent/owned",)
+
+
+def test_cifar10_in_file_order_with_channels_last(tmp_path: Path):
+    content = load_cifar_arrays(write_tar(tmp_path / "c.tar.gz", cifar10_files(), "w:gz"), "cifar10")
+    images, labels = content.splits["train"]
+    assert images.shape == (20, 32, 32, 3) and labels.shape == (20,)
+    assert content.splits["test"][0].shape == (4, 32, 32, 3)
+    assert content.classes[0] == "airplane" and content.classes[9] == "truck"
+    raw = np.random.default_rng(1).integers(0, 256, (4, 3072), dtype=np.uint8)  # data_batch_2
+    red, green, blue = raw[0, 0], raw[0, 1024], raw[0, 2048]
+    assert images[4, 0, 0].tolist() == [red, green, blue]
+    assert images[4, 0, 1, 0] == raw[0, 1] and images[4, 1, 0, 0] == raw[0, 32]
+    assert labels[4:8].tolist() == [1, 2, 3, 4]
+
+
+def test_cifar100_uses_the_fine_labels(tmp_path: Path):
+    content = load_cifar_arrays(write_tar(tmp_path / "c.tar.gz", cifar100_files(), "w:gz"), "cifar100")
+    assert content.splits["train"][1].tolist() == [0, 7, 14, 21, 28]
+    assert len(content.classes) == 100 and content.classes[7] == "f7"
+
+
+def test_extracted_folder_gives_the_same(tmp_path: Path):
+    archive = load_cifar_arrays(write_tar(tmp_path / "c.tar", cifar10_files()), "cifar10")
+    root = write_folder(tmp_path / "data", cifar10_files())
+    folder = load_cifar_arrays(official_folder(root, "cifar10"), "cifar10")
+    assert np.array_equal(archive.splits["train"][0], folder.splits["train"][0])
+
+
+@pytest.mark.parametrize("value", [Evil(), {"data": Evil()}, [print], {"labels": Path("x")}])
+def test_pickles_that_name_anything_else_are_refused(value: object):
+    with pytest.raises(pickle.UnpicklingError, match="which no official file does"):
+        safe_unpickle(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x02}", b"garbage", python2_pickle({"a": 1})[:-3]])
+def test_damaged_pickles_are_refused(data: bytes):
+    with pytest.raises(pickle.UnpicklingError):
+        safe_unpickle(data)
+
+
+def test_a_malicious_part_is_named_and_runs_nothing(tmp_path: Path):
+    files = {**cifar10_files(), "cifar-10-batches-py/data_batch_3": pickle.dumps(Evil())}
+    with pytest.raises(DataError, match=r"cannot read cifar-10-batches-py/data_batch_3.*system"):
+        load_cifar_arrays(write_tar(tmp_path / "c.tar", files), "cifar10")
+
+
+def test_a_missing_part_is_named(tmp_path: Path):
+    files = cifar10_files()
+    del files["cifar-10-batches-py/data_batch_4"]
+    with pytest.raises(DataError, match="lacks data_batch_4"):
+        load_cifar_arrays(write_tar(tmp_path / "c.tar", files), "cifar10")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"labels": [1, 2]}, "no uint8 array 'data'"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, "one label for each of 2"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, r"labels outside 0\.\.9"),
+        ({"data": np.zeros((1, 100), np.uint8), "labels": [1]}, "3072 columns"),
+    ],
+)
+def test_parts_of_another_form_are_refused(tmp_path: Path, content: dict, text: str):
+    files = {**cifar10_files(), "cifar-10-batches-py/test_batch": python2_pickle(content)}
+    with pytest.raises(DataError, match=text):
+        load_cifar_arrays(write_tar(tmp_path / "c.tar", files), "cifar10")
