@@ -1,8 +1,8 @@
 """Checkpoint files in the authors' form: written so that none is ever lost, read so that none can run code.
 
-A checkpoint is a dict with the authors' keys `epoch` (the NEXT epoch), `model`, `state_dict`, `best_prec1`, `best_prec5`,
-`optimizer` and `lr_scheduler`, and under `recu` what continuing exactly needs (see `recu.engine.trainer`). It holds tensors
-and plain Python values only, so that torch loads it with `weights_only=True`.
+A checkpoint is a dict with the authors' keys `epoch` (the NEXT epoch), `model`, `state_dict`, `best_prec1`,
+`best_prec5`, `optimizer` and `lr_scheduler`, and under `recu` what continuing exactly needs (see
+`recu.engine.trainer`). It holds tensors and plain Python values only, so that torch loads it with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -95,6 +95,9 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 def load_latest(path: Path) -> dict[str, Any] | None:
     """Read the checkpoint at `path` or, where it is missing or damaged, the one it replaced, and say so.
 
+    A damaged file is moved aside to `checkpoint.damaged.pth.tar` when the one before it is whole, lest the next save
+    take the damaged one for the one to keep.
+
     Returns:
         The checkpoint; None where there is neither file.
 
@@ -113,6 +116,7 @@ def load_latest(path: Path) -> dict[str, Any] | None:
             continue
         if candidate != path:
             _log.warning("continuing from the checkpoint before it, %s", candidate)
+            _move_aside(path)
         return checkpoint
     if failure is not None:
         raise failure
@@ -146,8 +150,8 @@ def load_weights(
     Args:
         model: keeps its device, dtypes and layout.
         state_dict: named tensors.
-        allow_missing: last parts of names that may be missing, `STAGE_2_ONLY` when a stage 0 or 1 network's weights start a
-            stage 2 network; empty otherwise.
+        allow_missing: last parts of names that may be missing, `STAGE_2_ONLY` when a stage 0 or 1 network's weights
+            start a stage 2 network; empty otherwise.
 
     Raises:
         CheckpointError: tensors are missing, have another shape, or belong to layers that the network has not.
@@ -184,6 +188,15 @@ def to_cpu(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(to_cpu(inner) for inner in value)
     return value
+
+
+def _move_aside(path: Path) -> None:
+    try:
+        path.replace(_beside(path, "damaged"))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(f"cannot move the damaged {path} aside: {error.strerror}; check permissions") from error
 
 
 def _copy(own: Mapping[str, Tensor], given: Mapping[str, Tensor], names: Sequence[str]) -> None:
@@ -257,7 +270,8 @@ def _load(path: Path) -> Any:
         blocked = re.search(r"(?:GLOBAL|global|class) ([\w.]+) ", str(error))
         if blocked and "weights" in str(error).lower():
             raise CheckpointError(
-                f"{path} holds Python objects that could run code ({blocked[1]}); only tensors and plain values are loaded"
+                f"{path} holds Python objects that could run code ({blocked[1]}); a checkpoint may hold only tensors"
+                " and plain values"
             ) from error
         raise CheckpointError(f"{path} is damaged or not a checkpoint: {_one_line(error)}") from error
 

@@ -41,9 +41,7 @@ def choose_device(gpus: str) -> torch.device:
         if int(number) >= count:
             raise ConfigError(f"--gpus {gpus}: there is no GPU {number} ({_what_there_is()})")
     if len(numbers) > 1:
-        _log.warning(
-            "--gpus %s: one training uses one GPU, here %s; BatchNorm sees the whole batch", gpus, numbers[0]
-        )
+        _log.warning("--gpus %s: one training uses one GPU, here %s; BatchNorm sees the whole batch", gpus, numbers[0])
     return torch.device(f"cuda:{int(numbers[0])}")
 
 

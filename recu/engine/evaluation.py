@@ -18,9 +18,7 @@ Evaluation = Averages
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda: False
-) -> Evaluation | None:
+def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
     """Evaluate with ordinary cross-entropy, in fp32 whatever the training's precision.
 
     Args:

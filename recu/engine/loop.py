@@ -32,8 +32,8 @@ def check_batches(num_images: int, batch_size: int) -> None:
     """
     if num_images < 2 or num_images % batch_size == 1:
         raise ConfigError(
-            f"batch_size {batch_size} leaves {num_images % batch_size} image(s) of {num_images} for the last batch of an"
-            " epoch, and BatchNorm needs at least two: choose another batch_size"
+            f"batch_size {batch_size} leaves {num_images % batch_size} image(s) of {num_images} for the last batch of"
+            " an epoch, and BatchNorm needs at least two: choose another batch_size"
         )
 
 

@@ -25,9 +25,7 @@ class Progress:
         bar: True for the bar, None to choose it where stderr is a terminal.
     """
 
-    def __init__(
-        self, total_images: int, done_images: int, *, estimate: bool = True, bar: bool | None = None
-    ) -> None:
+    def __init__(self, total_images: int, done_images: int, *, estimate: bool = True, bar: bool | None = None) -> None:
         self._total, self._initial, self._done = total_images, done_images, done_images
         self._estimate = estimate
         self._with_bar = sys.stderr.isatty() if bar is None else bar

@@ -34,7 +34,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """
     request = StopRequest()
 
-    def record(number: int, frame: FrameType | None) -> None:
+    def record(number: int, _frame: FrameType | None) -> None:
         if request():
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -1,0 +1,118 @@
+"""`recu`: finds the subcommand, runs it, and turns errors into one line and a stable exit code.
+
+A subcommand's module is imported only when it is called, so that `recu --help` costs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from recu import __version__
+from recu.errors import ConfigError, RecuError, unknown_name
+
+COMMANDS = {
+    "prepare": ("recu.cli.prepare", "prepare a dataset for training"),
+    "train": ("recu.cli.train", "train a network, or continue a training"),
+    "evaluate": ("recu.cli.evaluate", "measure a checkpoint on a test split"),
+    "report": ("recu.cli.report", "collect results and render tables"),
+    "plan": ("recu.cli.plan", "list the experiments of suites and where each stands"),
+    "store": ("recu.cli.store", "create the MLflow store before jobs log to it"),
+    "sync": ("recu.cli.sync", "send what the MLflow store could not take while training"),
+    "ui": ("recu.cli.ui", "show the MLflow UI on this machine"),
+}
+"""By name: the module with `add_arguments` and `run`, and a line of help."""
+
+_KEYBOARD = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: without the program's name; None for the process's own.
+
+    Returns:
+        The exit code: 0, or that of the error (see `recu.errors`).
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+            return 0 if words else RecuError.exit_code
+        if words[0] == "--version":
+            print(f"recu {__version__}")
+            return 0
+        _run(words[0], words[1:])
+        sys.stdout.flush()
+        return 0
+    except RecuError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _KEYBOARD
+    except BrokenPipeError:
+        # The reader (`| head`) has gone. Flushing at exit would complain about it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(command: str, words: list[str]) -> None:
+    if command not in COMMANDS:
+        raise unknown_name("command", command, COMMANDS)
+    module_name, help_text = COMMANDS[command]
+    module = importlib.import_module(module_name)
+    parser = _Parser(
+        prog=f"recu {command}",
+        description=f"{help_text[0].upper()}{help_text[1:]}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        # A misspelt option must not be taken for the beginning of another.
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    arguments = parser.parse_args(words)
+    _log_to_terminal()
+    module.run(arguments)
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10}{help_text}" for name, (_, help_text) in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: recu COMMAND [OPTIONS]",
+            "",
+            "Reproduces ReCU (ICCV 2021): prepares data, trains, evaluates and renders tables.",
+            "",
+            *lines,
+            "",
+            "recu COMMAND --help lists a command's options; recu --version prints the version.",
+        )
+    )
+
+
+def _log_to_terminal() -> None:
+    """Show this package's messages as plain lines on stderr."""
+    logger = logging.getLogger("recu")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.INFO)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def _fail(error: RecuError) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return error.exit_code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Words its errors as this program words all of them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message} (see {self.prog} --help)")

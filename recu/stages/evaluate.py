@@ -1,0 +1,203 @@
+"""The evaluate stage: a published training of the workflow, or any checkpoint file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recu import paths
+from recu.config import Dataset
+from recu.errors import CheckpointError, Interrupted
+from recu.experiments import Experiment
+from recu.files import atomic_write_json
+from recu.stages.networks import Weights, build_network, check_network
+from recu.stages.train import Running, check_writable, tracked, use_threads
+from recu.stages.trained import Trained, read_trained
+
+if TYPE_CHECKING:
+    import torch
+
+    from recu.data import Loaders, Manifest
+    from recu.engine.checkpoint import LoadReport
+    from recu.engine.evaluation import Evaluation
+    from recu.tracking import Tracker
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate(
+    experiment: Experiment,
+    *,
+    dataset: Dataset,
+    data_folder: Path,
+    results_dir: Path,
+    runs_dir: Path,
+    running: Running | None = None,
+) -> None:
+    """Evaluate the published best checkpoint of an experiment and write metrics.json into its evaluation folder.
+
+    Args:
+        experiment: what was trained.
+        dataset: its dataset's entry.
+        data_folder: prepared data.
+        results_dir: where the training was published and the evaluation will be.
+        runs_dir: holds what could not be sent to the tracking store.
+        running: how to run it.
+
+    Raises:
+        RecuError: one line each: a missing result, one of other parameters, an altered checkpoint, bad data.
+        Interrupted: a signal came.
+    """
+    from recu import provenance
+    from recu.engine.device import choose_device, describe
+    from recu.stages.description import describe_run
+    from recu.tracking import open_tracker, resolve_tracking_uri
+
+    running = running or Running()
+    folder = paths.evaluate_folder(results_dir, experiment.id)
+    check_writable(folder)
+    trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
+    device = choose_device(running.gpus)
+    use_threads(running.threads)
+    loaders = _build_loaders(
+        dataset,
+        data_folder,
+        experiment.hyperparameters.batch_size_test,
+        experiment.hyperparameters.loader,
+        device,
+        running,
+    )
+    origin = provenance.collect(describe(device))
+    state = paths.state_folder(runs_dir, experiment.id, experiment.spec_hash)
+    tracker = open_tracker(resolve_tracking_uri(running.tracking_uri), state / "evaluate" / paths.OUTBOX)
+    with tracked(tracker):
+        run = describe_run(experiment, "evaluate", loaders.manifest, origin, parent_run_id=trained.run_id)
+        tracker.start(run)
+        evaluation = _measure_trained(trained, experiment, loaders, device)
+        metrics = _metrics(experiment, evaluation, trained, loaders.manifest, origin, tracker.run_id)
+        atomic_write_json(folder / paths.METRICS, metrics)
+        _mirror_result(tracker, evaluation, folder)
+    _log.info("%s: %s", experiment.id, describe_evaluation(evaluation))
+
+
+def evaluate_file(
+    checkpoint: Path,
+    *,
+    model: str,
+    family: str,
+    variant: str | None,
+    stage: int,
+    dataset: Dataset,
+    data_folder: Path,
+    batch_size_test: int,
+    loader: str,
+    running: Running | None = None,
+) -> tuple[Evaluation, LoadReport]:
+    """Evaluate a checkpoint of this program or the authors'.
+
+    Args:
+        checkpoint: the file.
+        model: network name.
+        family: network family.
+        variant: None to recognise it from the checkpoint's keys.
+        stage: what the network binarises.
+        dataset: the dataset's entry.
+        data_folder: prepared data.
+        batch_size_test: images a step.
+        loader: input pipeline.
+        running: how to run it.
+
+    Returns:
+        The measurement over the test split, and what became of the checkpoint's tensors.
+
+    Raises:
+        RecuError: one line each: unknown names, an unreadable checkpoint or one that does not fit, bad data.
+    """
+    from recu.engine.checkpoint import load_weights, read_checkpoint
+    from recu.engine.device import choose_device
+    from recu.models import build_model, recognise_variant
+
+    running = running or Running()
+    state_dict = read_checkpoint(checkpoint)["state_dict"]
+    variant = variant or recognise_variant(state_dict)
+    check_network(model, family=family, num_classes=dataset.num_classes, variant=variant, stage=stage)
+    device = choose_device(running.gpus)
+    use_threads(running.threads)
+    network = build_model(model, family=family, num_classes=dataset.num_classes, variant=variant, stage=stage)
+    try:
+        report = load_weights(network, state_dict)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint} as {family}.{model}: {error}") from error
+    loaders = _build_loaders(dataset, data_folder, batch_size_test, loader, device, running)
+    return _measure(network, loaders, device), report
+
+
+def describe_evaluation(evaluation: Evaluation) -> str:
+    """One line for people."""
+    return (
+        f"top-1 {evaluation.top1:.2f} %, top-5 {evaluation.top5:.2f} %, loss {evaluation.loss:.4f}"
+        f" on {evaluation.n} images"
+    )
+
+
+def _measure_trained(trained: Trained, experiment: Experiment, loaders: Loaders, device: torch.device) -> Evaluation:
+    network = build_network(experiment)
+    Weights(checkpoint=trained.checkpoint).load_into(network)
+    return _measure(network, loaders, device)
+
+
+def _measure(network: Any, loaders: Loaders, device: torch.device) -> Evaluation:
+    from recu.engine.device import place
+    from recu.engine.evaluation import evaluate as measure
+    from recu.engine.seeding import make_deterministic
+    from recu.engine.signals import stop_on_signals
+
+    make_deterministic()
+    with stop_on_signals() as stop:
+        evaluation = measure(place(network, device), loaders.test, stop=stop)
+    if evaluation is None:
+        raise Interrupted(f"evaluation stopped by {stop.signal_name}: run the same command again")
+    return evaluation
+
+
+def _build_loaders(
+    dataset: Dataset, folder: Path, batch_size_test: int, loader: str, device: torch.device, running: Running
+) -> Loaders:
+    from recu.data import build_loaders, read_manifest
+
+    return build_loaders(
+        folder,
+        dataset,
+        # One batch of everything: nothing is trained here, and no remainder can be wrong.
+        batch_size=max(2, read_manifest(folder).splits["train"]),
+        batch_size_test=batch_size_test,
+        loader=loader,
+        seed=0,
+        device=device,
+        workers=running.workers,
+    )
+
+
+def _metrics(
+    experiment: Experiment,
+    evaluation: Evaluation,
+    trained: Trained,
+    manifest: Manifest,
+    origin: dict[str, Any],
+    run_id: str | None,
+) -> dict[str, Any]:
+    return asdict(evaluation) | {
+        "experiment_id": experiment.id,
+        "spec_hash": experiment.spec_hash,
+        "checkpoint_sha256": trained.metrics["checkpoint_sha256"],
+        "data_fingerprint": manifest.fingerprint,
+        "provenance": origin,
+        "mlflow_run_id": run_id,
+    }
+
+
+def _mirror_result(tracker: Tracker, evaluation: Evaluation, folder: Path) -> None:
+    tracker.log_metrics({f"test_{name}": value for name, value in asdict(evaluation).items()})
+    tracker.log_artifact(folder / paths.METRICS)

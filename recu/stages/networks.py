@@ -1,0 +1,175 @@
+"""Building the networks a stage needs: the one that is trained, the one it starts from, and its teacher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recu.errors import CheckpointError, ConfigError, unknown_name
+from recu.experiments import Experiment, Origin, parse_experiment
+from recu.files import hash_file, hash_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from recu.stages.trained import Trained
+
+TORCHVISION_WEIGHTS = "IMAGENET1K_V1"
+"""What torchvision downloads for a teacher given by its name alone."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where a network's initial weights come from."""
+
+    checkpoint: Path
+    allow_missing: Sequence[str] = ()
+    """See `recu.engine.checkpoint.load_weights`."""
+    parent: dict[str, str] | None = None
+    """How metrics.json names it."""
+    run_id: str | None = None
+    """Of its run in the tracking store."""
+
+    def load_into(self, model: nn.Module) -> None:
+        """Copy the weights. Raises CheckpointError naming the file."""
+        from recu.engine.checkpoint import load_weights, read_checkpoint
+
+        state_dict = read_checkpoint(self.checkpoint)["state_dict"]
+        try:
+            report = load_weights(model, state_dict, allow_missing=self.allow_missing)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.checkpoint}: {error}") from error
+        _log.info("initial weights from %s: %s", self.checkpoint, report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A distillation teacher, given in one of three ways.
+
+    Args:
+        name: a torchvision network's name, or a checkpoint that this program wrote.
+        weights: local weights of the torchvision network; None downloads torchvision's own.
+    """
+
+    name: str
+    weights: Path | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """What the experiment's hash sees: the name and the weights' content."""
+        file = self.weights or (Path(self.name) if self._is_file else None)
+        try:
+            digest = hash_text(TORCHVISION_WEIGHTS) if file is None else hash_file(file)[:16]
+        except OSError as error:
+            raise ConfigError(f"cannot read the teacher's weights {file}: {error.strerror}") from error
+        label = Path(self.name).name if self._is_file else f"torchvision.{self.name}"
+        return Origin(id=label, spec_hash=digest)
+
+    def build(self, num_classes: int) -> nn.Module:
+        """The teacher with its weights, in evaluation mode.
+
+        Raises:
+            ConfigError: unknown name, or weights that cannot be downloaded.
+            CheckpointError: weights that do not fit, e.g. of another number of classes.
+        """
+        if self._is_file and self.weights is None:
+            return _teacher_from_checkpoint(Path(self.name), num_classes)
+        return _torchvision_teacher(self.name, self.weights, num_classes)
+
+    @property
+    def _is_file(self) -> bool:
+        return Path(self.name).suffix != "" or "/" in self.name
+
+
+def check_network(name: str, *, family: str, num_classes: int, variant: str | None, stage: int) -> None:
+    """Raise ConfigError for a network that cannot be built, at no cost, before any work is done for it."""
+    import torch
+
+    from recu.models import build_model
+
+    with torch.device("meta"):
+        build_model(name, family=family, num_classes=num_classes, variant=variant, stage=stage)
+
+
+def build_network(experiment: Experiment) -> nn.Module:
+    """A freshly initialised network of an experiment, from torch's global generator."""
+    from recu.models import build_model
+
+    return build_model(
+        experiment.model,
+        family=experiment.family,
+        num_classes=experiment.data["num_classes"],
+        variant=experiment.variant,
+        stage=experiment.hyperparameters.stage,
+    )
+
+
+def weights_of(parent: Trained, experiment: Experiment) -> Weights:
+    """The initial weights of `experiment` from its published parent."""
+    return Weights(
+        checkpoint=parent.checkpoint,
+        allow_missing=missing_from_stage(parent.experiment.hyperparameters.stage, experiment.hyperparameters.stage),
+        parent=parent.as_parent(),
+        run_id=parent.run_id,
+    )
+
+
+def missing_from_stage(stage: int, following: int) -> Sequence[str]:
+    """What weights of one stage may lack when they start another one."""
+    from recu.engine.checkpoint import STAGE_2_ONLY
+
+    return STAGE_2_ONLY if following == 2 and stage < 2 else ()
+
+
+def teacher_of(parent: Trained, num_classes: int) -> nn.Module:
+    """A published training's network as teacher, in evaluation mode."""
+    return _load_teacher(parent.experiment, parent.checkpoint, num_classes)
+
+
+def _teacher_from_checkpoint(file: Path, num_classes: int) -> nn.Module:
+    from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
+
+    ours = read_checkpoint(file).get(RESUME_KEY)
+    if not isinstance(ours, dict) or not isinstance(ours.get("experiment"), str):
+        raise CheckpointError(
+            f"teacher {file} does not say what network it is (only this program's checkpoints do): name a torchvision"
+            " network with --teacher and give the file as --teacher_weights"
+        )
+    return _load_teacher(parse_experiment(ours["experiment"]), file, num_classes)
+
+
+def _load_teacher(experiment: Experiment, file: Path, num_classes: int) -> nn.Module:
+    classes = experiment.data["num_classes"]
+    if classes != num_classes:
+        raise ConfigError(f"the teacher {experiment.id} has {classes} classes, the dataset has {num_classes}")
+    model = build_network(experiment)
+    Weights(checkpoint=file).load_into(model)
+    return model.eval()
+
+
+def _torchvision_teacher(name: str, weights: Path | None, num_classes: int) -> nn.Module:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise unknown_name("teacher (torchvision network)", name, known)
+    if weights is not None:
+        model = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+        Weights(checkpoint=weights).load_into(model)
+        return model.eval()
+    if num_classes != 1000:
+        raise ConfigError(
+            f"torchvision's {name} has 1000 classes, the dataset has {num_classes}: give --teacher_weights FILE of a"
+            f" {name} trained on it"
+        )
+    try:
+        return torchvision.models.get_model(name, weights=TORCHVISION_WEIGHTS).eval()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot get torchvision's weights of {name} ({error}): download them and give --teacher_weights FILE"
+        ) from error

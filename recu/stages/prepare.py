@@ -1,0 +1,33 @@
+"""The prepare stage: a dataset as it is distributed becomes a folder that training reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recu.config import Dataset
+from recu.data import Manifest
+from recu.data import prepare as prepare_data
+from recu.files import atomic_write_text
+
+
+def prepare(
+    name: str, dataset: Dataset, *, data_dir: Path, source: Path | None, workers: int, output: Path | None = None
+) -> Manifest:
+    """Prepare a dataset in its folder below `data_dir`; done before, it is recognised and left alone.
+
+    Args:
+        name: in params/datasets.yaml.
+        dataset: its entry.
+        data_dir: holds one folder a dataset.
+        source: local archive or folder; None for the published one.
+        workers: decoding processes.
+        output: where to write a copy of the manifest, if anywhere.
+
+    Raises:
+        DataError: the source is missing, damaged or not of the expected form.
+        OutputError: a file cannot be written.
+    """
+    manifest = prepare_data(name, dataset, folder=data_dir / name, source=source, workers=workers)
+    if output is not None:
+        atomic_write_text(output, manifest.model_dump_json(indent=2) + "\n")
+    return manifest
