@@ -1,7 +1,7 @@
 """Safe reading of what a folder, tar or zip holds, in one pass, without extracting anything.
 
-Every member is checked before its content is looked at: an archive from elsewhere may name paths outside itself, hold links
-and devices, or claim sizes no image has.
+Every member is checked before its content is looked at: an archive from elsewhere may name paths outside itself,
+hold links and devices, or claim sizes no image has.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def iter_members(
         max_member_bytes: members above this size are refused.
 
     Raises:
-        DataError: the source is missing, no archive, truncated or damaged, or a member is unsafe: an absolute path, "..",
-            a link, a device, or a size above the limit.
+        DataError: the source is missing, no archive, truncated or damaged, or a member is unsafe: an absolute path,
+            "..", a link, a device, or a size above the limit.
     """
     if source.is_dir():
         yield from _folder_members(source, wanted, max_member_bytes)

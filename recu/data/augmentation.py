@@ -1,8 +1,8 @@
 """Training augmentation of small images: pure functions on whole batches of uint8 tensors.
 
-Shapes: N images of H x W pixels; batches are uint8 (N, H, W, 3), as they are stored. Randomness comes in as an argument: the
-draws of a batch are a tensor, made by `draw_crop_flip` from an explicit generator. Large images are augmented one by one,
-see `recu.data.transforms`.
+Shapes: N images of H x W pixels; batches are uint8 (N, H, W, 3), as they are stored. Randomness comes in as an
+argument: the draws of a batch are a tensor, made by `draw_crop_flip` from an explicit generator. Large images are
+augmented one by one, see `recu.data.transforms`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         float32 (N, 3, H, W) in channels_last memory format.
     """
     count, height, width, channels = images.shape
-    # Whole images as rows: the per-channel values, repeated to a row, then vectorise over thousands of elements, not three.
+    # Whole images as rows: the per-channel values, repeated to a row, then vectorise over thousands of elements, not
+    # three.
     pixels = images.view(count, -1).to(torch.float32).div_(255)
     pixels.sub_(mean.repeat(height * width)).div_(std.repeat(height * width))
     return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)

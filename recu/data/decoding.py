@@ -77,7 +77,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """The image with its shorter side scaled to `size` (bilinear, anti-aliased) and its centre cut out; unchanged if it fits."""
+    """Scale the shorter side to `size` (bilinear, anti-aliased) and cut out the centre; nothing changes if it fits."""
     width, height = image.size
     if (width, height) == (size, size):
         return image
@@ -106,8 +106,8 @@ def decode_chunk(chunk: EncodedChunk) -> DecodedChunk:
 def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """`function` of each item, in order, computed by `workers` processes while further items are still being read.
 
-    Processes are used because Pillow holds the interpreter's lock for most of the work on a small image. With fewer than
-    two workers, or so few items that starting processes would take longer, everything happens in this process.
+    Processes are used because Pillow holds the interpreter's lock for most of the work on a small image. With fewer
+    than two workers, or so few items that starting processes would take longer, everything happens in this process.
     """
     iterator = iter(items)
     head = list(itertools.islice(iterator, _SERIAL_CHUNKS + 1))

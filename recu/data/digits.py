@@ -15,9 +15,9 @@ _EVERY = 5
 def load_digits_arrays(size: int) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Images (N, size, size, 3) uint8 and labels (N,) int64 of "train" (1,437) and "test" (360).
 
-    Grey values are scaled from 0..16 to 0..255 (rounded), enlarged with Pillow's bilinear filter (integer arithmetic, so
-    the same everywhere) and repeated over three channels. The split takes every fifth image after ordering by class, which
-    keeps the classes' proportions; within a split images keep scikit-learn's order.
+    Grey values are scaled from 0..16 to 0..255 (rounded), enlarged with Pillow's bilinear filter (integer
+    arithmetic, so the same everywhere) and repeated over three channels. The split takes every fifth image after
+    ordering by class, which keeps the classes' proportions; within a split images keep scikit-learn's order.
     """
     from sklearn.datasets import load_digits
 

@@ -81,7 +81,8 @@ class ClassTree:
         """Class names in label order.
 
         Raises:
-            DataError: a split is missing, a class folder has no image, the splits' classes differ, or their number is wrong.
+            DataError: a split is missing, a class folder has no image, the splits' classes differ, or their number
+                is wrong.
         """
         train, test = self.counts["train"], self.counts["test"]
         for split, folders in (("train", "train/<class>/*"), ("test", "test/<class>/* or val/<class>/*")):
@@ -132,8 +133,9 @@ class _Split:
 def decode_image_folder(source: Path, out: Path, *, size: int, num_classes: int, workers: int) -> FolderArrays:
     """Decode every image of a folder, tar or zip into out/<split>_images.npy, ordered by class and file name.
 
-    The source is read once from beginning to end (a compressed tar cannot be read otherwise); pixels are spooled to disk, so
-    memory does not grow with the dataset. Images of another size are scaled and cut as `recu.data.decoding.fit_square` does.
+    The source is read once from beginning to end (a compressed tar cannot be read otherwise); pixels are spooled to
+    disk, so memory does not grow with the dataset. Images of another size are scaled and cut as
+    `recu.data.decoding.fit_square` does.
 
     Args:
         source: folder or archive.

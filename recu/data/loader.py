@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class Loader(Protocol):
     """Batches of one split.
 
-    A loader keeps no random state: what `batches(epoch, start)` yields depends on its seed, the epoch and the batch's number
-    alone, so training continued at any batch sees the images it would have seen without the interruption.
+    A loader keeps no random state: what `batches(epoch, start)` yields depends on its seed, the epoch and the
+    batch's number alone, so training continued at any batch sees the images it would have seen without the
+    interruption.
     """
 
     num_images: int

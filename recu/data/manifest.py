@@ -1,4 +1,4 @@
-"""What a folder of prepared data holds: manifest.json, written last, so that its presence means the folder is complete."""
+"""What a folder of prepared data holds: manifest.json, written last, so that its presence means completeness."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Manifest(BaseModel):
     identity: dict[str, Any]
     """`recu.config.Dataset.identity()` at the time of preparation."""
     storage: Storage
-    """`arrays`: <split>_images.npy (N, H, W, 3) uint8 beside the manifest; `files`: encoded images listed in an index."""
+    """`arrays`: <split>_images.npy, uint8 (N, H, W, 3), beside the manifest; `files`: encoded images and an index."""
     splits: dict[str, int]
     """Number of images of "train" and "test"."""
     classes: tuple[str, ...]

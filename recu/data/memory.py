@@ -1,4 +1,4 @@
-"""The loader for small images: everything stays in memory, augmentation runs on whole batches on the training device."""
+"""The loader for small images: all stay in memory, augmentation runs on whole batches on the training device."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from recu.data.randomness import generator_for, shuffled_order
 class MemoryLoader:
     """Batches out of uint8 arrays; see `recu.data.loader.Loader`.
 
-    On the CPU the arrays stay memory-mapped and are shared by all jobs of the machine; on a GPU they are moved there once, so
-    that an epoch needs no transfer but that of its random draws.
+    On the CPU the arrays stay memory-mapped and are shared by all jobs of the machine; on a GPU they are moved there
+    once, so that an epoch needs no transfer but that of its random draws.
     """
 
     def __init__(

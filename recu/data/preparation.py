@@ -1,7 +1,7 @@
 """From what a dataset is distributed as to a folder that training reads: one entry point, `prepare`.
 
-Everything is written into a temporary folder beside the target and swapped in at the end, so the target is at any moment
-either as it was or complete.
+Everything is written into a temporary folder beside the target and swapped in at the end, so the target is at any
+moment either as it was or complete.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def prepare(name: str, dataset: Dataset, *, folder: Path, source: Path | None, w
         name: the dataset's name in params/datasets.yaml.
         dataset: its entry.
         folder: where the prepared data goes; it must not hold anything else.
-        source: local archive or folder; None takes the published archive (downloaded into `archives/` beside `folder` if it
-            is not there), or what was prepared before.
+        source: local archive or folder; None takes the published archive (downloaded into `archives/` beside
+            `folder` if it is not there), or what was prepared before.
         workers: decoding processes; 0 or 1 decodes in this one.
 
     Raises:
@@ -102,10 +102,10 @@ def _folder_state(source: Path) -> tuple[int, str]:
     for root, folders, files in os.walk(source, followlinks=True):
         folders.sort()
         for file in sorted(files):
-            path = os.path.join(root, file)
-            status = os.stat(path)
+            path = Path(root) / file
+            status = path.stat()
             total += status.st_size
-            digest.update(f"{os.path.relpath(path, source)}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+            digest.update(f"{path.relative_to(source)}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
     return total, digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def generator_for(*parts: int | str) -> torch.Generator:
-    """A fresh CPU generator seeded by `derive_seed`; draws are made on the CPU so that they are equal on every device."""
+    """A fresh CPU generator seeded by `derive_seed`; draws made on the CPU are equal whatever the training device."""
     import torch
 
     return torch.Generator().manual_seed(derive_seed(*parts))

@@ -100,7 +100,7 @@ def test_truncation_anywhere_is_noticed(tmp_path: Path, form: str, share: float)
         path.write_bytes(path.read_bytes()[: 60 * 1536 + 1024])
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match="truncated or damaged|neither a tar nor a zip"):
+    with pytest.raises(DataError, match=r"truncated or damaged|neither a tar nor a zip"):
         contents(path)
 
 

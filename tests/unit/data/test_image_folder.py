@@ -125,7 +125,7 @@ def test_the_same_member_twice_is_refused(tmp_path: Path):
         info = tarfile.TarInfo("train/ant/0.png")
         info.size = 5
         tar.addfile(info, io.BytesIO(b"hello"))
-    with pytest.raises(DataError, match="train/ant/0.png twice"):
+    with pytest.raises(DataError, match=r"train/ant/0.png twice"):
         decode(path, tmp_path / "out")
 
 
