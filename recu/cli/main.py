@@ -69,7 +69,7 @@ def _run(command: str, words: list[str]) -> None:
     parser = _Parser(
         prog=f"recu {command}",
         description=f"{help_text[0].upper()}{help_text[1:]}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=argparse.HelpFormatter,
         # A misspelt option must not be taken for the beginning of another.
         allow_abbrev=False,
     )

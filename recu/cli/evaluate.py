@@ -1,0 +1,98 @@
+"""`recu evaluate`: a checkpoint file (-e FILE), or the published training of an experiment (--experiment)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from recu.cli import options
+from recu.cli.train import experiment_dataset, running_of
+from recu.errors import ConfigError, OutputError
+from recu.experiments import parse_experiment
+from recu.files import atomic_write_json
+
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand; those of the authors' program have its names."""
+    parser.add_argument(
+        "-e", "--evaluate", type=Path, metavar="FILE", help="checkpoint of this program or the authors'"
+    )
+    parser.add_argument(
+        "--experiment", metavar="JSON", help="an experiment of the workflow, whose training is evaluated"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write top1, top5, loss and n here")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
+    options.add_network_options(parser)
+    options.add_place_options(parser)
+    parser.add_argument("--tracking_uri", help="MLflow store, with --experiment; empty for none")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate and print; `recu train --evaluate FILE` comes here too."""
+    if arguments.evaluate is not None and arguments.experiment is not None:
+        raise ConfigError("--evaluate and --experiment both name what to evaluate: choose one")
+    if arguments.experiment is not None:
+        _evaluate_experiment(arguments)
+    elif arguments.evaluate is not None:
+        _evaluate_file(arguments)
+    else:
+        raise ConfigError("nothing to evaluate: give --evaluate FILE, or --experiment JSON")
+
+
+def _evaluate_experiment(arguments: argparse.Namespace) -> None:
+    from recu.stages.evaluate import evaluate
+
+    options.refuse_with_experiment(arguments)
+    if arguments.output is not None:
+        raise ConfigError("--output goes with --evaluate FILE; an experiment's evaluation goes into --results_dir")
+    experiment = parse_experiment(arguments.experiment)
+    evaluate(
+        experiment,
+        dataset=experiment_dataset(arguments, experiment),
+        data_folder=arguments.data_dir / experiment.dataset,
+        results_dir=arguments.results_dir,
+        runs_dir=arguments.runs_dir,
+        running=running_of(arguments),
+    )
+
+
+def _evaluate_file(arguments: argparse.Namespace) -> None:
+    from recu.stages.evaluate import describe_evaluation, evaluate_file
+    from recu.stages.networks import check_network
+    from recu.stages.prepare import prepare
+    from recu.stages.train import check_writable
+
+    name, model = options.required(arguments, "dataset"), options.required(arguments, "model")
+    dataset = options.dataset_of(arguments, name)
+    family = getattr(arguments, "family", dataset.family)
+    variant = getattr(arguments, "variant", None)
+    recipe = options.hyperparameters_of(arguments, family)
+    check_network(model, family=family, num_classes=dataset.num_classes, variant=variant, stage=recipe.stage)
+    if arguments.output is not None:
+        if arguments.output.exists() and not arguments.overwrite:
+            raise OutputError(f"{arguments.output} exists: remove it, choose another --output, or add --overwrite")
+        check_writable(arguments.output.parent)
+    prepare(
+        name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
+    )
+    evaluation, report = evaluate_file(
+        arguments.evaluate,
+        model=model,
+        family=family,
+        variant=variant,
+        stage=recipe.stage,
+        dataset=dataset,
+        data_folder=arguments.data_dir / name,
+        batch_size_test=recipe.batch_size_test,
+        loader=recipe.loader,
+        running=running_of(arguments),
+    )
+    print(f"{arguments.evaluate}: {report}")
+    print(f"{dataset.title}: {describe_evaluation(evaluation)}")
+    if arguments.output is not None:
+        values = asdict(evaluation)
+        atomic_write_json(arguments.output, {key: values[key] for key in ("top1", "top5", "loss", "n")})

@@ -1,0 +1,126 @@
+"""Options that several subcommands share, and what they mean together."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from recu import paths
+from recu.config import Dataset, Family, Hyperparameters
+from recu.errors import ConfigError, unknown_name
+from recu.params import load_datasets, load_defaults, validate_model
+
+NOT_GIVEN = argparse.SUPPRESS
+"""Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
+
+_GROUPS_BY_FAMILY: dict[Family, str] = {"imagenet": "imagenet", "reactnet": "imagenet", "birealnet": "birealnet"}
+"""Which parameters decay where the option is not given; the authors' programs fix it for each family."""
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Where files are and what computes; nothing here changes a result."""
+    group = parser.add_argument_group("place")
+    group.add_argument(
+        "--params_dir", type=Path, default=paths.PARAMS_DIR, help="defaults and datasets (default: %(default)s)"
+    )
+    group.add_argument("--data_dir", type=Path, default=Path("data"), help="prepared datasets (default: %(default)s)")
+    group.add_argument(
+        "--results_dir", type=Path, default=Path("results"), help="where results go (default: %(default)s)"
+    )
+    group.add_argument(
+        "--runs_dir", type=Path, default=Path("runs"), help="resumable state, with --experiment (default: %(default)s)"
+    )
+    group.add_argument(
+        "--gpus", default="", help="a device number, or cpu (default: a GPU if there is one, else the CPU)"
+    )
+    group.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes (default: %(default)s)")
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    group.add_argument("--type", default="", help="tensor type, as the authors': one with 'cuda' in it, or a CPU type")
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Which network, on which data."""
+    group = parser.add_argument_group("network and data")
+    group.add_argument("-a", "--model", default=NOT_GIVEN, help="e.g. resnet20_1w1a")
+    group.add_argument(
+        "--family", default=NOT_GIVEN, help="cifar, imagenet, reactnet or birealnet (default: the dataset's)"
+    )
+    group.add_argument("--variant", default=NOT_GIVEN, help="2021-03 for the form first published")
+    group.add_argument("--dataset", default=NOT_GIVEN, help="a name in params/datasets.yaml, e.g. cifar10")
+    group.add_argument(
+        "--data_path",
+        default="",
+        help="local archive or folder of the dataset (default: what is prepared, or a download)",
+    )
+    group.add_argument(
+        "--stage", type=int, default=NOT_GIVEN, help="binarised: 0 nothing, 1 activations, 2 activations and weights"
+    )
+    group.add_argument("-bt", "--batch_size_test", type=int, default=NOT_GIVEN, help="images per evaluation step")
+    group.add_argument("--use_dali", action="store_true", help="read images with NVIDIA DALI")
+
+
+def required(arguments: argparse.Namespace, name: str) -> str:
+    """The value of an option without which a command line means nothing. Raises ConfigError."""
+    value = getattr(arguments, name, None)
+    if not value:
+        raise ConfigError(f"--{name} is missing: give it, or --experiment")
+    return value
+
+
+def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:
+    """The dataset's entry. Raises ConfigError; an unknown name is answered with the nearest one."""
+    datasets = load_datasets(arguments.params_dir)
+    if name not in datasets:
+        raise unknown_name("dataset", name, datasets)
+    return datasets[name]
+
+
+def data_source(arguments: argparse.Namespace) -> Path | None:
+    """`--data_path` as prepare takes it."""
+    return Path(arguments.data_path) if arguments.data_path else None
+
+
+def hyperparameters_of(arguments: argparse.Namespace, family: str, **more: Any) -> Hyperparameters:
+    """params/defaults.yaml with what the command line says instead.
+
+    Args:
+        arguments: options under their hyper-parameters' names, absent where not given.
+        family: of the network.
+        more: values that stand above both.
+
+    Raises:
+        ConfigError: naming the option and what was expected.
+    """
+    values = load_defaults(arguments.params_dir).hyperparameters.model_dump(mode="json")
+    if family in _GROUPS_BY_FAMILY:
+        values["weight_decay_groups"] = _GROUPS_BY_FAMILY[family]
+    values |= given_hyperparameters(arguments)
+    if arguments.use_dali:
+        values["loader"] = "dali"
+    return validate_model(values | more, Hyperparameters, "command line")
+
+
+def given_hyperparameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The hyper-parameters that stand on the command line."""
+    return {name: value for name, value in vars(arguments).items() if name in Hyperparameters.model_fields}
+
+
+def refuse_with_experiment(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for options that --experiment already fixes."""
+    fixed = [
+        *given_hyperparameters(arguments),
+        *(n for n in ("model", "family", "variant", "dataset") if n in arguments),
+    ]
+    if fixed:
+        raise ConfigError(f"--experiment fixes every parameter: leave out {', '.join(f'--{name}' for name in fixed)}")
+
+
+def gpus_of(arguments: argparse.Namespace) -> str:
+    """The device: `--gpus`, else what `--type` names."""
+    if arguments.gpus or not arguments.type:
+        return arguments.gpus
+    kind = arguments.type.lower()
+    if not kind.startswith("torch.") or "tensor" not in kind:
+        raise ConfigError(f"--type {arguments.type!r}: expected a tensor type such as torch.cuda.FloatTensor")
+    return "0" if "cuda" in kind else "cpu"

@@ -1,0 +1,54 @@
+"""`recu prepare`: make a dataset ready for training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recu import paths
+from recu.errors import ConfigError, unknown_name
+from recu.params import load_datasets
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.add_argument("dataset", help="a name in params/datasets.yaml")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="prepared datasets (default: %(default)s)")
+    parser.add_argument(
+        "--source",
+        "--data_path",
+        type=Path,
+        metavar="PATH",
+        help="local archive or folder (default: the published archive is downloaded)",
+    )
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write a copy of the manifest here")
+    parser.add_argument(
+        "--params_dir", type=Path, default=paths.PARAMS_DIR, help="datasets table (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prepare the dataset and print what it holds."""
+    from recu.stages.prepare import prepare
+
+    if arguments.workers < 0:
+        raise ConfigError(f"--workers is {arguments.workers}, expected 0 or more")
+    datasets = load_datasets(arguments.params_dir)
+    if arguments.dataset not in datasets:
+        raise unknown_name("dataset", arguments.dataset, datasets)
+    manifest = prepare(
+        arguments.dataset,
+        datasets[arguments.dataset],
+        data_dir=arguments.data_dir,
+        source=arguments.source,
+        workers=arguments.workers,
+        output=arguments.output,
+    )
+    splits = ", ".join(f"{count} {split} images" for split, count in manifest.splits.items())
+    print(
+        f"{datasets[arguments.dataset].title}: {splits}, {len(manifest.classes)} classes, in"
+        f" {arguments.data_dir / arguments.dataset} (fingerprint {manifest.fingerprint[:12]})"
+    )
+    for note in manifest.notes:
+        print(f"note: {note}")
