@@ -1,0 +1,90 @@
+"""What stands under a table: its rule, what its columns mean, and what its numbers rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recu.report.suite import SuiteFacts
+from recu.report.summary import RULE, TableRow
+
+_EVALUATION_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """Sentences below a table; each starts with its subject and a colon."""
+
+    reading: tuple[str, ...]
+    """How to read the columns, and the rule of the verdict."""
+    origin: tuple[str, ...]
+    """Dates, hardware, versions, and the files behind the numbers."""
+
+
+def notes(table: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], suite: SuiteFacts) -> Notes:
+    """All notes of one suite's table."""
+    return Notes(
+        reading=(RULE, *_columns(), *_reconstructions(table, suite), *_disagreements(rows)),
+        origin=_origin(rows),
+    )
+
+
+def _columns() -> tuple[str, ...]:
+    return (
+        "Best epoch: the epoch with the highest top-1 on the test set, as the authors report it. Choosing on the test "
+        "set flatters, so the last epoch, which involves no choice, stands beside it.",
+        "±: sample standard deviation (n - 1) over the seeds; none for a single run.",
+    )
+
+
+def _reconstructions(table: Sequence[TableRow], suite: SuiteFacts) -> list[str]:
+    names = dict.fromkeys(row.method for row in table if row.reconstruction)
+    return [
+        f"Reconstruction: the authors publish no recipe for {suite.methods[name].published_as!r}; {name} is our "
+        f"reading of it. {suite.methods[name].description}"
+        for name in names
+    ]
+
+
+def _disagreements(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    apart = [row for row in rows if abs(row["top1_best"] - row["top1_best_training"]) > _EVALUATION_TOLERANCE]
+    return [
+        f"Disagreement: evaluating the checkpoint of {row['experiment_id']} gave {row['top1_best']:.2f}, its training "
+        f"saw {row['top1_best_training']:.2f}."
+        for row in apart
+    ]
+
+
+def _origin(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    trained = [row["train_provenance"] for row in rows]
+    evaluated = [row["evaluate_provenance"] for row in rows]
+    everything = [*trained, *evaluated]
+    days = sorted(each["created"][:10] for each in everything)
+    hours = sum(row["train_seconds"] for row in rows) / 3600
+    return (
+        f"Date: {days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''} (UTC).",
+        f"Hardware: trained on {_listed(each['device'] for each in trained)}; evaluated on "
+        f"{_listed(each['device'] for each in evaluated)}. Training took {hours:.2f} h in all.",
+        f"Software: torch {_listed(each['packages']['torch'] for each in everything)}, Python "
+        f"{_listed(each['packages']['python'] for each in everything)}.",
+        f"Code: {_listed(_commit(each) for each in everything)}.",
+        f"Data: {_listed(_data(row) for row in rows)}.",
+        f"Rests on: {len(rows)} trainings and the evaluation of each one's best checkpoint, whose parameters, data and "
+        "checkpoint hashes agree: metrics.json below results/train/ and results/evaluate/, by the experiments' names.",
+    )
+
+
+def _data(row: Mapping[str, Any]) -> str:
+    return f"{row['dataset']} (fingerprint {row['data_fingerprint'][:16]}, {row['test_images']:,} test images)"
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    commit = provenance["git_commit"]
+    if commit is None:
+        return f"no git checkout, code hash {provenance['code_hash'][:16]}"
+    return f"git commit {commit[:12]}" + (" with uncommitted changes" if provenance["git_dirty"] else "")
+
+
+def _listed(values: Iterable[str | None]) -> str:
+    return ", ".join(dict.fromkeys(value if value is not None else "unknown" for value in values))

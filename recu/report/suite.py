@@ -1,0 +1,32 @@
+"""What a table has to know about its suite besides the results."""
+
+from __future__ import annotations
+
+from recu.config import Model
+
+
+class DatasetFacts(Model):
+    """Of `recu.config.Dataset`, what a table shows."""
+
+    title: str
+    published_as: str | None
+
+
+class MethodFacts(Model):
+    """Of `recu.config.Method`, what a table shows."""
+
+    description: str
+    published_as: str
+    reconstruction: bool
+
+
+class SuiteFacts(Model):
+    """One suite; made by the planner, so that a change of any of it renders the table again."""
+
+    name: str
+    title: str
+    description: str
+    experiments: dict[str, str]
+    """Hash of the parameters by experiment id, in table order."""
+    datasets: dict[str, DatasetFacts]
+    methods: dict[str, MethodFacts]

@@ -1,0 +1,181 @@
+"""Result rows summarised over seeds and judged against the published numbers by one rule."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recu.config import Published
+from recu.errors import ResultError, unknown_name
+from recu.report.published import Match, Setting, match
+from recu.report.suite import DatasetFacts, MethodFacts
+
+FLOOR = 0.3
+CEILING = 1.0
+
+RULE = (
+    "Verdict: the mean top-1 of the best epoch over n seeds is compared with the published top-1. "
+    f'"reproduced": they differ by at most the larger of {FLOOR} points and 2 s √(1 + 1/n), but never more than '
+    f'{CEILING:g} point; "below" or "above": they differ by more. s is the standard deviation over our seeds, and '
+    "s √(1 + 1/n) the standard error of the difference between the mean of n runs and one further run, which the "
+    f"published number is taken for; {FLOOR} points are one standard error of an accuracy of 90 % measured on 10,000 "
+    'images. One seed says nothing about its spread, so its verdict only says "single run", and whether it is within '
+    f'{FLOOR} points. "not comparable": dataset, model, method, epochs or training batch size differ from the '
+    "published run, or nothing is published."
+)
+"""Printed under every table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One accuracy over the seeds, in percent."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation (n - 1); None for a single run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableRow:
+    """One line of a table: one network and method on one dataset, over its seeds."""
+
+    dataset: str
+    dataset_title: str
+    family: str
+    variant: str | None
+    model: str
+    network: str
+    shortcut: str | None
+    batch_size: int
+    batch_size_test: int
+    epochs: int
+    method: str
+    reconstruction: bool
+    published_top1: float | None
+    published_top5: float | None
+    published_source: str | None
+    top1_best: Spread
+    top5_best: Spread
+    top1_last: Spread
+    seeds: tuple[int, ...]
+    difference: float | None
+    """Ours minus published, in points; None where that would compare unlike things."""
+    verdict: str
+    reason: str | None
+    """Why it is not comparable."""
+
+
+def summarise(
+    rows: Iterable[Mapping[str, Any]],
+    published: Published,
+    methods: Mapping[str, MethodFacts],
+    datasets: Mapping[str, DatasetFacts],
+) -> list[TableRow]:
+    """One line for each dataset, network and method, in the order in which they first appear in `rows`.
+
+    Raises:
+        ResultError: the seeds of a line were not trained with the same settings on the same data, or one is there
+        twice. ConfigError: a row names a method or dataset that is not given.
+    """
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["dataset"], row["network"], row["method"]), []).append(row)
+    return [_table_row(group, published, methods, datasets) for group in groups.values()]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation of at least one value."""
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def tolerance(sd: float | None, n: int) -> float:
+    """The largest difference, in points, that still counts as reproduced; see `RULE`."""
+    if sd is None:
+        return FLOOR
+    return min(CEILING, max(FLOOR, 2 * sd * math.sqrt(1 + 1 / n)))
+
+
+def judge(ours: Spread, n: int, published: float) -> str:
+    """The verdict on a comparable result; see `RULE`."""
+    # Rounded, so that a difference of exactly the tolerance does not depend on binary fractions.
+    difference = round(ours.mean - published, 6)
+    if abs(difference) <= round(tolerance(ours.sd, n), 6):
+        side = f"within {FLOOR}" if n == 1 else "reproduced"
+    else:
+        side = "below" if difference < 0 else "above"
+    return f"single run, {side}" if n == 1 else side
+
+
+def _table_row(
+    group: list[Mapping[str, Any]],
+    published: Published,
+    methods: Mapping[str, MethodFacts],
+    datasets: Mapping[str, DatasetFacts],
+) -> TableRow:
+    row = group[0]
+    _check_seeds(group)
+    method = _look_up("method", row["method"], methods)
+    dataset = _look_up("dataset", row["dataset"], datasets)
+    found = match(
+        Setting(
+            dataset=dataset.published_as,
+            model=row["model"],
+            method=method.published_as,
+            batch_size=row["batch_size"],
+            epochs=row["epochs"],
+        ),
+        published,
+    )
+    top1_best = spread([each["top1_best"] for each in group])
+    return TableRow(
+        dataset=row["dataset"],
+        dataset_title=dataset.title,
+        family=row["family"],
+        variant=row["variant"],
+        model=row["model"],
+        network=row["network"],
+        shortcut=row["shortcut"],
+        batch_size=row["batch_size"],
+        batch_size_test=row["batch_size_test"],
+        epochs=row["epochs"],
+        method=row["method"],
+        reconstruction=method.reconstruction,
+        published_top1=found.result.top1 if found.result else None,
+        published_top5=found.result.top5 if found.result else None,
+        published_source=found.result.source if found.result else None,
+        top1_best=top1_best,
+        top5_best=spread([each["top5_best"] for each in group]),
+        top1_last=spread([each["top1_last"] for each in group]),
+        seeds=tuple(sorted(each["seed"] for each in group)),
+        **_comparison(found, top1_best, len(group)),
+    )
+
+
+def _comparison(found: Match, ours: Spread, n: int) -> dict[str, Any]:
+    if found.result is None or found.differences:
+        return {"difference": None, "verdict": "not comparable", "reason": "; ".join(found.differences)}
+    verdict = judge(ours, n, found.result.top1)
+    return {"difference": ours.mean - found.result.top1, "verdict": verdict, "reason": None}
+
+
+def _check_seeds(group: list[Mapping[str, Any]]) -> None:
+    first = group[0]
+    for row in group[1:]:
+        for key in ("batch_size", "batch_size_test", "epochs", "data_fingerprint", "shortcut"):
+            if row[key] != first[key]:
+                raise ResultError(
+                    f"{row['experiment_id']} and {first['experiment_id']} cannot be averaged: {key} is {row[key]} in "
+                    f"one and {first[key]} in the other; run the outdated one again"
+                )
+    seeds = [row["seed"] for row in group]
+    if len(set(seeds)) != len(seeds):
+        raise ResultError(f"{first['experiment_id']}: a seed appears twice among the results")
+
+
+def _look_up(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    if name not in table:
+        raise unknown_name(kind, name, table)
+    return table[name]

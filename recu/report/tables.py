@@ -1,0 +1,172 @@
+"""A summarised suite as Markdown, CSV and HTML. What a table shows is described once, in `COLUMNS`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from recu.report.notes import Notes
+from recu.report.suite import SuiteFacts
+from recu.report.summary import Spread, TableRow
+
+_NONE = "-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column as people read it, and the plain values that stand for it in the CSV file."""
+
+    header: str
+    text: Callable[[TableRow], str]
+    values: Mapping[str, Callable[[TableRow], Any]] = field(default_factory=dict)
+    """By CSV column name."""
+    numeric: bool = False
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return _NONE if value is None else format(value, form)
+
+
+def _accuracy(value: Spread) -> str:
+    return f"{value.mean:.2f}" if value.sd is None else f"{value.mean:.2f} ± {value.sd:.2f}"
+
+
+def _spread_column(header: str, name: str) -> Column:
+    return Column(
+        header=header,
+        text=lambda row: _accuracy(getattr(row, name)),
+        values={
+            f"{name}_mean": lambda row: round(getattr(row, name).mean, 4),
+            f"{name}_sd": lambda row: None if getattr(row, name).sd is None else round(getattr(row, name).sd, 4),
+        },
+        numeric=True,
+    )
+
+
+def _plain_column(name: str, header: str | None = None, *, numeric: bool = False) -> Column:
+    return Column(
+        header=header or name,
+        text=lambda row: _NONE if getattr(row, name) is None else str(getattr(row, name)),
+        values={name: lambda row: getattr(row, name)},
+        numeric=numeric,
+    )
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        header="dataset",
+        text=lambda row: row.dataset_title,
+        values={"dataset": lambda row: row.dataset, "dataset_title": lambda row: row.dataset_title},
+    ),
+    _plain_column("model"),
+    Column(
+        header="family",
+        text=lambda row: f"{row.family} ({row.variant})" if row.variant else row.family,
+        values={"family": lambda row: row.family, "variant": lambda row: row.variant},
+    ),
+    _plain_column("shortcut", "shortcuts"),
+    _plain_column("batch_size", numeric=True),
+    _plain_column("batch_size_test", numeric=True),
+    _plain_column("epochs", numeric=True),
+    Column(
+        header="training method",
+        text=lambda row: f"{row.method} (reconstruction)" if row.reconstruction else row.method,
+        values={"method": lambda row: row.method, "reconstruction": lambda row: row.reconstruction},
+    ),
+    Column(
+        header="Top-1 published",
+        text=lambda row: _number(row.published_top1),
+        values={
+            "published_top1": lambda row: row.published_top1,
+            "published_top5": lambda row: row.published_top5,
+            "published_source": lambda row: row.published_source,
+        },
+        numeric=True,
+    ),
+    _spread_column("Top-1 best epoch", "top1_best"),
+    _spread_column("Top-1 last epoch", "top1_last"),
+    _spread_column("Top-5 best epoch", "top5_best"),
+    Column(
+        header="seeds",
+        text=lambda row: str(len(row.seeds)),
+        values={
+            "seeds": lambda row: len(row.seeds),
+            "seed_list": lambda row: " ".join(str(seed) for seed in row.seeds),
+        },
+        numeric=True,
+    ),
+    Column(
+        header="difference",
+        text=lambda row: _number(row.difference, "+.2f"),
+        values={"difference": lambda row: None if row.difference is None else round(row.difference, 4)},
+        numeric=True,
+    ),
+    Column(
+        header="verdict",
+        text=lambda row: f"{row.verdict}: {row.reason}" if row.reason else row.verdict,
+        values={"verdict": lambda row: row.verdict, "reason": lambda row: row.reason},
+    ),
+)
+"""Every column of every table, in order; accuracies are in percent, differences in points."""
+
+
+def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
+    """The suite's table with its notes, and links to the curves and the other forms beside it."""
+    from tabulate import tabulate
+
+    cells = [[_markdown_cell(column.text(row)) for column in COLUMNS] for row in table]
+    grid = tabulate(
+        cells,
+        headers=[column.header for column in COLUMNS],
+        tablefmt="pipe",
+        colalign=["right" if column.numeric else "left" for column in COLUMNS],
+        disable_numparse=True,
+    )
+    listed = "\n".join(f"- {_markdown_text(note)}" for note in (*notes.reading, *notes.origin))
+    return (
+        f"# {_markdown_text(suite.title)}\n\n{_markdown_text(suite.description)}\n\n{grid}\n\n"
+        f"Accuracies in percent. As [CSV]({suite.name}.csv) and [HTML]({suite.name}.html).\n\n{listed}\n\n"
+        f"![Test top-1 by epoch]({suite.name}.svg)\n"
+    )
+
+
+def csv(table: Sequence[TableRow]) -> str:
+    """The table as plain values, one column for each number."""
+    import pandas
+
+    values = {name: value for column in COLUMNS for name, value in column.values.items()}
+    frame = pandas.DataFrame(
+        [{name: value(row) for name, value in values.items()} for row in table], columns=list(values)
+    )
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def html(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, curves: bytes) -> str:
+    """A page that needs no other file: the table, its notes, and the curves (an SVG) inside it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("recu.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("table.html.j2").render(
+        suite=suite,
+        columns=COLUMNS,
+        lines=[[(column, column.text(row)) for column in COLUMNS] for row in table],
+        notes=notes,
+        curves=base64.b64encode(curves).decode(),
+    )
+
+
+def _markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, no line breaks."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _markdown_cell(text: str) -> str:
+    return _markdown_text(text).replace("\\", "\\\\").replace("|", "\\|")

@@ -1,0 +1,67 @@
+"""The report stage: collects published results into rows, and renders rows into a suite's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from recu import paths
+from recu.config import Published
+from recu.errors import ResultError
+from recu.files import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
+from recu.report.suite import SuiteFacts
+
+
+def collect(experiments: Mapping[str, str], results_dir: Path, output: Path) -> None:
+    """Write one result row for each experiment to `output` (JSON), in the order given.
+
+    Args:
+        experiments: hash of the parameters by experiment id.
+        results_dir: where the train and evaluate stages publish.
+
+    Raises:
+        ResultError: a result is missing, belongs to other parameters, or its training and evaluation do not fit
+        together. OutputError: `output` cannot be written.
+    """
+    from recu.report.rows import result_row
+
+    rows = []
+    for identifier, spec_hash in experiments.items():
+        train = read_json(paths.train_folder(results_dir, identifier) / paths.METRICS)
+        evaluate = read_json(paths.evaluate_folder(results_dir, identifier) / paths.METRICS)
+        row = result_row(train, evaluate)
+        if row["spec_hash"] != spec_hash or row["experiment_id"] != identifier:
+            raise ResultError(
+                f"the result of {identifier} belongs to other parameters (hash {row['spec_hash']}, expected "
+                f"{spec_hash}); train it again"
+            )
+        rows.append(row)
+    atomic_write_json(output, rows)
+
+
+def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir: Path) -> list[Path]:
+    """Write `NAME.svg`, `.csv`, `.md` and `.html` of one suite into `output_dir`; returns them.
+
+    Raises:
+        ResultError: `rows_file` is missing, empty or not the work of `collect`.
+        OutputError: a file cannot be written.
+    """
+    from recu.report.curves import curves_svg
+    from recu.report.notes import notes
+    from recu.report.summary import summarise
+    from recu.report.tables import csv, html, markdown
+
+    rows = read_json(rows_file)
+    if not rows:
+        raise ResultError(f"{rows_file} holds no results; suite {suite.name} has no finished experiment")
+    try:
+        table = summarise(rows, published, suite.methods, suite.datasets)
+        below, curves = notes(table, rows, suite), curves_svg(rows, table)
+    except (KeyError, TypeError) as error:
+        raise ResultError(f"{rows_file} is not of the expected form ({error!r}); collect the results again") from error
+    files = {suffix: output_dir / f"{suite.name}.{suffix}" for suffix in ("svg", "csv", "md", "html")}
+    atomic_write_bytes(files["svg"], curves)
+    atomic_write_text(files["csv"], csv(table))
+    atomic_write_text(files["md"], markdown(table, below, suite))
+    atomic_write_text(files["html"], html(table, below, suite, curves))
+    return list(files.values())
