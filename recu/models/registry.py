@@ -49,9 +49,7 @@ def available_models() -> list[ModelName]:
     return sorted(_BUILDERS, key=lambda entry: (entry.family, entry.name, entry.variant or ""))
 
 
-def build_model(
-    name: str, *, family: str, num_classes: int, variant: str | None = None, stage: int = 2
-) -> nn.Module:
+def build_model(name: str, *, family: str, num_classes: int, variant: str | None = None, stage: int = 2) -> nn.Module:
     """Build a freshly initialised network from torch's global generator.
 
     Args:
@@ -78,14 +76,10 @@ def build_model(
     if entry not in _BUILDERS:
         variants = [known.variant or "" for known in _BUILDERS if known[:2] == (family, name)]
         if not any(variants):
-            raise ConfigError(
-                f"model {name!r} of family {family!r} has no variants: leave variant out (got {variant!r})"
-            )
+            raise ConfigError(f"model {name!r} of family {family!r} has no variant {variant!r}: leave it out")
         raise unknown_name(f"variant of {name!r}", variant or "", [known for known in variants if known])
     if stage not in STAGES:
-        raise ConfigError(
-            f"stage is {stage!r}, expected 0 (full precision), 1 (binary activations) or 2 (binary)"
-        )
+        raise ConfigError(f"stage is {stage!r}, expected 0 (full precision), 1 (binary activations) or 2 (binary)")
     if num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
     module, function = _BUILDERS[entry].split(":")

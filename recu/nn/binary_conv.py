@@ -151,10 +151,13 @@ def _rescaled_sign_gradient(grad: Tensor, activation: Tensor) -> Tensor:
     With g = grad * max(0, 2 - 2|a / s|) / s: dL/da = g - (a - mean(a)) * sum(g a) / (s^2 (n - 1)); the second
     term is the gradient through s.
     """
-    variance, mean = torch.var_mean(activation, _PER_SAMPLE, keepdim=True)
-    inverse_std = torch.rsqrt(variance + VARIANCE_EPSILON)
-    slope = -2.0 * inverse_std * inverse_std
-    g = activation.abs().mul_(slope).add_(2.0 * inverse_std).clamp_min_(0.0).mul_(grad)
-    through_std = (g * activation).sum(_PER_SAMPLE, keepdim=True)
-    through_std = through_std * inverse_std * inverse_std / (activation[0].numel() - 1)
-    return g.addcmul_(activation, through_std, value=-1.0).add_(through_std * mean)
+    degrees_of_freedom = activation[0].numel() - 1
+    # Two passes (mean, then squares) are as exact as torch.var_mean and several times faster on a CPU; the
+    # centred activation is needed below anyway.
+    centred = activation - activation.mean(_PER_SAMPLE, keepdim=True)
+    variance = centred.square().sum(_PER_SAMPLE, keepdim=True) / degrees_of_freedom
+    inverse_variance = torch.reciprocal(variance + VARIANCE_EPSILON)
+    g = activation.abs().mul_(-2.0 * inverse_variance).add_(2.0 * inverse_variance.sqrt())
+    g.clamp_min_(0.0).mul_(grad)
+    through_std = (g * activation).sum(_PER_SAMPLE, keepdim=True) * inverse_variance / degrees_of_freedom
+    return g.addcmul_(centred, through_std, value=-1.0)
