@@ -20,7 +20,6 @@ from tests.golden.cases import GoldenCase, golden_cases
 from tests.golden.fill import fill, golden_input
 
 RELATIVE = 1e-6
-SLOW = {"birealnet.step2.birealnet18", "reactnet.resnet18_1w1a"}
 
 Build = Callable[[GoldenCase], nn.Module]
 
@@ -36,11 +35,13 @@ def build_textbook(case: GoldenCase) -> nn.Module:
 
 
 def _parameters() -> list:
-    return [
+    return [pytest.param(build_project, case, id=f"project-{case.stem}") for case in golden_cases()] + [
         pytest.param(
-            build, case, id=f"{label}-{case.stem}", marks=pytest.mark.slow if case.stem in SLOW else ()
+            build_textbook,
+            case,
+            id=f"reference-{case.stem}",
+            marks=pytest.mark.slow if case.values["size"] > 32 else (),
         )
-        for label, build in (("project", build_project), ("reference", build_textbook))
         for case in golden_cases()
     ]
 
