@@ -1,7 +1,7 @@
 """The form of everything under params/: one model per kind of file, the single source of workflow/schemas/.
 
-Free of torch, so that planning takes seconds. A model only says what a file may hold; `recu.params` reads files and words
-the errors, `recu.experiments` combines them into experiments.
+Free of torch, so that planning takes seconds. A model only says what a file may hold; `recu.params` reads files and
+words the errors, `recu.experiments` combines them into experiments.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Experiment(Model):
     data: dict[str, Any]
     """`Dataset.identity()` of the dataset."""
     init_from: Origin | None
-    """The experiment whose best checkpoint gives the initial weights; another parent hash makes another hash of ours."""
+    """The experiment whose best checkpoint gives the initial weights; another parent hash makes another of ours."""
     teacher: Origin | None
     """The experiment whose best checkpoint teaches this one."""
     recipe_version: int

@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 from recu import paths
-from recu.config import Dataset, Suite
+from recu.config import Dataset, Method, Suite
 from recu.experiments import Experiment
-from recu.files import canonical_json
+from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
 TABLE_FORMATS = ("md", "csv", "html", "svg")
 """What a suite's report consists of: the table in three forms and its training curves."""
@@ -28,10 +28,33 @@ def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
     return max(1, cores // max(1, parallel))
 
 
-def suite_json(name: str, suite: Suite, experiments: dict[str, Experiment]) -> str:
-    """What a suite's table depends on, as one canonical line: its title, and its experiments with their hashes."""
-    hashes = {identifier: experiment.spec_hash for identifier, experiment in experiments.items()}
-    return canonical_json({"name": name, "title": suite.title, "description": suite.description, "experiments": hashes})
+def suite_facts(
+    name: str,
+    suite: Suite,
+    experiments: dict[str, Experiment],
+    datasets: dict[str, Dataset],
+    methods: dict[str, Method],
+) -> SuiteFacts:
+    """What a suite's table depends on besides results and published numbers."""
+    used = {experiment.dataset for experiment in experiments.values()}
+    return SuiteFacts(
+        name=name,
+        title=suite.title,
+        description=suite.description,
+        experiments={identifier: experiment.spec_hash for identifier, experiment in experiments.items()},
+        datasets={
+            key: DatasetFacts(title=datasets[key].title, published_as=datasets[key].published_as)
+            for key in sorted(used)
+        },
+        methods={
+            key: MethodFacts(
+                description=methods[key].description,
+                published_as=methods[key].published_as,
+                reconstruction=methods[key].reconstruction,
+            )
+            for key in suite.methods
+        },
+    )
 
 
 def alias(experiment: Experiment) -> str:

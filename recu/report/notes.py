@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recu.report.suite import SuiteFacts
 from recu.report.summary import RULE, TableRow
+from recu.suite_facts import SuiteFacts
 
 _EVALUATION_TOLERANCE = 0.1
 

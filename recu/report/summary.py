@@ -11,7 +11,7 @@ from typing import Any
 from recu.config import Published
 from recu.errors import ResultError, unknown_name
 from recu.report.published import Match, Setting, match
-from recu.report.suite import DatasetFacts, MethodFacts
+from recu.suite_facts import DatasetFacts, MethodFacts
 
 FLOOR = 0.3
 CEILING = 1.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recu.report.notes import Notes
-from recu.report.suite import SuiteFacts
 from recu.report.summary import Spread, TableRow
+from recu.suite_facts import SuiteFacts
 
 _NONE = "-"
 

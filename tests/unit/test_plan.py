@@ -2,7 +2,7 @@ import shlex
 
 from recu import plan
 from recu.experiments import load_experiments
-from recu.params import load_datasets, load_suite
+from recu.params import load_datasets, load_defaults, load_suite
 from recu.paths import PARAMS_DIR
 
 
@@ -17,12 +17,14 @@ def test_cores_are_shared_among_the_trainings_that_can_run_side_by_side():
     assert plan.threads_per_training(4 * roots + 1, experiments) == 4
 
 
-def test_a_suites_line_changes_with_its_title_and_its_experiments_only():
+def test_a_suites_facts_change_with_its_title_and_its_experiments_only():
     suite, experiments = load_suite(PARAMS_DIR, "demo"), demo()
-    before = plan.suite_json("demo", suite, experiments)
-    assert before != plan.suite_json("demo", suite.model_copy(update={"title": "Other"}), experiments)
+    tables = (load_datasets(PARAMS_DIR), load_defaults(PARAMS_DIR).methods)
+    before = plan.suite_facts("demo", suite, experiments, *tables)
+    assert before == plan.suite_facts("demo", suite, experiments, *tables)
+    assert before != plan.suite_facts("demo", suite.model_copy(update={"title": "Other"}), experiments, *tables)
     _, *rest = experiments
-    assert before != plan.suite_json("demo", suite, {name: experiments[name] for name in rest})
+    assert before != plan.suite_facts("demo", suite, {name: experiments[name] for name in rest}, *tables)
 
 
 def test_an_alias_is_usable_as_a_target_name():

@@ -7,7 +7,7 @@ from recu import paths, plan
 from recu.errors import RecuError
 from recu.experiments import load_experiments
 from recu.files import canonical_json
-from recu.params import load_datasets, load_suites, parse_workflow_config, suite_names
+from recu.params import load_datasets, load_defaults, load_suites, parse_workflow_config, suite_names
 
 PARAMS_DIR = Path("params")
 
@@ -15,6 +15,7 @@ try:
     CONFIG = parse_workflow_config(config)
     SUITES = load_suites(PARAMS_DIR, suite_names(CONFIG))
     DATASETS = load_datasets(PARAMS_DIR)
+    METHODS = load_defaults(PARAMS_DIR).methods
     EXPERIMENTS = load_experiments(PARAMS_DIR, suite_names(CONFIG))
 except RecuError as error:
     # Snakemake would show a Python exception; its user needs the one line.
@@ -34,8 +35,9 @@ USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.
 shell.prefix(plan.shell_prefix("python" if USES_CONDA else sys.executable, str(workflow.basedir)))
 
 # Options that must not make anything run again, so they are text of the commands and not params.
-DATA_OPTIONS = plan.as_options(data_dir=DATA_DIR)
+DATA_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, data_dir=DATA_DIR)
 RUN_OPTIONS = plan.as_options(
+    params_dir=PARAMS_DIR,
     data_dir=DATA_DIR,
     results_dir=RESULTS_DIR,
     runs_dir=CONFIG.runs_dir,
@@ -45,7 +47,7 @@ RUN_OPTIONS = plan.as_options(
 )
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR)
-RENDER_OPTIONS = plan.as_options(output_dir=REPORTS_DIR)
+RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)
 
 for dataset, where in plan.missing_data(EXPERIMENTS, DATASETS, DATA_DIR, CONFIG.sources).items():
     print(f"note: dataset {dataset} is not here yet: {where}", file=sys.stderr)
@@ -93,8 +95,10 @@ def get_parents(wildcards):
 
 
 def get_suite_json(wildcards):
-    """All that a suite's collected rows depend on."""
-    return plan.suite_json(wildcards.suite, SUITES[wildcards.suite], get_suite_experiments(wildcards.suite))
+    """All that a suite's rows and table depend on besides the results."""
+    name = wildcards.suite
+    facts = plan.suite_facts(name, SUITES[name], get_suite_experiments(name), DATASETS, METHODS)
+    return canonical_json(facts.model_dump(mode="json"))
 
 
 def get_suite_experiments(suite):

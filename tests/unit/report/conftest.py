@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from recu.config import Published, PublishedResult
-from recu.report.suite import DatasetFacts, MethodFacts, SuiteFacts
+from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
 
 def provenance(device="NVIDIA A100", created="2026-11-20T10:00:00+00:00", dirty=False):

@@ -1,0 +1,65 @@
+"""`recu report`: collect the results of a suite, render its table, show what there is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recu import params, paths
+from recu.errors import ResultError
+from recu.suite_facts import SuiteFacts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One more level of subcommands."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    collect = actions.add_parser("collect", help="gather the results of a suite's experiments into rows")
+    _add_suite(collect)
+    collect.add_argument("--results_dir", type=Path, default=Path("results"), help="default: %(default)s")
+    collect.add_argument("--output", type=Path, required=True, metavar="FILE.json")
+
+    render = actions.add_parser("render", help="render the table and curves of a suite from its rows")
+    _add_suite(render)
+    render.add_argument("--rows", type=Path, required=True, metavar="FILE.json", help="made by `recu report collect`")
+    render.add_argument("--params_dir", type=Path, default=paths.PARAMS_DIR, help="published numbers")
+    render.add_argument("--output_dir", type=Path, default=Path("reports"), help="default: %(default)s")
+
+    show = actions.add_parser("show", help="print the rendered tables and where everything is")
+    show.add_argument("--output_dir", type=Path, default=Path("reports"), help="default: %(default)s")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the action says."""
+    {"collect": _collect, "render": _render, "show": _show}[arguments.action](arguments)
+
+
+def _add_suite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--suite", required=True, metavar="JSON", help="what the workflow knows of the suite")
+
+
+def _suite(arguments: argparse.Namespace) -> SuiteFacts:
+    return params.validate_model(arguments.suite, SuiteFacts, "--suite")
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    from recu.stages.report import collect
+
+    collect(_suite(arguments).experiments, arguments.results_dir, arguments.output)
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    from recu.stages.report import render
+
+    published = params.load_published(arguments.params_dir)
+    for file in render(arguments.rows, _suite(arguments), published, arguments.output_dir):
+        print(file)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    tables = sorted(file for file in arguments.output_dir.glob("*.md") if file.name != "README.md")
+    if not tables:
+        raise ResultError(f"no tables in {arguments.output_dir}: run `snakemake --cores all`")
+    for file in tables:
+        print(file.read_text(encoding="utf-8"))
+    print(f"Tables and curves: {arguments.output_dir}/   every run in MLflow: make ui")
