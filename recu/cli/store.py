@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Create what is missing; existing experiments stay as they are."""
+    from recu.tracking import resolve_tracking_uri
     from recu.tracking.store import prepare_store
 
-    prepare_store(arguments.tracking_uri, arguments.suites, arguments.artifacts)
+    address = resolve_tracking_uri(arguments.tracking_uri)
+    if address is not None:
+        prepare_store(address, arguments.suites, arguments.artifacts)

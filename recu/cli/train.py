@@ -84,7 +84,13 @@ def _add_start_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--start_epoch", type=int, default=0, help="first epoch of a new training (default: %(default)s)"
     )
-    group.add_argument("--init_from", type=Path, metavar="FILE", help="checkpoint that gives the initial weights")
+    group.add_argument(
+        "--init_from",
+        type=Path,
+        default=options.NOT_GIVEN,
+        metavar="FILE",
+        help="checkpoint that gives the initial weights",
+    )
     group.add_argument("--stage1", type=Path, metavar="FILE", help="checkpoint of stage 1 to start stage 2 from")
     group.add_argument(
         "--teacher", default=options.NOT_GIVEN, help="a torchvision network, or a checkpoint of this program"
@@ -246,9 +252,10 @@ def _initial(arguments: argparse.Namespace) -> tuple[Weights | None, Origin | No
     """Initial weights from --stage1 or --init_from, and how the experiment names them."""
     from recu.stages.networks import Weights, missing_from_stage
 
-    if arguments.stage1 is not None and arguments.init_from is not None:
+    init_from = getattr(arguments, "init_from", None)
+    if arguments.stage1 is not None and init_from is not None:
         raise ConfigError("--stage1 and --init_from both give initial weights: choose one")
-    file = arguments.stage1 or arguments.init_from
+    file = arguments.stage1 or init_from
     if file is None:
         return None, None
     try:

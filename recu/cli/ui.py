@@ -10,6 +10,7 @@ from pathlib import Path
 from recu import params
 from recu.errors import RecuError
 from recu.paths import config_file
+from recu.tracking import resolve_tracking_uri
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         RecuError: the store is a server of its own, which has its own UI.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.load_config(config_file(arguments.params_dir)).tracking_uri
+    uri = resolve_tracking_uri(params.load_config(config_file(arguments.params_dir)).tracking_uri)
+    if uri is None:
+        raise RecuError("no MLflow store is configured: set tracking_uri in params/config.yaml")
     if uri.startswith(("http:", "https:")):
         raise RecuError("the tracking store is an MLflow server, which has its own UI: open its address in a browser")
     # The job runner serves MLflow's generative features and costs 700 MB.
