@@ -9,7 +9,7 @@ from recu import paths
 from recu.config import Published
 from recu.errors import ResultError
 from recu.files import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
-from recu.report.suite import SuiteFacts
+from recu.suite_facts import SuiteFacts
 
 
 def collect(experiments: Mapping[str, str], results_dir: Path, output: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from recu.config import Published, PublishedResult
 from recu.errors import OutputError, ResultError
-from recu.report.suite import DatasetFacts, MethodFacts, SuiteFacts
 from recu.stages.report import collect, render
+from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
 ID = "demo/digits/cifar.resnet20_1w1a/vanilla/seed1"
 PROVENANCE = {

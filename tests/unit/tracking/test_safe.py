@@ -2,7 +2,9 @@
 
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -299,3 +301,28 @@ def test_mlflow_is_imported_without_telemetry_and_with_short_waits():
     seen = json.loads(answer.stdout)
     assert seen["DO_NOT_TRACK"] == seen["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert (seen["MLFLOW_HTTP_REQUEST_TIMEOUT"], seen["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) == ("9", "1")
+
+
+def _log_and_die(store, outbox, description):
+    tracker = open_tracker(store, outbox)
+    tracker.start(description)
+    for epoch in range(20):
+        tracker.log_epoch(epoch, {"time": 1000 + epoch, "test_top1": float(epoch)})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_sending_loses_and_doubles_nothing(store, description, tmp_path):
+    outbox = tmp_path / "outbox.jsonl"
+    process = multiprocessing.get_context("spawn").Process(target=_log_and_die, args=(store, outbox, description))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    tracker = open_tracker(store, outbox)
+    tracker.start(description)
+    tracker.log_epoch(20, {"time": 1020, "test_top1": 20.0})
+    tracker.finish("FINISHED")
+    (run,) = connect(store).search_runs([connect(store).get_experiment_by_name("demo").experiment_id])
+    history = connect(store).get_metric_history(run.info.run_id, "test_top1")
+    assert sorted(entry.step for entry in history) == list(range(21))
+    assert run.info.status == "FINISHED" and not outbox.exists()
