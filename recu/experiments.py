@@ -22,7 +22,7 @@ from recu.params import load_datasets, load_defaults, load_suite, validate_model
 
 
 class Origin(Model):
-    """Another experiment that this one takes weights from."""
+    """An experiment by name and content, for whatever rests on it."""
 
     id: str
     spec_hash: str
@@ -66,6 +66,11 @@ class Experiment(Model):
     def spec_hash(self) -> str:
         """16 hexadecimal digits that differ whenever any parameter differs."""
         return hash_text(self.canonical)
+
+    @property
+    def origin(self) -> Origin:
+        """This experiment as others refer to it."""
+        return Origin(id=self.id, spec_hash=self.spec_hash)
 
 
 def network_name(family: str, variant: str | None, model: str) -> str:
@@ -167,7 +172,7 @@ class _RowResolver:
             seed=self.seed,
             hyperparameters=hyperparameters,
             data=self.dataset.identity(),
-            init_from=None if parent is None else _origin(resolved[parent]),
+            init_from=None if parent is None else resolved[parent].origin,
             teacher=self._teacher(hyperparameters.teacher, known),
             recipe_version=self.defaults.recipe_version,
         )
@@ -179,7 +184,7 @@ class _RowResolver:
         if teacher_id not in known:
             taught = [identifier.split("/", 2)[2].rsplit("/", 1)[0] for identifier in known]
             raise self._error(unknown_name("teacher (an earlier row's NETWORK/METHOD)", teacher, taught))
-        return _origin(known[teacher_id])
+        return known[teacher_id].origin
 
     def _hyperparameters(self, method: str) -> Hyperparameters:
         layers = (
@@ -196,7 +201,3 @@ class _RowResolver:
 
     def _error(self, error: ConfigError) -> ConfigError:
         return ConfigError(f"{self.where}: {error}")
-
-
-def _origin(experiment: Experiment) -> Origin:
-    return Origin(id=experiment.id, spec_hash=experiment.spec_hash)

@@ -41,7 +41,7 @@ def suite_facts(
         name=name,
         title=suite.title,
         description=suite.description,
-        experiments={identifier: experiment.spec_hash for identifier, experiment in experiments.items()},
+        experiments=tuple(experiment.origin for experiment in experiments.values()),
         datasets={
             key: DatasetFacts(title=datasets[key].title, published_as=datasets[key].published_as)
             for key in sorted(used)

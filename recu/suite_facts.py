@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recu.config import Model
+from recu.experiments import Origin
 
 
 class DatasetFacts(Model):
@@ -26,7 +27,7 @@ class SuiteFacts(Model):
     name: str
     title: str
     description: str
-    experiments: dict[str, str]
-    """Hash of the parameters by experiment id, in table order."""
+    experiments: tuple[Origin, ...]
+    """In table order."""
     datasets: dict[str, DatasetFacts]
     methods: dict[str, MethodFacts]

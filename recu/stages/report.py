@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from recu import paths
 from recu.config import Published
 from recu.errors import ResultError
+from recu.experiments import Origin
 from recu.files import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
 from recu.suite_facts import SuiteFacts
 
 
-def collect(experiments: Mapping[str, str], results_dir: Path, output: Path) -> None:
+def collect(experiments: Iterable[Origin], results_dir: Path, output: Path) -> None:
     """Write one result row for each experiment to `output` (JSON), in the order given.
 
     Args:
-        experiments: hash of the parameters by experiment id.
+        experiments: which results, with the parameters they must rest on.
         results_dir: where the train and evaluate stages publish.
 
     Raises:
@@ -26,14 +27,14 @@ def collect(experiments: Mapping[str, str], results_dir: Path, output: Path) -> 
     from recu.report.rows import result_row
 
     rows = []
-    for identifier, spec_hash in experiments.items():
-        train = read_json(paths.train_folder(results_dir, identifier) / paths.METRICS)
-        evaluate = read_json(paths.evaluate_folder(results_dir, identifier) / paths.METRICS)
+    for experiment in experiments:
+        train = read_json(paths.train_folder(results_dir, experiment.id) / paths.METRICS)
+        evaluate = read_json(paths.evaluate_folder(results_dir, experiment.id) / paths.METRICS)
         row = result_row(train, evaluate)
-        if row["spec_hash"] != spec_hash or row["experiment_id"] != identifier:
+        if row["spec_hash"] != experiment.spec_hash or row["experiment_id"] != experiment.id:
             raise ResultError(
-                f"the result of {identifier} belongs to other parameters (hash {row['spec_hash']}, expected "
-                f"{spec_hash}); train it again"
+                f"the result of {experiment.id} belongs to other parameters (hash {row['spec_hash']}, expected "
+                f"{experiment.spec_hash}); train it again"
             )
         rows.append(row)
     atomic_write_json(output, rows)

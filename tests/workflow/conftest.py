@@ -52,10 +52,12 @@ class Project:
 
     def planned(self, *arguments: str) -> set[str]:
         """Rules that would run."""
-        result = self.snakemake("-n", "--quiet", "host", *arguments)
+        result = self.snakemake(*arguments, "-n", "--quiet", "rules")
         assert result.returncode == 0, result.stderr
-        lines = (result.stdout + result.stderr).splitlines()
-        return {line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))}
+        # The table of job counts, which ends with an empty line.
+        _, _, table = (result.stdout + result.stderr).partition("Job stats:\n")
+        rows = [line.split() for line in table.split("\n\n")[0].splitlines()]
+        return {row[0] for row in rows if len(row) == 2 and row[1].isdigit() and row[0] != "total"}
 
     def edit(self, file: str, old: str, new: str) -> None:
         path = self.folder / "params" / file

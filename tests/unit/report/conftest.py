@@ -102,7 +102,7 @@ def suite():
         name="cifar10",
         title="CIFAR-10",
         description="The paper's recipe.",
-        experiments={},
+        experiments=(),
         datasets={
             "cifar10": DatasetFacts(title="CIFAR-10", published_as="CIFAR-10"),
             "digits": DatasetFacts(title="Digits", published_as=None),

@@ -6,6 +6,7 @@ import pytest
 
 from recu.config import Published, PublishedResult
 from recu.errors import OutputError, ResultError
+from recu.experiments import Origin
 from recu.stages.report import collect, render
 from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
@@ -56,7 +57,7 @@ def suite():
         name="demo",
         title="Demo",
         description="Digits.",
-        experiments={ID: "5" * 16},
+        experiments=(Origin(id=ID, spec_hash="5" * 16),),
         datasets={"digits": DatasetFacts(title="Digits", published_as=None)},
         methods={"vanilla": MethodFacts(description="", published_as="vanilla", reconstruction=False)},
     )
@@ -79,7 +80,11 @@ def test_results_become_the_suites_four_files(results, suite, published, tmp_pat
 
 def test_a_missing_result_is_named_and_nothing_is_written(results, suite, tmp_path):
     with pytest.raises(ResultError, match=r"cannot read .*seed2/metrics.json"):
-        collect(suite.experiments | {ID.replace("seed1", "seed2"): "x"}, results, tmp_path / "rows.json")
+        collect(
+            (*suite.experiments, Origin(id=ID.replace("seed1", "seed2"), spec_hash="x")),
+            results,
+            tmp_path / "rows.json",
+        )
     assert not (tmp_path / "rows.json").exists()
 
 
