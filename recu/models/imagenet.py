@@ -73,8 +73,6 @@ class _ImageNetResNet(nn.Module):
         return self.fc(self.bn2(x))
 
 
-def _stage(
-    convolution: Convolution, in_channels: int, channels: int, blocks: int, *, stride: int
-) -> nn.Sequential:
+def _stage(convolution: Convolution, in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
     first = _Block(in_channels, channels, stride, convolution)
     return nn.Sequential(first, *(_Block(channels, channels, 1, convolution) for _ in range(blocks - 1)))

@@ -68,8 +68,6 @@ class _ReActNet(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def _stage(
-    convolution: Convolution, in_channels: int, channels: int, blocks: int, *, stride: int
-) -> nn.Sequential:
+def _stage(convolution: Convolution, in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
     first = _Block(in_channels, channels, stride, convolution)
     return nn.Sequential(first, *(_Block(channels, channels, 1, convolution) for _ in range(blocks - 1)))

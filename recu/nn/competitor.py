@@ -52,6 +52,4 @@ class CompetitorBinaryConv2d(RealConv2d):
 
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
-        return F.conv2d(
-            sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding
-        )
+        return F.conv2d(sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding)

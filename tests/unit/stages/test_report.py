@@ -90,7 +90,7 @@ def test_a_missing_result_is_named_and_nothing_is_written(results, suite, tmp_pa
 
 def test_a_result_of_other_parameters_is_not_taken(results, tmp_path):
     with pytest.raises(ResultError, match="belongs to other parameters"):
-        collect({ID: "6" * 16}, results, tmp_path / "rows.json")
+        collect((Origin(id=ID, spec_hash="6" * 16),), results, tmp_path / "rows.json")
 
 
 @pytest.mark.parametrize(
