@@ -320,6 +320,7 @@ class Trainer:
                 if step < steps and time.monotonic() - self._saved_at >= self._settings.save_every_seconds:
                     self._save_within(sums, step, seconds)
         self._check_finite(sums, epoch, lr)
+        self._check_weights(epoch, steps - 1, lr)
         return sums, earlier + time.monotonic() - started
 
     def _evaluate(self, epoch: int, lr: float, stop: Callable[[], bool]) -> Evaluation | None:
@@ -349,9 +350,22 @@ class Trainer:
 
     def _save_within(self, sums: RunningSums, step: int, seconds: float) -> None:
         """Save in the middle of an epoch, unless the loss has gone bad: then the older state is the good one."""
-        self._check_finite(sums, self._state.epoch, self._optimizer.param_groups[0]["lr"])
+        lr = self._optimizer.param_groups[0]["lr"]
+        self._check_finite(sums, self._state.epoch, lr)
+        self._check_weights(self._state.epoch, step - 1, lr)
         self._state.position = {"step": step, "seconds": seconds, "sums": sums.state()}
         self._save()
+
+    def _check_weights(self, epoch: int, step: int, lr: float) -> None:
+        """A sign makes zeros of what is not a number, so a network without shortcuts can hide it from its loss."""
+        tensors = {name: value for name, value in self._model.state_dict().items() if value.is_floating_point()}
+        finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
+        for name, good in zip(tensors, finite, strict=True):
+            if not good:
+                raise DivergenceError(
+                    f"{name} is not finite at epoch {epoch}, after step {step} (both counted from 0), learning rate"
+                    f" {lr:g}; {self._advice()}"
+                )
 
     def _finish_epoch(self, row: dict[str, Any]) -> None:
         state = self._state
