@@ -1,0 +1,292 @@
+"""A training that is stopped anywhere and continued ends in the same bits as one that was not."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from recu import paths
+from recu.engine.checkpoint import RESUME_KEY, load_latest, previous_of, read_checkpoint, save_checkpoint
+from recu.engine.trainer import comparable, read_history
+from recu.errors import CheckpointError, ConfigError, DivergenceError, Interrupted
+from recu.files import hash_file
+from recu.schedules import learning_rate_at, tau_at
+from tests.unit.engine import training_process
+from tests.unit.engine.tiny import CPU, StopAfter, TinyNet, never, same, tiny_loaders, tiny_trainer
+
+
+def _train(folder, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    return tiny_trainer(folder, **more).run(never)
+
+
+def _assert_same_result(folder, other):
+    first, second = (read_checkpoint(place / paths.CHECKPOINT) for place in (folder, other))
+    for part in ("epoch", "state_dict", "optimizer", "best_prec1", "best_prec5", "lr_scheduler"):
+        assert same(first[part], second[part]), part
+    assert same(first[RESUME_KEY]["random"], second[RESUME_KEY]["random"])
+    rows, others = (read_history(place / paths.HISTORY) for place in (folder, other))
+    assert [comparable(row) for row in rows] == [comparable(row) for row in others]
+    # The published file carries no clock times: equal trainings give equal bytes.
+    assert hash_file(folder / paths.BEST_CHECKPOINT) == hash_file(other / paths.BEST_CHECKPOINT)
+
+
+def test_history_row_holds_every_column(tmp_path):
+    outcome = _train(tmp_path)
+    rows = read_history(tmp_path / paths.HISTORY)
+    assert rows == outcome.history
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert set(rows[0]) == {
+        "epoch", "lr", "tau", "train_loss", "train_top1", "train_top5", "test_loss", "test_top1", "test_top5",
+        "train_images_per_s", "test_images_per_s", "seconds", "time",
+    }  # fmt: skip
+    assert rows[1]["tau"] == tau_at(1, 3, 0.85, 0.99)
+    assert rows[1]["lr"] == learning_rate_at(1, epochs=3, lr=0.1, lr_type="cos", warm_up=False)
+    assert outcome.last["top1"] == rows[2]["test_top1"]
+    assert outcome.best["top1"] == max(row["test_top1"] for row in rows)
+
+
+def test_equal_trainings_give_equal_bits(tmp_path):
+    _train(tmp_path / "a")
+    _train(tmp_path / "b")
+    _assert_same_result(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+# 4 training steps and 4 evaluation steps an epoch: the third is within epoch 0, the sixth in its evaluation, and so on.
+@pytest.mark.parametrize("asked", [0, 2, 3, 5, 8, 14, 20])
+def test_stopped_anywhere_and_continued(tmp_path, asked, optimizer):
+    recipe = {"optimizer": optimizer, "lr": 0.1 if optimizer == "sgd" else 1e-3}
+    _train(tmp_path / "whole", **recipe)
+    folder = tmp_path / "parts"
+    with pytest.raises(Interrupted, match="stopped by SIGTERM in epoch") as raised:
+        tiny_trainer(folder, **recipe).run(StopAfter(asked))
+    assert raised.value.exit_code == 75
+    continued = tiny_trainer(folder, **recipe)
+    torch.rand(5)  # whatever happens between building and continuing must not matter
+    continued.continue_from(load_latest(folder / paths.CHECKPOINT))
+    continued.run(never)
+    _assert_same_result(tmp_path / "whole", folder)
+
+
+def test_continuing_reads_only_the_batches_that_are_left(tmp_path):
+    with pytest.raises(Interrupted):
+        tiny_trainer(tmp_path).run(StopAfter(1))
+    loaders = tiny_loaders()
+    trainer = tiny_trainer(tmp_path, loaders)
+    trainer.continue_from(load_latest(tmp_path / paths.CHECKPOINT))
+    trainer.run(never)
+    assert loaders.train.asked == [(0, 2), (1, 0), (2, 0)]
+
+
+def test_stopped_at_every_step_and_continued(tmp_path):
+    _train(tmp_path / "whole")
+    folder = tmp_path / "parts"
+    stops = 0
+    while not (checkpoint := load_latest(folder / paths.CHECKPOINT)) or checkpoint["epoch"] < 3:
+        trainer = tiny_trainer(folder)
+        steps = 0
+        if checkpoint is not None:
+            trainer.continue_from(checkpoint)
+            steps = checkpoint[RESUME_KEY]["position"]["step"]
+        # After the next step; where only the four batches of evaluation are left, after these.
+        with contextlib.suppress(Interrupted):
+            trainer.run(StopAfter(4 if steps == 4 else 0))
+        stops += 1
+    assert stops == 3 * 4 + 1
+    _assert_same_result(tmp_path / "whole", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_killed_process_continues_to_the_same_bits(tmp_path, number):
+    command = [sys.executable, "-m", "tests.unit.engine.training_process"]
+    assert training_process.run(tmp_path / "whole", pause=0) == 0
+    folder = tmp_path / "killed"
+    codes = []
+    for wait in (0.0, 0.31, 0.53):
+        process = subprocess.Popen([*command, folder, "0.05"], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "running\n"
+        time.sleep(wait)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        codes.append(process.returncode)
+    assert codes == [75 if number == signal.SIGTERM else -signal.SIGKILL] * 3
+    before = read_checkpoint(folder / paths.CHECKPOINT) if (folder / paths.CHECKPOINT).exists() else None
+    assert before is not None and (before["epoch"] or before[RESUME_KEY]["position"]), (
+        "the kills came too early to count"
+    )
+    assert training_process.run(folder, pause=0) == 0
+    _assert_same_result(tmp_path / "whole", folder)
+
+
+def test_second_signal_ends_the_process_at_once(tmp_path):
+    command = [sys.executable, "-m", "tests.unit.engine.training_process", tmp_path, "30"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None, "the first signal waits for the step"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_damaged_checkpoint_falls_back_and_ends_in_the_same_bits(tmp_path, caplog):
+    _train(tmp_path / "whole")
+    folder = tmp_path / "damaged"
+    with pytest.raises(Interrupted):
+        tiny_trainer(folder).run(StopAfter(12))
+    file = folder / paths.CHECKPOINT
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 4
+    file.write_bytes(content)
+    trainer = tiny_trainer(folder)
+    trainer.continue_from(load_latest(file))
+    assert "is damaged" in caplog.text and "continuing from the checkpoint before it" in caplog.text
+    trainer.run(never)
+    _assert_same_result(tmp_path / "whole", folder)
+
+
+@pytest.mark.parametrize("print_freq", [1, 100])
+def test_loss_that_is_not_finite_names_epoch_step_and_rate(tmp_path, print_freq):
+    trainer = tiny_trainer(tmp_path, tiny_loaders(poison=(1, 2)), print_freq=print_freq)
+    with pytest.raises(DivergenceError, match=r"not finite at epoch 1, step 2 .*learning rate 0\.075") as raised:
+        trainer.run(never)
+    assert raised.value.exit_code == 3
+    kept = read_checkpoint(tmp_path / paths.CHECKPOINT)
+    assert kept["epoch"] == 1
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_weights_that_are_not_finite_are_never_saved_though_the_sign_hides_them_from_the_loss(tmp_path):
+    trainer = tiny_trainer(tmp_path, tiny_loaders(poison=(1, 2)), shortcut=False)
+    with pytest.raises(DivergenceError, match=r"conv1.weight is not finite at epoch 1, after step 3 .*0\.075"):
+        trainer.run(never)
+    kept = read_checkpoint(tmp_path / paths.CHECKPOINT)
+    assert kept["epoch"] == 1
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_saving_within_an_epoch_never_saves_a_bad_state(tmp_path):
+    trainer = tiny_trainer(tmp_path, tiny_loaders(poison=(0, 1)), save_every_seconds=0, print_freq=100)
+    with pytest.raises(DivergenceError, match="epoch 0, step 1 "):
+        trainer.run(never)
+    kept = read_checkpoint(tmp_path / paths.CHECKPOINT)
+    assert kept[RESUME_KEY]["position"]["step"] == 1
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_checkpoint_has_the_authors_keys_and_loads_weights_only(tmp_path):
+    _train(tmp_path)
+    for name in (paths.CHECKPOINT, paths.BEST_CHECKPOINT):
+        content = torch.load(tmp_path / name, weights_only=True)
+        assert {"epoch", "model", "state_dict", "best_prec1", "best_prec5", "optimizer", "lr_scheduler"} <= set(content)
+    last = torch.load(tmp_path / paths.CHECKPOINT, weights_only=True)
+    assert last["epoch"] == 3, "the next epoch"
+    rows = read_history(tmp_path / paths.HISTORY)
+    assert last["best_prec1"] == max(row["test_top1"] for row in rows)
+    assert previous_of(tmp_path / paths.CHECKPOINT).exists()
+
+
+def test_best_checkpoint_is_the_first_of_the_best_epochs(tmp_path):
+    outcome = _train(tmp_path, epochs=5, lr=0.5)
+    tops = [row["test_top1"] for row in outcome.history]
+    best = read_checkpoint(tmp_path / paths.BEST_CHECKPOINT)
+    assert best["epoch"] - 1 == outcome.best["epoch"] == tops.index(max(tops))
+    assert best[RESUME_KEY]["row"]["test_top1"] == max(tops)
+
+
+def test_missing_derived_files_come_back(tmp_path):
+    _train(tmp_path)
+    kept = {name: (tmp_path / name).read_bytes() for name in (paths.HISTORY, paths.BEST_CHECKPOINT)}
+    for name in kept:
+        (tmp_path / name).unlink()
+    trainer = tiny_trainer(tmp_path)
+    trainer.continue_from(load_latest(tmp_path / paths.CHECKPOINT))
+    assert trainer.finished
+    trainer.run(never)
+    assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
+
+
+def test_rows_reach_the_tracker_once_and_after_the_checkpoint(tmp_path):
+    rows = []
+
+    def note(row):
+        assert read_checkpoint(tmp_path / paths.CHECKPOINT)["epoch"] == row["epoch"] + 1
+        rows.append(row["epoch"])
+
+    tiny_trainer(tmp_path).run(never, on_epoch=note, run_id=lambda: "run-7")
+    assert rows == [0, 1, 2]
+    assert read_checkpoint(tmp_path / paths.CHECKPOINT)[RESUME_KEY]["mlflow_run_id"] == "run-7"
+
+
+def test_an_authors_checkpoint_gives_weights_momentum_epoch_and_best(tmp_path, caplog):
+    _train(tmp_path / "ours", epochs=2)
+    foreign = read_checkpoint(tmp_path / "ours" / paths.CHECKPOINT)
+    del foreign[RESUME_KEY]
+    foreign["state_dict"] = {f"module.{name}": value for name, value in foreign["state_dict"].items()}
+    foreign["best_prec1"] = 99.0
+    trainer = tiny_trainer(tmp_path / "continued", epochs=3)
+    trainer.continue_from_foreign(foreign)
+    assert "no random states" in caplog.text
+    outcome = trainer.run(never)
+    assert [row["epoch"] for row in outcome.history] == [2]
+    assert outcome.best_checkpoint["best_prec1"] == 99.0
+    with pytest.raises(CheckpointError, match="finished 2 epochs of 2"):
+        tiny_trainer(tmp_path / "none", epochs=2).continue_from_foreign(foreign)
+
+
+def test_momentum_of_another_network_is_refused(tmp_path):
+    _train(tmp_path)
+    foreign = read_checkpoint(tmp_path / paths.CHECKPOINT)
+    foreign["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(2, 2)
+    with pytest.raises(CheckpointError, match=r"momentum_buffer has shape \(2, 2\)"):
+        tiny_trainer(tmp_path, epochs=4).continue_from_foreign(foreign)
+
+
+def test_a_checkpoint_beyond_the_last_epoch_is_refused(tmp_path):
+    _train(tmp_path)
+    with pytest.raises(CheckpointError, match="finished 3 epochs, more than the 2"):
+        tiny_trainer(tmp_path, epochs=2).continue_from(read_checkpoint(tmp_path / paths.CHECKPOINT))
+
+
+def test_start_epoch_skips_the_epochs_before(tmp_path):
+    outcome = _train(tmp_path, start_epoch=2)
+    assert [row["epoch"] for row in outcome.history] == [2]
+    assert outcome.history[0]["tau"] == tau_at(2, 3, 0.85, 0.99)
+    with pytest.raises(ConfigError, match="start_epoch is 3, expected 0 to 2"):
+        tiny_trainer(tmp_path, start_epoch=3)
+
+
+def test_a_single_image_left_over_is_refused_before_training(tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_size 5 leaves 1 image\(s\) of 26"):
+        tiny_trainer(tmp_path, tiny_loaders(batch_size=5), batch_size=5)
+
+
+def test_a_teacher_is_frozen_and_changes_the_loss(tmp_path):
+    torch.manual_seed(11)
+    teacher = TinyNet().to(CPU)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    taught = _train(tmp_path / "taught", teacher=teacher)
+    alone = _train(tmp_path / "alone")
+    assert same(before, dict(teacher.state_dict()))
+    assert taught.history[0]["train_loss"] != alone.history[0]["train_loss"]
+
+
+def test_bf16_is_another_training(tmp_path):
+    exact, rounded = _train(tmp_path / "fp32"), _train(tmp_path / "bf16", precision="bf16")
+    assert exact.history[0]["train_loss"] != rounded.history[0]["train_loss"]
+    assert exact.history[0]["train_loss"] == pytest.approx(rounded.history[0]["train_loss"], rel=0.05)
+
+
+def test_saving_keeps_the_checkpoint_before(tmp_path):
+    file = tmp_path / paths.CHECKPOINT
+    for epoch in (1, 2):
+        save_checkpoint(file, {"epoch": epoch, "state_dict": {"weight": torch.ones(2)}})
+    assert read_checkpoint(file)["epoch"] == 2
+    assert read_checkpoint(previous_of(file))["epoch"] == 1
