@@ -1,4 +1,4 @@
-"""A network, loaders and a trainer that take milliseconds, but are the real thing: binary convolution, shuffling, resuming."""
+"""A network, loaders and a trainer that take milliseconds and are real: binary convolution, shuffling, resuming."""
 
 import time
 from dataclasses import dataclass, field

@@ -1,0 +1,55 @@
+"""Choosing a device."""
+
+import pytest
+import torch
+
+from recu.engine.device import choose_device, describe, place
+from recu.errors import ConfigError
+from tests.unit.engine.tiny import CPU, TinyNet
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretends that there are as many GPUs as asked for; nothing is computed on them."""
+
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU model {device}")
+
+    return pretend
+
+
+def test_the_default_is_a_gpu_if_there_is_one(gpus):
+    gpus(0)
+    assert choose_device("") == torch.device("cpu")
+    gpus(2)
+    assert choose_device("") == torch.device("cuda:0")
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("1") == torch.device("cuda:1")
+
+
+def test_a_missing_gpu_names_what_there_is(gpus):
+    gpus(0)
+    with pytest.raises(ConfigError, match=r"no GPU 0 \(this machine has no CUDA device"):
+        choose_device("0")
+    gpus(2)
+    with pytest.raises(ConfigError, match=r"no GPU 3 \(there is 0: GPU model 0, 1: GPU model 1"):
+        choose_device("3")
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "0;1", ","])
+def test_what_is_no_device_is_refused(wrong):
+    with pytest.raises(ConfigError, match="neither 'cpu' nor a device number"):
+        choose_device(wrong)
+
+
+def test_the_authors_list_of_gpus_uses_the_first_and_says_so(gpus, caplog):
+    gpus(2)
+    assert choose_device("1,0") == torch.device("cuda:1")
+    assert "one training uses one GPU" in caplog.text
+
+
+def test_description_and_layout():
+    assert describe(CPU).startswith("CPU, ")
+    assert place(TinyNet(), CPU).conv1.weight.is_contiguous(memory_format=torch.channels_last)

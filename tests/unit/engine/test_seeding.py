@@ -1,0 +1,34 @@
+"""Seeds and states of every generator."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from recu.engine.checkpoint import read_checkpoint, write_checkpoint
+from recu.engine.seeding import random_states, restore_random_states, seed_everything
+
+
+def _draw():
+    return random.random(), random.gauss(0, 1), np.random.standard_normal(), torch.rand(3).tolist(), np.random.rand()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40])
+def test_a_seed_fixes_every_generator(seed):
+    seed_everything(seed)
+    first = _draw()
+    seed_everything(seed)
+    assert _draw() == first
+    seed_everything(seed + 1)
+    assert _draw() != first
+
+
+def test_states_survive_a_checkpoint(tmp_path):
+    seed_everything(5)
+    _draw()
+    write_checkpoint(tmp_path / "file", {"state_dict": {"weight": torch.ones(1)}, "random": random_states()})
+    expected = [_draw() for _ in range(3)]
+    seed_everything(99)
+    restore_random_states(read_checkpoint(tmp_path / "file")["random"])
+    assert [_draw() for _ in range(3)] == expected
