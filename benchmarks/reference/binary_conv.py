@@ -56,9 +56,7 @@ class SignClipped(torch.autograd.Function):
 class ReferenceBinaryConv2d(nn.Conv2d):
     """Latent weights (O, I, kH, kW), scale alpha (O, 1, 1), buffer tau ()."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.alpha = nn.Parameter(torch.rand(out_channels, 1, 1))
         self.register_buffer("tau", torch.tensor(1.0))
@@ -84,9 +82,7 @@ class ReferenceBinaryConv2d(nn.Conv2d):
 class ReferenceCompetitorConv2d(nn.Conv2d):
     """Sign activations without rescaling, weights mean|w| * sign(w)."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         nn.init.uniform_(self.weight, 0.0, 0.001)
 

@@ -89,9 +89,7 @@ class DownsampleBlock(BasicBlock):
         super().__init__(inputs, outputs, stride)
         self.downsample = nn.Identity()
         if self.changes:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         x1 = F.hardtanh(self.bn1(self.conv1(x)) + self.downsample(x))
@@ -110,9 +108,7 @@ class Shift(nn.Module):
 def shift_downsample(inputs: int, outputs: int, stride: int) -> nn.Module:
     if stride == 1:
         return nn.Identity()
-    return nn.Sequential(
-        nn.AvgPool2d(2, stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-    )
+    return nn.Sequential(nn.AvgPool2d(2, stride), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
 
 class ReActBlock(nn.Module):
@@ -148,9 +144,7 @@ class CompetitorBlock(nn.Module):
 
 
 def layer(block: type[nn.Module], inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1))
-    )
+    return nn.Sequential(block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 class CifarResNet20(nn.Module):
