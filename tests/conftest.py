@@ -22,3 +22,42 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real images in {folder}, which are not part of the repository")
     return folder
+
+
+TINY_DATASET = """
+tiny:
+  title: "Tiny"
+  kind: imagefolder
+  family: cifar
+  num_classes: 6
+  image_size: 8
+  mean: [0.5, 0.5, 0.5]
+  std: [0.25, 0.25, 0.25]
+  augmentation: crop_flip
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `params/`, this project's plus a dataset `tiny`, and `images/` to prepare that dataset from.
+
+    48 training and 18 test images of 8x8 pixels in six classes of different colours.
+    """
+    import shutil
+
+    import numpy as np
+    from PIL import Image
+
+    project = tmp_path_factory.mktemp("project")
+    shutil.copytree(CHECKOUT / "params", project / "params")
+    datasets = project / "params" / "datasets.yaml"
+    datasets.write_text(datasets.read_text(encoding="utf-8") + TINY_DATASET, encoding="utf-8")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 3)):
+        for label in range(6):
+            folder = project / "images" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 80, (8, 8, 3)) + np.array([25 * label, 150 - 25 * label, 60])
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return project

@@ -10,7 +10,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from recu import __version__
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if not words or words[0] in ("-h", "--help"):
-            print(_overview())
+            print(_overview(), flush=True)
             return 0 if words else RecuError.exit_code
         if words[0] == "--version":
             print(f"recu {__version__}")
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _KEYBOARD
     except BrokenPipeError:
-        # The reader (`| head`) has gone. Flushing at exit would complain about it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return 0
 
 
@@ -75,8 +75,8 @@ def _run(command: str, words: list[str]) -> None:
     )
     module.add_arguments(parser)
     arguments = parser.parse_args(words)
-    _log_to_terminal()
-    module.run(arguments)
+    with _messages_on_terminal():
+        module.run(arguments)
 
 
 def _overview() -> str:
@@ -94,16 +94,26 @@ def _overview() -> str:
     )
 
 
-def _log_to_terminal() -> None:
-    """Show this package's messages as plain lines on stderr."""
+@contextmanager
+def _messages_on_terminal() -> Iterator[None]:
+    """Within the block, show this package's messages as plain lines on stderr."""
     logger = logging.getLogger("recu")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setLevel(logging.INFO)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _close_output() -> None:
+    # The reader (`| head`) has gone. Flushing at exit would complain about it once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: RecuError) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from recu.cli import options
-from recu.config import Dataset
-from recu.errors import ConfigError
+from recu.config import Dataset, Family, Name
+from recu.errors import ConfigError, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
-from recu.params import load_config, load_defaults
+from recu.params import load_config, load_defaults, validate_model
 from recu.paths import config_file
 
 if TYPE_CHECKING:
@@ -209,6 +210,8 @@ def _experiment(
     teacher: Teacher | None,
 ) -> Experiment:
     family = getattr(arguments, "family", dataset.family)
+    if family not in get_args(Family):
+        raise unknown_name("family", family, get_args(Family))
     taught_by = None if teacher is None else teacher.origin
     # Here the two stand for a file, not for a method of a suite; the experiment's origins say which.
     fixed = {"init_from": None, "teacher": None if taught_by is None else taught_by.id}
@@ -218,7 +221,7 @@ def _experiment(
         family=family,
         variant=getattr(arguments, "variant", None),
         model=model,
-        method=arguments.method,
+        method=validate_model(json.dumps(arguments.method), Name, "--method"),
         seed=_seed(arguments),
         hyperparameters=options.hyperparameters_of(arguments, family, **fixed),
         data=dataset.identity(),

@@ -31,7 +31,7 @@ STAGE_2_ONLY = ("alpha", "tau")
 _log = logging.getLogger(__name__)
 # Counters that profilers such as thop leave in a network's buffers; they are no part of it.
 _PROFILER_COUNTERS = ("total_ops", "total_params")
-_SHOWN = 6
+_SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +245,7 @@ def _check_integrity(path: Path) -> None:
     try:
         if not zipfile.is_zipfile(path):
             if not path.is_file():
-                raise CheckpointError(f"cannot read {path}: no such file")
+                raise CheckpointError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
             return
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -261,11 +261,13 @@ def _check_integrity(path: Path) -> None:
 
 def _load(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        stream = path.open("rb")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        with stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the damaged content happens to trigger
         blocked = re.search(r"(?:GLOBAL|global|class) ([\w.]+) ", str(error))
         if blocked and "weights" in str(error).lower():
@@ -273,7 +275,9 @@ def _load(path: Path) -> Any:
                 f"{path} holds Python objects that could run code ({blocked[1]}); a checkpoint may hold only tensors"
                 " and plain values"
             ) from error
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {_one_line(error)}") from error
+        # torch's own text is a page about its defaults, and says nothing about the file.
+        reason = "PyTorch cannot read it" if "weights_only" in str(error) else _one_line(error)
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
 
 
 def _one_line(error: Exception) -> str:

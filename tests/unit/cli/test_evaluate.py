@@ -1,0 +1,71 @@
+"""`recu evaluate -e FILE`."""
+
+import json
+
+import pytest
+import torch
+
+from recu.models import build_model
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = build_model("resnet20_1w1a", family="cifar", num_classes=6)
+    torch.save({"epoch": 1, "state_dict": model.state_dict()}, tmp_path / "file.pth.tar")
+    return tmp_path / "file.pth.tar"
+
+
+def test_the_earlier_form_is_recognised_from_its_keys(recu):
+    model = build_model("resnet20_1w1a", family="cifar", num_classes=6, variant="2021-03")
+    torch.save({"state_dict": {f"module.{name}": value for name, value in model.state_dict().items()}}, "early.pth.tar")
+    assert recu("evaluate", "-e", "early.pth.tar", *recu.tiny) == 0, recu.err
+    expected = len(model.state_dict())
+    assert f"{expected} of {expected} tensors taken" in recu.out
+
+
+def test_output_is_not_overwritten_unless_told(recu, checkpoint):
+    (recu.folder / "out.json").write_text("precious")
+    assert recu("evaluate", "-e", checkpoint, "--output", "out.json", *recu.tiny) == 2
+    assert "out.json exists" in recu.error()
+    assert (recu.folder / "out.json").read_text() == "precious"
+    assert recu("evaluate", "-e", checkpoint, "--output", "out.json", "--overwrite", *recu.tiny) == 0
+    assert set(recu.json("out.json")) == {"top1", "top5", "loss", "n"}
+
+
+def test_batch_size_changes_nothing(recu, checkpoint):
+    for size in (1, 7, 100):
+        assert recu("evaluate", "-e", checkpoint, "-bt", size, "--output", f"{size}.json", *recu.tiny) == 0
+    first, second, third = (recu.json(f"{size}.json") for size in (1, 7, 100))
+    assert first["n"] == second["n"] == third["n"] == 18
+    assert first == pytest.approx(second, rel=1e-5) and second == pytest.approx(third, rel=1e-5)
+
+
+def test_another_architecture_is_one_line(recu, checkpoint):
+    words = [word if word != "resnet20_1w1a" else "resnet18_1w1a" for word in recu.tiny]
+    assert recu("evaluate", "-e", checkpoint, *words) == 2
+    assert "does not fit the network" in recu.error() and "check model, family" in recu.error()
+
+
+def test_a_corrupt_checkpoint_is_one_line(recu, checkpoint):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    assert recu("evaluate", "-e", checkpoint, *recu.tiny) == 2
+    assert "file.pth.tar is damaged" in recu.error()
+
+
+@pytest.mark.slow
+def test_the_authors_checkpoint_gives_the_authors_numbers(recu, shared_data):
+    """About a minute, most of it for decoding 60,000 JPEGs."""
+    file = shared_data / "authors-format-resnet20-10ep.pth.tar"
+    words = [
+        "--model",
+        "resnet20_1w1a",
+        "--dataset",
+        "cifar10-jpeg",
+        "--data_path",
+        shared_data / "cifar10-jpeg.tar.gz",
+    ]
+    assert recu("evaluate", "-e", file, *words, *recu.places, "--output", "out.json") == 0, recu.err
+    found = json.loads((recu.folder / "out.json").read_text())
+    assert (found["n"], round(found["top1"], 2), round(found["top5"], 2)) == (10000, 61.69, 96.44)
+    assert found["loss"] == pytest.approx(1.0707, abs=1e-4)

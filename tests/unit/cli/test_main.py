@@ -1,0 +1,90 @@
+"""The command line as a whole: start-up, errors and exit codes."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from recu import errors
+from recu.cli import main as module
+from recu.cli.main import COMMANDS, main
+
+WATCH_IMPORTS = "import sys; from recu.cli.main import main; main(['--help']); print(sorted(sys.modules))"
+
+
+def test_help_names_every_command_and_imports_nothing_heavy():
+    answer = subprocess.run([sys.executable, "-c", WATCH_IMPORTS], capture_output=True, text=True, check=True)
+    for command in COMMANDS:
+        assert f"  {command} " in answer.stdout
+    for heavy in ("torch", "mlflow", "numpy", "pydantic"):
+        assert f"'{heavy}'" not in answer.stdout
+
+
+def test_help_takes_less_than_a_third_of_a_second():
+    def seconds():
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "recu", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "evaluate"])
+def test_help_of_a_command_imports_no_torch(command):
+    code = f"import sys; from recu.cli.main import main\ntry: main(['{command}', '--help'])\nexcept SystemExit: pass\n"
+    answer = subprocess.run(
+        [sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert f"usage: recu {command}" in answer.stdout
+
+
+def test_unknown_command_proposes_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert "error: unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_a_wrong_option_is_one_line(capsys):
+    assert main(["train", "--epochs", "many"]) == 2
+    assert capsys.readouterr().err == (
+        "error: recu train: argument --epochs: invalid int value: 'many' (see recu train --help)\n"
+    )
+    assert main(["train", "--epoch", "3"]) == 2
+    assert "unrecognized arguments: --epoch 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError("a\n b"), 2),
+        (errors.DivergenceError("loss"), 3),
+        (errors.Interrupted("signal"), 75),
+        (KeyboardInterrupt(), 130),
+        (BrokenPipeError(), 0),
+    ],
+)
+def test_exit_codes(monkeypatch, capsys, error, code):
+    def fail(command, words):
+        raise error
+
+    monkeypatch.setattr(module, "_run", fail)
+    monkeypatch.setattr(module, "_close_output", lambda: None)
+    assert main(["train"]) == code
+    if code not in (0, 130):
+        assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"
+
+
+def test_an_unexpected_exception_keeps_its_traceback(monkeypatch):
+    def fail(command, words):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "_run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["train"])
+
+
+def test_a_closed_pipe_is_quiet():
+    command = f"{sys.executable} -m recu --help | true; exit ${{PIPESTATUS[0]}}"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")

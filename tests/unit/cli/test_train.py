@@ -1,0 +1,284 @@
+"""`recu train` in the style of the authors' program: every option has its effect, every mistake its line."""
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
+from recu.engine.trainer import comparable, read_history
+from recu.experiments import parse_experiment
+from recu.files import hash_file
+from recu.models import build_model
+
+
+def _experiment(folder):
+    return parse_experiment(read_checkpoint(folder / "checkpoint.pth.tar")[RESUME_KEY]["experiment"])
+
+
+def _rows(folder):
+    return [comparable(row) for row in read_history(folder / "history.jsonl")]
+
+
+def test_a_training_leaves_everything_in_one_folder(recu):
+    assert recu.train("--save", "one") == 0, recu.err
+    folder = recu.folder / "results" / "one"
+    metrics = recu.json("results/one/metrics.json")
+    assert metrics["checkpoint_sha256"] == hash_file(folder / "model_best.pth.tar")
+    assert metrics["experiment"]["id"] == "command-line/tiny/cifar.resnet20_1w1a/vanilla/seed1"
+    assert metrics["spec_hash"] == _experiment(folder).spec_hash
+    assert metrics["epochs"] == len(metrics["history"]) == 2
+    assert metrics["parent"] is None and metrics["mlflow_run_id"] is None
+    assert metrics["parameters"] == sum(
+        p.numel() for p in build_model("resnet20_1w1a", family="cifar", num_classes=6).parameters()
+    )
+    assert metrics["last"]["top1"] == metrics["history"][-1]["test_top1"]
+    assert "finished: best epoch" in (folder / "train.log").read_text()
+    assert recu.json("results/one/experiment.json")["spec_hash"] == metrics["spec_hash"]
+
+    assert recu("evaluate", "-e", folder / "model_best.pth.tar", "--output", "out.json", *recu.tiny) == 0
+    assert "157 of 157 tensors taken" in recu.out
+    measured = recu.json("out.json")
+    assert list(sorted(measured)) == ["loss", "n", "top1", "top5"]
+    assert measured["n"] == 18
+    assert measured["top1"] == metrics["best"]["top1"] and measured["top5"] == metrics["best"]["top5"]
+    assert measured["loss"] == pytest.approx(metrics["best"]["loss"], rel=1e-6)
+
+
+def test_an_existing_training_is_not_overwritten(recu):
+    assert recu.train("--save", "one") == 0
+    before = {file.name: file.read_bytes() for file in (recu.folder / "results/one").iterdir()}
+    assert recu.train("--save", "one") == 2
+    assert "already holds a training" in recu.error() and "--resume" in recu.error()
+    assert {file.name: file.read_bytes() for file in (recu.folder / "results/one").iterdir()} == before
+
+
+def test_resume_with_more_epochs_continues_and_names_the_change(recu):
+    assert recu.train("--save", "one") == 0
+    checkpoint = recu.folder / "results/one/checkpoint.pth.tar"
+    first = _rows(recu.folder / "results/one")
+    assert recu.train("--save", "one", "--resume", checkpoint, "--epochs", 3) == 0, recu.err
+    assert "hyperparameters.epochs 2 -> 3" in recu.err
+    rows = _rows(recu.folder / "results/one")
+    assert rows[:2] == first and len(rows) == 3
+
+
+def test_resume_into_another_folder_leaves_the_first_alone(recu):
+    assert recu.train("--save", "one") == 0
+    checkpoint = recu.folder / "results/one/checkpoint.pth.tar"
+    before = checkpoint.read_bytes()
+    assert recu.train("--save", "two", "--resume", checkpoint, "--epochs", 3) == 0, recu.err
+    assert checkpoint.read_bytes() == before
+    assert len(_rows(recu.folder / "results/two")) == 3
+
+
+def test_resume_from_an_authors_checkpoint(recu):
+    assert recu.train("--save", "one") == 0
+    foreign = read_checkpoint(recu.folder / "results/one/checkpoint.pth.tar")
+    del foreign[RESUME_KEY]
+    torch.save(foreign, "authors.pth.tar")
+    assert recu.train("--save", "two", "--resume", "authors.pth.tar", "--epochs", 3) == 0, recu.err
+    assert "no random states" in recu.err
+    assert [row["epoch"] for row in _rows(recu.folder / "results/two")] == [2]
+
+
+def test_resume_on_other_data_is_refused(recu):
+    assert recu.train("--save", "one") == 0
+    other = recu.folder / "images"
+    shutil.copytree(recu.project / "images", other)
+    (other / "train/class0/0.png").unlink()
+    (other / "train/class1/0.png").unlink()
+    checkpoint = recu.folder / "results/one/checkpoint.pth.tar"
+    assert recu.train("--save", "one", "--resume", checkpoint, "--epochs", 3, "--data_path", other) == 2
+    assert "was trained on other data" in recu.error()
+
+
+OPTIONS = [
+    ("--epochs 1", "epochs", 1),
+    ("-b 12", "batch_size", 12),
+    ("--batch_size 12", "batch_size", 12),
+    ("-bt 5", "batch_size_test", 5),
+    ("--batch_size_test 5", "batch_size_test", 5),
+    ("--lr 0.02", "lr", 0.02),
+    ("--lr_type linear --no-warm_up", "lr_type", "linear"),
+    ("--lr_type step --lr_decay_step 1 2 --no-warm_up", "lr_decay_step", (1, 2)),
+    ("--no-warm_up", "warm_up", False),
+    ("--warm_up", "warm_up", True),
+    ("--optimizer adam --lr 0.001", "optimizer", "adam"),
+    ("--momentum 0.5", "momentum", 0.5),
+    ("--weight_decay 0.1", "weight_decay", 0.1),
+    ("--weight_decay_groups imagenet", "weight_decay_groups", "imagenet"),
+    ("--tau_min 0.6", "tau_min", 0.6),
+    ("--tau_max 0.9", "tau_max", 0.9),
+    ("--stage 1", "stage", 1),
+    ("--precision bf16", "precision", "bf16"),
+]
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory, tiny_project):
+    """Best checkpoint's weights and rows of the training that the options are compared with."""
+    from recu.cli.main import main
+
+    folder = tmp_path_factory.mktemp("plain")
+    words = ["train", "--epochs", 2, "-b", 16, "--model", "resnet20_1w1a", "--dataset", "tiny", "--gpus", "cpu"]
+    words += ["--data_path", tiny_project / "images", "--params_dir", tiny_project / "params", "--workers", 0]
+    words += ["--data_dir", folder / "data", "--results_dir", folder, "--save", "plain", "--tracking_uri", ""]
+    assert main([str(word) for word in words]) == 0
+    return folder / "plain", folder / "data"
+
+
+@pytest.mark.parametrize(("words", "name", "value"), OPTIONS, ids=[words for words, _, _ in OPTIONS])
+def test_a_recipe_option_reaches_the_recipe_and_the_result(recu, plain, words, name, value):
+    assert recu.train("--save", "one", "--data_dir", plain[1], *words.split()) == 0, recu.err
+    folder = recu.folder / "results/one"
+    assert getattr(_experiment(folder).hyperparameters, name) == value
+    if words == "--warm_up":
+        assert _rows(folder) == _rows(plain[0]), "the default"
+    elif "-bt" in words or "_test" in words:
+        assert [row["train_loss"] for row in _rows(folder)] == [row["train_loss"] for row in _rows(plain[0])]
+    else:
+        assert _rows(folder) != _rows(plain[0])
+
+
+def test_a_seed_repeats_and_another_does_not(recu, plain):
+    for save, seed in (("same", 1), ("other", 2)):
+        assert recu.train("--save", save, "--seed", seed, "--data_dir", plain[1]) == 0, recu.err
+    assert _rows(recu.folder / "results/same") == _rows(plain[0])
+    assert hash_file(recu.folder / "results/same/model_best.pth.tar") == hash_file(plain[0] / "model_best.pth.tar")
+    assert _rows(recu.folder / "results/other") != _rows(plain[0])
+
+
+def test_seed_zero_draws_one_and_records_it(recu, plain):
+    seeds = set()
+    for save in ("a", "b"):
+        assert recu.train("--save", save, "--seed", 0, "--epochs", 1, "--data_dir", plain[1]) == 0, recu.err
+        seeds.add(_experiment(recu.folder / "results" / save).seed)
+        assert f"seed {max(seeds)} was drawn" in recu.err or f"seed {min(seeds)} was drawn" in recu.err
+    assert len(seeds) == 2 and 0 not in seeds
+
+
+def test_start_epoch(recu, plain):
+    assert recu.train("--save", "one", "--start_epoch", 1, "--data_dir", plain[1]) == 0, recu.err
+    assert [row["epoch"] for row in _rows(recu.folder / "results/one")] == [1]
+
+
+def test_print_freq_and_time_estimate(recu, plain):
+    assert recu.train("--save", "a", "-p", 1, "--data_dir", plain[1]) == 0
+    assert "epoch 0, step 1 of 3" in recu.err and "finish about" in recu.err
+    assert recu.train("--save", "b", "--time_estimate", 0, "--data_dir", plain[1]) == 0
+    assert "step 1 of 3" not in recu.err and "finish about" not in recu.err
+
+
+def test_the_default_name_of_the_folder(recu, plain):
+    assert recu.train("--epochs", 1, "--data_dir", plain[1]) == 0
+    assert (recu.folder / "results/tiny-cifar.resnet20_1w1a-vanilla-seed1/metrics.json").is_file()
+
+
+def test_init_from_and_stage1_start_from_the_files_weights(recu, plain):
+    best = plain[0] / "model_best.pth.tar"
+    assert recu.train("--save", "tuned", "--init_from", best, "--data_dir", plain[1]) == 0, recu.err
+    assert recu.json("results/tuned/metrics.json")["parent"]["checkpoint_sha256"] == hash_file(best)
+    assert _rows(recu.folder / "results/tuned") != _rows(plain[0])
+    assert recu.train("--save", "first", "--stage", 1, "--epochs", 1, "--data_dir", plain[1]) == 0, recu.err
+    first = recu.folder / "results/first/model_best.pth.tar"
+    assert recu.train("--save", "second", "--stage1", first, "--data_dir", plain[1]) == 0, recu.err
+    assert "119 of 157 tensors taken, 38 missing" in recu.err or "missing" in recu.err
+    # Without saying that the file is of stage 1, its lack of alpha and tau is an error.
+    assert recu.train("--save", "third", "--init_from", first, "--data_dir", plain[1]) == 2
+    assert "alpha" in recu.error()
+    assert not (recu.folder / "results/third/checkpoint.pth.tar").exists()
+
+
+def test_a_teacher_of_this_program_and_of_torchvision(recu, plain):
+    best = plain[0] / "model_best.pth.tar"
+    assert recu.train("--save", "taught", "--teacher", best, "--data_dir", plain[1]) == 0, recu.err
+    assert _rows(recu.folder / "results/taught") != _rows(plain[0])
+    assert _experiment(recu.folder / "results/taught").teacher.spec_hash == hash_file(best)[:16]
+    import torchvision
+
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), "six.pth")
+    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), "seven.pth")
+    given = ["--teacher", "resnet18", "--epochs", 1, "--data_dir", plain[1]]
+    assert recu.train("--save", "b", *given, "--teacher_weights", "six.pth") == 0, recu.err
+    assert recu.train("--save", "c", *given, "--teacher_weights", "seven.pth") == 2
+    assert "seven.pth" in recu.error() and "fc.weight (7, 512) for (6, 512)" in recu.error()
+    assert recu.train("--save", "d", *given) == 2
+    assert "has 1000 classes, the dataset has 6" in recu.error()
+    assert recu.train("--save", "e", "--teacher", "resnet81", "--data_dir", plain[1]) == 2
+    assert "did you mean 'resnet18'" in recu.error()
+
+
+def test_evaluate_by_the_train_command(recu, plain):
+    assert recu.train("-e", plain[0] / "model_best.pth.tar", "--data_dir", plain[1], "--output", "out.json") == 0
+    assert recu.json("out.json")["n"] == 18
+
+
+def test_type_selects_the_device(recu, plain):
+    words = [word for word in recu.tiny if word not in ("--gpus", "cpu")]
+    words += ["--data_dir", plain[1], "--tracking_uri", "", "--epochs", "1", "-b", "16"]
+    assert recu("train", *words, "--save", "a", "--type", "torch.FloatTensor") == 0, recu.err
+    assert recu("train", *words, "--save", "b", "--type", "float") == 2
+    assert "expected a tensor type" in recu.error()
+    if not torch.cuda.is_available():
+        assert recu("train", *words, "--save", "c", "--type", "torch.cuda.FloatTensor") == 2
+        assert "no CUDA device" in recu.error()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epochs -3", "epochs: should be greater than or equal to 1, found -3"),
+        ("--lr 0", "lr: should be greater than 0"),
+        ("--tau_min 0.99 --tau_max 0.9", "tau_min (0.99) must not exceed tau_max (0.9)"),
+        ("--lr_type step", "lr_type 'step' needs lr_decay_step"),
+        ("--lr_type cosine", "lr_type: "),
+        ("--optimizer rmsprop", "optimizer: "),
+        ("--model resnet2_1w1a", "did you mean 'resnet20_1w1a'?"),
+        ("--dataset tinny", "did you mean 'tiny'?"),
+        ("--method a/b", "--method: "),
+        ("--family imagnet", "did you mean 'imagenet'?"),
+        ("--variant 2021-04", "did you mean '2021-03'?"),
+        ("--seed -1", "--seed is -1"),
+        ("--start_epoch 2", "start_epoch is 2, expected 0 to 1"),
+        ("--print_freq 0", "--print_freq is 0"),
+        ("--workers -1", "--workers is -1"),
+        ("--gpus nine", "neither 'cpu' nor a device number"),
+        ("-b 47", "47"),
+        ("--data_path nowhere", "nowhere does not exist"),
+        ("--resume nowhere.pth.tar", "cannot read nowhere.pth.tar: no such file"),
+        ("--stage1 nowhere.pth.tar", "cannot read nowhere.pth.tar"),
+        ("--teacher_weights w.pth", "--teacher_weights needs --teacher"),
+        ("--experiment {}", "--experiment fixes every parameter"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(recu, words, message):
+    assert recu.train("--save", "one", *words.split()) == 2
+    assert message in recu.error()
+    assert not (recu.folder / "results/one/checkpoint.pth.tar").exists()
+
+
+def test_missing_essentials(recu):
+    assert recu("train", "--dataset", "tiny", *recu.places) == 2
+    assert "--model is missing" in recu.error()
+    assert recu("evaluate", *recu.places) == 2
+    assert "nothing to evaluate" in recu.error()
+
+
+def test_a_read_only_results_folder_is_said_before_any_work(recu):
+    locked = recu.folder / "locked"
+    locked.mkdir()
+    locked.chmod(0o555)
+    if os.access(locked, os.W_OK):
+        pytest.skip("this user (root) may write into read-only folders")
+    assert recu.train("--results_dir", locked) == 2
+    assert "is read-only" in recu.error()
+    assert not (recu.folder / "data").exists()
+
+
+def test_a_results_folder_below_a_file(recu):
+    (recu.folder / "results").write_text("a file")
+    assert recu.train() == 2
+    assert "is not a folder" in recu.error()
