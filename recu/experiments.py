@@ -19,6 +19,7 @@ from recu.config import (
 from recu.errors import ConfigError, unknown_name
 from recu.files import canonical_json, hash_text
 from recu.params import load_datasets, load_defaults, load_suite, validate_model
+from recu.registry import find_network
 
 
 class Origin(Model):
@@ -134,6 +135,11 @@ class _RowResolver:
         if self.dataset_name not in datasets:
             raise self._error(unknown_name("dataset", self.dataset_name, datasets))
         self.dataset = datasets[self.dataset_name]
+        self.family = row.family or self.dataset.family
+        try:
+            find_network(row.model, family=self.family, variant=row.variant)
+        except ConfigError as error:
+            raise self._error(error) from error
         for method in (*suite.methods, *row.methods):
             if method not in defaults.methods:
                 raise self._error(unknown_name("method", method, defaults.methods))
@@ -165,7 +171,7 @@ class _RowResolver:
         return Experiment(
             suite=self.suite_name,
             dataset=self.dataset_name,
-            family=self.row.family or self.dataset.family,
+            family=self.family,
             variant=self.row.variant,
             model=self.row.model,
             method=method,

@@ -1,0 +1,83 @@
+"""The one table of networks: family, name and variant, who builds it, and what a table says of its structure.
+
+Free of torch: values are "module:function", imported on use by `recu.models.build`, so that planning can check names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from recu.errors import ConfigError, unknown_name
+
+STAGES = (0, 1, 2)
+"""What a network binarises: 0 nothing, 1 activations, 2 activations and weights."""
+
+
+class ModelName(NamedTuple):
+    """What a user writes to get a network; `variant` is None for the current form."""
+
+    family: str
+    name: str
+    variant: str | None
+
+
+class Network(NamedTuple):
+    """One entry of the table."""
+
+    builder: str
+    """"module:function"; the function takes the number of classes and the convolution class."""
+    shortcut: str
+    """How residual connections are laid out; worth more than a point of accuracy, so every table shows it."""
+
+
+_TWO, _ONE, _NONE = "two per block", "one per block", "none"
+_EACH = "one per convolution"
+
+_NETWORKS: Mapping[ModelName, Network] = MappingProxyType(
+    {
+        ModelName("cifar", "resnet18_1w1a", None): Network("recu.models.cifar:resnet18", _ONE),
+        ModelName("cifar", "resnet18_1w1a", "2021-03"): Network("recu.models.cifar:resnet18_2021_03", _ONE),
+        ModelName("cifar", "resnet18A_1w1a", None): Network("recu.models.cifar:resnet18_a", _ONE),
+        ModelName("cifar", "resnet18B_1w1a", None): Network("recu.models.cifar:resnet18_b", _ONE),
+        ModelName("cifar", "resnet18C_1w1a", None): Network("recu.models.cifar:resnet18_c", _ONE),
+        ModelName("cifar", "resnet20_1w1a", None): Network("recu.models.cifar:resnet20", _TWO),
+        ModelName("cifar", "resnet20_1w1a", "2021-03"): Network("recu.models.cifar:resnet20_2021_03", _TWO),
+        ModelName("cifar", "resnet34_1w1a", None): Network("recu.models.cifar:resnet34", _ONE),
+        ModelName("cifar", "vgg_small_1w1a", None): Network("recu.models.cifar:vgg_small", _NONE),
+        ModelName("imagenet", "resnet18_1w1a", None): Network("recu.models.imagenet:resnet18", _TWO),
+        ModelName("imagenet", "resnet34_1w1a", None): Network("recu.models.imagenet:resnet34", _TWO),
+        ModelName("reactnet", "resnet18_1w1a", None): Network("recu.models.reactnet:resnet18", _EACH),
+        ModelName("reactnet", "resnet34_1w1a", None): Network("recu.models.reactnet:resnet34", _EACH),
+        ModelName("birealnet", "birealnet18", None): Network(
+            "recu.models.birealnet:birealnet18", "one per convolution"
+        ),
+    }
+)
+
+
+def available_models() -> list[ModelName]:
+    """Every network of the table, sorted by family, name and variant (the current form first)."""
+    return sorted(_NETWORKS, key=lambda entry: (entry.family, entry.name, entry.variant or ""))
+
+
+def find_network(name: str, *, family: str, variant: str | None = None) -> Network:
+    """The table's entry of a network.
+
+    Raises:
+        ConfigError: unknown family, name or variant, answered with the nearest right one.
+    """
+    families = {entry.family for entry in _NETWORKS}
+    if family not in families:
+        raise unknown_name("model family", family, families)
+    names = {entry.name for entry in _NETWORKS if entry.family == family}
+    if name not in names:
+        raise unknown_name(f"model of family {family!r}", name, names)
+    entry = ModelName(family, name, variant)
+    if entry in _NETWORKS:
+        return _NETWORKS[entry]
+    variants = [known.variant for known in _NETWORKS if known[:2] == (family, name) and known.variant]
+    if not variants:
+        raise ConfigError(f"model {name!r} of family {family!r} has no variant {variant!r}: leave it out")
+    raise unknown_name(f"variant of {name!r}", variant or "", variants)
