@@ -6,10 +6,11 @@ Importing this package imports no torch, so that decoding processes start quickl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from recu.config import Dataset
-from recu.data.loader import Loaders
+from recu.data.index import read_index
+from recu.data.loader import Loader, Loaders
 from recu.data.manifest import Manifest, read_manifest
 from recu.data.preparation import prepare
 from recu.errors import ConfigError, DataError, unknown_name
@@ -33,6 +34,7 @@ def build_loaders(
     seed: int,
     device: torch.device | str,
     workers: int,
+    skip_unreadable: bool = False,
 ) -> Loaders:
     """Loaders of both splits of the prepared data in `folder`.
 
@@ -44,11 +46,14 @@ def build_loaders(
         loader: "auto" takes "memory" for small stored images that are cropped and flipped, else "torchvision".
         seed: decides order and augmentation of the training images.
         device: where batches are delivered.
-        workers: loader processes or threads; unused by "memory".
+        workers: loader processes (torchvision) or threads (DALI); unused by "memory".
+        skip_unreadable: leave out image files that cannot be read, with a warning, and count them in `Loader.skipped`,
+            instead of stopping with a DataError.
 
     Raises:
         DataError: the folder holds no prepared data, or data prepared with other settings.
-        ConfigError: unknown loader, one that does not fit the dataset, or a batch size that leaves one image over.
+        ConfigError: unknown loader, one that does not fit the dataset or is not installed, or a batch size that leaves
+            one image over.
     """
     import torch
 
@@ -60,10 +65,12 @@ def build_loaders(
         message = f"batch size {batch_size} leaves one of {manifest.splits['train']} training images for the last batch"
         raise ConfigError(f"{message}, which BatchNorm cannot use; choose another batch_size")
     chosen = _choose(loader, dataset, manifest)
-    arguments = (folder, dataset, manifest, batch_size, batch_size_test, seed, torch.device(device))
-    if chosen == "memory":
-        return _memory_loaders(*arguments)
-    raise ConfigError(f"loader {chosen!r} is not available")
+    build = {"memory": _memory_loader, "torchvision": _torchvision_loader, "dali": _dali_loader}[chosen]
+    common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device)}
+    large = {"workers": workers, "skip_unreadable": skip_unreadable} if chosen != "memory" else {}
+    train = build(folder, dataset, manifest, "train", batch_size=batch_size, seed=seed, **common, **large)
+    test = build(folder, dataset, manifest, "test", batch_size=batch_size_test, seed=None, **common, **large)
+    return Loaders(train, test, manifest)
 
 
 def _choose(loader: str, dataset: Dataset, manifest: Manifest) -> str:
@@ -77,27 +84,36 @@ def _choose(loader: str, dataset: Dataset, manifest: Manifest) -> str:
     if loader == "memory" and not fits_memory:
         message = f"loader 'memory' cannot serve {dataset.title} (augmentation {dataset.augmentation!r})"
         raise ConfigError(f"{message}; choose 'torchvision'")
+    if loader == "dali" and manifest.storage != "files":
+        message = f"loader 'dali' cannot serve {dataset.title}, whose images were decoded when they were prepared"
+        raise ConfigError(f"{message}; leave out --use_dali")
     return loader
 
 
-def _memory_loaders(
-    folder: Path,
-    dataset: Dataset,
-    manifest: Manifest,
-    batch_size: int,
-    batch_size_test: int,
-    seed: int,
-    device: torch.device,
-) -> Loaders:
+def _memory_loader(
+    folder: Path, dataset: Dataset, _manifest: Manifest, split: str, *, seed: int | None, **settings: Any
+) -> Loader:
     from recu.data.augmentation import BATCH_AUGMENTATIONS
     from recu.data.memory import MemoryLoader, load_arrays
 
-    common = {"mean": dataset.mean, "std": dataset.std, "device": device}
-    augmentation = BATCH_AUGMENTATIONS[dataset.augmentation]
-    train = MemoryLoader(
-        *load_arrays(folder, "train"), batch_size=batch_size, seed=seed, augmentation=augmentation, **common
-    )
-    test = MemoryLoader(
-        *load_arrays(folder, "test"), batch_size=batch_size_test, seed=None, augmentation=None, **common
-    )
-    return Loaders(train, test, manifest)
+    augmentation = None if seed is None else BATCH_AUGMENTATIONS[dataset.augmentation]
+    return MemoryLoader(*load_arrays(folder, split), seed=seed, augmentation=augmentation, **settings)
+
+
+def _torchvision_loader(
+    folder: Path, dataset: Dataset, manifest: Manifest, split: str, *, seed: int | None, **settings: Any
+) -> Loader:
+    from recu.data.memory import load_arrays
+    from recu.data.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
+
+    arrays = manifest.storage == "arrays"
+    images = ArrayImages(*load_arrays(folder, split)) if arrays else FileImages(read_index(folder, split))
+    return TorchvisionLoader(images, View(dataset.augmentation, dataset.image_size, seed), **settings)
+
+
+def _dali_loader(
+    folder: Path, dataset: Dataset, _manifest: Manifest, split: str, *, seed: int | None, **settings: Any
+) -> Loader:
+    from recu.data.dali import DaliLoader
+
+    return DaliLoader(read_index(folder, split), size=dataset.image_size, seed=seed, **settings)

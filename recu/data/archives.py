@@ -6,6 +6,8 @@ hold links and devices, or claim sizes no image has.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import os
 import stat
@@ -64,7 +66,7 @@ def iter_members(
         raise DataError(f"{message}; fetch it again")
 
 
-def check_member_name(name: str, source: Path) -> str:
+def check_member_name(name: str, source: Path | str) -> str:
     """`name` without a leading "./" and a trailing "/".
 
     Raises:
@@ -91,7 +93,7 @@ def open_tar(source: Path) -> tarfile.TarFile:
 
 
 def iter_tar_headers(
-    tar: tarfile.TarFile, source: Path, max_member_bytes: int
+    tar: tarfile.TarFile, source: Path | str, max_member_bytes: int
 ) -> Iterator[tuple[str, tarfile.TarInfo]]:
     """Checked name and header of every folder and file of an open tar, to its very end.
 
@@ -116,7 +118,7 @@ def iter_tar_headers(
         raise _truncated(source, error) from error
 
 
-def read_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, source: Path) -> bytes:
+def read_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, source: Path | str) -> bytes:
     """Content of one file of an open tar.
 
     Raises:
@@ -215,9 +217,9 @@ def _is_compressed(source: Path) -> bool:
         return stream.read(6).startswith(_COMPRESSED)
 
 
-def _check_tar_end(tar: tarfile.TarFile, source: Path) -> None:
+def _check_tar_end(tar: tarfile.TarFile, source: Path | str) -> None:
     """A cut between two members reads like an end, but the block of zeros that ends a tar is then missing."""
-    if _is_compressed(source):
+    if isinstance(tar.fileobj, gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile):
         while tar.fileobj.read(1 << 20):  # to the end, where the compressed stream holds its checksum
             pass
         return
@@ -226,10 +228,10 @@ def _check_tar_end(tar: tarfile.TarFile, source: Path) -> None:
         raise _truncated(source, "the end mark is missing")
 
 
-def _check_size(name: str, size: int, source: Path, limit: int) -> None:
+def _check_size(name: str, size: int, source: Path | str, limit: int) -> None:
     if size > limit:
         raise DataError(f"{source} holds {name!r} of {size} bytes, more than the {limit} bytes any file should have")
 
 
-def _truncated(source: Path, reason: object) -> DataError:
+def _truncated(source: Path | str, reason: object) -> DataError:
     return DataError(f"{source} is truncated or damaged ({reason}); fetch it again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -44,6 +44,10 @@ def place_of(name: str) -> Place | None:
         if len(parts) >= depth + 2 and parts[depth] in SPLIT_FOLDERS:
             return Place("/".join(parts[:depth]), parts[depth], parts[depth + 1], "/".join(parts[depth + 2 :]))
     return None
+
+
+Layout = Callable[[str], Place | None]
+"""Tells from a member's name where it lies among the class folders."""
 
 
 @dataclass
@@ -130,7 +134,15 @@ class _Split:
         self.digests: list[str] = []
 
 
-def decode_image_folder(source: Path, out: Path, *, size: int, num_classes: int, workers: int) -> FolderArrays:
+def decode_image_folder(
+    source: Path,
+    out: Path,
+    *,
+    size: int,
+    num_classes: int,
+    workers: int,
+    layout: Layout = place_of,
+) -> FolderArrays:
     """Decode every image of a folder, tar or zip into out/<split>_images.npy, ordered by class and file name.
 
     The source is read once from beginning to end (a compressed tar cannot be read otherwise); pixels are spooled to
@@ -143,6 +155,7 @@ def decode_image_folder(source: Path, out: Path, *, size: int, num_classes: int,
         size: side of the stored images in pixels.
         num_classes: expected number of class folders.
         workers: decoding processes.
+        layout: tells a member's place from its name.
 
     Raises:
         DataError: see `iter_members`, `open_image` and `ClassTree`.
@@ -153,7 +166,7 @@ def decode_image_folder(source: Path, out: Path, *, size: int, num_classes: int,
     resized = 0
     bar = tqdm(desc="decoding", unit=" images", disable=None)
     try:
-        tagged = _chunks(source, tree, splits, size)
+        tagged = _chunks(source, tree, splits, size, layout)
         for chunk in map_in_processes(_decode_tagged, tagged, workers):
             split = splits[chunk[0]]
             split.stream.write(chunk[1].images.tobytes())
@@ -181,7 +194,9 @@ def _decode_tagged(tagged: tuple[str, EncodedChunk]):
     return tagged[0], decode_chunk(tagged[1])
 
 
-def _chunks(source: Path, tree: ClassTree, splits: dict[str, _Split], size: int) -> Iterator[tuple[str, EncodedChunk]]:
+def _chunks(
+    source: Path, tree: ClassTree, splits: dict[str, _Split], size: int, layout: Layout
+) -> Iterator[tuple[str, EncodedChunk]]:
     """Chunks of one split each; the order of `splits[...].keys` is that in which the chunks' images arrive."""
     waiting: dict[str, list[tuple[str, bytes]]] = {"train": [], "test": []}
 
@@ -190,8 +205,12 @@ def _chunks(source: Path, tree: ClassTree, splits: dict[str, _Split], size: int)
         waiting[split] = []
         return split, EncodedChunk(names, data, size)
 
-    for member in iter_members(source, _is_wanted):
-        place = _note(member, tree, source)
+    def is_wanted(name: str) -> bool:
+        place = layout(name)
+        return place is not None and place.file != "" and is_image_name(name)
+
+    for member in iter_members(source, is_wanted):
+        place = _note(member, tree, source, layout)
         if place is None:
             continue
         split = SPLIT_FOLDERS[place.split_folder]
@@ -204,14 +223,9 @@ def _chunks(source: Path, tree: ClassTree, splits: dict[str, _Split], size: int)
             yield flush(split)
 
 
-def _is_wanted(name: str) -> bool:
-    place = place_of(name)
-    return place is not None and place.file != "" and is_image_name(name)
-
-
-def _note(member: Member, tree: ClassTree, source: Path) -> Place | None:
+def _note(member: Member, tree: ClassTree, source: Path, layout: Layout) -> Place | None:
     """Enter the member into `tree`; its place if it is an image."""
-    place = place_of(member.name)
+    place = layout(member.name)
     if place is None or (place.file == "" and not member.is_folder):
         return None
     is_image = not member.is_folder and is_image_name(member.name)

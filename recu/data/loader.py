@@ -25,6 +25,9 @@ class Loader(Protocol):
     batch_size: int
     """Images of every batch but the last, which may be shorter."""
 
+    skipped: int
+    """Images left out of the latest epoch because they cannot be read; always 0 unless skipping was asked for."""
+
     @property
     def num_batches(self) -> int:
         """Batches of one epoch, the last short one included."""

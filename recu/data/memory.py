@@ -49,6 +49,7 @@ class MemoryLoader:
             raise ValueError("augmentation needs a seed")
         self.num_images = len(labels)
         self.batch_size = batch_size
+        self.skipped = 0
         self._device = device
         self._images = images.to(device)
         self._labels = labels.to(device)

@@ -1,7 +1,7 @@
 """From what a dataset is distributed as to a folder that training reads: one entry point, `prepare`.
 
 Everything is written into a temporary folder beside the target and swapped in at the end, so the target is at any
-moment either as it was or complete.
+moment either as it was or complete. ImageNet's temporary folder outlives an interruption and is continued.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recu.config import Dataset
+from recu.data import image_tree, imagenet, tinyimagenet
 from recu.data.download import fetch, sha256_of, verify_checksum
+from recu.data.image_folder import FolderArrays, decode_image_folder
+from recu.data.index import HERE, ROOT_NAME, write_index
 from recu.data.manifest import FORMAT, MANIFEST_NAME, Manifest, Source, Storage, read_manifest, write_manifest
 from recu.errors import DataError, OutputError
-from recu.files import canonical_json
+from recu.files import atomic_write_text, canonical_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,28 +75,50 @@ def prepare(name: str, dataset: Dataset, *, folder: Path, source: Path | None, w
         return found
     with _only_one(folder):
         _tidy(folder)
-        found = _recognise(dataset, folder, source)
+        found = _recognise(dataset, folder, source) or _adopt(name, dataset, folder, source)
         if found is not None:
             return found
         _refuse_foreign(folder)
         return _build(name, dataset, folder, source, workers)
 
 
-def describe_source(source: Path, *, checksum: bool) -> Source:
+def describe_source(dataset: Dataset, source: Path, *, checksum: bool) -> Source:
     """Name, size and state of a local file or folder, and on request a file's SHA-256.
+
+    Of a folder with large images only the archives in it or the class folders are looked at, not a million files.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
         if source.is_dir():
-            size, state = _folder_state(source)
+            size, state = _large_folder_state(source) if storage_of(dataset) == "files" else _folder_state(source)
             return Source(name=source.name, size_bytes=size, checksum=None, state=state)
         status = source.stat()
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror}") from error
     digest = sha256_of(source) if checksum else None
     return Source(name=source.name, size_bytes=status.st_size, checksum=digest, state=str(status.st_mtime_ns))
+
+
+def storage_of(dataset: Dataset) -> Storage:
+    """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
+    return "files" if dataset.augmentation == "resized_crop_lighting" or dataset.kind == "imagenet" else "arrays"
+
+
+def stored_size_of(dataset: Dataset) -> int | None:
+    """Side of the stored images in pixels; None where files keep their own sizes."""
+    if storage_of(dataset) == "files":
+        return None
+    return tinyimagenet.STORED_SIZE if dataset.kind == "tinyimagenet" else dataset.image_size
+
+
+def _large_folder_state(source: Path) -> tuple[int, str]:
+    if imagenet.has_archives(source) and not image_tree.split_folders(source):
+        size, state = imagenet.archives_state(source)
+    else:
+        size, state = 0, image_tree.tree_state(source)
+    return size, hashlib.sha256(state.encode()).hexdigest()
 
 
 def _folder_state(source: Path) -> tuple[int, str]:
@@ -121,14 +146,39 @@ def _recognise(dataset: Dataset, folder: Path, source: Path | None) -> Manifest 
     if manifest.identity != dataset.identity():
         _LOG.info("preparing again: the dataset's settings in params/datasets.yaml changed")
         return None
-    if source is not None and not _same_source(manifest.source, source):
+    if source is not None and not _same_source(manifest.source, dataset, source):
         _LOG.info("preparing again: %s is another source than %s", source, manifest.source.name)
         return None
     return manifest
 
 
-def _same_source(known: Source, source: Path) -> bool:
-    now = describe_source(source, checksum=False)
+def _adopt(name: str, dataset: Dataset, folder: Path, source: Path | None) -> Manifest | None:
+    """Keep what is stored where only settings changed that act when images are loaded (e.g. the mean)."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    try:
+        manifest = read_manifest(folder)
+    except DataError:
+        return None
+    same_images = (
+        manifest.dataset == name
+        and all(manifest.identity.get(field) == dataset.identity()[field] for field in ("kind", "num_classes"))
+        and manifest.storage == storage_of(dataset)
+        and manifest.stored_size == stored_size_of(dataset)
+    )
+    if not same_images or (source is not None and not _same_source(manifest.source, dataset, source)):
+        return None
+    adopted = manifest.model_copy(update={"identity": dataset.identity()})
+    try:
+        write_manifest(folder, adopted)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    _LOG.info("kept the stored images of %s: only settings of their loading changed", name)
+    return adopted
+
+
+def _same_source(known: Source, dataset: Dataset, source: Path) -> bool:
+    now = describe_source(dataset, source, checksum=False)
     if (now.size_bytes, now.state) == (known.size_bytes, known.state):
         return True
     # Copied or touched: the content decides.
@@ -169,14 +219,19 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name == MANIFEST_NAME or name.endswith((".npy", ".spool", ".part")) or name in ("images", "files.json")
+    ours = (MANIFEST_NAME, ROOT_NAME, "images", imagenet.RECORDS)
+    return name in ours or name.endswith((".npy", ".spool", ".part", "_files.txt"))
 
 
 def _build(name: str, dataset: Dataset, folder: Path, source: Path | None, workers: int) -> Manifest:
     archive_source = source if source is not None else _published_source(dataset, folder)
+    resumable = dataset.kind == "imagenet"
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.preparing")
     try:
-        temporary.mkdir()
+        if resumable:
+            temporary = _resumable_folder(dataset, folder, archive_source)
+        else:
+            temporary.mkdir()
         described, content = _convert(name, dataset, archive_source, temporary, workers)
         _check_counts(name, dataset, content)
         manifest = Manifest(
@@ -193,12 +248,28 @@ def _build(name: str, dataset: Dataset, folder: Path, source: Path | None, worke
             notes=content.notes,
         )
         write_manifest(temporary, manifest)
+        if resumable:
+            os.sync()  # a million files were left to the system's own time; the manifest's presence vouches for them
         _swap(temporary, folder)
+        shutil.rmtree(folder / imagenet.RECORDS, ignore_errors=True)
         return manifest
     except OSError as error:
         raise _cannot_write(folder, error) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not resumable:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _resumable_folder(dataset: Dataset, folder: Path, source: Path | None) -> Path:
+    """The work folder that continuations share; begun anew if it was made from another source."""
+    work = folder.with_name(f".{folder.name}.partial")
+    state = work / imagenet.RECORDS / "source.json"
+    described = describe_source(dataset, source, checksum=False).model_dump(mode="json", exclude={"name"})
+    if work.exists() and not (state.exists() and state.read_text() == canonical_json(described)):
+        shutil.rmtree(work)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(state, canonical_json(described))
+    return work
 
 
 def _published_source(dataset: Dataset, folder: Path) -> Path | None:
@@ -213,15 +284,18 @@ def _convert(name: str, dataset: Dataset, source: Path | None, out: Path, worker
     """Write the dataset's files into `out`; every kind of params/datasets.yaml is handled here and nowhere else."""
     if source is None:
         return _digits(dataset, out)
-    described = describe_source(source, checksum=source.is_file())
+    described = describe_source(dataset, source, checksum=source.is_file())
     if source.is_file() and len(dataset.archives) == 1:
         verify_checksum(source, dataset.archives[0])
     _LOG.info("preparing %s from %s", name, source)
     if dataset.kind in ("cifar10", "cifar100"):
         return described, _cifar(dataset, source, out)
-    if dataset.kind == "imagefolder":
-        return described, _image_folder(dataset, source, out, workers)
-    raise DataError(f"{name}: preparing kind {dataset.kind!r} is not possible")
+    if dataset.kind == "tinyimagenet":
+        result = tinyimagenet.decode_tinyimagenet(source, out, num_classes=dataset.num_classes, workers=workers)
+        return described, _decoded_content(result, tinyimagenet.STORED_SIZE, out)
+    if storage_of(dataset) == "files":
+        return described, _files(dataset, source, out, workers)
+    return described, _image_folder(dataset, source, out, workers)
 
 
 def _resolve(dataset: Dataset, source: Path) -> Path:
@@ -256,10 +330,31 @@ def _cifar(dataset: Dataset, source: Path, out: Path) -> Content:
 
 
 def _image_folder(dataset: Dataset, source: Path, out: Path, workers: int) -> Content:
-    from recu.data.image_folder import decode_image_folder
-
     size = dataset.image_size
     result = decode_image_folder(source, out, size=size, num_classes=dataset.num_classes, workers=workers)
+    return _decoded_content(result, size, out)
+
+
+def _files(dataset: Dataset, source: Path, out: Path, workers: int) -> Content:
+    classes_expected = dataset.num_classes
+    if source.is_file():
+        if dataset.kind == "imagenet":
+            raise DataError(f"{source} is one file, expected a folder: {dataset.obtain}")
+        root = HERE
+        classes, splits = image_tree.extract_tree(source, out, classes_expected)
+    elif dataset.kind == "imagenet" and not image_tree.split_folders(source):
+        root = HERE
+        classes, splits = imagenet.extract_imagenet(
+            source, out, num_classes=classes_expected, archives=dataset.archives, workers=workers
+        )
+    else:
+        root = str(source.resolve())
+        classes, splits = image_tree.index_tree(source, classes_expected, workers)
+    fingerprint = write_index(out, root, classes, splits)
+    return Content(classes, {split: len(files) for split, files in splits.items()}, fingerprint, None, "files")
+
+
+def _decoded_content(result: FolderArrays, size: int, out: Path) -> Content:
     for split, labels in result.labels.items():
         np.save(out / f"{split}_labels.npy", labels)
     notes = (f"{result.resized} images had another size and were resized to {size}x{size}",) if result.resized else ()

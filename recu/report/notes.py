@@ -34,6 +34,9 @@ def _columns() -> tuple[str, ...]:
     return (
         "Best epoch: the epoch with the highest top-1 on the test set, as the authors report it. Choosing on the test "
         "set flatters, so the last epoch, which involves no choice, stands beside it.",
+        "Cost, of one image at the row's input size, counted from the network: parameters; size with a binary weight "
+        "in one bit and any other value in 32; BOPs, binary multiply-accumulates; FLOPs, floating-point ones of "
+        "convolutions and linear layers; OPs = BOPs / 64 + FLOPs.",
         "±: sample standard deviation (n - 1) over the seeds; none for a single run.",
     )
 

@@ -22,8 +22,7 @@ def result_row(train: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any
     `top1_best_training` what the training saw at that epoch.
 
     Args:
-        train: metrics.json of the training; "shortcut" (how the network's shortcuts are laid out, in words) is
-        optional. evaluate: metrics.json of the evaluation.
+        train: metrics.json of the training. evaluate: metrics.json of the evaluation.
 
     Raises:
         ResultError: the two do not belong together, the training is not complete, or a key is missing.
@@ -68,7 +67,8 @@ def _row(train: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any]:
         "network": network_name(experiment["family"], experiment["variant"], experiment["model"]),
         "method": experiment["method"],
         "seed": experiment["seed"],
-        "shortcut": train.get("shortcut"),
+        "shortcut": train["shortcut"],
+        "cost": train["cost"],
         "batch_size": hyperparameters["batch_size"],
         "batch_size_test": hyperparameters["batch_size_test"],
         "epochs": hyperparameters["epochs"],

@@ -48,7 +48,9 @@ class TableRow:
     variant: str | None
     model: str
     network: str
-    shortcut: str | None
+    shortcut: str
+    cost: Mapping[str, float]
+    """Of one image; the fields of `recu.models.cost.Cost` and `operations`."""
     batch_size: int
     batch_size_test: int
     epochs: int
@@ -138,6 +140,7 @@ def _table_row(
         model=row["model"],
         network=row["network"],
         shortcut=row["shortcut"],
+        cost=row["cost"],
         batch_size=row["batch_size"],
         batch_size_test=row["batch_size_test"],
         epochs=row["epochs"],

@@ -54,6 +54,20 @@ def _plain_column(name: str, header: str | None = None, *, numeric: bool = False
     )
 
 
+def _cost_column(name: str, header: str, unit: int = 1) -> Column:
+    return Column(
+        header=header,
+        text=lambda row: _count(row.cost[name] / unit),
+        values={name: lambda row: row.cost[name]},
+        numeric=True,
+    )
+
+
+def _count(value: float) -> str:
+    """Four significant digits, with a power of ten for what nobody can read otherwise."""
+    return f"{value:.3e}" if value >= 1e5 else f"{value:.4g}"
+
+
 COLUMNS: tuple[Column, ...] = (
     Column(
         header="dataset",
@@ -67,6 +81,11 @@ COLUMNS: tuple[Column, ...] = (
         values={"family": lambda row: row.family, "variant": lambda row: row.variant},
     ),
     _plain_column("shortcut", "shortcuts"),
+    _cost_column("parameters", "parameters"),
+    _cost_column("checkpoint_bytes", "size (KB)", unit=1000),
+    _cost_column("binary_operations", "BOPs"),
+    _cost_column("floating_point_operations", "FLOPs"),
+    _cost_column("operations", "OPs"),
     _plain_column("batch_size", numeric=True),
     _plain_column("batch_size_test", numeric=True),
     _plain_column("epochs", numeric=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,18 @@ def build_network(experiment: Experiment) -> nn.Module:
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
     )
+
+
+def network_cost(experiment: Experiment) -> dict[str, float]:
+    """What one image costs the experiment's network: the fields of `recu.models.cost.Cost` and its OPs."""
+    import torch
+
+    from recu.models.cost import measure_cost
+
+    with torch.device("meta"):
+        network = build_network(experiment)
+    cost = measure_cost(network, experiment.data["image_size"])
+    return asdict(cost) | {"operations": cost.operations}
 
 
 def weights_of(parent: Trained, experiment: Experiment) -> Weights:

@@ -15,9 +15,10 @@ from recu.config import Dataset
 from recu.errors import CheckpointError, Interrupted, OutputError
 from recu.experiments import Experiment, parse_experiment
 from recu.files import atomic_write_json
+from recu.registry import find_network
 from recu.stages.lock import only_one
 from recu.stages.logfile import log_to
-from recu.stages.networks import Teacher, Weights, build_network, check_network, teacher_of, weights_of
+from recu.stages.networks import Teacher, Weights, build_network, check_network, network_cost, teacher_of, weights_of
 from recu.stages.trained import publish, read_trained
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def _run(job: _Job) -> None:
                 run_id=lambda: tracker.run_id or run_id,
                 on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
             )
-            metrics = _metrics(job, trainer, outcome, loaders.manifest, origin, tracker.run_id or run_id)
+            metrics = _metrics(job, outcome, loaders.manifest, origin, tracker.run_id or run_id)
             publish(job.results, outcome.best_checkpoint, metrics)
             _log.info(
                 "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
@@ -406,7 +407,7 @@ def _write_experiment(job: _Job) -> None:
 
 
 def _metrics(
-    job: _Job, trainer: Trainer, outcome: Outcome, manifest: Manifest, origin: dict[str, Any], run_id: str | None
+    job: _Job, outcome: Outcome, manifest: Manifest, origin: dict[str, Any], run_id: str | None
 ) -> dict[str, Any]:
     """Content of metrics.json but for the checkpoint's SHA-256."""
     experiment = job.experiment
@@ -422,7 +423,8 @@ def _metrics(
         "provenance": origin,
         "mlflow_run_id": run_id,
         "parent": job.initial.parent if job.initial else None,
-        "parameters": trainer.parameters,
+        "shortcut": find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
+        "cost": network_cost(experiment),
     }
 
 

@@ -52,6 +52,13 @@ def results():
             "mlflow_run_id": None,
             "parent": None,
             "shortcut": "one per block",
+            "cost": {
+                "parameters": 11172042,
+                "checkpoint_bytes": 1486632,
+                "binary_operations": 546570240,
+                "floating_point_operations": 1786880,
+                "operations": 10327040.0,
+            },
         }
         evaluate = {
             "experiment_id": identifier,

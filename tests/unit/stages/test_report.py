@@ -42,6 +42,10 @@ def results(tmp_path):
         "train_seconds": 10.0,
         "history": [{"epoch": epoch, "test_top1": 90.0 + 5 * epoch, "train_top1": 91.0} for epoch in range(2)],
         "parent": None,
+        "shortcut": "two per block",
+        "cost": dict.fromkeys(
+            ("parameters", "checkpoint_bytes", "binary_operations", "floating_point_operations", "operations"), 1000
+        ),
     }
     evaluate = SHARED | {"experiment_id": ID, "top1": 95.0, "top5": 99.0, "loss": 0.1, "n": 360}
     for stage, metrics in (("train", train), ("evaluate", evaluate)):

@@ -1,0 +1,260 @@
+"""NVIDIA DALI behind the same protocol: decoding on the GPU, or on the CPU where there is none.
+
+Geometry is drawn and computed by `recu.data.transforms`, so that both loaders show the network the same parts of the
+same images; DALI decodes, cuts, resizes (triangular filter, anti-aliased like Pillow's bilinear) and mirrors. As in the
+authors' DALI pipeline there is no lighting noise.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from recu.data.augmentation import normalise
+from recu.data.decoding import open_image
+from recu.data.index import FileIndex
+from recu.data.loader import count_batches
+from recu.data.torchvision_loader import epoch_order, image_generator, read_bytes
+from recu.data.transforms import Box, draw_box, draw_flip, validation_geometry
+from recu.errors import ConfigError, DataError
+
+_LOG = logging.getLogger(__name__)
+
+
+def require_dali() -> None:
+    """Check that DALI can be imported.
+
+    Raises:
+        ConfigError: it is not installed; the message names the package for each CUDA.
+    """
+    try:
+        import nvidia.dali  # noqa: F401
+    except ImportError as error:
+        message = "the DALI loader needs NVIDIA DALI, which is not installed: `pip install nvidia-dali-cuda130`"
+        hosts = "for CUDA 13 or without a GPU, nvidia-dali-cuda110 from NVIDIA's own package index for CUDA 11"
+        raise ConfigError(f"{message} ({hosts}), or leave out --use_dali") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One image on its way into the pipeline."""
+
+    index: int
+    data: bytes
+    part: Box
+    """What is cut out of the decoded image."""
+    resized: tuple[int, int]
+    """Height and width the part is resized to."""
+    kept: Box
+    """What is cut out after resizing."""
+    flip: bool
+
+
+class DaliLoader:
+    """Batches of image files decoded by DALI; see `recu.data.loader.Loader`."""
+
+    def __init__(
+        self,
+        index: FileIndex,
+        *,
+        size: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        batch_size: int,
+        device: torch.device,
+        seed: int | None,
+        workers: int,
+        skip_unreadable: bool = False,
+    ) -> None:
+        """A loader of one split.
+
+        Args:
+            index: the split's files.
+            size: side of the network's input in pixels.
+            mean: per channel, of pixel values in [0, 1].
+            std: likewise.
+            batch_size: images a batch.
+            device: where batches are delivered; on a GPU decoding happens there.
+            seed: decides order and augmentation; None gives the test views in stored order.
+            workers: DALI's threads, at least one.
+            skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
+
+        Raises:
+            ConfigError: DALI is not installed.
+        """
+        require_dali()
+        self.num_images = len(index.paths)
+        self.batch_size = batch_size
+        self.skipped = 0
+        self._index = index
+        self._size = size
+        self._seed = seed
+        self._device = device
+        self._threads = max(1, workers)
+        self._skip_unreadable = skip_unreadable
+        self._labels = torch.from_numpy(index.labels)
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
+        self._std = torch.tensor(std, dtype=torch.float32, device=device)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one epoch, the last short one included."""
+        return count_batches(self.num_images, self.batch_size)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `recu.data.loader.Loader.batches`."""
+        self.skipped = 0
+        order = epoch_order(self.num_images, self._seed, epoch)
+        coming = (
+            order[begin : begin + self.batch_size]
+            for begin in range(start * self.batch_size, self.num_images, self.batch_size)
+        )
+        readable = (self._read(numbers, epoch) for numbers in coming)
+        waiting = (samples for samples in readable if self._enough(samples))
+        pipeline = self._build_pipeline()
+        in_work = _feed_next(pipeline, waiting)
+        while in_work is not None:
+            try:
+                images = self._take(pipeline)
+            except RuntimeError as error:
+                # DALI does not say which image it was, and its pipeline is of no further use.
+                left = self._without_unreadable(in_work, error)
+                pipeline = self._build_pipeline()
+                in_work = _feed_next(pipeline, itertools.chain([left] if self._enough(left) else [], waiting))
+                continue
+            labels = self._labels[[sample.index for sample in in_work]]
+            in_work = _feed_next(pipeline, waiting)  # DALI makes it while the network works on this one
+            yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
+
+    def _enough(self, samples: list[_Sample]) -> bool:
+        """Whether a batch that may have lost images can be used: BatchNorm needs two in training."""
+        return len(samples) >= (1 if self._seed is None else 2)
+
+    def _read(self, numbers: list[int], epoch: int) -> list[_Sample]:
+        """The batch's images with their geometry, without those whose header is unreadable."""
+        samples = []
+        for number in numbers:
+            path = self._index.root / self._index.paths[number]
+            try:
+                data = read_bytes(path)
+                samples.append(self._sample(number, data, *_image_size(data, str(path)), epoch))
+            except DataError as error:
+                self._note(error)
+        return samples
+
+    def _sample(self, number: int, data: bytes, height: int, width: int, epoch: int) -> _Sample:
+        size = self._size
+        if self._seed is None:
+            resized, kept = validation_geometry(height, width, size)
+            return _Sample(number, data, Box(0, 0, height, width), resized, kept, False)
+        generator = image_generator(self._seed, epoch, number)
+        part = draw_box(height, width, generator)
+        return _Sample(number, data, part, (size, size), Box(0, 0, size, size), draw_flip(generator))
+
+    def _without_unreadable(self, samples: list[_Sample], cause: RuntimeError) -> list[_Sample]:
+        """The samples that can be decoded, after a failure inside DALI.
+
+        Raises:
+            DataError: an unreadable image is not to be skipped, or none is at fault.
+        """
+        readable = []
+        for sample in samples:
+            try:
+                open_image(sample.data, str(self._index.root / self._index.paths[sample.index]))
+                readable.append(sample)
+            except DataError as error:
+                self._note(error)
+        if len(readable) == len(samples):
+            reason = " ".join(str(cause).split())[:200]
+            raise DataError(f"DALI failed on images that are readable ({reason}); leave out --use_dali") from cause
+        return readable
+
+    def _note(self, error: DataError) -> None:
+        if not self._skip_unreadable:
+            raise error
+        _LOG.warning("skipped: %s", error)
+        self.skipped += 1
+
+    def _take(self, pipeline: Any) -> Tensor:
+        """The oldest batch in flight: uint8 (B, S, S, 3) on the loader's device."""
+        (output,) = pipeline.share_outputs()
+        if self._device.type == "cuda":
+            images = torch.from_dlpack(output.as_tensor()).clone()
+        else:
+            images = torch.from_numpy(np.array(output.as_array()))
+        pipeline.release_outputs()
+        return images
+
+    def _build_pipeline(self) -> Any:
+        from nvidia.dali import fn, pipeline_def, types
+
+        gpu = self._device.type == "cuda"
+
+        @pipeline_def(
+            batch_size=self.batch_size,
+            num_threads=self._threads,
+            device_id=(self._device.index or 0) if gpu else None,
+            prefetch_queue_depth=1,
+        )
+        def build() -> Any:
+            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+            integers = {
+                name: fn.external_source(name=name, dtype=types.INT32, ndim=1)
+                for name in ("part_start", "part_shape", "kept_start", "kept_shape")
+            }
+            resized = fn.external_source(name="resized", dtype=types.FLOAT, ndim=1)
+            flip = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
+            # Orientation tags are ignored, as torchvision and Pillow do.
+            images = fn.decoders.image(
+                encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, adjust_orientation=False
+            )
+            images = fn.slice(images, integers["part_start"], integers["part_shape"], axes=[0, 1])
+            images = fn.resize(images, size=resized, interp_type=types.INTERP_TRIANGULAR, antialias=True)
+            images = fn.slice(images, integers["kept_start"], integers["kept_shape"], axes=[0, 1])
+            return fn.flip(images, horizontal=flip)
+
+        pipeline = build()
+        pipeline.build()
+        return pipeline
+
+
+def _image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Height and width from the image's header.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+        return height, width
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"unreadable image {name}: {error}; replace or remove it") from error
+
+
+def _feed_next(pipeline: Any, waiting: Iterator[list[_Sample]]) -> list[_Sample] | None:
+    """Hand the next batch to the pipeline and let it start; None where there is no further one."""
+    samples = next(waiting, None)
+    if samples is not None:
+        _feed(pipeline, samples)
+    return samples
+
+
+def _feed(pipeline: Any, samples: list[_Sample]) -> None:
+    """Hand a batch to the pipeline and let it start."""
+    pipeline.feed_input("encoded", [np.frombuffer(sample.data, dtype=np.uint8) for sample in samples])
+    for name, boxes in (("part", [sample.part for sample in samples]), ("kept", [sample.kept for sample in samples])):
+        pipeline.feed_input(f"{name}_start", [np.array([box.top, box.left], dtype=np.int32) for box in boxes])
+        pipeline.feed_input(f"{name}_shape", [np.array([box.height, box.width], dtype=np.int32) for box in boxes])
+    pipeline.feed_input("resized", [np.array(sample.resized, dtype=np.float32) for sample in samples])
+    pipeline.feed_input("flip", [np.array(int(sample.flip), dtype=np.int32) for sample in samples])
+    pipeline.schedule_run()

@@ -1,0 +1,218 @@
+"""The loader that results on large images stand on: torchvision decodes and augments one by one in worker processes."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from recu.data.augmentation import normalise
+from recu.data.index import FileIndex
+from recu.data.loader import count_batches
+from recu.data.randomness import derive_seed, shuffled_order
+from recu.data.transforms import augment, decode, evaluation_view
+from recu.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+
+
+class Images(Protocol):
+    """Where a split's images come from."""
+
+    labels: Tensor
+    """(N,) int64."""
+
+    def read(self, index: int) -> Tensor:
+        """Image number `index` as uint8 (3, H, W).
+
+        Raises:
+            DataError: it cannot be read; the message names it.
+        """
+        ...
+
+
+class FileImages:
+    """Images in files of their own."""
+
+    def __init__(self, index: FileIndex) -> None:
+        self.labels = torch.from_numpy(index.labels)
+        self._index = index
+
+    def read(self, index: int) -> Tensor:
+        """See `Images.read`."""
+        path = self._index.root / self._index.paths[index]
+        return decode(read_bytes(path), str(path))
+
+
+class ArrayImages:
+    """Images decoded before, e.g. TinyImageNet's."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.labels = labels
+        self._images = images
+
+    def read(self, index: int) -> Tensor:
+        """See `Images.read`."""
+        return self._images[index].permute(2, 0, 1)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of an image file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; prepare the dataset again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What becomes of an image before normalisation."""
+
+    augmentation: str
+    size: int
+    seed: int | None
+    """None gives the test view."""
+
+    def of(self, image: Tensor, epoch: int, index: int) -> Tensor:
+        """uint8 (3, size, size); draws depend on seed, epoch and the image's number alone."""
+        if self.seed is None:
+            return evaluation_view(image, self.augmentation, self.size)
+        return augment(image, self.augmentation, self.size, image_generator(self.seed, epoch, index))
+
+
+def image_generator(seed: int, epoch: int, index: int) -> random.Random:
+    """The generator of one image's draws in one epoch."""
+    return random.Random(derive_seed("image", seed, epoch, index))
+
+
+def epoch_order(num_images: int, seed: int | None, epoch: int) -> list[int]:
+    """Image numbers in the order of the epoch: shuffled with a seed, as stored without."""
+    return list(range(num_images)) if seed is None else shuffled_order(num_images, seed, epoch).tolist()
+
+
+class TorchvisionLoader:
+    """Batches of images read one by one; see `recu.data.loader.Loader`."""
+
+    def __init__(
+        self,
+        images: Images,
+        view: View,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        batch_size: int,
+        device: torch.device,
+        workers: int,
+        skip_unreadable: bool = False,
+    ) -> None:
+        """A loader of one split.
+
+        Args:
+            images: where they come from.
+            view: what becomes of each.
+            mean: per channel, of pixel values in [0, 1].
+            std: likewise.
+            batch_size: images a batch.
+            device: where batches are delivered; normalisation happens there.
+            workers: processes that read, decode and augment; 0 does it in this one.
+            skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
+        """
+        self.num_images = len(images.labels)
+        self.batch_size = batch_size
+        self.skipped = 0
+        self._samples = _Samples(images, view)
+        self._seed = view.seed
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
+        self._std = torch.tensor(std, dtype=torch.float32, device=device)
+        self._device = device
+        self._workers = workers
+        self._skip_unreadable = skip_unreadable
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one epoch, the last short one included."""
+        return count_batches(self.num_images, self.batch_size)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `recu.data.loader.Loader.batches`."""
+        self.skipped = 0
+        order = epoch_order(self.num_images, self._seed, epoch)
+        first = range(start * self.batch_size, self.num_images, self.batch_size)
+        loader = DataLoader(
+            self._samples,
+            batch_sampler=[[(epoch, index) for index in order[begin : begin + self.batch_size]] for begin in first],
+            num_workers=self._workers,
+            collate_fn=_collate,
+            worker_init_fn=_leave_signals_to_the_parent if self._workers else None,
+            pin_memory=self._device.type == "cuda",
+            # Its own generator: the default one would be advanced, and with it the network's random numbers.
+            generator=torch.Generator(),
+        )
+        for images, labels, failures in loader:
+            self._note(failures)
+            if failures and len(labels) < (1 if self._seed is None else 2):  # BatchNorm needs two images
+                continue
+            images = images.to(self._device, non_blocking=True)
+            yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
+
+    def _note(self, failures: list[str]) -> None:
+        for message in failures:
+            if not self._skip_unreadable:
+                raise DataError(message)
+            _LOG.warning("skipped: %s", message)
+            self.skipped += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """In place of an unreadable image: an exception would lose its one-line message on its way to the parent."""
+
+    message: str
+
+
+class _Samples(Dataset):
+    """Image (S, S, 3) uint8 and label by (epoch, image number)."""
+
+    def __init__(self, images: Images, view: View) -> None:
+        self._images = images
+        self._view = view
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | _Unreadable:
+        epoch, index = key
+        try:
+            image = self._images.read(index)
+        except DataError as error:
+            return _Unreadable(str(error))
+        view = self._view.of(image, epoch, index)
+        return view.permute(1, 2, 0).contiguous(), self._images.labels[index]
+
+
+def _collate(samples: list[tuple[Tensor, Tensor] | _Unreadable]) -> tuple[Tensor, Tensor, list[str]]:
+    """Batch (B, S, S, 3), labels (B,) and the messages of images that could not be read."""
+    failures = [sample.message for sample in samples if isinstance(sample, _Unreadable)]
+    readable = [sample for sample in samples if not isinstance(sample, _Unreadable)]
+    if not readable:
+        return torch.empty(0, 0, 0, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), failures
+    images, labels = zip(*readable, strict=True)
+    return torch.stack(images), torch.stack(labels), failures
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    # Forked workers inherit the trainer's handlers; Ctrl-C reaches the whole group, but only the trainer is to act
+    # on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)

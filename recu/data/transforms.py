@@ -1,0 +1,155 @@
+"""Augmentation of large images, one at a time: draws from an explicit generator, then functions of image and draws.
+
+Images are uint8 tensors (3, H, W). What each name of `recu.config.Dataset.augmentation` means:
+
+- `none`: the image at the network's size.
+- `crop`, `crop_flip`: as `recu.data.augmentation` defines them for batches.
+- `rotate_flip`: resize to the network's size, rotate by up to 20 degrees, mirror.
+- `resized_crop_lighting`: cut out a random part of area 0.08 to 1.25, resize it, lighting noise, mirror.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from recu.data.augmentation import BATCH_AUGMENTATIONS, crop_flip
+from recu.data.decoding import open_image
+
+CROP_SCALE = (0.08, 1.25)
+"""Share of the image's area that a random part covers; above 1 the aspect ratio is all that varies (ReCU's program)."""
+CROP_RATIO = (3 / 4, 4 / 3)
+"""Aspect ratio of a random part, torchvision's default."""
+ROTATION_DEGREES = 20.0
+LIGHTING_STD = 0.1
+LIGHTING_EIGENVALUES = (0.2175, 0.0188, 0.0045)
+"""Of the covariance of ImageNet's RGB values in [0, 1]. The recipe adds the noise to uint8 images without rescaling
+it and
+truncates: a channel darkens by one level or stays. Kept as the authors' program does it (docs/deviations.md)."""
+LIGHTING_EIGENVECTORS = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+"""Rows red, green, blue; Krizhevsky et al., "ImageNet classification with deep convolutional neural networks", 2012."""
+RESIZE_RATIO = 256 / 224
+"""Validation images are resized to this multiple of the network's input before their centre is cut out."""
+
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def decode(data: bytes, name: str) -> Tensor:
+    """Decode an image into uint8 (3, H, W).
+
+    torchvision's decoder is faster than Pillow and gives the same pixels; what it does not read, Pillow may.
+
+    Raises:
+        DataError: the image is unreadable; the message names it.
+    """
+    try:
+        return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    except (RuntimeError, ValueError):
+        return torch.from_numpy(np.array(open_image(data, name))).permute(2, 0, 1)
+
+
+def draw_box(height: int, width: int, generator: random.Random) -> Box:
+    """A random part of an image of the given size, drawn as torchvision's RandomResizedCrop does.
+
+    Up to ten times an area and an aspect ratio (uniform in its logarithm) are drawn; parts that do not fit are
+    discarded.
+    The fallback is the central part of the nearest allowed ratio.
+    """
+    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
+    for _ in range(_ATTEMPTS):
+        area = height * width * generator.uniform(*CROP_SCALE)
+        ratio = math.exp(generator.uniform(low, high))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = generator.randrange(height - box_height + 1)
+            left = generator.randrange(width - box_width + 1)
+            return Box(top, left, box_height, box_width)
+    ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
+    box_width, box_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def draw_flip(generator: random.Random) -> bool:
+    """Whether to mirror."""
+    return generator.random() < 0.5
+
+
+def lighting(image: Tensor, alphas: tuple[float, float, float]) -> Tensor:
+    """Add PCA noise to a uint8 image and truncate the sum to uint8.
+
+    Args:
+        image: uint8 (3, H, W).
+        alphas: one normal draw of standard deviation `LIGHTING_STD` for each eigenvector.
+    """
+    weights = torch.tensor(alphas) * torch.tensor(LIGHTING_EIGENVALUES)
+    noise = torch.tensor(LIGHTING_EIGENVECTORS) @ weights
+    # Pixels are whole numbers, so a table of 256 sums per channel replaces arithmetic on every pixel.
+    sums = (torch.arange(256.0)[None] + noise[:, None]).clamp_(0, 255).to(torch.uint8)
+    return torch.stack([sums[channel][image[channel].int()] for channel in range(3)])
+
+
+def validation_geometry(height: int, width: int, size: int) -> tuple[tuple[int, int], Box]:
+    """Resized height and width (shorter side `size` * 256/224) and the central part that is kept."""
+    shorter = round(size * RESIZE_RATIO)
+    longer = int(shorter * max(height, width) / min(height, width))  # rounded down, as torchvision does
+    resized = (shorter, longer) if height <= width else (longer, shorter)
+    return resized, Box(round((resized[0] - size) / 2), round((resized[1] - size) / 2), size, size)
+
+
+def augment(image: Tensor, augmentation: str, size: int, generator: random.Random) -> Tensor:
+    """The training view of an image: uint8 (3, size, size)."""
+    if augmentation == "resized_crop_lighting":
+        box = draw_box(image.shape[-2], image.shape[-1], generator)
+        image = F.resized_crop(image, box.top, box.left, box.height, box.width, [size, size], antialias=True)
+        flip = draw_flip(generator)
+        alphas = tuple(generator.gauss(0, LIGHTING_STD) for _ in range(3))
+        image = lighting(image, alphas)
+        return image.flip(-1) if flip else image
+    image = _to_size(image, size)
+    if augmentation == "rotate_flip":
+        angle = generator.uniform(-ROTATION_DEGREES, ROTATION_DEGREES)
+        image = F.rotate(image, angle, interpolation=InterpolationMode.NEAREST)
+        return image.flip(-1) if draw_flip(generator) else image
+    small = BATCH_AUGMENTATIONS[augmentation]
+    corner = [generator.randrange(2 * small.padding + 1) for _ in range(2)]
+    draws = torch.tensor([[*corner, int(small.flip and draw_flip(generator))]])
+    return crop_flip(image.permute(1, 2, 0)[None], draws, small.padding)[0].permute(2, 0, 1)
+
+
+def evaluation_view(image: Tensor, augmentation: str, size: int) -> Tensor:
+    """The test view of an image: uint8 (3, size, size).
+
+    Where training cuts out parts of large images: resize the shorter side to `size` * 256/224, keep the centre;
+    otherwise resize to `size`.
+    """
+    if augmentation != "resized_crop_lighting":
+        return _to_size(image, size)
+    resized, box = validation_geometry(image.shape[-2], image.shape[-1], size)
+    image = F.resize(image, list(resized), antialias=True)
+    return image[:, box.top : box.top + size, box.left : box.left + size]
+
+
+def _to_size(image: Tensor, size: int) -> Tensor:
+    return image if image.shape[-2:] == (size, size) else F.resize(image, [size, size], antialias=True)
