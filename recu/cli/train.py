@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from recu.cli import options
 from recu.config import Dataset, Family, Name
-from recu.errors import ConfigError, unknown_name
+from recu.errors import ConfigError, Interrupted, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
 from recu.params import load_config, load_defaults, validate_model
-from recu.paths import config_file
+from recu.paths import CHECKPOINT, config_file
 
 if TYPE_CHECKING:
     from recu.stages.networks import Teacher, Weights
@@ -188,17 +188,20 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
     prepare(
         name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
     )
-    train_in_folder(
-        experiment,
-        dataset=dataset,
-        data_folder=arguments.data_dir / name,
-        folder=folder,
-        running=running,
-        resume=arguments.resume,
-        start_epoch=arguments.start_epoch,
-        initial=initial,
-        teacher=teacher,
-    )
+    try:
+        train_in_folder(
+            experiment,
+            dataset=dataset,
+            data_folder=arguments.data_dir / name,
+            folder=folder,
+            running=running,
+            resume=arguments.resume,
+            start_epoch=arguments.start_epoch,
+            initial=initial,
+            teacher=teacher,
+        )
+    except Interrupted as stop:
+        raise Interrupted(f"{stop}, with --resume {folder / CHECKPOINT}") from stop
 
 
 def _experiment(

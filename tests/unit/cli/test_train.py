@@ -2,15 +2,16 @@
 
 import os
 import shutil
+import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
-from recu.engine.trainer import comparable, read_history
+from recu.engine.trainer import Trainer, comparable, read_history
 from recu.experiments import parse_experiment
 from recu.files import hash_file
-from recu.models import build_model
 
 
 def _experiment(folder):
@@ -30,9 +31,6 @@ def test_a_training_leaves_everything_in_one_folder(recu):
     assert metrics["spec_hash"] == _experiment(folder).spec_hash
     assert metrics["epochs"] == len(metrics["history"]) == 2
     assert metrics["parent"] is None and metrics["mlflow_run_id"] is None
-    assert metrics["parameters"] == sum(
-        p.numel() for p in build_model("resnet20_1w1a", family="cifar", num_classes=6).parameters()
-    )
     assert metrics["last"]["top1"] == metrics["history"][-1]["test_top1"]
     assert "finished: best epoch" in (folder / "train.log").read_text()
     assert recu.json("results/one/experiment.json")["spec_hash"] == metrics["spec_hash"]
@@ -62,6 +60,25 @@ def test_resume_with_more_epochs_continues_and_names_the_change(recu):
     assert "hyperparameters.epochs 2 -> 3" in recu.err
     rows = _rows(recu.folder / "results/one")
     assert rows[:2] == first and len(rows) == 3
+
+
+def test_an_interrupted_training_says_how_to_continue_and_ends_in_the_same_bits(recu, plain, monkeypatch):
+    epoch = Trainer._epoch
+
+    def once(trainer, stop, progress):
+        row = epoch(trainer, stop, progress)
+        os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    monkeypatch.setattr(Trainer, "_epoch", once)
+    checkpoint = Path("results/one/checkpoint.pth.tar")
+    assert recu.train("--save", "one", "--data_dir", plain[1]) == 75
+    assert "stopped by SIGINT in epoch 1 after 1 of 3 steps" in recu.error()
+    assert recu.error().endswith(f"run the same command again to continue, with --resume {checkpoint}")
+    monkeypatch.setattr(Trainer, "_epoch", epoch)
+    assert recu.train("--save", "one", "--data_dir", plain[1], "--resume", checkpoint) == 0, recu.err
+    assert _rows(recu.folder / "results/one") == _rows(plain[0])
+    assert hash_file(recu.folder / "results/one/model_best.pth.tar") == hash_file(plain[0] / "model_best.pth.tar")
 
 
 def test_resume_into_another_folder_leaves_the_first_alone(recu):

@@ -1,0 +1,244 @@
+"""The train stage: what it publishes, what it starts from, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from recu import paths
+from recu.engine.checkpoint import read_checkpoint
+from recu.engine.trainer import Trainer, comparable, read_history
+from recu.errors import ConfigError, Interrupted, OutputError, ResultError
+from recu.files import hash_file
+from recu.stages import train as module
+from recu.stages.prepare import prepare
+
+
+def _folder(project, experiment):
+    return paths.train_folder(project.results, experiment.id)
+
+
+def test_published_metrics(project):
+    experiment = project.experiment()
+    metrics = project.train(experiment)
+    assert set(metrics) >= {
+        "experiment", "spec_hash", "data_fingerprint", "best", "last", "epochs", "train_seconds", "history",
+        "checkpoint_sha256", "provenance", "mlflow_run_id", "parent",
+    }  # fmt: skip
+    assert metrics["experiment"] == {"id": experiment.id} | experiment.model_dump(mode="json")
+    assert metrics["spec_hash"] == experiment.spec_hash
+    assert metrics["checkpoint_sha256"] == hash_file(_folder(project, experiment) / paths.BEST_CHECKPOINT)
+    assert set(metrics["best"]) == {"epoch", "top1", "top5", "loss"}
+    assert metrics["provenance"]["packages"]["torch"] == torch.__version__.partition("+")[0]
+    # The state stays where Snakemake does not look.
+    assert (project.state(experiment) / paths.CHECKPOINT).is_file()
+    assert sorted(file.name for file in _folder(project, experiment).iterdir()) == [
+        "metrics.json",
+        "model_best.pth.tar",
+    ]
+
+
+def test_finetune_starts_from_the_parents_best_weights(project):
+    vanilla = project.experiment()
+    parent = project.train(vanilla)
+    finetune = project.experiment("finetune", parent=vanilla, lr=1e-9, warm_up=False, epochs=1)
+    metrics = project.train(finetune)
+    assert metrics["parent"] == {
+        "id": vanilla.id,
+        "spec_hash": vanilla.spec_hash,
+        "checkpoint_sha256": parent["checkpoint_sha256"],
+    }
+    before, after = (
+        read_checkpoint(_folder(project, e) / paths.BEST_CHECKPOINT)["state_dict"] for e in (vanilla, finetune)
+    )
+    # At a learning rate of a billionth the weights stay what they were.
+    torch.testing.assert_close(after["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"], rtol=0, atol=1e-6)
+
+
+def test_a_parent_of_other_parameters_or_altered_is_refused(project):
+    vanilla = project.experiment()
+    project.train(vanilla)
+    other = project.experiment(lr=0.05)
+    with pytest.raises(ResultError, match=rf"other parameters \(hash {vanilla.spec_hash}, expected {other.spec_hash}"):
+        project.train(project.experiment("finetune", parent=other))
+    file = _folder(project, vanilla) / paths.BEST_CHECKPOINT
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ResultError, match=r"is not the checkpoint that metrics\.json"):
+        project.train(project.experiment("finetune", parent=vanilla))
+    shutil.rmtree(_folder(project, vanilla))
+    with pytest.raises(ResultError, match=r"cannot read .*metrics\.json: No such file"):
+        project.train(project.experiment("finetune", parent=vanilla))
+
+
+def test_stage_2_starts_from_stage_1_and_a_teacher_is_read(project):
+    first = project.experiment("stage1", stage=1)
+    project.train(first)
+    second = project.experiment("stage2", parent=first)
+    taught = second.model_copy(update={"teacher": second.init_from, "method": "taught"})
+    assert project.train(second)["parent"]["id"] == first.id
+    assert project.train(taught)["history"][0]["train_loss"] != project.trained(second)["history"][0]["train_loss"]
+
+
+def test_a_finished_training_publishes_again_without_training(project, monkeypatch):
+    experiment = project.experiment()
+    before = project.train(experiment)
+    content = (_folder(project, experiment) / paths.BEST_CHECKPOINT).read_bytes()
+    shutil.rmtree(project.results)
+    monkeypatch.setattr(Trainer, "_epoch", lambda *arguments: pytest.fail("it trained again"))
+    after = project.train(experiment)
+    assert (_folder(project, experiment) / paths.BEST_CHECKPOINT).read_bytes() == content
+    assert after["history"] == before["history"] and after["train_seconds"] == before["train_seconds"]
+
+
+def test_an_interrupted_training_continues_to_the_same_result(project, tmp_path_factory, monkeypatch):
+    experiment = project.experiment()
+    whole = project.train(experiment)
+    shutil.rmtree(project.results)
+    shutil.rmtree(project.runs)
+    save = Trainer._save
+    saves = []
+
+    def interrupt(trainer, *arguments):
+        save(trainer, *arguments)
+        saves.append(1)
+        if len(saves) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_save", interrupt)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        project.train(experiment)
+    assert not project.results.exists()
+    monkeypatch.setattr(Trainer, "_save", save)
+    parts = project.train(experiment)
+    assert parts["checkpoint_sha256"] == whole["checkpoint_sha256"]
+    assert [comparable(row) for row in parts["history"]] == [comparable(row) for row in whole["history"]]
+    log = (project.state(experiment) / paths.LOG).read_text()
+    assert "stopped by SIGTERM" in log and "continuing at epoch" in log
+
+
+def test_other_parameters_never_continue_each_others_state(project):
+    short, longer = project.experiment(epochs=1), project.experiment(epochs=2)
+    project.train(short)
+    assert project.train(longer)["epochs"] == 2
+    assert len(read_history(project.state(longer) / paths.HISTORY)) == 2
+    assert len(read_history(project.state(short) / paths.HISTORY)) == 1
+
+
+def test_other_data_starts_afresh_and_keeps_the_earlier_state(project, tiny_project, tmp_path, caplog):
+    experiment = project.experiment()
+    first = project.train(experiment)
+    shutil.copytree(tiny_project / "images", tmp_path / "images")
+    for label in (0, 1):
+        (tmp_path / f"images/train/class{label}/0.png").unlink()
+    prepare("tiny", project.dataset, data_dir=tmp_path / "data", source=tmp_path / "images", workers=0)
+    second = project.train(experiment, data_folder=tmp_path / "data" / "tiny")
+    assert "starting afresh" in caplog.text
+    assert first["data_fingerprint"] != second["data_fingerprint"]
+    assert [row["epoch"] for row in second["history"]] == [0, 1]
+    (aside,) = project.state(experiment).parent.glob(f"{experiment.spec_hash}-data-*")
+    assert len(read_history(aside / paths.HISTORY)) == 2
+
+
+def test_a_network_or_a_place_that_cannot_be_is_refused_first(project):
+    with pytest.raises(ConfigError, match="did you mean 'resnet20_1w1a'"):
+        project.train(project.experiment().model_copy(update={"model": "resnet2_1w1a"}))
+    project.results.write_text("a file")
+    with pytest.raises(OutputError, match="is not a folder"):
+        project.train(project.experiment())
+    assert not project.runs.exists()
+
+
+def test_a_results_folder_that_vanishes_while_training_is_made_again(project, monkeypatch):
+    experiment = project.experiment(epochs=1)
+    publish = module.publish
+    project.results.mkdir()
+
+    def remove_first(folder, *arguments):
+        shutil.rmtree(project.results)
+        return publish(folder, *arguments)
+
+    monkeypatch.setattr(module, "publish", remove_first)
+    assert project.train(experiment)["epochs"] == 1
+
+
+def _command(project, experiment):
+    return [
+        sys.executable, "-m", "recu", "train", "--experiment", experiment.canonical,
+        "--params_dir", project.params, "--data_dir", project.data_dir, "--results_dir", project.results,
+        "--runs_dir", project.runs, "--gpus", "cpu", "--workers", "0", "--threads", "1", "--tracking_uri", "",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_evaluates_and_waits_for_another(project):
+    long, short = project.experiment(epochs=400), project.experiment(epochs=1)
+    first = subprocess.Popen(_command(project, long), stderr=subprocess.PIPE, text=True)
+    while not (project.state(long) / paths.CHECKPOINT).exists():
+        assert first.poll() is None
+        time.sleep(0.1)
+    # The same experiment with other parameters: it must neither run beside the first nor end without a result.
+    second = subprocess.Popen(_command(project, short), stderr=subprocess.PIPE, text=True)
+    line = second.stderr.readline()
+    assert f"is in use by process {first.pid} on" in line and "waiting" in line
+    assert second.poll() is None
+    first.send_signal(signal.SIGTERM)
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 75 and "run the same command again" in errors and "Traceback" not in errors
+    second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert project.trained(short)["spec_hash"] == short.spec_hash
+    evaluated = subprocess.run(
+        [word if word != "train" else "evaluate" for word in _command(project, short)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    found = json.loads((paths.evaluate_folder(project.results, short.id) / paths.METRICS).read_text())
+    assert found["top1"] == project.trained(short)["best"]["top1"]
+
+
+@pytest.mark.slow
+def test_mlflow_shows_one_run_a_stage_linked_to_its_parent(project, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    project.tracking_uri = f"sqlite:///{project.folder}/mlflow.db"
+    vanilla = project.experiment()
+    finetune = project.experiment("finetune", parent=vanilla)
+    epoch = Trainer._epoch
+
+    def once(trainer, stop, progress):
+        row = epoch(trainer, stop, progress)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return row
+
+    monkeypatch.setattr(Trainer, "_epoch", once)
+    with pytest.raises(Interrupted):
+        project.train(vanilla)
+    client = MlflowClient(project.tracking_uri)
+    (store,) = client.search_experiments(filter_string="name = 'tests'")
+    (run,) = client.search_runs([store.experiment_id])
+    assert run.info.status == "KILLED"
+    monkeypatch.setattr(Trainer, "_epoch", epoch)
+    metrics = project.train(vanilla)
+    assert metrics["mlflow_run_id"] == run.info.run_id
+    project.train(finetune)
+    project.evaluate(vanilla)
+    runs = {run.info.run_name: run for run in client.search_runs([store.experiment_id])}
+    name = "cifar.resnet20_1w1a vanilla seed1"
+    assert set(runs) == {name, f"{name} evaluate", "cifar.resnet20_1w1a finetune seed1"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for child in (f"{name} evaluate", "cifar.resnet20_1w1a finetune seed1"):
+        assert runs[child].data.tags["mlflow.parentRunId"] == run.info.run_id
+    steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "test_top1")]
+    assert steps == [0, 1]
+    assert runs[name].data.params["hyperparameters.lr"] == "0.1"
+    assert runs[name].data.tags["data_fingerprint"] == metrics["data_fingerprint"]
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"model_best.pth.tar", "experiment.json", "train.log"}
