@@ -153,3 +153,96 @@ def cifar100_files(count: int = 5) -> dict[str, bytes]:
     }
     files["cifar-100-python/meta"] = python2_pickle(meta)
     return files
+
+
+# TinyImageNet and ImageNet in the layouts of the distributed files.
+
+WNIDS = ("n01440764", "n01443537", "n01484850")
+
+
+def tinyimagenet_files(per_class: int = 3, validation: int = 6) -> dict[str, bytes]:
+    """The members of tiny-imagenet-200.zip, with three classes."""
+    root = "tiny-imagenet-200"
+    files = {f"{root}/wnids.txt": "\n".join(WNIDS).encode(), f"{root}/words.txt": b"n01440764\ttench\n"}
+    for wnid in WNIDS:
+        for number in range(per_class):
+            name = f"{root}/train/{wnid}/images/{wnid}_{number}.JPEG"
+            files[name] = image_bytes(hash_of(wnid, number), (64, 64), "JPEG")
+        files[f"{root}/train/{wnid}/{wnid}_boxes.txt"] = f"{wnid}_0.JPEG\t0\t0\t62\t62\n".encode()
+    lines = []
+    for number in range(validation):
+        files[f"{root}/val/images/val_{number}.JPEG"] = image_bytes(1000 + number, (64, 64), "JPEG", mode="L")
+        lines.append(f"val_{number}.JPEG\t{WNIDS[number % 3]}\t0\t0\t62\t62\n")
+    files[f"{root}/val/val_annotations.txt"] = "".join(lines).encode()
+    files[f"{root}/test/images/test_0.JPEG"] = image_bytes(5, (64, 64), "JPEG")
+    return files
+
+
+def tar_bytes(files: dict[str, bytes], mode: str = "w") -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def devkit_bytes(train_counts: dict[str, int], truth: list[int]) -> bytes:
+    """ILSVRC2012_devkit_t12.tar.gz: classes get the ids 1, 2, ... in reverse order of their names, as names need not
+    sort like ids; one synset with children follows."""
+    from scipy.io import savemat
+
+    names = [
+        "ILSVRC2012_ID",
+        "WNID",
+        "words",
+        "gloss",
+        "num_children",
+        "children",
+        "wordnet_height",
+        "num_train_images",
+    ]
+    rows = [
+        (number, wnid, f"words of {wnid}", "gloss", 0, [], 0, train_counts[wnid])
+        for number, wnid in enumerate(sorted(train_counts, reverse=True), 1)
+    ]
+    rows.append((len(rows) + 1, "n00001740", "entity", "gloss", 2, [1, 2], 9, 0))
+    synsets = np.array([tuple(row) for row in rows], dtype=[(name, object) for name in names]).reshape(-1, 1)
+    stream = io.BytesIO()
+    savemat(stream, {"synsets": synsets})
+    root = "ILSVRC2012_devkit_t12"
+    files = {
+        f"{root}/readme.txt": b"readme",
+        f"{root}/data/meta.mat": stream.getvalue(),
+        f"{root}/data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{label}\n" for label in truth).encode(),
+    }
+    return tar_bytes(files, "w:gz")
+
+
+def write_imagenet(folder: Path, per_class: int = 3, validation: int = 4) -> Path:
+    """The three distributed files with three classes; validation image k has class id k modulo 3, plus 1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    class_tars = {}
+    for wnid in WNIDS:
+        images = {
+            f"{wnid}_{number}.JPEG": image_bytes(hash_of(wnid, number), (60 + number, 48), "JPEG")
+            for number in range(per_class)
+        }
+        class_tars[f"{wnid}.tar"] = tar_bytes(images)
+    write_tar(folder / "ILSVRC2012_img_train.tar", class_tars)
+    truth = [number % 3 + 1 for number in range(validation)]
+    images = {
+        f"ILSVRC2012_val_{number:08}.JPEG": image_bytes(2000 + number, (50, 70), "JPEG")
+        for number in range(1, validation + 1)
+    }
+    write_tar(folder / "ILSVRC2012_img_val.tar", images)
+    counts = {wnid: per_class for wnid in WNIDS}
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(devkit_bytes(counts, truth))
+    return folder
+
+
+def large_dataset(**changes) -> Dataset:
+    """An ImageNet-like entry with three classes."""
+    fields = {"kind": "imagenet", "family": "imagenet", "num_classes": 3, "image_size": 32}
+    return dataset(**{**fields, "augmentation": "resized_crop_lighting", "obtain": "get the files", **changes})

@@ -1,0 +1,104 @@
+import importlib.util
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from recu.data import build_loaders, prepare
+from recu.data.index import read_index
+from recu.errors import ConfigError, DataError
+
+from .builders import class_tree, dataset, large_dataset, write_imagenet, write_tar
+
+needs_dali = pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None, reason="NVIDIA DALI is not installed")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = write_imagenet(tmp_path / "archives", validation=7)
+    prepare("im", large_dataset(), folder=tmp_path / "im", source=source, workers=0)
+    return tmp_path / "im"
+
+
+def build(folder: Path, entry=None, loader: str = "dali", **changes):
+    arguments = {"batch_size": 5, "batch_size_test": 3, "seed": 1, "device": "cpu", "workers": 1}
+    return build_loaders(folder, entry or large_dataset(), loader=loader, **{**arguments, **changes})
+
+
+def collect(batches) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def test_without_dali_the_message_names_the_package_for_each_cuda(folder: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    with pytest.raises(ConfigError, match=r"nvidia-dali-cuda130.*CUDA 13.*nvidia-dali-cuda110.*CUDA 11"):
+        build(folder)
+
+
+def test_decoded_datasets_are_refused(tmp_path: Path):
+    archive = write_tar(tmp_path / "x.tar", class_tree())
+    prepare("mini", dataset(), folder=tmp_path / "mini", source=archive, workers=0)
+    with pytest.raises(ConfigError, match="leave out --use_dali"):
+        build(tmp_path / "mini", dataset(), batch_size=4)
+
+
+@needs_dali
+def test_each_image_once_with_its_label_and_the_last_batch_short(folder: Path):
+    loaders = build(folder)
+    batches = list(loaders.test.batches(0))
+    assert [len(labels) for _, labels in batches] == [3, 3, 1]
+    assert collect(batches)[1].tolist() == read_index(folder, "test").labels.tolist()
+    assert sorted(collect(loaders.train.batches(0))[1].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+@needs_dali
+def test_continuing_at_a_batch_gives_the_same_images(folder: Path):
+    train = build(folder).train
+    whole, rest = list(train.batches(1)), list(train.batches(1, start=1))
+    assert len(rest) == 1 and torch.equal(rest[0][0], whole[1][0]) and torch.equal(rest[0][1], whole[1][1])
+
+
+@needs_dali
+@pytest.mark.parametrize("keep", [10, 400])
+def test_a_corrupt_image_is_named_or_skipped_and_counted(folder: Path, keep: int):
+    index = read_index(folder, "test")
+    path = index.root / index.paths[4]
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=f"unreadable image .*{path.name}"):
+        collect(build(folder).test.batches(0))
+    test = build(folder, skip_unreadable=True).test
+    _, labels = collect(test.batches(0))
+    expected = index.labels.tolist()
+    assert labels.tolist() == expected[:4] + expected[5:] and test.skipped == 1
+
+
+@needs_dali
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_pixels_agree_with_torchvision_on_real_images(tmp_path: Path, shared_data: Path, split: str):
+    """Tolerance in levels of 0..255: a mean difference below 0.35, and no more than one value in a thousand off by
+    over 3.
+
+    DALI's anti-aliasing filter leaves out an outermost tap at some positions, so single values differ by up to 16. In
+    training torchvision's images carry lighting noise, which darkens by up to one level and which DALI's have not.
+    """
+    with tarfile.open(shared_data / "imagenet-sample-100.tar") as tar:
+        tar.extractall(tmp_path / "tree" / "train", filter="data")
+    shutil.copytree(tmp_path / "tree" / "train", tmp_path / "tree" / "val")
+    entry = large_dataset(num_classes=100, image_size=224)
+    prepare("im", entry, folder=tmp_path / "im", source=tmp_path / "tree", workers=0)
+    sizes = {"batch_size": 50, "batch_size_test": 64}
+    (ours, labels), (theirs, their_labels) = (
+        collect(getattr(build(tmp_path / "im", entry, loader, **sizes), split).batches(0))
+        for loader in ("torchvision", "dali")
+    )
+    assert torch.equal(labels, their_labels) and len(labels) == 100
+    levels = (theirs - ours) * torch.tensor(entry.std).view(3, 1, 1) * 255
+    lighting = 1.01 if split == "train" else 0.01
+    assert levels.mean() > -0.01 and levels.mean() < lighting
+    assert levels.abs().mean() < 0.35 + (0.5 if split == "train" else 0)
+    assert (levels.abs() > 3.5).float().mean() < 0.001
+    assert levels.abs().max() < 17

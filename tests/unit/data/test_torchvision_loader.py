@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from recu.data import build_loaders, prepare
+from recu.data.index import read_index
+from recu.errors import ConfigError, DataError
+
+from .builders import dataset, large_dataset, tinyimagenet_files, write_imagenet, write_zip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = write_imagenet(tmp_path / "archives", validation=7)
+    prepare("im", large_dataset(), folder=tmp_path / "im", source=source, workers=0)
+    return tmp_path / "im"
+
+
+def build(folder: Path, entry=None, **changes):
+    arguments = {"batch_size": 4, "batch_size_test": 3, "loader": "auto", "seed": 1, "device": "cpu", "workers": 0}
+    # Nine training images in batches of four leave one over, so train on batches of five.
+    arguments["batch_size"] = 5
+    return build_loaders(folder, entry or large_dataset(), **{**arguments, **changes})
+
+
+def collect(batches) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def break_image(folder: Path, split: str, position: int) -> str:
+    index = read_index(folder, split)
+    path = index.root / index.paths[position]
+    path.write_bytes(path.read_bytes()[:300])
+    return path.name
+
+
+def test_each_image_once_with_its_label(folder: Path):
+    loaders = build(folder)
+    images, labels = collect(loaders.test.batches(0))
+    assert images.shape == (7, 3, 32, 32) and images.dtype == torch.float32
+    assert labels.tolist() == read_index(folder, "test").labels.tolist()
+    assert sorted(collect(loaders.train.batches(0))[1].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert loaders.train.num_batches == 2 and loaders.test.num_batches == 3
+
+
+def test_workers_change_nothing(folder: Path):
+    alone, helped = build(folder), build(folder, workers=2)
+    for split in ("train", "test"):
+        one, other = (collect(getattr(loaders, split).batches(3)) for loaders in (alone, helped))
+        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def test_continuing_at_a_batch_gives_the_same_images_and_epochs_differ(folder: Path):
+    loaders = build(folder)
+    whole = list(loaders.train.batches(1))
+    rest = list(loaders.train.batches(1, start=1))
+    assert len(rest) == 1 and torch.equal(rest[0][0], whole[1][0])
+    assert not torch.equal(collect(loaders.train.batches(2))[0], collect(whole)[0])
+
+
+def test_the_network_random_numbers_are_left_alone(folder: Path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    collect(build(folder).train.batches(0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_corrupt_image_in_the_middle_of_an_epoch_is_named_in_one_line(folder: Path, split: str, workers: int):
+    name = break_image(folder, split, 4)
+    with pytest.raises(DataError, match=f"unreadable image .*{name}") as caught:
+        collect(getattr(build(folder, workers=workers), split).batches(0))
+    assert "\n" not in str(caught.value)
+
+
+def test_corrupt_images_are_skipped_and_counted_on_request(folder: Path, caplog):
+    name = break_image(folder, "test", 4)
+    test = build(folder, skip_unreadable=True).test
+    _, labels = collect(test.batches(0))
+    assert len(labels) == 6 and test.skipped == 1 and test.num_images == 7
+    assert name in caplog.text
+    assert len(collect(test.batches(1))[1]) == 6 and test.skipped == 1
+
+
+def test_a_training_batch_left_with_one_image_is_dropped(folder: Path):
+    for position in range(9):
+        break_image(folder, "train", position)
+    train = build(folder, skip_unreadable=True).train
+    assert list(train.batches(0)) == [] and train.skipped == 9
+
+
+def test_a_missing_file_is_named(folder: Path):
+    index = read_index(folder, "test")
+    (index.root / index.paths[2]).unlink()
+    with pytest.raises(DataError, match=r"cannot read .*\.JPEG: No such file"):
+        collect(build(folder).test.batches(0))
+
+
+def test_tinyimagenet_is_enlarged_when_loaded(tmp_path: Path):
+    entry = dataset(kind="tinyimagenet", num_classes=3, image_size=96, augmentation="rotate_flip")
+    source = write_zip(tmp_path / "t.zip", tinyimagenet_files())
+    prepare("tiny", entry, folder=tmp_path / "tiny", source=source, workers=0)
+    loaders = build(tmp_path / "tiny", entry)
+    assert collect(loaders.train.batches(0))[0].shape == (9, 3, 96, 96)
+    assert collect(loaders.test.batches(0))[0].shape == (6, 3, 96, 96)
+
+
+def test_the_memory_loader_is_refused_for_large_images(folder: Path):
+    with pytest.raises(ConfigError, match="'memory' cannot serve"):
+        build(folder, loader="memory")
