@@ -13,7 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 """A name that becomes part of a path, a wildcard and an MLflow tag: letters, digits, '_', '.' and '-'."""
 
-Family = Literal["cifar", "imagenet", "reactnet", "birealnet"]
+Family = Literal["cifar", "imagenet", "reactnet", "birealnet", "torchvision"]
+Augmentation = Literal[
+    "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
+]
+"""Training augmentations; see `recu.data.augmentation` and `recu.data.transforms`."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
@@ -57,7 +61,10 @@ class Hyperparameters(Model):
     init_from: Name | None
     """Method of the same row whose best checkpoint gives the initial weights; null starts from random ones."""
     teacher: str | None
-    """Distillation teacher: null for none, else `NETWORK/METHOD` of the same suite, dataset and seed."""
+    """Distillation teacher: null for none; `NETWORK/METHOD` of an earlier row with the same dataset and seed; or
+    `torchvision:NAME` for torchvision's published ImageNet weights."""
+    augmentation: Augmentation | None
+    """Training augmentation in place of the dataset's; null for the dataset's."""
     loader: Literal["auto", "memory", "torchvision", "dali"]
     """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
     precision: Literal["fp32", "bf16"]
@@ -133,7 +140,7 @@ class Dataset(Model):
     mean: tuple[float, float, float]
     """Per channel (red, green, blue), of pixel values scaled to [0, 1]."""
     std: tuple[Positive, Positive, Positive]
-    augmentation: Literal["none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting"]
+    augmentation: Augmentation
     """Training augmentation; see `recu.data.augmentation`."""
     published_as: str | None = None
     """Dataset name in params/published.yaml; null where nothing published is comparable."""
@@ -212,5 +219,7 @@ class WorkflowConfig(Model):
     """Local archive or folder by dataset, in place of a download."""
     gpus: str = ""
     """Device ids as for --gpus; empty chooses by itself."""
+    teacher_weights: str = ""
+    """Local file with the published weights of the torchvision teacher, in place of a download."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Loader processes of one job, for datasets that are not held in memory."""

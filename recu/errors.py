@@ -38,6 +38,12 @@ class DivergenceError(RecuError):
     exit_code = 3
 
 
+class VerificationError(RecuError):
+    """`recu verify` found results that are stale, altered or incomplete."""
+
+    exit_code = 4
+
+
 class Interrupted(RecuError):
     """A signal asked the program to stop; state was saved and the same command continues."""
 

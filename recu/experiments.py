@@ -19,7 +19,13 @@ from recu.config import (
 from recu.errors import ConfigError, unknown_name
 from recu.files import canonical_json, hash_text
 from recu.params import load_datasets, load_defaults, load_suite, validate_model
-from recu.registry import find_network
+from recu.registry import check_network
+
+TORCHVISION = "torchvision:"
+"""Begins the name of a teacher that torchvision publishes."""
+
+TORCHVISION_WEIGHTS = "IMAGENET1K_V1"
+"""Which of torchvision's published weights a teacher named so has."""
 
 
 class Origin(Model):
@@ -67,6 +73,18 @@ class Experiment(Model):
     def spec_hash(self) -> str:
         """16 hexadecimal digits that differ whenever any parameter differs."""
         return hash_text(self.canonical)
+
+    @property
+    def parents(self) -> tuple[Origin, ...]:
+        """The experiments that must be trained before this one."""
+        teacher = None if self.pretrained_teacher else self.teacher
+        return tuple(origin for origin in (self.init_from, teacher) if origin is not None)
+
+    @property
+    def pretrained_teacher(self) -> str | None:
+        """Name of the torchvision network whose published weights teach this one; None for another teacher or none."""
+        teacher = self.hyperparameters.teacher or ""
+        return teacher.removeprefix(TORCHVISION) if teacher.startswith(TORCHVISION) else None
 
     @property
     def origin(self) -> Origin:
@@ -136,10 +154,6 @@ class _RowResolver:
             raise self._error(unknown_name("dataset", self.dataset_name, datasets))
         self.dataset = datasets[self.dataset_name]
         self.family = row.family or self.dataset.family
-        try:
-            find_network(row.model, family=self.family, variant=row.variant)
-        except ConfigError as error:
-            raise self._error(error) from error
         for method in (*suite.methods, *row.methods):
             if method not in defaults.methods:
                 raise self._error(unknown_name("method", method, defaults.methods))
@@ -165,6 +179,10 @@ class _RowResolver:
         self, method: str, resolved: dict[str, Experiment], known: dict[str, Experiment], names: list[str]
     ) -> Experiment:
         hyperparameters = self._hyperparameters(method)
+        try:
+            check_network(self.row.model, family=self.family, variant=self.row.variant, stage=hyperparameters.stage)
+        except ConfigError as error:
+            raise self._error(error) from error
         parent = hyperparameters.init_from
         if parent is not None and parent not in resolved:
             raise self._error(unknown_name(f"method that {method} starts from (init_from)", parent, names))
@@ -186,6 +204,8 @@ class _RowResolver:
     def _teacher(self, teacher: str | None, known: dict[str, Experiment]) -> Origin | None:
         if teacher is None:
             return None
+        if teacher.startswith(TORCHVISION):
+            return Origin(id=teacher, spec_hash=hash_text(TORCHVISION_WEIGHTS))
         teacher_id = f"{self.suite_name}/{self.dataset_name}/{teacher}/seed{self.seed}"
         if teacher_id not in known:
             taught = [identifier.split("/", 2)[2].rsplit("/", 1)[0] for identifier in known]

@@ -24,7 +24,7 @@ def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
 
     One thread each is the most efficient split when there are at least as many trainings as cores.
     """
-    parallel = sum(experiment.init_from is None and experiment.teacher is None for experiment in experiments.values())
+    parallel = sum(not experiment.parents for experiment in experiments.values())
     return max(1, cores // max(1, parallel))
 
 

@@ -30,6 +30,8 @@ class Network(NamedTuple):
     """"module:function"; the function takes the number of classes and the convolution class."""
     shortcut: str
     """How residual connections are laid out; worth more than a point of accuracy, so every table shows it."""
+    stages: tuple[int, ...] = STAGES
+    """The stages it can be built at."""
 
 
 _TWO, _ONE, _NONE = "two per block", "one per block", "none"
@@ -50,6 +52,8 @@ _NETWORKS: Mapping[ModelName, Network] = MappingProxyType(
         ModelName("imagenet", "resnet34_1w1a", None): Network("recu.models.imagenet:resnet34", _TWO),
         ModelName("reactnet", "resnet18_1w1a", None): Network("recu.models.reactnet:resnet18", _EACH),
         ModelName("reactnet", "resnet34_1w1a", None): Network("recu.models.reactnet:resnet34", _EACH),
+        ModelName("torchvision", "resnet18", None): Network("recu.models.torchvision_networks:resnet18", _ONE, (0,)),
+        ModelName("torchvision", "resnet34", None): Network("recu.models.torchvision_networks:resnet34", _ONE, (0,)),
         ModelName("birealnet", "birealnet18", None): Network(
             "recu.models.birealnet:birealnet18", "one per convolution"
         ),
@@ -60,6 +64,16 @@ _NETWORKS: Mapping[ModelName, Network] = MappingProxyType(
 def available_models() -> list[ModelName]:
     """Every network of the table, sorted by family, name and variant (the current form first)."""
     return sorted(_NETWORKS, key=lambda entry: (entry.family, entry.name, entry.variant or ""))
+
+
+def check_network(name: str, *, family: str, variant: str | None, stage: int) -> None:
+    """Raise ConfigError for a network that is not in the table, or not at this stage."""
+    stages = find_network(name, family=family, variant=variant).stages
+    if stage not in stages:
+        raise ConfigError(
+            f"model {name!r} of family {family!r} has no stage {stage!r}, expected {' or '.join(map(str, stages))}"
+            " (0 full precision, 1 binary activations, 2 binary activations and weights)"
+        )
 
 
 def find_network(name: str, *, family: str, variant: str | None = None) -> Network:

@@ -12,6 +12,7 @@ from recu.cli.train import experiment_dataset, running_of
 from recu.errors import ConfigError, OutputError
 from recu.experiments import parse_experiment
 from recu.files import atomic_write_json
+from recu.registry import check_network
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,6 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
 
 def _evaluate_file(arguments: argparse.Namespace) -> None:
     from recu.stages.evaluate import describe_evaluation, evaluate_file
-    from recu.stages.networks import check_network
     from recu.stages.prepare import prepare
     from recu.stages.train import check_writable
 
@@ -71,7 +71,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     family = getattr(arguments, "family", dataset.family)
     variant = getattr(arguments, "variant", None)
     recipe = options.hyperparameters_of(arguments, family)
-    check_network(model, family=family, num_classes=dataset.num_classes, variant=variant, stage=recipe.stage)
+    check_network(model, family=family, variant=variant, stage=recipe.stage)
     if arguments.output is not None:
         if arguments.output.exists() and not arguments.overwrite:
             raise OutputError(f"{arguments.output} exists: remove it, choose another --output, or add --overwrite")

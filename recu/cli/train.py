@@ -14,6 +14,7 @@ from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
 from recu.params import load_config, load_defaults, validate_model
 from recu.paths import CHECKPOINT, config_file
+from recu.registry import check_network
 
 if TYPE_CHECKING:
     from recu.stages.networks import Teacher, Weights
@@ -124,6 +125,7 @@ def _train_experiment(arguments: argparse.Namespace) -> None:
         data_folder=arguments.data_dir / experiment.dataset,
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
+        teacher_weights=arguments.teacher_weights,
         running=running_of(arguments),
     )
 
@@ -163,7 +165,6 @@ def running_of(arguments: argparse.Namespace) -> Running:
 
 
 def _train_command_line(arguments: argparse.Namespace) -> None:
-    from recu.stages.networks import check_network
     from recu.stages.prepare import prepare
     from recu.stages.train import check_new, check_writable, train_in_folder
 
@@ -175,7 +176,6 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
     check_network(
         model,
         family=experiment.family,
-        num_classes=dataset.num_classes,
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
     )

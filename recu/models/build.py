@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from recu.errors import ConfigError
-from recu.registry import STAGES, find_network
+from recu.registry import check_network, find_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,12 +29,10 @@ def build_model(name: str, *, family: str, num_classes: int, variant: str | None
     Raises:
         ConfigError: unknown family, name, variant or stage, or no classes.
     """
-    network = find_network(name, family=family, variant=variant)
-    if stage not in STAGES:
-        raise ConfigError(f"stage is {stage!r}, expected 0 (full precision), 1 (binary activations) or 2 (binary)")
+    check_network(name, family=family, variant=variant, stage=stage)
     if num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
-    module, function = network.builder.split(":")
+    module, function = find_network(name, family=family, variant=variant).builder.split(":")
     build = getattr(importlib.import_module(module), function)
     return build(num_classes, _convolution(family, stage))
 

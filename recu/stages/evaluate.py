@@ -11,8 +11,9 @@ from recu import paths
 from recu.config import Dataset
 from recu.errors import CheckpointError, Interrupted
 from recu.experiments import Experiment
-from recu.files import atomic_write_json
-from recu.stages.networks import Weights, build_network, check_network
+from recu.integrity import write_sealed_json
+from recu.registry import check_network
+from recu.stages.networks import Weights, build_network
 from recu.stages.train import Running, check_writable, tracked, use_threads
 from recu.stages.trained import Trained, read_trained
 
@@ -77,7 +78,7 @@ def evaluate(
         tracker.start(run)
         evaluation = _measure_trained(trained, experiment, loaders, device)
         metrics = _metrics(experiment, evaluation, trained, loaders.manifest, origin, tracker.run_id)
-        atomic_write_json(folder / paths.METRICS, metrics)
+        write_sealed_json(folder / paths.METRICS, metrics)
         _mirror_result(tracker, evaluation, folder)
     _log.info("%s: %s", experiment.id, describe_evaluation(evaluation))
 
@@ -122,7 +123,7 @@ def evaluate_file(
     running = running or Running()
     state_dict = read_checkpoint(checkpoint)["state_dict"]
     variant = variant or recognise_variant(state_dict)
-    check_network(model, family=family, num_classes=dataset.num_classes, variant=variant, stage=stage)
+    check_network(model, family=family, variant=variant, stage=stage)
     device = choose_device(running.gpus)
     use_threads(running.threads)
     network = build_model(model, family=family, num_classes=dataset.num_classes, variant=variant, stage=stage)

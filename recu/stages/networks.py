@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.errors import CheckpointError, ConfigError, unknown_name
-from recu.experiments import Experiment, Origin, parse_experiment
+from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, parse_experiment
 from recu.files import hash_file, hash_text
 
 if TYPE_CHECKING:
     from torch import nn
 
     from recu.stages.trained import Trained
-
-TORCHVISION_WEIGHTS = "IMAGENET1K_V1"
-"""What torchvision downloads for a teacher given by its name alone."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,16 +81,6 @@ class Teacher:
     @property
     def _is_file(self) -> bool:
         return Path(self.name).suffix != "" or "/" in self.name
-
-
-def check_network(name: str, *, family: str, num_classes: int, variant: str | None, stage: int) -> None:
-    """Raise ConfigError for a network that cannot be built, at no cost, before any work is done for it."""
-    import torch
-
-    from recu.models import build_model
-
-    with torch.device("meta"):
-        build_model(name, family=family, num_classes=num_classes, variant=variant, stage=stage)
 
 
 def build_network(experiment: Experiment) -> nn.Module:

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from recu import paths
 from recu.config import Published
 from recu.errors import ResultError
 from recu.experiments import Origin
-from recu.files import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json
+from recu.files import atomic_write_bytes, atomic_write_json, read_json
+from recu.integrity import read_sealed_json
 from recu.suite_facts import SuiteFacts
 
 
 def collect(experiments: Iterable[Origin], results_dir: Path, output: Path) -> None:
     """Write one result row for each experiment to `output` (JSON), in the order given.
 
+    Raises:
+        ResultError: as `collect_rows`. OutputError: `output` cannot be written.
+    """
+    atomic_write_json(output, collect_rows(experiments, results_dir))
+
+
+def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> list[dict[str, Any]]:
+    """One result row for each experiment, in the order given.
+
     Args:
         experiments: which results, with the parameters they must rest on.
         results_dir: where the train and evaluate stages publish.
 
     Raises:
-        ResultError: a result is missing, belongs to other parameters, or its training and evaluation do not fit
-        together. OutputError: `output` cannot be written.
+        ResultError: a result is missing or altered, belongs to other parameters, or its training and evaluation do not
+            fit together.
     """
     from recu.report.rows import result_row
 
     rows = []
     for experiment in experiments:
-        train = read_json(paths.train_folder(results_dir, experiment.id) / paths.METRICS)
-        evaluate = read_json(paths.evaluate_folder(results_dir, experiment.id) / paths.METRICS)
+        train = read_sealed_json(paths.train_folder(results_dir, experiment.id) / paths.METRICS)
+        evaluate = read_sealed_json(paths.evaluate_folder(results_dir, experiment.id) / paths.METRICS)
         row = result_row(train, evaluate)
         if row["spec_hash"] != experiment.spec_hash or row["experiment_id"] != experiment.id:
             raise ResultError(
@@ -37,7 +48,7 @@ def collect(experiments: Iterable[Origin], results_dir: Path, output: Path) -> N
                 f"{experiment.spec_hash}); train it again"
             )
         rows.append(row)
-    atomic_write_json(output, rows)
+    return rows
 
 
 def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir: Path) -> list[Path]:
@@ -46,6 +57,19 @@ def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir:
     Raises:
         ResultError: `rows_file` is missing, empty or not the work of `collect`.
         OutputError: a file cannot be written.
+    """
+    files = []
+    for name, content in rendered_files(rows_file, suite, published).items():
+        atomic_write_bytes(output_dir / name, content)
+        files.append(output_dir / name)
+    return files
+
+
+def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> dict[str, bytes]:
+    """A suite's files by name, as `render` writes them. Equal rows give equal bytes.
+
+    Raises:
+        ResultError: `rows_file` is missing, empty or not the work of `collect`.
     """
     from recu.report.curves import curves_svg
     from recu.report.notes import notes
@@ -60,9 +84,9 @@ def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir:
         below, curves = notes(table, rows, suite), curves_svg(rows, table)
     except (KeyError, TypeError) as error:
         raise ResultError(f"{rows_file} is not of the expected form ({error!r}); collect the results again") from error
-    files = {suffix: output_dir / f"{suite.name}.{suffix}" for suffix in ("svg", "csv", "md", "html")}
-    atomic_write_bytes(files["svg"], curves)
-    atomic_write_text(files["csv"], csv(table))
-    atomic_write_text(files["md"], markdown(table, below, suite))
-    atomic_write_text(files["html"], html(table, below, suite, curves))
-    return list(files.values())
+    return {
+        f"{suite.name}.svg": curves,
+        f"{suite.name}.csv": csv(table).encode(),
+        f"{suite.name}.md": markdown(table, below, suite).encode(),
+        f"{suite.name}.html": html(table, below, suite, curves).encode(),
+    }

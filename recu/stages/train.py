@@ -15,10 +15,10 @@ from recu.config import Dataset
 from recu.errors import CheckpointError, Interrupted, OutputError
 from recu.experiments import Experiment, parse_experiment
 from recu.files import atomic_write_json
-from recu.registry import find_network
+from recu.registry import check_network, find_network
 from recu.stages.lock import only_one
 from recu.stages.logfile import log_to
-from recu.stages.networks import Teacher, Weights, build_network, check_network, network_cost, teacher_of, weights_of
+from recu.stages.networks import Teacher, Weights, build_network, network_cost, teacher_of, weights_of
 from recu.stages.trained import publish, read_trained
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class _Job:
     initial: Weights | None = None
     build_teacher: Callable[[int], nn.Module] | None = None
     """From the number of classes to the teacher."""
+    taught_by: dict[str, str] | None = None
+    """How metrics.json names a published training that teaches."""
     start_epoch: int = 0
     resume: Path | None = None
     """A checkpoint to continue, where it is not the state folder's own."""
@@ -87,6 +89,7 @@ def train(
     data_folder: Path,
     results_dir: Path,
     runs_dir: Path,
+    teacher_weights: Path | None = None,
     running: Running | None = None,
 ) -> None:
     """Train an experiment of the workflow, or continue it, and publish the result into its results folder.
@@ -97,6 +100,7 @@ def train(
         data_folder: prepared data.
         results_dir: where parents are read from and the result is published.
         runs_dir: where the resumable state lives.
+        teacher_weights: local file of a torchvision teacher's published weights; None downloads them.
         running: how to run it.
 
     Raises:
@@ -106,19 +110,20 @@ def train(
     check_network(
         experiment.model,
         family=experiment.family,
-        num_classes=dataset.num_classes,
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
     )
     results = paths.train_folder(results_dir, experiment.id)
     check_writable(results)
-    initial, build_teacher = None, None
+    initial, build_teacher, taught_by = None, None, None
     if experiment.init_from is not None:
         parent = read_trained(results_dir, experiment.init_from.id, experiment.init_from.spec_hash)
         initial = weights_of(parent, experiment)
-    if experiment.teacher is not None:
+    if experiment.pretrained_teacher is not None:
+        build_teacher = Teacher(name=experiment.pretrained_teacher, weights=teacher_weights).build
+    elif experiment.teacher is not None:
         teacher = read_trained(results_dir, experiment.teacher.id, experiment.teacher.spec_hash)
-        build_teacher = _teacher_builder(teacher)
+        build_teacher, taught_by = _teacher_builder(teacher), teacher.as_parent()
     job = _Job(
         experiment=experiment,
         dataset=dataset,
@@ -128,6 +133,7 @@ def train(
         running=running or Running(),
         initial=initial,
         build_teacher=build_teacher,
+        taught_by=taught_by,
     )
     # The experiment's folder and not the parameters': trainings that publish into one place must take turns.
     with only_one(runs_dir / experiment.id, f"experiment {experiment.id}"):
@@ -388,9 +394,10 @@ def _build_loaders(job: _Job, device: torch.device) -> Loaders:
     from recu.data import build_loaders
 
     recipe = job.experiment.hyperparameters
+    augmentation = recipe.augmentation or job.dataset.augmentation
     return build_loaders(
         job.data_folder,
-        job.dataset,
+        job.dataset.model_copy(update={"augmentation": augmentation}),
         batch_size=recipe.batch_size,
         batch_size_test=recipe.batch_size_test,
         loader=recipe.loader,
@@ -423,6 +430,7 @@ def _metrics(
         "provenance": origin,
         "mlflow_run_id": run_id,
         "parent": job.initial.parent if job.initial else None,
+        "teacher": job.taught_by,
         "shortcut": find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
         "cost": network_cost(experiment),
     }

@@ -10,7 +10,8 @@ from typing import Any
 from recu import paths
 from recu.errors import ResultError
 from recu.experiments import Experiment
-from recu.files import atomic_write_json, hash_file, read_json
+from recu.files import hash_file
+from recu.integrity import read_sealed_json, write_sealed_json
 from recu.params import validate_model
 
 
@@ -47,7 +48,7 @@ def publish(folder: Path, best_checkpoint: Mapping[str, Any], metrics: Mapping[s
     Args:
         folder: made right before writing, since Snakemake may have removed it while training ran.
         best_checkpoint: content of the checkpoint.
-        metrics: content of metrics.json but for `checkpoint_sha256`.
+        metrics: content of metrics.json but for `checkpoint_sha256` and the self-check.
 
     Returns:
         The metrics as written.
@@ -59,21 +60,19 @@ def publish(folder: Path, best_checkpoint: Mapping[str, Any], metrics: Mapping[s
 
     file = folder / paths.BEST_CHECKPOINT
     write_checkpoint(file, best_checkpoint)
-    written = dict(metrics) | {"checkpoint_sha256": hash_file(file)}
-    atomic_write_json(folder / paths.METRICS, written)
-    return written
+    return write_sealed_json(folder / paths.METRICS, dict(metrics) | {"checkpoint_sha256": hash_file(file)})
 
 
 def read_trained(results_dir: Path, experiment_id: str, spec_hash: str) -> Trained:
     """The published training of an experiment.
 
     Raises:
-        ResultError: it is missing, was made with other parameters than those of `spec_hash`, or its checkpoint is not
-            the one that its metrics.json names.
+        ResultError: it is missing or altered, was made with other parameters than those of `spec_hash`, or its
+            checkpoint is not the one that its metrics.json names.
     """
     folder = paths.train_folder(results_dir, experiment_id)
-    metrics = read_json(folder / paths.METRICS)
-    found = metrics.get("spec_hash") if isinstance(metrics, dict) else None
+    metrics = read_sealed_json(folder / paths.METRICS)
+    found = metrics.get("spec_hash")
     if found != spec_hash:
         raise ResultError(
             f"{folder / paths.METRICS} was made with other parameters (hash {found}, expected {spec_hash}): train"

@@ -45,6 +45,7 @@ RUN_OPTIONS = plan.as_options(
     gpus=CONFIG.gpus,
     workers=CONFIG.workers,
 )
+TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CONFIG.teacher_weights else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR)
 RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)
@@ -89,9 +90,8 @@ def get_source_option(wildcards):
 
 def get_parents(wildcards):
     """Published metrics, written last, of the experiments whose checkpoints this one starts from or learns from."""
-    experiment = get_experiment(wildcards)
-    origins = [origin for origin in (experiment.init_from, experiment.teacher) if origin is not None]
-    return [paths.train_folder(RESULTS_DIR, origin.id) / paths.METRICS for origin in origins]
+    parents = get_experiment(wildcards).parents
+    return [paths.train_folder(RESULTS_DIR, parent.id) / paths.METRICS for parent in parents]
 
 
 def get_suite_json(wildcards):

@@ -21,4 +21,5 @@ rule train:
     message:
         "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        f"recu train {RUN_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}} > {{log:q}} 2>&1"
+        f"recu train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}}"
+        " > {log:q} 2>&1"

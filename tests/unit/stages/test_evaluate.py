@@ -16,7 +16,7 @@ def test_it_measures_what_training_measured(project):
     found = json.loads(file.read_text())
     assert set(found) == {
         "experiment_id", "spec_hash", "top1", "top5", "loss", "n", "checkpoint_sha256", "data_fingerprint",
-        "provenance", "mlflow_run_id",
+        "provenance", "mlflow_run_id", "content_sha256",
     }  # fmt: skip
     assert found["experiment_id"] == experiment.id and found["n"] == 18
     assert {name: found[name] for name in ("top1", "top5")} == {
