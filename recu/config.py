@@ -6,6 +6,8 @@ words the errors, `recu.experiments` combines them into experiments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -18,6 +20,11 @@ Augmentation = Literal[
     "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
 ]
 """Training augmentations; see `recu.data.augmentation` and `recu.data.transforms`."""
+CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
+)
+"""Share of the image's area that a random part covers, by augmentation: ReCU's program, whose parts above 1 never fit so
+that only the aspect ratio varies, and the competitor's. Images cut so stay files; all others are decoded once."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]

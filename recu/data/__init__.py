@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recu.config import Dataset
+from recu.config import CROP_SCALES, Dataset
 from recu.data.index import read_index
 from recu.data.loader import Loader, Loaders
 from recu.data.manifest import Manifest, read_manifest
@@ -34,6 +34,7 @@ def build_loaders(
     seed: int,
     device: torch.device | str,
     workers: int,
+    augmentation: str | None = None,
     skip_unreadable: bool = False,
 ) -> Loaders:
     """Loaders of both splits of the prepared data in `folder`.
@@ -47,6 +48,7 @@ def build_loaders(
         seed: decides order and augmentation of the training images.
         device: where batches are delivered.
         workers: loader processes (torchvision) or threads (DALI); unused by "memory".
+        augmentation: of the training images, in place of the dataset's.
         skip_unreadable: leave out image files that cannot be read, with a warning, and count them in `Loader.skipped`,
             instead of stopping with a DataError.
 
@@ -64,6 +66,7 @@ def build_loaders(
     if manifest.splits["train"] % batch_size == 1:
         message = f"batch size {batch_size} leaves one of {manifest.splits['train']} training images for the last batch"
         raise ConfigError(f"{message}, which BatchNorm cannot use; choose another batch_size")
+    dataset = dataset.model_copy(update={"augmentation": augmentation or dataset.augmentation})
     chosen = _choose(loader, dataset, manifest)
     build = {"memory": _memory_loader, "torchvision": _torchvision_loader, "dali": _dali_loader}[chosen]
     common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device)}
@@ -84,7 +87,7 @@ def _choose(loader: str, dataset: Dataset, manifest: Manifest) -> str:
     if loader == "memory" and not fits_memory:
         message = f"loader 'memory' cannot serve {dataset.title} (augmentation {dataset.augmentation!r})"
         raise ConfigError(f"{message}; choose 'torchvision'")
-    if loader == "dali" and manifest.storage != "files":
+    if loader == "dali" and (manifest.storage != "files" or dataset.augmentation not in CROP_SCALES):
         message = f"loader 'dali' cannot serve {dataset.title}, whose images were decoded when they were prepared"
         raise ConfigError(f"{message}; leave out --use_dali")
     return loader
@@ -116,4 +119,5 @@ def _dali_loader(
 ) -> Loader:
     from recu.data.dali import DaliLoader
 
-    return DaliLoader(read_index(folder, split), size=dataset.image_size, seed=seed, **settings)
+    scale = CROP_SCALES[dataset.augmentation]
+    return DaliLoader(read_index(folder, split), crop_scale=scale, size=dataset.image_size, seed=seed, **settings)

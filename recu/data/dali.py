@@ -66,6 +66,7 @@ class DaliLoader:
         self,
         index: FileIndex,
         *,
+        crop_scale: tuple[float, float],
         size: int,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
@@ -79,6 +80,7 @@ class DaliLoader:
 
         Args:
             index: the split's files.
+            crop_scale: share of the image's area that a random part covers in training.
             size: side of the network's input in pixels.
             mean: per channel, of pixel values in [0, 1].
             std: likewise.
@@ -96,6 +98,7 @@ class DaliLoader:
         self.batch_size = batch_size
         self.skipped = 0
         self._index = index
+        self._crop_scale = crop_scale
         self._size = size
         self._seed = seed
         self._device = device
@@ -157,7 +160,7 @@ class DaliLoader:
             resized, kept = validation_geometry(height, width, size)
             return _Sample(number, data, Box(0, 0, height, width), resized, kept, False)
         generator = image_generator(self._seed, epoch, number)
-        part = draw_box(height, width, generator)
+        part = draw_box(height, width, self._crop_scale, generator)
         return _Sample(number, data, part, (size, size), Box(0, 0, size, size), draw_flip(generator))
 
     def _without_unreadable(self, samples: list[_Sample], cause: RuntimeError) -> list[_Sample]:

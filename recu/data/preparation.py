@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recu.config import Dataset
+from recu.config import CROP_SCALES, Dataset
 from recu.data import image_tree, imagenet, tinyimagenet
 from recu.data.download import fetch, sha256_of, verify_checksum
 from recu.data.image_folder import FolderArrays, decode_image_folder
@@ -103,7 +103,7 @@ def describe_source(dataset: Dataset, source: Path, *, checksum: bool) -> Source
 
 def storage_of(dataset: Dataset) -> Storage:
     """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
-    return "files" if dataset.augmentation == "resized_crop_lighting" or dataset.kind == "imagenet" else "arrays"
+    return "files" if dataset.augmentation in CROP_SCALES or dataset.kind == "imagenet" else "arrays"
 
 
 def stored_size_of(dataset: Dataset) -> int | None:

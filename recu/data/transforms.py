@@ -6,6 +6,7 @@ Images are uint8 tensors (3, H, W). What each name of `recu.config.Dataset.augme
 - `crop`, `crop_flip`: as `recu.data.augmentation` defines them for batches.
 - `rotate_flip`: resize to the network's size, rotate by up to 20 degrees, mirror.
 - `resized_crop_lighting`: cut out a random part of area 0.08 to 1.25, resize it, lighting noise, mirror.
+- `resized_crop_within_lighting`: the same with an area of 0.08 to 1.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from recu.config import CROP_SCALES
 from recu.data.augmentation import BATCH_AUGMENTATIONS, crop_flip
 from recu.data.decoding import open_image
 
-CROP_SCALE = (0.08, 1.25)
-"""Share of the image's area that a random part covers; above 1 the aspect ratio is all that varies (ReCU's program)."""
 CROP_RATIO = (3 / 4, 4 / 3)
 """Aspect ratio of a random part, torchvision's default."""
 ROTATION_DEGREES = 20.0
@@ -70,7 +70,7 @@ def decode(data: bytes, name: str) -> Tensor:
         return torch.from_numpy(np.array(open_image(data, name))).permute(2, 0, 1)
 
 
-def draw_box(height: int, width: int, generator: random.Random) -> Box:
+def draw_box(height: int, width: int, scale: tuple[float, float], generator: random.Random) -> Box:
     """A random part of an image of the given size, drawn as torchvision's RandomResizedCrop does.
 
     Up to ten times an area and an aspect ratio (uniform in its logarithm) are drawn; parts that do not fit are
@@ -79,7 +79,7 @@ def draw_box(height: int, width: int, generator: random.Random) -> Box:
     """
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     for _ in range(_ATTEMPTS):
-        area = height * width * generator.uniform(*CROP_SCALE)
+        area = height * width * generator.uniform(*scale)
         ratio = math.exp(generator.uniform(low, high))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
@@ -120,8 +120,8 @@ def validation_geometry(height: int, width: int, size: int) -> tuple[tuple[int, 
 
 def augment(image: Tensor, augmentation: str, size: int, generator: random.Random) -> Tensor:
     """The training view of an image: uint8 (3, size, size)."""
-    if augmentation == "resized_crop_lighting":
-        box = draw_box(image.shape[-2], image.shape[-1], generator)
+    if augmentation in CROP_SCALES:
+        box = draw_box(image.shape[-2], image.shape[-1], CROP_SCALES[augmentation], generator)
         part = image[:, box.top : box.top + box.height, box.left : box.left + box.width]
         # Pixels of three neighbouring bytes: the layout for which PyTorch resizes and mirrors twice as fast.
         part = part.permute(1, 2, 0).contiguous().permute(2, 0, 1)
@@ -147,7 +147,7 @@ def evaluation_view(image: Tensor, augmentation: str, size: int) -> Tensor:
     Where training cuts out parts of large images: resize the shorter side to `size` * 256/224, keep the centre;
     otherwise resize to `size`.
     """
-    if augmentation != "resized_crop_lighting":
+    if augmentation not in CROP_SCALES:
         return _to_size(image, size)
     resized, box = validation_geometry(image.shape[-2], image.shape[-1], size)
     image = F.resize(image, list(resized), antialias=True)

@@ -394,16 +394,16 @@ def _build_loaders(job: _Job, device: torch.device) -> Loaders:
     from recu.data import build_loaders
 
     recipe = job.experiment.hyperparameters
-    augmentation = recipe.augmentation or job.dataset.augmentation
     return build_loaders(
         job.data_folder,
-        job.dataset.model_copy(update={"augmentation": augmentation}),
+        job.dataset,
         batch_size=recipe.batch_size,
         batch_size_test=recipe.batch_size_test,
         loader=recipe.loader,
         seed=job.experiment.seed,
         device=device,
         workers=job.running.workers,
+        augmentation=recipe.augmentation,
     )
 
 

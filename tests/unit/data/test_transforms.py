@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from recu.config import CROP_SCALES
 from recu.data.transforms import (
     CROP_RATIO,
     Box,
@@ -40,7 +41,9 @@ def test_boxes_have_the_distribution_of_torchvision():
     image, draw = as_pil(picture(375, 500)), transforms.RandomResizedCrop.get_params
     theirs = np.array([features(Box(*draw(image, [0.08, 1.25], list(CROP_RATIO)))) for _ in range(4000)])
     generator = random.Random(0)
-    ours = np.array([features(draw_box(375, 500, generator)) for _ in range(4000)])
+    ours = np.array(
+        [features(draw_box(375, 500, CROP_SCALES["resized_crop_lighting"], generator)) for _ in range(4000)]
+    )
     scale = theirs.std(axis=0)
     assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 0.08 * scale).all()
     for share in (10, 50, 90):
@@ -51,7 +54,7 @@ def test_boxes_have_the_distribution_of_torchvision():
 @pytest.mark.parametrize(("height", "width"), [(10, 400), (400, 10), (1, 1), (375, 500)])
 def test_boxes_lie_inside_whatever_the_shape(height: int, width: int):
     for seed in range(50):
-        box = draw_box(height, width, random.Random(seed))
+        box = draw_box(height, width, (0.08, 1.25), random.Random(seed))
         assert box.top >= 0 and box.left >= 0 and box.height > 0 and box.width > 0
         assert box.top + box.height <= height and box.left + box.width <= width
 
@@ -85,7 +88,7 @@ def test_no_lighting_draw_leaves_the_image():
     assert torch.equal(lighting(image, (0.0, 0.0, 0.0)), image)
 
 
-@pytest.mark.parametrize("name", ["none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting"])
+@pytest.mark.parametrize("name", ["none", "crop", "crop_flip", "rotate_flip", *CROP_SCALES])
 def test_every_augmentation_gives_uint8_of_the_size_and_depends_on_its_generator_alone(name: str):
     image = picture(40, 50)
     views = [augment(image, name, 32, random.Random(seed)) for seed in (1, 1, 2)]
