@@ -1,0 +1,110 @@
+"""`recu verify`: what every table cell rests on, and which results are stale or were altered."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recu import params
+from recu.errors import VerificationError
+from recu.files import atomic_write_json
+from recu.paths import config_file
+
+if TYPE_CHECKING:
+    from recu.stages.verify import SuiteVerification, Verification
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.add_argument("suites", nargs="*", help="names of files in params/suites/ (default: all of them)")
+    parser.add_argument("--params_dir", type=Path, default=Path("params"), help="default: %(default)s")
+    parser.add_argument("--data_dir", type=Path, help="prepared data (default: that of params/config.yaml)")
+    parser.add_argument("--results_dir", type=Path, help="published results (default: that of params/config.yaml)")
+    parser.add_argument("--reports_dir", type=Path, help="rendered tables (default: that of params/config.yaml)")
+    parser.add_argument(
+        "--strict", action="store_true", help="also fail where code changed since without a new recipe version"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write everything that was found here")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print one table a suite and whatever is wrong.
+
+    Raises:
+        VerificationError: something is stale or was altered.
+    """
+    from recu.stages.verify import Places, as_json, verify
+
+    config = params.load_config(config_file(arguments.params_dir))
+    places = Places(
+        params_dir=arguments.params_dir,
+        data_dir=arguments.data_dir or Path(config.data_dir),
+        results_dir=arguments.results_dir or Path(config.results_dir),
+        reports_dir=arguments.reports_dir or Path(config.reports_dir),
+    )
+    verification = verify(places, arguments.suites or params.available_suites(arguments.params_dir))
+    if arguments.output is not None:
+        atomic_write_json(arguments.output, as_json(verification))
+    _print(verification)
+    _judge(verification, arguments.strict)
+
+
+def _print(verification: Verification) -> None:
+    empty = [suite.name for suite in verification.suites if suite.is_empty]
+    for suite in verification.suites:
+        if not suite.is_empty:
+            _print_suite(suite)
+    for each in verification.data:
+        if each.reasons:
+            print(f"{each.status}: {each.subject}: {'; '.join(each.reasons)}")
+    if empty:
+        print(f"nothing is published of: {', '.join(empty)}")
+    for file in verification.unclaimed:
+        print(f"note: {file} belongs to no experiment of params/; no table rests on it")
+
+
+def _print_suite(suite: SuiteVerification) -> None:
+    from tabulate import tabulate
+
+    print(f"suite {suite.name}: what each cell of its table rests on")
+    lines = [
+        (
+            f"{ground.dataset} {ground.network} {ground.method}",
+            ground.seed,
+            "-" if ground.top1 is None else f"{ground.top1:.2f}",
+            ground.spec_hash,
+            (ground.checkpoint_sha256 or "-")[:12],
+            (ground.git_commit or "-")[:12],
+            ground.training.status,
+            ground.evaluation.status,
+        )
+        for ground in suite.grounds
+    ]
+    headers = ("cell", "seed", "top-1", "parameters", "checkpoint", "commit", "training", "evaluation")
+    print(tabulate(lines, headers=headers, disable_numparse=True))
+    for each in suite.findings:
+        if each.status not in ("good", "missing") or (each.status == "missing" and each.reasons != ("not there",)):
+            print(f"{each.status}: {each.subject}: {'; '.join(each.reasons)}")
+    there = [each.subject for each in suite.files if each.status == "good"]
+    if there:
+        print(f"good: {', '.join(there)}")
+    noted = {note for each in suite.findings for note in each.notes}
+    for note in sorted(noted):
+        count = sum(note in each.notes for each in suite.findings)
+        print(f"note: {count} result{'s' if count > 1 else ''} {note}")
+    print()
+
+
+def _judge(verification: Verification, strict: bool) -> None:
+    counts = {status: verification.count(status) for status in ("good", "missing", "stale", "altered")}
+    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    faults = [f"{counts[status]} {status}" for status in ("stale", "altered") if counts[status]]
+    if strict:
+        older = sum(bool(each.notes) for suite in verification.suites for each in suite.findings)
+        faults += [f"{older} made by other code"] if older else []
+    if faults:
+        raise VerificationError(
+            f"{', '.join(faults)}: remove what was altered and run `snakemake --cores all`, which makes again what is"
+            " missing or stale"
+        )

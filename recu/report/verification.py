@@ -1,0 +1,194 @@
+"""Whether a published result is as it was published, and is what params/, data and code would give now; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from recu.experiments import Experiment
+from recu.files import canonical_json, hash_text
+from recu.integrity import seal_problem
+from recu.tracking import flatten_params
+
+Status = Literal["good", "missing", "stale", "altered"]
+"""From best to worst. `missing`: not there. `stale`: as published, but other parameters, data, parents or a changed
+recipe ask for another result now. `altered`: not as this program published it."""
+
+_ORDER: tuple[Status, ...] = ("good", "missing", "stale", "altered")
+_SHOWN = 4
+
+Problem = tuple[Status, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What was found about one published result or file."""
+
+    subject: str
+    """The file, as a person finds it."""
+    status: Status
+    reasons: tuple[str, ...] = ()
+    """Why it is not good."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no fault, e.g. that the code has changed since without a new recipe version."""
+
+
+def finding(subject: str, problems: Iterable[Problem], notes: Iterable[str] = ()) -> Finding:
+    """The finding with the worst status among `problems`."""
+    found = list(problems)
+    return Finding(
+        subject=subject,
+        status=worst(status for status, _ in found),
+        reasons=tuple(reason for _, reason in found),
+        notes=tuple(notes),
+    )
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The worst of several; "good" of none."""
+    return max(statuses, key=_ORDER.index, default="good")
+
+
+def judge_training(
+    subject: str,
+    metrics: Mapping[str, Any],
+    expected: Experiment,
+    *,
+    checkpoint_sha256: str | None,
+    data_fingerprint: str | None,
+    checkpoints: Mapping[str, str | None],
+    code_hash: str,
+) -> Finding:
+    """Judge one published training.
+
+    Args:
+        subject: its metrics.json.
+        metrics: the content.
+        expected: the experiment as params/ defines it now.
+        checkpoint_sha256: of the checkpoint beside metrics.json; None where there is none.
+        data_fingerprint: of the data as prepared now; None where it is not here.
+        checkpoints: by experiment id, the SHA-256 that its published metrics.json names now.
+        code_hash: of the code that runs now.
+    """
+    try:
+        problems = [
+            *_seal(metrics),
+            *_own_parameters(metrics),
+            *_checkpoint(metrics, checkpoint_sha256),
+            *_parameters(metrics["experiment"], metrics["spec_hash"], expected),
+            *_data(metrics, data_fingerprint),
+            *_parents(metrics, checkpoints),
+        ]
+        notes = _code(metrics, code_hash)
+    except (KeyError, TypeError, AttributeError) as error:
+        return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
+    return finding(subject, problems, notes)
+
+
+def judge_evaluation(
+    subject: str,
+    metrics: Mapping[str, Any],
+    expected: Experiment,
+    *,
+    checkpoint_sha256: str | None,
+    data_fingerprint: str | None,
+    code_hash: str,
+) -> Finding:
+    """Judge the published evaluation of a training; arguments as for `judge_training`.
+
+    Args:
+        subject: its metrics.json.
+        metrics: the content.
+        expected: the experiment as params/ defines it now.
+        checkpoint_sha256: of the training's published checkpoint; None where there is none.
+        data_fingerprint: of the data as prepared now.
+        code_hash: of the code that runs now.
+    """
+    try:
+        problems = _seal(metrics)
+        if metrics["experiment_id"] != expected.id:
+            problems.append(("altered", f"is the evaluation of {metrics['experiment_id']}"))
+        if metrics["spec_hash"] != expected.spec_hash:
+            problems.append(("stale", f"other parameters (hash {metrics['spec_hash']}, now {expected.spec_hash})"))
+        if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
+            problems.append(("stale", "measured another checkpoint than the one published now"))
+        problems += _data(metrics, data_fingerprint)
+        notes = _code(metrics, code_hash)
+    except (KeyError, TypeError, AttributeError) as error:
+        return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
+    return finding(subject, problems, notes)
+
+
+def judge_file(subject: str, found: bytes | None, expected: bytes | None, source: str) -> Finding:
+    """Judge a file that is made from others alone.
+
+    Args:
+        subject: the file.
+        found: its content; None where it is not there.
+        expected: what making it again gives; None where it cannot be made.
+        source: what it is made from, in words.
+    """
+    if found is None:
+        return finding(subject, [("missing", "not there")])
+    if expected is None:
+        return finding(subject, [("stale", f"cannot be made again from {source}")])
+    if found != expected:
+        return finding(subject, [("altered", f"is not what {source} gives: altered, or made from other content")])
+    return finding(subject, [])
+
+
+def _seal(metrics: Mapping[str, Any]) -> list[Problem]:
+    problem = seal_problem(metrics)
+    return [] if problem is None else [("altered", problem)]
+
+
+def _own_parameters(metrics: Mapping[str, Any]) -> list[Problem]:
+    given = {name: value for name, value in metrics["experiment"].items() if name != "id"}
+    if hash_text(canonical_json(given)) == metrics["spec_hash"]:
+        return []
+    return [("altered", "its parameters do not give its spec_hash")]
+
+
+def _checkpoint(metrics: Mapping[str, Any], digest: str | None) -> list[Problem]:
+    if digest is None:
+        return [("missing", "the checkpoint beside it is not there")]
+    if digest != metrics["checkpoint_sha256"]:
+        return [("altered", "the checkpoint beside it is another than the one it names (SHA-256 differs)")]
+    return []
+
+
+def _parameters(found: Mapping[str, Any], spec_hash: str, expected: Experiment) -> list[Problem]:
+    if spec_hash == expected.spec_hash:
+        return []
+    before = flatten_params({name: value for name, value in found.items() if name != "id"})
+    now = flatten_params(expected.model_dump(mode="json"))
+    changes = [
+        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
+    more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+    return [("stale", f"other parameters: {', '.join(changes[:_SHOWN])}{more}")]
+
+
+def _data(metrics: Mapping[str, Any], fingerprint: str | None) -> list[Problem]:
+    if fingerprint is None or metrics["data_fingerprint"] == fingerprint:
+        return []
+    return [("stale", f"other data (fingerprint {metrics['data_fingerprint']:.12}, now {fingerprint:.12})")]
+
+
+def _parents(metrics: Mapping[str, Any], checkpoints: Mapping[str, str | None]) -> list[Problem]:
+    problems: list[Problem] = []
+    for role in ("parent", "teacher"):
+        origin = metrics.get(role)
+        if origin is None or origin["id"] not in checkpoints:
+            continue
+        if checkpoints[origin["id"]] != origin["checkpoint_sha256"]:
+            problems.append(("stale", f"rests on another checkpoint of its {role} {origin['id']} than the one now"))
+    return problems
+
+
+def _code(metrics: Mapping[str, Any], code_hash: str) -> list[str]:
+    before = metrics["provenance"]["code_hash"]
+    return [] if before == code_hash else [f"made by other code of the same recipe version ({before[:12]})"]

@@ -1,0 +1,303 @@
+"""The verify stage: hashes recomputed over results/ and reports/, and which table cell rests on what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recu import params, paths, plan, provenance
+from recu.config import Dataset, Method, Suite
+from recu.data import read_manifest
+from recu.errors import DataError, ResultError
+from recu.experiments import Experiment, load_experiments
+from recu.files import hash_file, read_json
+from recu.report.verification import Finding, Status, finding, judge_evaluation, judge_file, judge_training, worst
+from recu.stages.report import collect_rows, rendered_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where everything is."""
+
+    params_dir: Path
+    data_dir: Path
+    results_dir: Path
+    reports_dir: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """What one seed of one table cell rests on."""
+
+    experiment_id: str
+    dataset: str
+    network: str
+    method: str
+    seed: int
+    top1: float | None
+    """Percent, as the evaluation published it."""
+    spec_hash: str
+    """Of the experiment as params/ defines it now."""
+    checkpoint_sha256: str | None
+    git_commit: str | None
+    training: Finding
+    evaluation: Finding
+
+    @property
+    def status(self) -> Status:
+        """The worse of the two."""
+        return worst((self.training.status, self.evaluation.status))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuiteVerification:
+    """What was found about one suite."""
+
+    name: str
+    grounds: tuple[Ground, ...]
+    files: tuple[Finding, ...]
+    """Rows and rendered tables."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All of them."""
+        return [*(each for ground in self.grounds for each in (ground.training, ground.evaluation)), *self.files]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it is there."""
+        return all(each.status == "missing" for each in self.findings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What was found about all suites."""
+
+    suites: tuple[SuiteVerification, ...]
+    data: tuple[Finding, ...]
+    unclaimed: tuple[str, ...]
+    """Results that no experiment of params/ asks for; no table rests on them."""
+
+    def count(self, status: Status) -> int:
+        """How many findings have this status."""
+        everything = [*self.data, *(each for suite in self.suites for each in suite.findings)]
+        return sum(each.status == status for each in everything)
+
+
+def verify(places: Places, suites: Iterable[str]) -> Verification:
+    """Compare what is published with what params/ asks for and with its own hashes; nothing is written.
+
+    Raises:
+        ConfigError: a file under params/ is wrong, or a suite is unknown.
+    """
+    names = tuple(suites)
+    shared = _Shared(places)
+    verified = tuple(_SuiteVerifier(shared, name).verify() for name in names)
+    used = sorted({ground.dataset for suite in verified if not suite.is_empty for ground in suite.grounds})
+    return Verification(
+        suites=verified,
+        data=tuple(shared.data_findings[name] for name in used if name in shared.data_findings),
+        unclaimed=tuple(_unclaimed(places, names, verified)),
+    )
+
+
+def as_json(verification: Verification) -> dict[str, Any]:
+    """The whole of it as plain values."""
+    from dataclasses import asdict
+
+    return {
+        "good": not (verification.count("stale") or verification.count("altered")),
+        "counts": {status: verification.count(status) for status in ("good", "missing", "stale", "altered")},
+        **asdict(verification),
+    }
+
+
+@dataclass
+class _Shared:
+    """Read once for all suites."""
+
+    places: Places
+    data_findings: dict[str, Finding] = field(default_factory=dict)
+
+    @cached_property
+    def datasets(self) -> dict[str, Dataset]:
+        return params.load_datasets(self.places.params_dir)
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        return params.load_defaults(self.places.params_dir).methods
+
+    @cached_property
+    def published(self) -> Any:
+        return params.load_published(self.places.params_dir)
+
+    @cached_property
+    def code_hash(self) -> str:
+        return provenance.code_hash(paths.PROJECT_DIR / "recu")
+
+    def fingerprint(self, dataset: str) -> str | None:
+        """Of the prepared data where it is here, else of the copy of its manifest among the results."""
+        copy = paths.manifest_file(self.places.results_dir, dataset)
+        published = _read(copy)
+        stated = published.get("fingerprint") if isinstance(published, dict) else None
+        folder = self.places.data_dir / dataset
+        if not (folder / paths.MANIFEST).exists():
+            return stated
+        try:
+            now = read_manifest(folder).fingerprint
+        except DataError as error:
+            self.data_findings[dataset] = finding(str(folder), [("altered", str(error))])
+            return stated
+        different = stated not in (None, now)
+        reasons = [("stale", f"{copy} describes other data (fingerprint {stated!s:.12}, prepared is {now:.12})")]
+        self.data_findings[dataset] = finding(str(folder), reasons if different else [])
+        return now
+
+
+class _SuiteVerifier:
+    """Judges everything that belongs to one suite."""
+
+    def __init__(self, shared: _Shared, name: str) -> None:
+        self._shared, self._places, self._name = shared, shared.places, name
+        self._suite: Suite = params.load_suite(self._places.params_dir, name)
+        self._experiments = load_experiments(self._places.params_dir, (name,))
+        self._checkpoints: dict[str, str | None] = {}
+        self._statuses: dict[str, Status] = {}
+
+    def verify(self) -> SuiteVerification:
+        # Parents come before children, so what a child rests on is known when it is judged.
+        grounds = tuple(self._ground(experiment) for experiment in self._experiments.values())
+        rows = paths.rows_file(self._places.results_dir, self._name)
+        return SuiteVerification(name=self._name, grounds=grounds, files=(self._rows(rows), *self._reports(rows)))
+
+    def _ground(self, experiment: Experiment) -> Ground:
+        folder = paths.train_folder(self._places.results_dir, experiment.id)
+        trained = _read(folder / paths.METRICS)
+        evaluated = _read(paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS)
+        digest = _digest(folder / paths.BEST_CHECKPOINT)
+        self._checkpoints[experiment.id] = digest
+        training = self._training(experiment, folder / paths.METRICS, trained, digest)
+        self._statuses[experiment.id] = training.status
+        return Ground(
+            experiment_id=experiment.id,
+            dataset=experiment.dataset,
+            network=experiment.network,
+            method=experiment.method,
+            seed=experiment.seed,
+            top1=_number(evaluated, "top1"),
+            spec_hash=experiment.spec_hash,
+            checkpoint_sha256=digest,
+            git_commit=_commit(trained),
+            training=training,
+            evaluation=self._evaluation(experiment, evaluated, digest),
+        )
+
+    def _training(self, experiment: Experiment, file: Path, metrics: Any, digest: str | None) -> Finding:
+        if metrics is None:
+            return finding(str(file), [("missing", "not there")])
+        judged = judge_training(
+            str(file),
+            metrics,
+            experiment,
+            checkpoint_sha256=digest,
+            data_fingerprint=self._shared.fingerprint(experiment.dataset),
+            checkpoints=self._checkpoints,
+            code_hash=self._shared.code_hash,
+        )
+        faults = [
+            ("stale", f"rests on {parent.id}, which is {self._statuses[parent.id]}")
+            for parent in experiment.parents
+            if self._statuses.get(parent.id, "good") in ("stale", "altered")
+        ]
+        if not faults:
+            return judged
+        reasons = (*judged.reasons, *(reason for _, reason in faults))
+        return Finding(
+            subject=judged.subject, status=worst((judged.status, "stale")), reasons=reasons, notes=judged.notes
+        )
+
+    def _evaluation(self, experiment: Experiment, metrics: Any, digest: str | None) -> Finding:
+        file = str(paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS)
+        if metrics is None:
+            return finding(file, [("missing", "not there")])
+        return judge_evaluation(
+            file,
+            metrics,
+            experiment,
+            checkpoint_sha256=digest,
+            data_fingerprint=self._shared.fingerprint(experiment.dataset),
+            code_hash=self._shared.code_hash,
+        )
+
+    def _rows(self, file: Path) -> Finding:
+        found = _read(file)
+        if found is None:
+            return finding(str(file), [("missing", "not there")])
+        try:
+            origins = [experiment.origin for experiment in self._experiments.values()]
+            expected = collect_rows(origins, self._places.results_dir)
+        except ResultError as error:
+            return finding(str(file), [("stale", f"cannot be collected again: {error}")])
+        same = found == expected
+        return finding(str(file), [] if same else [("altered", "is not what collecting the results gives")])
+
+    def _reports(self, rows: Path) -> list[Finding]:
+        files = [Path(file) for file in plan.table_files(self._places.reports_dir, self._name)]
+        if not any(file.exists() for file in files):
+            return [finding(str(file), [("missing", "not there")]) for file in files]
+        facts = plan.suite_facts(
+            self._name, self._suite, self._experiments, self._shared.datasets, self._shared.methods
+        )
+        try:
+            rendered = rendered_files(rows, facts, self._shared.published)
+        except ResultError:
+            rendered = {}
+        return [judge_file(str(file), _content(file), rendered.get(file.name), str(rows)) for file in files]
+
+
+def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteVerification]) -> Iterable[str]:
+    known = {ground.experiment_id for suite in verified for ground in suite.grounds}
+    others = set(params.available_suites(places.params_dir)) - set(names)
+    for stage in ("train", "evaluate"):
+        root = places.results_dir / stage
+        for file in sorted(root.rglob(paths.METRICS)):
+            identifier = file.parent.relative_to(root).as_posix()
+            if identifier not in known and identifier.partition("/")[0] not in others:
+                yield str(file)
+
+
+def _read(file: Path) -> Any:
+    """A JSON file; None where there is none, {} where it cannot be read, which no judge accepts."""
+    if not file.exists():
+        return None
+    try:
+        return read_json(file)
+    except ResultError:
+        return {}
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        return hash_file(file)
+    except OSError:
+        return None
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
+
+
+def _number(metrics: Any, name: str) -> float | None:
+    value = metrics.get(name) if isinstance(metrics, Mapping) else None
+    return value if isinstance(value, (int, float)) else None
+
+
+def _commit(metrics: Any) -> str | None:
+    origin = metrics.get("provenance") if isinstance(metrics, Mapping) else None
+    return origin.get("git_commit") if isinstance(origin, Mapping) else None

@@ -1,0 +1,224 @@
+"""`recu verify`: what tables rest on, and whatever is stale or was altered."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recu import params, paths, plan, provenance
+from recu.cli.main import main
+from recu.experiments import load_experiments
+from recu.integrity import SEAL, write_sealed_json
+from recu.stages.evaluate import evaluate
+from recu.stages.prepare import prepare
+from recu.stages.report import collect, render
+from recu.stages.train import Running, train
+
+SUITE = """
+title: Smallest
+description: Verified.
+dataset: tiny
+seeds: [1]
+hyperparameters: {batch_size: 16, warm_up: false}
+methods:
+  vanilla: {epochs: 1}
+  finetune: {epochs: 1}
+rows:
+  - model: resnet20_1w1a
+"""
+NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_code():
+    """A file of the package that is edited while the tests run must not make results old."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "code_hash", lambda package: "c" * 64)
+        yield
+
+
+@pytest.fixture(scope="module")
+def published(tiny_project, tmp_path_factory) -> Path:
+    """A complete project, made once; tests work on copies."""
+    folder = tmp_path_factory.mktemp("verified")
+    shutil.copytree(tiny_project / "params", folder / "params")
+    for file in (folder / "params/suites").iterdir():
+        file.unlink()
+    (folder / "params/suites/smallest.yaml").write_text(SUITE)
+    config = folder / "params/config.yaml"
+    config.write_text(config.read_text().replace("suites: demo", "suites: smallest"))
+    datasets = params.load_datasets(folder / "params")
+    copy = paths.manifest_file(folder / "results", "tiny")
+    source = tiny_project / "images"
+    prepare("tiny", datasets["tiny"], data_dir=folder / "data", source=source, workers=0, output=copy)
+    experiments = load_experiments(folder / "params", ("smallest",))
+    for experiment in experiments.values():
+        for stage in (train, evaluate):
+            stage(
+                experiment,
+                dataset=datasets["tiny"],
+                data_folder=folder / "data/tiny",
+                results_dir=folder / "results",
+                runs_dir=folder / "runs",
+                running=Running(gpus="cpu", workers=0),
+            )
+    suite = params.load_suite(folder / "params", "smallest")
+    methods = params.load_defaults(folder / "params").methods
+    facts = plan.suite_facts("smallest", suite, experiments, datasets, methods)
+    rows = paths.rows_file(folder / "results", "smallest")
+    collect(facts.experiments, folder / "results", rows)
+    render(rows, facts, params.load_published(folder / "params"), folder / "reports")
+    return folder
+
+
+@pytest.fixture
+def project(published, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "project"
+    shutil.copytree(published, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def verify(capsys):
+    def call(*words):
+        code = main(["verify", *words])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out + err
+
+    return call
+
+
+def _metrics(stage: str, method: str = "vanilla") -> Path:
+    return Path(f"results/{stage}/{NETWORK}/{method}/seed1/metrics.json")
+
+
+def _edit(file: Path, change, *, seal: bool = False) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    if seal:
+        write_sealed_json(file, content)
+    else:
+        file.write_text(json.dumps(content))
+
+
+def test_what_was_just_made_is_good_and_every_cell_names_what_it_rests_on(project, verify):
+    code, shown = verify("--output", "found.json", "--strict")
+    assert code == 0, shown
+    # Two trainings, two evaluations, the rows, four rendered files and the data.
+    assert "10 good, 0 missing, 0 stale, 0 altered" in shown
+    found = json.loads(Path("found.json").read_text())
+    assert found["good"] is True
+    (suite,) = found["suites"]
+    assert [ground["method"] for ground in suite["grounds"]] == ["vanilla", "finetune"]
+    for ground in suite["grounds"]:
+        trained = json.loads(_metrics("train", ground["method"]).read_text())
+        measured = json.loads(_metrics("evaluate", ground["method"]).read_text())
+        assert ground["checkpoint_sha256"] == trained["checkpoint_sha256"]
+        assert (ground["spec_hash"], ground["top1"]) == (trained["spec_hash"], measured["top1"])
+        assert ground["checkpoint_sha256"][:12] in shown
+
+
+def test_nothing_published_is_no_fault(project, verify):
+    shutil.rmtree("results")
+    shutil.rmtree("reports")
+    code, shown = verify()
+    assert code == 0 and "nothing is published of: smallest" in shown
+
+
+def _set(key, value):
+    return lambda content: content.__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (_metrics("train"), lambda m: m["best"].__setitem__("top1", 99.9), "was altered after it was published"),
+        (_metrics("train"), lambda m: m.pop(SEAL), "has no content_sha256"),
+        (_metrics("evaluate", "finetune"), _set("top1", 99.9), "was altered after it was published"),
+        (_metrics("evaluate"), lambda m: m.clear(), "is not of the expected form"),
+        (Path("results/report/smallest/rows.json"), lambda rows: rows[0].__setitem__("top1_best", 99.9), "not what"),
+    ],
+)  # fmt: skip
+def test_an_edited_file_is_named(project, verify, file, change, message):
+    _edit(file, change)
+    code, shown = verify()
+    assert code == 4
+    assert any(line.startswith(f"altered: {file}: ") and message in line for line in shown.splitlines()), shown
+
+
+@pytest.mark.parametrize("suffix", plan.TABLE_FORMATS)
+def test_an_edited_report_is_named(project, verify, suffix):
+    file = Path(f"reports/smallest.{suffix}")
+    file.write_bytes(file.read_bytes() + b" ")
+    code, shown = verify()
+    assert code == 4 and f"altered: {file}: is not what results/report/smallest/rows.json gives" in shown
+
+
+def test_another_checkpoint_is_found_in_the_training_its_evaluation_and_its_child(project, verify):
+    file = _metrics("train").with_name(paths.BEST_CHECKPOINT)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    code, shown = verify()
+    assert code == 4
+    assert f"altered: {_metrics('train')}: the checkpoint beside it is another" in shown
+    assert f"stale: {_metrics('evaluate')}: measured another checkpoint" in shown
+    assert f"stale: {_metrics('train', 'finetune')}: rests on another checkpoint of its parent" in shown
+
+
+def test_a_missing_checkpoint_is_missing(project, verify):
+    _metrics("train", "finetune").with_name(paths.BEST_CHECKPOINT).unlink()
+    code, shown = verify()
+    assert "the checkpoint beside it is not there" in shown and "1 missing" in shown
+    assert code == 0, "not there is neither stale nor altered"
+
+
+def test_other_parameters_name_what_changed(project, verify):
+    file = Path("params/suites/smallest.yaml")
+    file.write_text(file.read_text().replace("finetune: {epochs: 1}", "finetune: {epochs: 3}"))
+    code, shown = verify()
+    assert code == 4
+    assert f"stale: {_metrics('train', 'finetune')}: other parameters: hyperparameters.epochs 1 -> 3" in shown
+    assert f"stale: {_metrics('train')}" not in shown, "the vanilla training is as it should be"
+    assert "stale: results/report/smallest/rows.json: cannot be collected again" in shown
+
+
+def test_a_raised_recipe_version_makes_everything_stale(project, verify):
+    file = Path("params/defaults.yaml")
+    before = json.loads(_metrics("train").read_text())["experiment"]["recipe_version"]
+    text = file.read_text()
+    assert f"recipe_version: {before}" in text
+    file.write_text(text.replace(f"recipe_version: {before}", f"recipe_version: {before + 1}"))
+    code, shown = verify()
+    assert code == 4 and f"other parameters: recipe_version {before} -> {before + 1}" in shown
+
+
+def test_other_data_is_found_from_its_manifest(project, verify):
+    _edit(Path("data/tiny/manifest.json"), _set("fingerprint", "f" * 64))
+    code, shown = verify()
+    assert code == 4 and "other data (fingerprint " in shown and "now ffffffffffff" in shown
+
+
+def test_other_code_is_a_note_unless_strict(project, verify):
+    _edit(_metrics("train"), lambda m: m["provenance"].__setitem__("code_hash", "0" * 64), seal=True)
+    code, shown = verify()
+    assert "1 result made by other code of the same recipe version (000000000000)" in shown
+    assert "altered: results/report/smallest/rows.json" in shown and code == 4, "its rows name the code too"
+    code, shown = verify("--strict")
+    assert code == 4 and "1 made by other code" in shown
+
+
+def test_a_result_nobody_asks_for_is_a_note(project, verify):
+    file = Path("results/train/smallest/tiny/cifar.resnet20_1w1a/other/seed1/metrics.json")
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    code, shown = verify()
+    assert code == 0 and f"note: {file} belongs to no experiment" in shown
+
+
+def test_an_unknown_suite_proposes_the_nearest(project, verify):
+    code, shown = verify("smalest")
+    assert code == 2 and "did you mean 'smallest'" in shown
