@@ -23,8 +23,9 @@ Augmentation = Literal[
 CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
 )
-"""Share of the image's area that a random part covers, by augmentation: ReCU's program, whose parts above 1 never fit so
-that only the aspect ratio varies, and the competitor's. Images cut so stay files; all others are decoded once."""
+"""Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1 never
+fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded once."""
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
@@ -74,6 +75,8 @@ class Hyperparameters(Model):
     """Training augmentation in place of the dataset's; null for the dataset's."""
     loader: Literal["auto", "memory", "torchvision", "dali"]
     """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
+    skip_unreadable: bool
+    """Leave out image files that cannot be read, with a warning and a count, instead of stopping at the first."""
     precision: Literal["fp32", "bf16"]
     """Arithmetic of the forward and backward pass; bf16 (autocast) changes results and is meant for GPUs."""
 

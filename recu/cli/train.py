@@ -72,6 +72,10 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weight_decay_groups", **absent, help="all, imagenet or birealnet (default: by family)")
     group.add_argument("--tau_min", type=float, **absent)
     group.add_argument("--tau_max", type=float, **absent)
+    group.add_argument(
+        "--skip_unreadable", action="store_true", **absent, help="leave out unreadable images instead of stopping"
+    )
+    group.add_argument("--augmentation", **absent, help="in place of the dataset's (see params/datasets.yaml)")
     group.add_argument("--precision", **absent, help="fp32 or bf16")
     group.add_argument(
         "--seed", type=int, default=1, help="0 draws one at random and records it (default: %(default)s)"

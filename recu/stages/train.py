@@ -404,6 +404,7 @@ def _build_loaders(job: _Job, device: torch.device) -> Loaders:
         device=device,
         workers=job.running.workers,
         augmentation=recipe.augmentation,
+        skip_unreadable=recipe.skip_unreadable,
     )
 
 
