@@ -75,8 +75,8 @@ def missing_data(
         dataset = datasets[name]
         if dataset.kind == "digits" or name in sources or (data_dir / name / paths.MANIFEST).is_file():
             continue
-        urls = ", ".join(archive.url for archive in dataset.archives if archive.url)
-        origin = dataset.obtain or f"will be downloaded from {urls}"
+        urls = " and ".join(archive.url for archive in dataset.archives if archive.url)
+        origin = f"it will be downloaded from {urls}" if urls else dataset.obtain
         missing[name] = f"{origin} (or name a local copy: sources: {{{name}: PATH}} in params/config.yaml)"
     return missing
 
