@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from recu.engine.gpu_slot import slots_folder, take_slot, visible_gpus
 from recu.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def choose_device(gpus: str) -> torch.device:
     """Turn the value of `--gpus` into a device.
 
     Args:
-        gpus: "" for the first CUDA device, or the CPU where there is none; "cpu"; or a device number such as "0". A
+        gpus: "" for the first CUDA device that no other training holds, or the CPU where there is none; "cpu"; or a device number such as "0". A
             list such as "0,1" (the authors' DataParallel) uses its first device and says so: one training, one GPU.
 
     Returns:
@@ -30,7 +31,10 @@ def choose_device(gpus: str) -> torch.device:
     """
     wanted = gpus.strip().lower()
     if not wanted:
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        gpus_here = visible_gpus(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return torch.device(f"cuda:{take_slot(gpus_here, slots_folder())}")
     if wanted == "cpu":
         return torch.device("cpu")
     numbers = [part.strip() for part in wanted.split(",") if part.strip()]

@@ -9,8 +9,10 @@ from tests.unit.engine.tiny import CPU, TinyNet
 
 
 @pytest.fixture
-def gpus(monkeypatch):
+def gpus(monkeypatch, tmp_path):
     """Pretends that there are as many GPUs as asked for; nothing is computed on them."""
+
+    monkeypatch.setattr("recu.engine.device.slots_folder", lambda: tmp_path)
 
     def pretend(count):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
