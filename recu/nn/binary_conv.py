@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from recu.nn import winograd
 from recu.nn.recu_clamp import LAPLACIAN_STD, VARIANCE_EPSILON, quantile_threshold
 from recu.nn.ste import polynomial_gradient
 
@@ -49,7 +50,7 @@ class BinaryConv2d(nn.Conv2d):
         self.register_buffer("tau", torch.tensor(1.0))
 
     def forward(self, activation: Tensor) -> Tensor:
-        """Convolve (N, I, H, W) to (N, O, H', W'); the memory format is kept."""
+        """Convolve (N, I, H, W) to (N, O, H', W')."""
         if not torch.is_grad_enabled():
             binary_weight = torch.sign(_centred(self.weight))
             return _scaled_convolution(activation, binary_weight, self.alpha, self.stride, self.padding)
@@ -72,10 +73,14 @@ class _BinaryConvolution(torch.autograd.Function):
         padding: tuple[int, int],
         rescale: bool,
     ) -> Tensor:
-        std = torch.sqrt(weight.var(_PER_FILTER, keepdim=True) + VARIANCE_EPSILON)
-        standardised = _centred(weight) / std * LAPLACIAN_STD
+        centred = _centred(weight)
+        # Several times faster on a CPU than torch.var and as exact, since the mean is already taken off.
+        variance = centred.square().sum(_PER_FILTER, keepdim=True) / (weight[0].numel() - 1)
+        std = torch.sqrt(variance + VARIANCE_EPSILON)
+        standardised = centred / std * LAPLACIAN_STD
         ctx.save_for_backward(activation, standardised, std, alpha, quantile_threshold(standardised, tau))
         ctx.stride, ctx.padding, ctx.rescale = stride, padding, rescale
+        ctx.winograd = winograd.suits(activation, weight, stride, padding)
         return _scaled_convolution(activation, torch.sign(standardised), alpha, stride, padding)
 
     @staticmethod
@@ -86,19 +91,7 @@ class _BinaryConvolution(torch.autograd.Function):
         filter_alpha = alpha.unsqueeze(-1)
         # With alpha folded into the weight, the result of the convolution before alpha need not be kept:
         # alpha's gradient follows from that of the weight.
-        grad_input, grad_kernel, _ = torch.ops.aten.convolution_backward(
-            grad,
-            torch.sign(activation).to(grad.dtype),
-            (binary_weight * filter_alpha).to(grad.dtype),
-            None,
-            ctx.stride,
-            ctx.padding,
-            (1, 1),
-            False,
-            (0, 0),
-            1,
-            (ctx.needs_input_grad[0], True, False),
-        )
+        grad_input, grad_kernel = _convolution_gradients(ctx, grad, activation, binary_weight * filter_alpha)
         grad_kernel = grad_kernel.to(standardised.dtype)
         grad_alpha = (grad_kernel * binary_weight).sum(_PER_FILTER).view_as(alpha)
         grad_weight = _weight_gradient(grad_kernel * filter_alpha, standardised, std, threshold)
@@ -123,7 +116,33 @@ def _scaled_convolution(
 ) -> Tensor:
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
+    if winograd.suits(activation, binary_weight, stride, padding):
+        return winograd.convolve_signs(activation, winograd.transform_kernel(binary_weight)).mul_(alpha)
     return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding).mul_(alpha)
+
+
+def _convolution_gradients(
+    ctx: FunctionCtx, grad: Tensor, activation: Tensor, scaled_weight: Tensor
+) -> tuple[Tensor | None, Tensor]:
+    """Of the convolution of sign(activation) with alpha times the binary weight: of the sign, where it is needed, and
+    of the weight."""
+    if ctx.winograd:
+        kernel = winograd.transform_kernel(scaled_weight)
+        return winograd.gradients(grad, activation, kernel, of_input=ctx.needs_input_grad[0])
+    grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad,
+        torch.sign(activation).to(grad.dtype),
+        scaled_weight.to(grad.dtype),
+        None,
+        ctx.stride,
+        ctx.padding,
+        (1, 1),
+        False,
+        (0, 0),
+        1,
+        (ctx.needs_input_grad[0], True, False),
+    )
+    return grad_input, grad_weight
 
 
 def _weight_gradient(grad: Tensor, standardised: Tensor, std: Tensor, threshold: Tensor) -> Tensor:
