@@ -91,6 +91,7 @@ def transform_kernel(weight: Tensor) -> Tensor:
     return (transform @ taps).view(_IN, _IN, in_channels, out_channels)
 
 
+@torch.no_grad()
 def convolve_signs(activation: Tensor, kernel: Tensor) -> Tensor:
     """The convolution of sign(activation) with binary weights, stride 1, padding 1: exact whole numbers.
 
@@ -115,6 +116,7 @@ def convolve_signs(activation: Tensor, kernel: Tensor) -> Tensor:
     return output.permute(0, 3, 1, 2)
 
 
+@torch.no_grad()
 def gradients(grad: Tensor, activation: Tensor, kernel: Tensor, *, of_input: bool) -> tuple[Tensor | None, Tensor]:
     """The gradients of a convolution of sign(activation), stride 1, padding 1.
 

@@ -68,11 +68,12 @@ def test_error_of_the_way_out_stays_below_half_a_unit() -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 def test_gradients(shape, dtype, tolerance) -> None:
     count, channels, outputs, height, width = shape
+    torch.manual_seed(0)
     activation = signs(count, channels, height, width, dtype=dtype)
     weight = torch.randn(outputs, channels, 3, 3, dtype=dtype)
     grad = torch.randn(count, outputs, height, width, dtype=dtype)
-    plain_activation = activation.double().requires_grad_()
-    plain_weight = weight.double().requires_grad_()
+    plain_activation = activation.double().clone().requires_grad_()
+    plain_weight = weight.double().clone().requires_grad_()
     F.conv2d(plain_activation, plain_weight, None, 1, 1).backward(grad.double())
     kernel = winograd.transform_kernel(weight)
     grad_input, grad_weight = winograd.gradients(grad, activation, kernel, of_input=True)
