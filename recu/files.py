@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,14 +23,16 @@ _CHUNK_BYTES = 1 << 20
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`.
 
-    On any exception the temporary file is removed and `path` stays as it was.
+    On any exception the temporary file is removed and `path` stays as it was. Temporary files that killed processes of
+    this machine left beside it are removed first.
 
     Raises:
         OutputError: the folder cannot be made, or the file cannot be written or renamed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -95,6 +100,44 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what killed processes, of whatever machine, left of `atomic_writer` in `folder`.
+
+    Only for a caller that knows that nobody writes there now, e.g. because it holds the folder's lock.
+    """
+    for file in folder.glob(".*.part"):
+        if _TEMPORARY.search(file.name):
+            with suppress(OSError):
+                file.unlink()
+
+
+_TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.part$")
+"""The end of a temporary name: machine, process and chance."""
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` whose process is dead; those of other machines may be alive."""
+    for file in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        found = _TEMPORARY.search(file.name)
+        if found and found[1] == _host() and not _is_alive(int(found[2])):
+            with suppress(OSError):
+                file.unlink()
+
+
+def _host() -> str:
+    return hash_text(platform.node())[:8]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

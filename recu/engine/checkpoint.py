@@ -7,6 +7,7 @@ A checkpoint is a dict with the authors' keys `epoch` (the NEXT epoch), `model`,
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -65,7 +66,11 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """
     content = _canonical(checkpoint)
     with atomic_writer(path) as stream:
-        torch.save(content, stream)
+        # By way of memory: on a full disk torch's own writer ends in an error about its archive, and not in one about
+        # the disk; besides, it writes in thousands of pieces.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        stream.write(buffer.getbuffer())
 
 
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recu.errors import OutputError
@@ -19,7 +20,7 @@ def log_to(file: Path) -> Iterator[None]:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(file, encoding="utf-8")
+        handler = _LogFile(file, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {file}: {error.strerror or error}; check permissions") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -36,4 +37,15 @@ def log_to(file: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        handler.close()
+        with suppress(OSError):  # what a full disk did not take
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written any more, e.g. on a full disk, is reported once and stops nothing."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say so in place of the standard handler's traceback."""
+        del record
+        self.setLevel(logging.CRITICAL + 1)
+        print(f"warning: cannot write the log {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)

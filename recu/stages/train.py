@@ -14,7 +14,7 @@ from recu import paths
 from recu.config import Dataset
 from recu.errors import CheckpointError, Interrupted, OutputError
 from recu.experiments import Experiment, parse_experiment
-from recu.files import atomic_write_json
+from recu.files import atomic_write_json, remove_temporary_files
 from recu.registry import check_network, find_network
 from recu.stages.lock import only_one
 from recu.stages.logfile import log_to
@@ -217,6 +217,9 @@ def _run(job: _Job) -> None:
     from recu.stages.description import describe_run
     from recu.tracking import open_tracker, resolve_tracking_uri
 
+    # Under the lock nobody else writes there, so what is left of killed processes may go.
+    for folder in (job.state, job.results):
+        remove_temporary_files(folder)
     with log_to(job.state / paths.LOG):
         device = choose_device(job.running.gpus)
         use_threads(job.running.threads)

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +12,17 @@ from recu.files import (
     canonical_json,
     hash_file,
     read_json,
+    remove_temporary_files,
 )
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from recu.files import atomic_writer
+with atomic_writer(Path(sys.argv[1])) as stream:
+    stream.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_content_appears_whole_and_nothing_else_stays(tmp_path):
@@ -56,3 +69,36 @@ def test_canonical_json_ignores_the_order_of_keys():
 def test_hash_file_is_the_known_digest(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     assert hash_file(tmp_path / "file", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+def kill_while_writing(target):
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, target], check=False)
+    (left,) = target.parent.glob(".*.part")
+    return left
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write_of_the_same_file(tmp_path):
+    left = kill_while_writing(tmp_path / "file.txt")
+    atomic_write_text(tmp_path / "other.txt", "text")
+    assert left.exists(), "another file's"
+    atomic_write_text(tmp_path / "file.txt", "text")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file.txt", "other.txt"]
+
+
+def test_what_a_living_process_or_another_machine_is_writing_stays(tmp_path):
+    dead = kill_while_writing(tmp_path / "file.txt")
+    elsewhere = dead.rename(dead.with_name(".file.txt.00000000-1-00000000.part"))
+    with atomic_writer(tmp_path / "file.txt"):
+        atomic_write_text(tmp_path / "file.txt", "text")
+        (own,) = tmp_path.glob(f".file.txt.*-{os.getpid()}-*.part")
+    assert elsewhere.exists() and not own.exists()
+
+
+def test_whoever_holds_the_lock_may_remove_all_temporary_files_and_nothing_else(tmp_path):
+    left = kill_while_writing(tmp_path / "file.txt")
+    left.rename(tmp_path / ".file.txt.00000000-1-00000000.part")
+    for name in (".mine.part", "file.part", ".lock"):
+        (tmp_path / name).touch()
+    remove_temporary_files(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", ".mine.part", "file.part"]
+    remove_temporary_files(tmp_path / "none")

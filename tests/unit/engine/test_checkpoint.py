@@ -1,6 +1,8 @@
 """Checkpoint files: whole or refused in one line, and never half taken."""
 
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,6 +201,14 @@ def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path, monkeypatch):
         save_checkpoint(file, _checkpoint(2))
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_disk_that_fills_up_while_writing_is_one_line(tmp_path, monkeypatch):
+    open_descriptor = os.fdopen
+    monkeypatch.setattr(os, "fdopen", lambda *arguments: open_descriptor(os.open("/dev/full", os.O_WRONLY), "wb"))
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_checkpoint(tmp_path / "file.pth.tar", {"state_dict": {"weight": torch.randn(100_000)}})
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
