@@ -1,4 +1,5 @@
 # The whole pipeline: prepare -> train (vanilla, then what starts from it) -> evaluate -> collect -> report.
+# Suites of released checkpoint files: prepare -> evaluate_released -> report_released.
 # `snakemake --cores all` renders the tables of the suites chosen in params/config.yaml.
 from snakemake.utils import min_version
 
@@ -13,6 +14,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/released.smk"
 include: "workflow/rules/aliases.smk"
 
 

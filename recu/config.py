@@ -23,8 +23,9 @@ Augmentation = Literal[
 CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
 )
-"""Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1 never
-fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded once."""
+"""Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1
+never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
+once."""
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -189,6 +190,52 @@ class Suite(Model):
     hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
     methods: Annotated[dict[Name, HyperparameterOverrides], Field(min_length=1)]
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+
+class ReleasedFile(Model):
+    """A checkpoint file that somebody released, and what is claimed of it."""
+
+    name: Name
+    """Its place in every folder and table."""
+    path: Annotated[str, Field(min_length=1)]
+    """The file, relative to the project directory; made by this program or the authors'."""
+    model: Name
+    family: Family | None = None
+    """Defaults to the dataset's. The variant is recognised from the file's keys."""
+    stage: Literal[0, 1, 2] = 2
+    """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights."""
+    dataset: Name | None = None
+    """Measured on its test split; defaults to the suite's."""
+    method: Name
+    """Training method as params/published.yaml names it, e.g. vanilla."""
+    claimed_top1: Annotated[float, Field(ge=0, le=100)]
+    """Percent, as stated by whoever released the file."""
+    claimed_on: Name | None = None
+    """Dataset of the claim; null where it is the published one of `dataset`."""
+    batch_size_test: Annotated[int, Field(ge=1)] | None = None
+    """Images per evaluation step; null for that of params/defaults.yaml. Does not change results beyond rounding."""
+    obtain: Annotated[str, Field(min_length=1)]
+    """Where to get the file, said wherever it is missing."""
+
+
+class ReleasedSuite(Model):
+    """A file of params/suites/ that trains nothing: released checkpoint files to be measured, ending in one table.
+
+    Told apart from a `Suite` by its key `files`.
+    """
+
+    title: str
+    description: str
+    dataset: Name
+    files: Annotated[tuple[ReleasedFile, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> ReleasedSuite:
+        names = [file.name for file in self.files]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the file name {twice!r} is given twice")
+        return self
 
 
 class PublishedResult(Model):

@@ -13,12 +13,13 @@ from recu.config import (
     HyperparameterOverrides,
     Hyperparameters,
     Model,
+    ReleasedSuite,
     Row,
     Suite,
 )
 from recu.errors import ConfigError, unknown_name
 from recu.files import canonical_json, hash_text
-from recu.params import load_datasets, load_defaults, load_suite, validate_model
+from recu.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.registry import check_network
 
 TORCHVISION = "torchvision:"
@@ -103,7 +104,7 @@ def parse_experiment(text: str) -> Experiment:
 
 
 def load_experiments(params_dir: Path, suites: tuple[str, ...]) -> dict[str, Experiment]:
-    """All experiments of the given suites by id, parents before children.
+    """All experiments of the given suites by id, parents before children; a suite of released files has none.
 
     Raises:
         ConfigError: naming the file and the key that is wrong.
@@ -111,8 +112,9 @@ def load_experiments(params_dir: Path, suites: tuple[str, ...]) -> dict[str, Exp
     defaults = load_defaults(params_dir)
     datasets = load_datasets(params_dir)
     found: dict[str, Experiment] = {}
-    for name in suites:
-        found |= resolve_suite(name, load_suite(params_dir, name), defaults, datasets)
+    for name, suite in load_suites(params_dir, suites).items():
+        if not isinstance(suite, ReleasedSuite):
+            found |= resolve_suite(name, suite, defaults, datasets)
     return found
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from recu import paths
-from recu.config import Dataset, Defaults, Name, Published, Suite, WorkflowConfig
+from recu.config import Dataset, Defaults, Name, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
@@ -41,21 +42,56 @@ def load_published(params_dir: Path) -> Published:
 
 
 def load_suite(params_dir: Path, name: str) -> Suite:
-    """One file of params/suites/. Raises ConfigError; an unknown name is answered with the nearest one."""
+    """One file of params/suites/ that trains. Raises ConfigError; an unknown name is answered with the nearest one."""
+    suite = _load_any_suite(params_dir, name)
+    if isinstance(suite, ReleasedSuite):
+        file = _shown(paths.suite_file(params_dir, name))
+        raise ConfigError(
+            f"{file}: suite {name} measures released files and trains nothing; a suite with `rows` is needed"
+        )
+    return suite
+
+
+def load_suites(params_dir: Path, names: tuple[str, ...]) -> dict[str, Suite | ReleasedSuite]:
+    """Several suites by name, of either kind. Raises ConfigError as `load_suite`."""
+    return {name: _load_any_suite(params_dir, name) for name in names}
+
+
+def available_suites(params_dir: Path, kind: type[Suite] | type[ReleasedSuite] = Suite) -> list[str]:
+    """Names of the suites of one kind that params/suites/ holds; an unreadable file counts as one that trains."""
+    return [name for name in _all_suites(params_dir) if _kind_of_file(paths.suite_file(params_dir, name)) is kind]
+
+
+def suite_kind(data: Any) -> type[Suite] | type[ReleasedSuite]:
+    """Which kind of suite a file of params/suites/ is: one with the key `files`, or a slip of it, trains nothing.
+
+    Args:
+        data: what the file holds.
+    """
+    keys = [str(key) for key in data] if isinstance(data, dict) else []
+    if "rows" in keys and "files" not in keys:
+        return Suite
+    # A slip counts too, so that its error speaks of the keys of the kind that was meant.
+    return ReleasedSuite if difflib.get_close_matches("files", keys, n=1, cutoff=0.8) else Suite
+
+
+def _load_any_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
     file = paths.suite_file(params_dir, name)
     if not file.is_file():
-        raise unknown_name("suite", name, available_suites(params_dir))
-    return parse_file(file, Suite)
+        raise unknown_name("suite", name, _all_suites(params_dir))
+    data = _read_yaml(file)
+    return validate_model(data, suite_kind(data), _shown(file))
 
 
-def load_suites(params_dir: Path, names: tuple[str, ...]) -> dict[str, Suite]:
-    """Several suites by name. Raises ConfigError as `load_suite`."""
-    return {name: load_suite(params_dir, name) for name in names}
-
-
-def available_suites(params_dir: Path) -> list[str]:
-    """Names of the suites that params/suites/ holds."""
+def _all_suites(params_dir: Path) -> list[str]:
     return sorted(file.stem for file in paths.suite_file(params_dir, "*").parent.glob("*.yaml"))
+
+
+def _kind_of_file(file: Path) -> type[Suite] | type[ReleasedSuite]:
+    try:
+        return suite_kind(_read_yaml(file))
+    except ConfigError:
+        return Suite
 
 
 def parse_workflow_config(config: dict[str, Any]) -> WorkflowConfig:
@@ -75,15 +111,18 @@ def parse_file(file: Path, kind: type[T]) -> T:
     Raises:
         ConfigError: the file is missing, not YAML, holds a key twice, or does not have the form of `kind`.
     """
+    return validate_model(_read_yaml(file), kind, _shown(file))
+
+
+def _read_yaml(file: Path) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{_shown(file)} is not valid YAML: {' '.join(str(error).split())}") from error
-    return validate_model(data, kind, _shown(file))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -110,7 +149,7 @@ def validate_model(data: Any, kind: type[T], where: str) -> T:
         text = data if isinstance(data, str) else json.dumps(data, default=str)
         return _adapter(kind).validate_json(text)
     except ValidationError as error:
-        problems = [_describe(problem, kind) for problem in error.errors()]
+        problems = [_describe(problem, kind) for problem in _first_causes(error.errors())]
         more = f" (and {len(problems) - 1} more: {'; '.join(problems[1:4])})" if len(problems) > 1 else ""
         raise ConfigError(f"{where}: {problems[0]}{more}") from error
     except (TypeError, ValueError, RecursionError) as error:
@@ -120,6 +159,12 @@ def validate_model(data: Any, kind: type[T], where: str) -> T:
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter:
     return TypeAdapter(kind)
+
+
+def _first_causes(problems: Sequence[Any]) -> list[Any]:
+    # A list whose items are all wrong is also reported as too short, which only repeats them.
+    deeper = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in deeper]
 
 
 def _describe(problem: Any, kind: Any) -> str:

@@ -65,6 +65,11 @@ def evaluate_folder(results_dir: Path, experiment_id: str) -> Path:
     return results_dir / "evaluate" / experiment_id
 
 
+def released_folder(results_dir: Path, released_id: str) -> Path:
+    """Where the evaluation of a released file publishes its metrics."""
+    return results_dir / "released" / released_id
+
+
 def rows_file(results_dir: Path, suite: str) -> Path:
     """The collected result rows of one suite."""
     return results_dir / "report" / suite / "rows.json"

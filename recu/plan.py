@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from recu import paths
-from recu.config import Dataset, Method, Suite
+from recu.config import Dataset, Method, ReleasedSuite, Suite
 from recu.experiments import Experiment
-from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
+from recu.released import Released
+from recu.suite_facts import DatasetFacts, MethodFacts, ReleasedFacts, SuiteFacts
 
 TABLE_FORMATS = ("md", "csv", "html", "svg")
-"""What a suite's report consists of: the table in three forms and its training curves."""
+"""What the report of a suite that trains consists of: the table in three forms and its training curves."""
+
+RELEASED_TABLE_FORMATS = ("md", "csv", "html")
+"""The same of a suite of released files, which has no curves."""
 
 
-def table_files(reports_dir: Path, suite: str) -> list[str]:
+def table_files(reports_dir: Path, suite: str, formats: Iterable[str] = TABLE_FORMATS) -> list[str]:
     """The files that a suite's report consists of."""
-    return [str(reports_dir / f"{suite}.{suffix}") for suffix in TABLE_FORMATS]
+    return [str(reports_dir / f"{suite}.{suffix}") for suffix in formats]
 
 
 def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
@@ -36,16 +41,12 @@ def suite_facts(
     methods: dict[str, Method],
 ) -> SuiteFacts:
     """What a suite's table depends on besides results and published numbers."""
-    used = {experiment.dataset for experiment in experiments.values()}
     return SuiteFacts(
         name=name,
         title=suite.title,
         description=suite.description,
         experiments=tuple(experiment.origin for experiment in experiments.values()),
-        datasets={
-            key: DatasetFacts(title=datasets[key].title, published_as=datasets[key].published_as)
-            for key in sorted(used)
-        },
+        datasets=_dataset_facts({experiment.dataset for experiment in experiments.values()}, datasets),
         methods={
             key: MethodFacts(
                 description=methods[key].description,
@@ -57,21 +58,55 @@ def suite_facts(
     )
 
 
-def alias(experiment: Experiment) -> str:
+def released_facts(
+    name: str, suite: ReleasedSuite, released: Mapping[str, Released], datasets: dict[str, Dataset]
+) -> ReleasedFacts:
+    """What the table of a suite of released files depends on besides measurements and published numbers."""
+    return ReleasedFacts(
+        name=name,
+        title=suite.title,
+        description=suite.description,
+        files=tuple(found.origin for found in released.values()),
+        datasets=_dataset_facts({found.dataset for found in released.values()}, datasets),
+    )
+
+
+def _dataset_facts(used: Iterable[str], datasets: dict[str, Dataset]) -> dict[str, DatasetFacts]:
+    return {
+        key: DatasetFacts(title=datasets[key].title, published_as=datasets[key].published_as) for key in sorted(used)
+    }
+
+
+def alias(job: Experiment | Released) -> str:
     """A readable target name, e.g. `demo-digits-cifar.resnet20_1w1a-vanilla-seed1`."""
-    return experiment.id.replace("/", "-")
+    return job.id.replace("/", "-")
+
+
+def missing_files(released: Mapping[str, Released]) -> dict[str, str]:
+    """Released files that are not there and were never measured.
+
+    Returns:
+        By path, one line that says where to get it.
+    """
+    return {found.path: found.obtain for found in released.values() if found.obtain is not None}
 
 
 def missing_data(
-    experiments: dict[str, Experiment], datasets: dict[str, Dataset], data_dir: Path, sources: dict[str, str]
+    used: Iterable[str], datasets: dict[str, Dataset], data_dir: Path, sources: dict[str, str]
 ) -> dict[str, str]:
     """Datasets that are neither prepared, nor given as a local source, nor part of a dependency.
+
+    Args:
+        used: names of the datasets that are needed.
+        datasets: all of params/datasets.yaml.
+        data_dir: prepared data.
+        sources: local sources by name.
 
     Returns:
         By dataset, one line that says where its files come from.
     """
     missing = {}
-    for name in sorted({experiment.dataset for experiment in experiments.values()}):
+    for name in sorted(set(used)):
         dataset = datasets[name]
         if dataset.kind == "digits" or name in sources or (data_dir / name / paths.MANIFEST).is_file():
             continue

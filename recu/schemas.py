@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from recu.config import Dataset, Defaults, Name, Published, Suite, WorkflowConfig
+from recu.config import Dataset, Defaults, Name, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.files import atomic_write_text
 
 SCHEMAS: dict[str, Any] = {
@@ -17,6 +17,7 @@ SCHEMAS: dict[str, Any] = {
     "defaults": Defaults,
     "datasets": dict[Name, Dataset],
     "suite": Suite,
+    "released-suite": ReleasedSuite,
     "published": Published,
 }
 """By the name of the kind of file."""

@@ -1,4 +1,6 @@
-"""`recu evaluate`: a checkpoint file (-e FILE), or the published training of an experiment (--experiment)."""
+"""`recu evaluate`: a checkpoint file (-e FILE), or one job of the workflow: the published training of an experiment
+(--experiment) or a released file (--released).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from recu.errors import ConfigError, OutputError
 from recu.experiments import parse_experiment
 from recu.files import atomic_write_json
 from recu.registry import check_network
+from recu.released import parse_released
 
 _log = logging.getLogger(__name__)
 
@@ -25,23 +28,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experiment", metavar="JSON", help="an experiment of the workflow, whose training is evaluated"
     )
+    parser.add_argument("--released", metavar="JSON", help="a released file of the workflow, which is measured")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write top1, top5, loss and n here")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     options.add_network_options(parser)
     options.add_place_options(parser)
-    parser.add_argument("--tracking_uri", help="MLflow store, with --experiment; empty for none")
+    parser.add_argument("--tracking_uri", help="MLflow store, with --experiment or --released; empty for none")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print; `recu train --evaluate FILE` comes here too."""
-    if arguments.evaluate is not None and arguments.experiment is not None:
-        raise ConfigError("--evaluate and --experiment both name what to evaluate: choose one")
+    named = [name for name in ("evaluate", "experiment", "released") if getattr(arguments, name, None) is not None]
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(f'--{name}' for name in named)} all name what to evaluate: choose one")
     if arguments.experiment is not None:
         _evaluate_experiment(arguments)
+    elif "released" in named:
+        _evaluate_released(arguments)
     elif arguments.evaluate is not None:
         _evaluate_file(arguments)
     else:
-        raise ConfigError("nothing to evaluate: give --evaluate FILE, or --experiment JSON")
+        raise ConfigError("nothing to evaluate: give --evaluate FILE, --experiment JSON or --released JSON")
 
 
 def _evaluate_experiment(arguments: argparse.Namespace) -> None:
@@ -61,10 +68,40 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
     )
 
 
+def _evaluate_released(arguments: argparse.Namespace) -> None:
+    from recu.stages.released import evaluate_released
+
+    options.refuse_with_experiment(arguments, "--released")
+    if arguments.output is None:
+        raise ConfigError("--released needs --output FILE.json")
+    released = parse_released(arguments.released)
+    dataset = options.dataset_of(arguments, released.dataset)
+    if dataset.identity() != released.data:
+        raise ConfigError(
+            f"--released: dataset {released.dataset} has other settings in params/datasets.yaml than the file's entry"
+        )
+    _check_output(arguments)
+    evaluate_released(
+        released,
+        dataset=dataset,
+        data_folder=arguments.data_dir / released.dataset,
+        runs_dir=arguments.runs_dir,
+        output=arguments.output,
+        running=running_of(arguments),
+    )
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    from recu.stages.train import check_writable
+
+    if arguments.output.exists() and not arguments.overwrite:
+        raise OutputError(f"{arguments.output} exists: remove it, choose another --output, or add --overwrite")
+    check_writable(arguments.output.parent)
+
+
 def _evaluate_file(arguments: argparse.Namespace) -> None:
     from recu.stages.evaluate import describe_evaluation, evaluate_file
     from recu.stages.prepare import prepare
-    from recu.stages.train import check_writable
 
     name, model = options.required(arguments, "dataset"), options.required(arguments, "model")
     dataset = options.dataset_of(arguments, name)
@@ -73,9 +110,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     recipe = options.hyperparameters_of(arguments, family)
     check_network(model, family=family, variant=variant, stage=recipe.stage)
     if arguments.output is not None:
-        if arguments.output.exists() and not arguments.overwrite:
-            raise OutputError(f"{arguments.output} exists: remove it, choose another --output, or add --overwrite")
-        check_writable(arguments.output.parent)
+        _check_output(arguments)
     prepare(
         name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
     )

@@ -106,14 +106,14 @@ def given_hyperparameters(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name in Hyperparameters.model_fields}
 
 
-def refuse_with_experiment(arguments: argparse.Namespace) -> None:
-    """Raise ConfigError for options that --experiment already fixes."""
+def refuse_with_experiment(arguments: argparse.Namespace, option: str = "--experiment") -> None:
+    """Raise ConfigError for options that --experiment (or another option that holds everything) already fixes."""
     fixed = [
         *given_hyperparameters(arguments),
         *(n for n in ("model", "family", "variant", "dataset") if n in arguments),
     ]
     if fixed:
-        raise ConfigError(f"--experiment fixes every parameter: leave out {', '.join(f'--{name}' for name in fixed)}")
+        raise ConfigError(f"{option} fixes every parameter: leave out {', '.join(f'--{name}' for name in fixed)}")
 
 
 def gpus_of(arguments: argparse.Namespace) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from recu import params, plan
 from recu.experiments import Experiment, load_experiments
-from recu.paths import METRICS, config_file, state_folder, train_folder
+from recu.paths import METRICS, config_file, released_folder, state_folder, train_folder
+from recu.released import Released, load_released
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +27,19 @@ def run(arguments: argparse.Namespace) -> None:
     suites = tuple(arguments.suites) or params.suite_names(config)
     experiments = load_experiments(arguments.params_dir, suites)
     results_dir, runs_dir = Path(config.results_dir), Path(config.runs_dir)
-    rows = [
+    released = load_released(arguments.params_dir, suites, results_dir)
+    rows: list[tuple[str, object, str]] = [
         (experiment.id, experiment.hyperparameters.epochs, _state(experiment, results_dir, runs_dir))
         for experiment in experiments.values()
     ]
+    rows += [(found.id, "-", _released_state(found, results_dir)) for found in released.values()]
     print(tabulate(rows, headers=("experiment", "epochs", "state")))
     datasets = params.load_datasets(arguments.params_dir)
-    missing = plan.missing_data(experiments, datasets, Path(config.data_dir), config.sources)
-    for name, where in missing.items():
+    used = [found.dataset for found in (*experiments.values(), *released.values())]
+    for name, where in plan.missing_data(used, datasets, Path(config.data_dir), config.sources).items():
         print(f"dataset {name} is not here yet: {where}")
+    for path, where in plan.missing_files(released).items():
+        print(f"released file {path} is not here yet: {where}")
 
 
 def _state(experiment: Experiment, results_dir: Path, runs_dir: Path) -> str:
@@ -46,3 +51,13 @@ def _state(experiment: Experiment, results_dir: Path, runs_dir: Path) -> str:
         return "trained" if current else "trained with other parameters"
     state = state_folder(runs_dir, experiment.id, experiment.spec_hash)
     return "begun" if state.is_dir() else "to do"
+
+
+def _released_state(released: Released, results_dir: Path) -> str:
+    from recu.files import read_json
+
+    metrics = released_folder(results_dir, released.id) / METRICS
+    if metrics.is_file():
+        current = read_json(metrics).get("spec_hash") == released.spec_hash
+        return "measured" if current else "measured with other parameters, or another file"
+    return "file missing" if released.file_state is None else "to do"

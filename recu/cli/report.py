@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recu import params, paths
 from recu.errors import ResultError
-from recu.suite_facts import SuiteFacts
+from recu.suite_facts import ReleasedFacts, SuiteFacts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,26 +16,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     collect = actions.add_parser("collect", help="gather the results of a suite's experiments into rows")
     _add_suite(collect)
-    collect.add_argument("--results_dir", type=Path, default=Path("results"), help="default: %(default)s")
+    _add_results(collect)
     collect.add_argument("--output", type=Path, required=True, metavar="FILE.json")
 
     render = actions.add_parser("render", help="render the table and curves of a suite from its rows")
     _add_suite(render)
     render.add_argument("--rows", type=Path, required=True, metavar="FILE.json", help="made by `recu report collect`")
-    render.add_argument("--params_dir", type=Path, default=paths.PARAMS_DIR, help="published numbers")
-    render.add_argument("--output_dir", type=Path, default=Path("reports"), help="default: %(default)s")
+    _add_published(render)
+    _add_output(render)
+
+    released = actions.add_parser("released", help="render the table of a suite of released files")
+    _add_suite(released)
+    _add_results(released)
+    _add_published(released)
+    _add_output(released)
 
     show = actions.add_parser("show", help="print the rendered tables and where everything is")
-    show.add_argument("--output_dir", type=Path, default=Path("reports"), help="default: %(default)s")
+    _add_output(show)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the action says."""
-    {"collect": _collect, "render": _render, "show": _show}[arguments.action](arguments)
+    {"collect": _collect, "render": _render, "released": _released, "show": _show}[arguments.action](arguments)
 
 
 def _add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", required=True, metavar="JSON", help="what the workflow knows of the suite")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results_dir", type=Path, default=Path("results"), help="default: %(default)s")
+
+
+def _add_published(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--params_dir", type=Path, default=paths.PARAMS_DIR, help="published numbers")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", type=Path, default=Path("reports"), help="default: %(default)s")
 
 
 def _suite(arguments: argparse.Namespace) -> SuiteFacts:
@@ -53,6 +71,15 @@ def _render(arguments: argparse.Namespace) -> None:
 
     published = params.load_published(arguments.params_dir)
     for file in render(arguments.rows, _suite(arguments), published, arguments.output_dir):
+        print(file)
+
+
+def _released(arguments: argparse.Namespace) -> None:
+    from recu.stages.report import render_released
+
+    suite = params.validate_model(arguments.suite, ReleasedFacts, "--suite")
+    published = params.load_published(arguments.params_dir)
+    for file in render_released(suite, published, arguments.results_dir, arguments.output_dir):
         print(file)
 
 

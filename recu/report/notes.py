@@ -9,6 +9,13 @@ from typing import Any
 from recu.report.summary import RULE, TableRow
 from recu.suite_facts import SuiteFacts
 
+COST = (
+    "Cost, of one image at the row's input size, counted from the network: parameters; size with a binary weight in "
+    "one bit and any other value in 32; BOPs, binary multiply-accumulates; FLOPs, floating-point ones of convolutions "
+    "and linear layers; OPs = BOPs / 64 + FLOPs."
+)
+"""What the cost columns of every table mean."""
+
 _EVALUATION_TOLERANCE = 0.1
 
 
@@ -34,9 +41,7 @@ def _columns() -> tuple[str, ...]:
     return (
         "Best epoch: the epoch with the highest top-1 on the test set, as the authors report it. Choosing on the test "
         "set flatters, so the last epoch, which involves no choice, stands beside it.",
-        "Cost, of one image at the row's input size, counted from the network: parameters; size with a binary weight "
-        "in one bit and any other value in 32; BOPs, binary multiply-accumulates; FLOPs, floating-point ones of "
-        "convolutions and linear layers; OPs = BOPs / 64 + FLOPs.",
+        COST,
         "±: sample standard deviation (n - 1) over the seeds; none for a single run.",
     )
 
@@ -63,23 +68,41 @@ def _origin(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     trained = [row["train_provenance"] for row in rows]
     evaluated = [row["evaluate_provenance"] for row in rows]
     everything = [*trained, *evaluated]
-    days = sorted(each["created"][:10] for each in everything)
     hours = sum(row["train_seconds"] for row in rows) / 3600
     return (
-        f"Date: {days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''} (UTC).",
-        f"Hardware: trained on {_listed(each['device'] for each in trained)}; evaluated on "
-        f"{_listed(each['device'] for each in evaluated)}. Training took {hours:.2f} h in all.",
-        f"Software: torch {_listed(each['packages']['torch'] for each in everything)}, Python "
-        f"{_listed(each['packages']['python'] for each in everything)}.",
-        f"Code: {_listed(_commit(each) for each in everything)}.",
-        f"Data: {_listed(_data(row) for row in rows)}.",
+        dates(everything),
+        f"Hardware: trained on {listed(each['device'] for each in trained)}; evaluated on "
+        f"{listed(each['device'] for each in evaluated)}. Training took {hours:.2f} h in all.",
+        *versions(everything),
+        f"Data: {listed(data_of(row, row['test_images']) for row in rows)}.",
         f"Rests on: {len(rows)} trainings and the evaluation of each one's best checkpoint, whose parameters, data and "
         "checkpoint hashes agree: metrics.json below results/train/ and results/evaluate/, by the experiments' names.",
     )
 
 
-def _data(row: Mapping[str, Any]) -> str:
-    return f"{row['dataset']} (fingerprint {row['data_fingerprint'][:16]}, {row['test_images']:,} test images)"
+def dates(origins: Iterable[Mapping[str, Any]]) -> str:
+    """When results with these provenances were made."""
+    days = sorted(each["created"][:10] for each in origins)
+    return f"Date: {days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''} (UTC)."
+
+
+def versions(origins: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """By which software and code results with these provenances were made."""
+    return (
+        f"Software: torch {listed(each['packages']['torch'] for each in origins)}, Python "
+        f"{listed(each['packages']['python'] for each in origins)}.",
+        f"Code: {listed(_commit(each) for each in origins)}.",
+    )
+
+
+def data_of(row: Mapping[str, Any], test_images: int) -> str:
+    """The data one result rests on."""
+    return f"{row['dataset']} (fingerprint {row['data_fingerprint'][:16]}, {test_images:,} test images)"
+
+
+def listed(values: Iterable[str | None]) -> str:
+    """Each once, in order."""
+    return ", ".join(dict.fromkeys(value if value is not None else "unknown" for value in values))
 
 
 def _commit(provenance: Mapping[str, Any]) -> str:
@@ -87,7 +110,3 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     if commit is None:
         return f"no git checkout, code hash {provenance['code_hash'][:16]}"
     return f"git commit {commit[:12]}" + (" with uncommitted changes" if provenance["git_dirty"] else "")
-
-
-def _listed(values: Iterable[str | None]) -> str:
-    return ", ".join(dict.fromkeys(value if value is not None else "unknown" for value in values))

@@ -16,8 +16,9 @@ class Setting:
     """Published name of the dataset; None where nothing published is comparable."""
     model: str
     method: str
-    batch_size: int
-    epochs: int
+    batch_size: int | None
+    epochs: int | None
+    """These two are None where nobody says: a released file's training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class Match:
 def match(setting: Setting, published: Published) -> Match:
     """Find the published result for `setting`.
 
-    Fields that the publication leaves out are not compared; the test batch size never is, since it does not change
-    results.
+    What the publication or `setting` leaves open is not compared; the test batch size never is, since it does not
+    change results.
     """
     if setting.dataset is None:
         return Match(None, ("nothing is published on this dataset",))
@@ -63,5 +64,7 @@ def _differences(setting: Setting, result: PublishedResult) -> tuple[str, ...]:
         ("batch size", setting.batch_size, result.batch_size),
     )
     return tuple(
-        f"{name} {ours} instead of {theirs}" for name, ours, theirs in compared if theirs is not None and ours != theirs
+        f"{name} {ours} instead of {theirs}"
+        for name, ours, theirs in compared
+        if None not in (ours, theirs) and ours != theirs
     )

@@ -1,4 +1,6 @@
-"""A summarised suite as Markdown, CSV and HTML. What a table shows is described once, in `COLUMNS`."""
+"""A table as Markdown, CSV and HTML. What it shows is described once: in `COLUMNS` for a suite that trains, in
+`recu.report.released` for one of released files.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recu.report.notes import Notes
-from recu.report.summary import Spread, TableRow
-from recu.suite_facts import SuiteFacts
+from recu.report.summary import Spread
+from recu.suite_facts import TableFacts
 
 _NONE = "-"
 
@@ -19,13 +21,15 @@ class Column:
     """One column as people read it, and the plain values that stand for it in the CSV file."""
 
     header: str
-    text: Callable[[TableRow], str]
-    values: Mapping[str, Callable[[TableRow], Any]] = field(default_factory=dict)
+    text: Callable[[Any], str]
+    """From one line of the table, e.g. a `TableRow`."""
+    values: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """By CSV column name."""
     numeric: bool = False
 
 
-def _number(value: float | None, form: str = ".2f") -> str:
+def number(value: float | None, form: str = ".2f") -> str:
+    """A number in a cell; a dash for none."""
     return _NONE if value is None else format(value, form)
 
 
@@ -45,7 +49,8 @@ def _spread_column(header: str, name: str) -> Column:
     )
 
 
-def _plain_column(name: str, header: str | None = None, *, numeric: bool = False) -> Column:
+def plain_column(name: str, header: str | None = None, *, numeric: bool = False) -> Column:
+    """A column of one attribute as it is."""
     return Column(
         header=header or name,
         text=lambda row: _NONE if getattr(row, name) is None else str(getattr(row, name)),
@@ -68,42 +73,55 @@ def _count(value: float) -> str:
     return f"{value:.3e}" if value >= 1e5 else f"{value:.4g}"
 
 
-COLUMNS: tuple[Column, ...] = (
+NETWORK_COLUMNS: tuple[Column, ...] = (
     Column(
         header="dataset",
         text=lambda row: row.dataset_title,
         values={"dataset": lambda row: row.dataset, "dataset_title": lambda row: row.dataset_title},
     ),
-    _plain_column("model"),
+    plain_column("model"),
     Column(
         header="family",
         text=lambda row: f"{row.family} ({row.variant})" if row.variant else row.family,
         values={"family": lambda row: row.family, "variant": lambda row: row.variant},
     ),
-    _plain_column("shortcut", "shortcuts"),
+    plain_column("shortcut", "shortcuts"),
     _cost_column("parameters", "parameters"),
     _cost_column("checkpoint_bytes", "size (KB)", unit=1000),
     _cost_column("binary_operations", "BOPs"),
     _cost_column("floating_point_operations", "FLOPs"),
     _cost_column("operations", "OPs"),
-    _plain_column("batch_size", numeric=True),
-    _plain_column("batch_size_test", numeric=True),
-    _plain_column("epochs", numeric=True),
+)
+"""Which network on which data, and what it costs: in every table."""
+
+PUBLISHED_COLUMN = Column(
+    header="Top-1 published",
+    text=lambda row: number(row.published_top1),
+    values={
+        "published_top1": lambda row: row.published_top1,
+        "published_top5": lambda row: row.published_top5,
+        "published_source": lambda row: row.published_source,
+    },
+    numeric=True,
+)
+
+VERDICT_COLUMN = Column(
+    header="verdict",
+    text=lambda row: f"{row.verdict}: {row.reason}" if row.reason else row.verdict,
+    values={"verdict": lambda row: row.verdict, "reason": lambda row: row.reason},
+)
+
+COLUMNS: tuple[Column, ...] = (
+    *NETWORK_COLUMNS,
+    plain_column("batch_size", numeric=True),
+    plain_column("batch_size_test", numeric=True),
+    plain_column("epochs", numeric=True),
     Column(
         header="training method",
         text=lambda row: f"{row.method} (reconstruction)" if row.reconstruction else row.method,
         values={"method": lambda row: row.method, "reconstruction": lambda row: row.reconstruction},
     ),
-    Column(
-        header="Top-1 published",
-        text=lambda row: _number(row.published_top1),
-        values={
-            "published_top1": lambda row: row.published_top1,
-            "published_top5": lambda row: row.published_top5,
-            "published_source": lambda row: row.published_source,
-        },
-        numeric=True,
-    ),
+    PUBLISHED_COLUMN,
     _spread_column("Top-1 best epoch", "top1_best"),
     _spread_column("Top-1 last epoch", "top1_last"),
     _spread_column("Top-5 best epoch", "top5_best"),
@@ -118,52 +136,62 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         header="difference",
-        text=lambda row: _number(row.difference, "+.2f"),
+        text=lambda row: number(row.difference, "+.2f"),
         values={"difference": lambda row: None if row.difference is None else round(row.difference, 4)},
         numeric=True,
     ),
-    Column(
-        header="verdict",
-        text=lambda row: f"{row.verdict}: {row.reason}" if row.reason else row.verdict,
-        values={"verdict": lambda row: row.verdict, "reason": lambda row: row.reason},
-    ),
+    VERDICT_COLUMN,
 )
-"""Every column of every table, in order; accuracies are in percent, differences in points."""
+"""Every column of a suite that trains, in order; accuracies are in percent, differences in points."""
 
 
-def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
-    """The suite's table with its notes, and links to the curves and the other forms beside it."""
+def markdown(
+    table: Sequence[Any],
+    notes: Notes,
+    suite: TableFacts,
+    *,
+    columns: Sequence[Column] = COLUMNS,
+    with_curves: bool = True,
+) -> str:
+    """The suite's table with its notes, and links to the other forms beside it and to the curves where it has some."""
     from tabulate import tabulate
 
-    cells = [[_markdown_cell(column.text(row)) for column in COLUMNS] for row in table]
+    cells = [[_markdown_cell(column.text(row)) for column in columns] for row in table]
     grid = tabulate(
         cells,
-        headers=[column.header for column in COLUMNS],
+        headers=[column.header for column in columns],
         tablefmt="pipe",
-        colalign=["right" if column.numeric else "left" for column in COLUMNS],
+        colalign=["right" if column.numeric else "left" for column in columns],
         disable_numparse=True,
     )
     listed = "\n".join(f"- {_markdown_text(note)}" for note in (*notes.reading, *notes.origin))
     return (
         f"# {_markdown_text(suite.title)}\n\n{_markdown_text(suite.description)}\n\n{grid}\n\n"
-        f"Accuracies in percent. As [CSV]({suite.name}.csv) and [HTML]({suite.name}.html).\n\n{listed}\n\n"
-        f"![Test top-1 by epoch]({suite.name}.svg)\n"
+        f"Accuracies in percent. As [CSV]({suite.name}.csv) and [HTML]({suite.name}.html).\n\n{listed}\n"
+        + (f"\n![Test top-1 by epoch]({suite.name}.svg)\n" if with_curves else "")
     )
 
 
-def csv(table: Sequence[TableRow]) -> str:
+def csv(table: Sequence[Any], *, columns: Sequence[Column] = COLUMNS) -> str:
     """The table as plain values, one column for each number."""
     import pandas
 
-    values = {name: value for column in COLUMNS for name, value in column.values.items()}
+    values = {name: value for column in columns for name, value in column.values.items()}
     frame = pandas.DataFrame(
         [{name: value(row) for name, value in values.items()} for row in table], columns=list(values)
     )
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def html(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, curves: bytes) -> str:
-    """A page that needs no other file: the table, its notes, and the curves (an SVG) inside it."""
+def html(
+    table: Sequence[Any],
+    notes: Notes,
+    suite: TableFacts,
+    curves: bytes | None,
+    *,
+    columns: Sequence[Column] = COLUMNS,
+) -> str:
+    """A page that needs no other file: the table, its notes, and the curves (an SVG) inside it where it has some."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -175,10 +203,10 @@ def html(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, curves: byt
     )
     return environment.get_template("table.html.j2").render(
         suite=suite,
-        columns=COLUMNS,
-        lines=[[(column, column.text(row)) for column in COLUMNS] for row in table],
+        columns=columns,
+        lines=[[(column, column.text(row)) for column in columns] for row in table],
         notes=notes,
-        curves=base64.b64encode(curves).decode(),
+        curves=None if curves is None else base64.b64encode(curves).decode(),
     )
 
 

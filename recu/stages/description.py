@@ -6,6 +6,7 @@ from typing import Any
 
 from recu.data import Manifest
 from recu.experiments import Experiment
+from recu.released import Released
 from recu.tracking import DatasetDescription, RunDescription, flatten_params
 
 
@@ -36,20 +37,44 @@ def describe_run(
         spec_hash=experiment.spec_hash,
         run_name=name if stage == "train" else f"{name} {stage}",
         params=flatten_params(experiment.model_dump(mode="json")),
-        tags=_tags(experiment, stage, manifest, provenance),
+        tags=_tags(experiment, experiment.network, stage, manifest, provenance) | {"seed": str(experiment.seed)},
         dataset=DatasetDescription(name=experiment.dataset, digest=manifest.fingerprint, source=manifest.source.name),
         parent_run_id=parent_run_id,
         run_id=run_id,
     )
 
 
-def _tags(experiment: Experiment, stage: str, manifest: Manifest, provenance: dict[str, Any]) -> dict[str, str]:
+def describe_released_run(
+    released: Released, network: str, manifest: Manifest, provenance: dict[str, Any]
+) -> RunDescription:
+    """The run that measures a released file.
+
+    Args:
+        released: gives name and parameters.
+        network: family, variant as recognised, and model.
+        manifest: of the prepared data.
+        provenance: of `recu.provenance.collect`.
+    """
+    return RunDescription(
+        experiment=released.suite,
+        stage="evaluate",
+        experiment_id=released.id,
+        spec_hash=released.spec_hash,
+        run_name=f"{released.name} evaluate",
+        params=flatten_params(released.model_dump(mode="json")),
+        tags=_tags(released, network, "evaluate", manifest, provenance),
+        dataset=DatasetDescription(name=released.dataset, digest=manifest.fingerprint, source=manifest.source.name),
+    )
+
+
+def _tags(
+    job: Experiment | Released, network: str, stage: str, manifest: Manifest, provenance: dict[str, Any]
+) -> dict[str, str]:
     tags = {
-        "model": experiment.model,
-        "network": experiment.network,
-        "dataset": experiment.dataset,
-        "method": experiment.method,
-        "seed": experiment.seed,
+        "model": job.model,
+        "network": network,
+        "dataset": job.dataset,
+        "method": job.method,
         "stage": stage,
         "data_fingerprint": manifest.fingerprint,
         "git_commit": provenance["git_commit"],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recu import paths
 from recu.config import Dataset
 from recu.errors import CheckpointError, Interrupted
-from recu.experiments import Experiment
+from recu.experiments import Experiment, network_name
 from recu.integrity import write_sealed_json
 from recu.registry import check_network
 from recu.stages.networks import Weights, build_network
@@ -19,6 +19,7 @@ from recu.stages.trained import Trained, read_trained
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from recu.data import Loaders, Manifest
     from recu.engine.checkpoint import LoadReport
@@ -62,7 +63,7 @@ def evaluate(
     trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
     device = choose_device(running.gpus)
     use_threads(running.threads)
-    loaders = _build_loaders(
+    loaders = build_test_loaders(
         dataset,
         data_folder,
         experiment.hyperparameters.batch_size_test,
@@ -79,7 +80,7 @@ def evaluate(
         evaluation = _measure_trained(trained, experiment, loaders, device)
         metrics = _metrics(experiment, evaluation, trained, loaders.manifest, origin, tracker.run_id)
         write_sealed_json(folder / paths.METRICS, metrics)
-        _mirror_result(tracker, evaluation, folder)
+        mirror_evaluation(tracker, evaluation, folder / paths.METRICS)
     _log.info("%s: %s", experiment.id, describe_evaluation(evaluation))
 
 
@@ -116,23 +117,48 @@ def evaluate_file(
     Raises:
         RecuError: one line each: unknown names, an unreadable checkpoint or one that does not fit, bad data.
     """
-    from recu.engine.checkpoint import load_weights, read_checkpoint
     from recu.engine.device import choose_device
-    from recu.models import build_model, recognise_variant
 
     running = running or Running()
+    device = choose_device(running.gpus)
+    use_threads(running.threads)
+    loaded = load_file(
+        checkpoint, model=model, family=family, variant=variant, stage=stage, num_classes=dataset.num_classes
+    )
+    loaders = build_test_loaders(dataset, data_folder, batch_size_test, loader, device, running)
+    return measure(loaded.network, loaders, device), loaded.report
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedFile:
+    """A network with the weights of a checkpoint file."""
+
+    network: nn.Module
+    variant: str | None
+    """As given, or as recognised from the file's keys."""
+    report: LoadReport
+
+
+def load_file(
+    checkpoint: Path, *, model: str, family: str, variant: str | None, stage: int, num_classes: int
+) -> LoadedFile:
+    """Build the network of a checkpoint of this program or the authors' and load it; arguments as for `evaluate_file`.
+
+    Raises:
+        RecuError: one line each: unknown names, an unreadable checkpoint or one that does not fit.
+    """
+    from recu.engine.checkpoint import load_weights, read_checkpoint
+    from recu.models import build_model, recognise_variant
+
     state_dict = read_checkpoint(checkpoint)["state_dict"]
     variant = variant or recognise_variant(state_dict)
     check_network(model, family=family, variant=variant, stage=stage)
-    device = choose_device(running.gpus)
-    use_threads(running.threads)
-    network = build_model(model, family=family, num_classes=dataset.num_classes, variant=variant, stage=stage)
+    network = build_model(model, family=family, num_classes=num_classes, variant=variant, stage=stage)
     try:
         report = load_weights(network, state_dict)
     except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint} as {family}.{model}: {error}") from error
-    loaders = _build_loaders(dataset, data_folder, batch_size_test, loader, device, running)
-    return _measure(network, loaders, device), report
+        raise CheckpointError(f"{checkpoint} as {network_name(family, variant, model)}: {error}") from error
+    return LoadedFile(network=network, variant=variant, report=report)
 
 
 def describe_evaluation(evaluation: Evaluation) -> str:
@@ -146,26 +172,28 @@ def describe_evaluation(evaluation: Evaluation) -> str:
 def _measure_trained(trained: Trained, experiment: Experiment, loaders: Loaders, device: torch.device) -> Evaluation:
     network = build_network(experiment)
     Weights(checkpoint=trained.checkpoint).load_into(network)
-    return _measure(network, loaders, device)
+    return measure(network, loaders, device)
 
 
-def _measure(network: Any, loaders: Loaders, device: torch.device) -> Evaluation:
+def measure(network: nn.Module, loaders: Loaders, device: torch.device) -> Evaluation:
+    """Evaluate a network over the test split. Raises Interrupted when a signal came."""
     from recu.engine.device import place
-    from recu.engine.evaluation import evaluate as measure
+    from recu.engine.evaluation import evaluate as evaluate_network
     from recu.engine.seeding import make_deterministic
     from recu.engine.signals import stop_on_signals
 
     make_deterministic()
     with stop_on_signals() as stop:
-        evaluation = measure(place(network, device), loaders.test, stop=stop)
+        evaluation = evaluate_network(place(network, device), loaders.test, stop=stop)
     if evaluation is None:
         raise Interrupted(f"evaluation stopped by {stop.signal_name}: run the same command again")
     return evaluation
 
 
-def _build_loaders(
+def build_test_loaders(
     dataset: Dataset, folder: Path, batch_size_test: int, loader: str, device: torch.device, running: Running
 ) -> Loaders:
+    """Loaders of prepared data of which only the test split is read. Raises DataError."""
     from recu.data import build_loaders, read_manifest
 
     return build_loaders(
@@ -199,6 +227,7 @@ def _metrics(
     }
 
 
-def _mirror_result(tracker: Tracker, evaluation: Evaluation, folder: Path) -> None:
+def mirror_evaluation(tracker: Tracker, evaluation: Evaluation, file: Path) -> None:
+    """Send a measurement and the file it was published in to the tracking store."""
     tracker.log_metrics({f"test_{name}": value for name, value in asdict(evaluation).items()})
-    tracker.log_artifact(folder / paths.METRICS)
+    tracker.log_artifact(file)

@@ -100,11 +100,16 @@ def network_cost(experiment: Experiment) -> dict[str, float]:
     """What one image costs the experiment's network: the fields of `recu.models.cost.Cost` and its OPs."""
     import torch
 
-    from recu.models.cost import measure_cost
-
     with torch.device("meta"):
         network = build_network(experiment)
-    cost = measure_cost(network, experiment.data["image_size"])
+    return describe_cost(network, experiment.data["image_size"])
+
+
+def describe_cost(network: nn.Module, image_size: int) -> dict[str, float]:
+    """What one image of `image_size` pixels a side costs a network; as `network_cost`."""
+    from recu.models.cost import measure_cost
+
+    cost = measure_cost(network, image_size)
     return asdict(cost) | {"operations": cost.operations}
 
 

@@ -12,7 +12,7 @@ from recu.errors import ResultError
 from recu.experiments import Origin
 from recu.files import atomic_write_bytes, atomic_write_json, read_json
 from recu.integrity import read_sealed_json
-from recu.suite_facts import SuiteFacts
+from recu.suite_facts import ReleasedFacts, SuiteFacts
 
 
 def collect(experiments: Iterable[Origin], results_dir: Path, output: Path) -> None:
@@ -58,11 +58,7 @@ def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir:
         ResultError: `rows_file` is missing, empty or not the work of `collect`.
         OutputError: a file cannot be written.
     """
-    files = []
-    for name, content in rendered_files(rows_file, suite, published).items():
-        atomic_write_bytes(output_dir / name, content)
-        files.append(output_dir / name)
-    return files
+    return _written(rendered_files(rows_file, suite, published), output_dir)
 
 
 def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> dict[str, bytes]:
@@ -90,3 +86,48 @@ def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> 
         f"{suite.name}.md": markdown(table, below, suite).encode(),
         f"{suite.name}.html": html(table, below, suite, curves).encode(),
     }
+
+
+def render_released(suite: ReleasedFacts, published: Published, results_dir: Path, output_dir: Path) -> list[Path]:
+    """Write `NAME.csv`, `.md` and `.html` of one suite of released files into `output_dir`; returns them.
+
+    Raises:
+        ResultError: as `rendered_released_files`. OutputError: a file cannot be written.
+    """
+    return _written(rendered_released_files(suite, published, results_dir), output_dir)
+
+
+def rendered_released_files(suite: ReleasedFacts, published: Published, results_dir: Path) -> dict[str, bytes]:
+    """The files of a suite of released files by name, as `render_released` writes them. Equal results give equal bytes.
+
+    Raises:
+        ResultError: a measurement is missing or altered, or belongs to another file or other parameters.
+    """
+    from recu.report.released import COLUMNS, released_notes, released_rows
+    from recu.report.tables import csv, html, markdown
+
+    results = [_released_result(file, results_dir) for file in suite.files]
+    table = released_rows(results, published, suite.datasets)
+    below = released_notes(table, results, suite)
+    return {
+        f"{suite.name}.csv": csv(table, columns=COLUMNS).encode(),
+        f"{suite.name}.md": markdown(table, below, suite, columns=COLUMNS, with_curves=False).encode(),
+        f"{suite.name}.html": html(table, below, suite, None, columns=COLUMNS).encode(),
+    }
+
+
+def _released_result(file: Origin, results_dir: Path) -> dict[str, Any]:
+    result = read_sealed_json(paths.released_folder(results_dir, file.id) / paths.METRICS)
+    found = result.get("spec_hash")
+    if found != file.spec_hash:
+        raise ResultError(
+            f"the measurement of {file.id} belongs to another file or other parameters (hash {found}, expected "
+            f"{file.spec_hash}); measure it again"
+        )
+    return result
+
+
+def _written(contents: dict[str, bytes], folder: Path) -> list[Path]:
+    for name, content in contents.items():
+        atomic_write_bytes(folder / name, content)
+    return [folder / name for name in contents]

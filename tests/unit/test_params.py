@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from recu import params
-from recu.config import Defaults, Suite
+from recu.config import Defaults, ReleasedSuite, Suite
 from recu.errors import ConfigError
 from recu.paths import PARAMS_DIR
 
@@ -29,6 +29,8 @@ def test_everything_shipped_is_valid():
     params.load_published(PARAMS_DIR)
     for name in params.available_suites(PARAMS_DIR):
         params.load_suite(PARAMS_DIR, name)
+    released = params.available_suites(PARAMS_DIR, ReleasedSuite)
+    assert set(params.load_suites(PARAMS_DIR, tuple(released))) == set(released) == {"released"}
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,63 @@ def test_suites_may_be_one_name_or_a_list():
     )
     with pytest.raises(ConfigError, match="suite: unknown key; did you mean 'suites'"):
         params.parse_workflow_config(config | {"suites": "demo", "suite": "demo"})
+
+
+RELEASED = """
+title: T
+description: D
+dataset: digits
+files:
+  - {name: one, path: one.pth.tar, model: resnet20_1w1a, method: vanilla, claimed_top1: 90.0, obtain: ask}
+"""
+
+
+def released_error(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "suites" / "mine.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        params.load_suites(tmp_path, ("mine",))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("claimed_top1: 90.0", "claimed_top1: 900.0", "files.0.claimed_top1: should be less than or equal to 100"),
+        ("claimed_top1: 90.0", "claimed_top: 90.0", "files.0.claimed_top: unknown key; did you mean 'claimed_top1'?"),
+        ("obtain: ask", "obtain: ''", "files.0.obtain: String should have at least 1 character"),
+        (", obtain: ask", "", "files.0.obtain: missing"),
+        ("files:", "flies:", "flies: unknown key; did you mean 'files'?"),
+        ("dataset: digits", "dataset: digits\nseeds: [1]", "seeds: unknown key"),
+        ("name: one", "name: ../one", "files.0.name: String should match pattern"),
+        ("stage: 2", "stage: 3", "files.0.stage"),
+        ("files:\n", "files: []\nrest:\n", "files: Tuple should have at least 1 item"),
+    ],
+)
+def test_mistakes_in_a_suite_of_released_files_are_answered_as_in_other_suites(tmp_path, old, new, message):
+    text = RELEASED.replace("method: vanilla", "method: vanilla, stage: 2")
+    assert old in text
+    error = released_error(tmp_path, text.replace(old, new))
+    assert message.lower() in error.lower() and "mine.yaml: " in error and "\n" not in error
+    assert "at least 1 item" not in error or "files: []" in new, "what is wrong inside is not told twice"
+
+
+def test_a_released_file_given_twice_is_named(tmp_path):
+    line = RELEASED.strip().splitlines()[-1]
+    assert "the file name 'one' is given twice" in released_error(tmp_path, RELEASED + line + "\n")
+
+
+def test_a_suite_that_trains_is_told_from_one_of_released_files(tmp_path):
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "trains.yaml").write_text(SUITE)
+    (tmp_path / "suites" / "measures.yaml").write_text(RELEASED)
+    (tmp_path / "suites" / "broken.yaml").write_text("title: [")
+    assert params.available_suites(tmp_path) == ["broken", "trains"]
+    assert params.available_suites(tmp_path, ReleasedSuite) == ["measures"]
+    found = params.load_suites(tmp_path, ("trains", "measures"))
+    assert isinstance(found["trains"], Suite) and isinstance(found["measures"], ReleasedSuite)
+    with pytest.raises(ConfigError, match="did you mean 'measures'"):
+        params.load_suite(tmp_path, "measure")
+    with pytest.raises(ConfigError, match="trains nothing"):
+        params.load_suite(tmp_path, "measures")

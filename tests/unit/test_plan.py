@@ -2,8 +2,9 @@ import shlex
 
 from recu import plan
 from recu.experiments import load_experiments
-from recu.params import load_datasets, load_defaults, load_suite
+from recu.params import load_datasets, load_defaults, load_suite, load_suites
 from recu.paths import PARAMS_DIR
+from recu.released import load_released
 
 
 def demo():
@@ -12,7 +13,7 @@ def demo():
 
 def test_cores_are_shared_among_the_trainings_that_can_run_side_by_side():
     experiments = demo()
-    roots = sum(experiment.init_from is None for experiment in experiments.values())
+    roots = sum(not experiment.parents for experiment in experiments.values())
     assert plan.threads_per_training(1, experiments) == 1
     assert plan.threads_per_training(4 * roots + 1, experiments) == 4
 
@@ -27,18 +28,39 @@ def test_a_suites_facts_change_with_its_title_and_its_experiments_only():
     assert before != plan.suite_facts("demo", suite, {name: experiments[name] for name in rest}, *tables)
 
 
-def test_an_alias_is_usable_as_a_target_name():
-    for experiment in demo().values():
-        assert "/" not in plan.alias(experiment)
-        assert shlex.quote(plan.alias(experiment)) == plan.alias(experiment)
+def test_an_alias_is_usable_as_a_target_name(tmp_path):
+    for job in (*demo().values(), *load_released(PARAMS_DIR, ("released",), tmp_path).values()):
+        assert "/" not in plan.alias(job)
+        assert shlex.quote(plan.alias(job)) == plan.alias(job)
 
 
 def test_missing_data_says_where_to_get_it(tmp_path):
     datasets = load_datasets(PARAMS_DIR)
-    assert plan.missing_data(demo(), datasets, tmp_path, {}) == {}, "digits ship with a dependency"
-    cifar = load_experiments(PARAMS_DIR, ("cifar10",))
-    assert "cifar-10-python.tar.gz" in plan.missing_data(cifar, datasets, tmp_path, {})["cifar10"]
-    assert plan.missing_data(cifar, datasets, tmp_path, {"cifar10": "local.tar.gz"}) == {}
+    assert plan.missing_data(["digits"], datasets, tmp_path, {}) == {}, "digits ship with a dependency"
+    assert "cifar-10-python.tar.gz" in plan.missing_data(["cifar10", "cifar10"], datasets, tmp_path, {})["cifar10"]
+    assert plan.missing_data(["cifar10"], datasets, tmp_path, {"cifar10": "local.tar.gz"}) == {}
+
+
+def test_missing_released_files_say_where_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    released = load_released(PARAMS_DIR, ("released",), tmp_path)
+    missing = plan.missing_files(released)
+    assert len(missing) == len(released) == 10
+    assert "authors' README" in missing["released/cifar10/resnet20_1w1a-vanilla.pth.tar"]
+    file = tmp_path / "released/cifar10/resnet20_1w1a-vanilla.pth.tar"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert len(plan.missing_files(load_released(PARAMS_DIR, ("released",), tmp_path))) == 9
+
+
+def test_facts_of_released_files_hold_what_their_table_needs(tmp_path):
+    suite, released = (
+        load_suites(PARAMS_DIR, ("released",))["released"],
+        load_released(PARAMS_DIR, ("released",), tmp_path),
+    )
+    facts = plan.released_facts("released", suite, released, load_datasets(PARAMS_DIR))
+    assert [file.id for file in facts.files] == list(released)
+    assert facts.datasets["imagenet"].published_as == "ImageNet" and set(facts.datasets) == {"cifar10", "imagenet"}
 
 
 def test_options_survive_both_the_shell_and_snakemake():

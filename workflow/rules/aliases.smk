@@ -1,5 +1,6 @@
-# Readable targets for one experiment: `snakemake train-ID`, `snakemake evaluate-ID` with '-' for '/' in the id, and
-# `snakemake table-SUITE` for one table. `snakemake --list-rules` names them all.
+# Readable targets for one experiment: `snakemake train-ID`, `snakemake evaluate-ID` with '-' for '/' in the id;
+# `snakemake evaluate-SUITE-NAME` for one released file; `snakemake table-SUITE` for one table.
+# `snakemake --list-rules` names them all.
 for experiment in EXPERIMENTS.values():
 
     rule:
@@ -17,11 +18,21 @@ for experiment in EXPERIMENTS.values():
         localrule: True
 
 
-for suite in SUITES:
+for released in RELEASED.values():
+
+    rule:
+        name:
+            f"evaluate-{plan.alias(released)}"
+        input:
+            paths.released_folder(RESULTS_DIR, released.id) / paths.METRICS,
+        localrule: True
+
+
+for suite in CHOSEN:
 
     rule:
         name:
             f"table-{suite}"
         input:
-            plan.table_files(REPORTS_DIR, suite),
+            get_table_files(suite),
         localrule: True

@@ -7,7 +7,7 @@ rule prepare_tracking:
     conda:
         "../../environment.yml"
     params:
-        suites=list(SUITES),
+        suites=list(CHOSEN),
     message:
         "Creating the MLflow store (once, before any job logs to it)"
     shell:

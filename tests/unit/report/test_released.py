@@ -1,0 +1,116 @@
+"""The table of released files."""
+
+import io
+
+import pandas
+import pytest
+
+from recu.errors import ResultError
+from recu.report.released import COLUMNS, RULE, judge, released_notes, released_rows
+from recu.report.tables import csv, html, markdown
+from recu.suite_facts import DatasetFacts, ReleasedFacts
+from tests.unit.report.conftest import provenance
+
+SUITE = ReleasedFacts(
+    name="released",
+    title="Released",
+    description="Files of others.",
+    files=(),
+    datasets={
+        "cifar10": DatasetFacts(title="CIFAR-10", published_as="CIFAR-10"),
+        "cifar10-jpeg": DatasetFacts(title="CIFAR-10 (JPEG)", published_as=None),
+    },
+)
+
+
+@pytest.fixture
+def result(results):
+    """A function that makes metrics.json of one released file."""
+
+    def make(name="one", top1=92.8, claimed=92.8, claimed_on=None, **changes):
+        train, evaluate = results(top1=top1)
+        return {
+            "name": name,
+            "released": {"path": f"released/{name}.pth.tar", "claimed_on": claimed_on},
+            "model": "resnet18_1w1a",
+            "family": "cifar",
+            "variant": "2021-03",
+            "dataset": "cifar10",
+            "method": "vanilla",
+            "claimed_top1": claimed,
+            **{key: train[key] for key in ("shortcut", "cost", "data_fingerprint", "checkpoint_sha256")},
+            **{key: evaluate[key] for key in ("top1", "top5", "loss", "n")},
+            "provenance": provenance(device="cpu"),
+        } | changes
+
+    return make
+
+
+def rows(published, *results):
+    return released_rows(results, published, SUITE.datasets)
+
+
+@pytest.mark.parametrize(
+    ("measured", "claimed", "verdict"),
+    [
+        (92.8, 92.8, "confirmed"),
+        (92.85, 92.8, "confirmed"),
+        (92.75, 92.8, "confirmed"),
+        (92.86, 92.8, "differs"),
+        (92.74, 92.8, "differs"),
+        (61.69, 87.5, "differs"),
+    ],
+)
+def test_a_claim_is_confirmed_within_rounding_only(measured, claimed, verdict):
+    assert judge(measured, claimed) == verdict
+
+
+def test_published_claimed_and_measured_stand_side_by_side(published, result):
+    [row] = rows(published, result(top1=92.0, claimed=92.5))
+    assert (row.published_top1, row.claimed_top1, row.top1) == (92.8, 92.5, 92.0)
+    assert (row.verdict, row.reason, row.variant) == ("differs", None, "2021-03")
+    assert row.difference == pytest.approx(-0.5), "to the claim, not to the publication"
+
+
+def test_a_claim_on_other_data_is_not_judged(published, result):
+    jpeg, named, own = rows(
+        published,
+        result(dataset="cifar10-jpeg"),
+        result(dataset="cifar10-jpeg", claimed_on="cifar10"),
+        result(dataset="cifar10-jpeg", claimed_on="cifar10-jpeg"),
+    )
+    assert jpeg.verdict == named.verdict == "not comparable"
+    assert jpeg.published_top1 is None and jpeg.difference is None
+    assert jpeg.reason == "nothing is published on CIFAR-10 (JPEG)"
+    assert named.reason == "claimed on cifar10, measured on cifar10-jpeg"
+    assert own.verdict == "confirmed" and own.published_top1 is None
+
+
+def test_a_method_that_nobody_published_is_still_judged_by_its_claim(published, result):
+    [row] = rows(published, result(method="somebody's"))
+    assert row.published_top1 is None and row.verdict == "confirmed"
+
+
+def test_all_forms_say_the_same_and_say_the_rule(published, result):
+    results = [result(), result(name="two", top1=90.0), result(name="three", dataset="cifar10-jpeg")]
+    table = rows(published, *results)
+    below = released_notes(table, results, SUITE)
+    text = markdown(table, below, SUITE, columns=COLUMNS, with_curves=False)
+    header = next(line for line in text.splitlines() if line.startswith("|"))
+    for name in ("file", "dataset", "model", "shortcuts", "OPs", "Top-1 published", "Top-1 claimed", "Top-1 measured"):
+        assert f" {name} " in header
+    assert RULE in text and "released/two.pth.tar (SHA-256 sha1)" in text and "measured on cpu" in text
+    assert "svg" not in text and "cifar (2021-03)" in text
+    page = html(table, below, SUITE, None, columns=COLUMNS)
+    assert "Training curves" not in page and 'class="verdict confirmed"' in page and 'class="verdict differs"' in page
+    frame = pandas.read_csv(io.StringIO(csv(table, columns=COLUMNS)))
+    assert list(frame["file"]) == ["one", "two", "three"] and list(frame["top1"]) == [92.8, 90.0, 92.8]
+    assert list(frame["verdict"]) == ["confirmed", "differs", "not comparable"]
+    assert frame["difference"][1] == -2.8 and frame["images"][0] == 10000
+
+
+def test_a_result_of_another_form_is_one_line(published, result):
+    broken = result()
+    del broken["load" if "load" in broken else "cost"]
+    with pytest.raises(ResultError, match="the result of one is not of the expected form"):
+        rows(published, broken)

@@ -1,0 +1,259 @@
+"""Files as the authors' program saves them, measured through the path of suite `released`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from recu.config import Published
+from recu.data import build_loaders
+from recu.engine.evaluation import evaluate as evaluate_network
+from recu.errors import CheckpointError, OutputError, ResultError
+from recu.files import hash_file
+from recu.models import build_model
+from recu.paths import released_folder
+from recu.released import Released, file_state
+from recu.stages.prepare import prepare
+from recu.stages.released import evaluate_released
+from recu.stages.report import render_released
+from recu.stages.train import Running
+from recu.suite_facts import DatasetFacts, ReleasedFacts
+
+NETWORKS = [
+    ("cifar", "resnet20_1w1a", None, 2),
+    ("cifar", "resnet20_1w1a", "2021-03", 2),
+    ("cifar", "resnet18_1w1a", None, 2),
+    ("cifar", "resnet18_1w1a", "2021-03", 2),
+    ("cifar", "vgg_small_1w1a", None, 2),
+    ("imagenet", "resnet18_1w1a", None, 2),
+    ("reactnet", "resnet18_1w1a", None, 1),
+    ("reactnet", "resnet18_1w1a", None, 2),
+    ("birealnet", "birealnet18", None, 2),
+    ("torchvision", "resnet18", None, 0),
+]
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_project):
+    from recu.params import load_datasets
+
+    return load_datasets(tiny_project / "params")["tiny"].model_copy(update={"image_size": 32})
+
+
+@pytest.fixture(scope="module")
+def data_folder(dataset, tiny_project, tmp_path_factory) -> Path:
+    data_dir = tmp_path_factory.mktemp("data")
+    prepare("tiny32", dataset, data_dir=data_dir, source=tiny_project / "images", workers=0)
+    return data_dir / "tiny32"
+
+
+@pytest.fixture
+def measured(tmp_path, dataset, data_folder, monkeypatch):
+    """A function that measures a file and returns its metrics.json."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def measure(file: Path, tracking_uri: str = "", **changes) -> dict:
+        released = make_released(file, dataset, **changes)
+        output = released_folder(tmp_path / "results", released.id) / "metrics.json"
+        running = Running(gpus="cpu", workers=0, tracking_uri=tracking_uri)
+        evaluate_released(
+            released,
+            dataset=dataset,
+            data_folder=data_folder,
+            runs_dir=tmp_path / "runs",
+            output=output,
+            running=running,
+        )
+        return json.loads(output.read_text())
+
+    return measure
+
+
+def make_released(file, dataset, **changes) -> Released:
+    values = {
+        "suite": "files",
+        "name": "one",
+        "path": str(file),
+        "file_state": file_state(file),
+        "obtain": None if file.exists() else "ask the authors",
+        "model": "resnet20_1w1a",
+        "family": "cifar",
+        "stage": 2,
+        "dataset": "tiny32",
+        "data": dataset.identity(),
+        "method": "vanilla",
+        "claimed_top1": 50.0,
+        "claimed_on": "tiny32",
+        "batch_size_test": 7,
+        "loader": "auto",
+        "recipe_version": 1,
+    }
+    return Released(**(values | changes))
+
+
+def make_network(family="cifar", model="resnet20_1w1a", variant=None, stage=2):
+    """With batch statistics of its own, so that a tensor that is not taken shows in the loss."""
+    torch.manual_seed(0)
+    network = build_model(model, family=family, num_classes=6, variant=variant, stage=stage)
+    for name, value in network.state_dict().items():
+        if name.endswith(("running_mean", "running_var", "alpha")):
+            value.copy_(torch.rand_like(value) + 0.5)
+    return network
+
+
+def authors_form(network, prefix="module.") -> dict:
+    """A checkpoint as the authors' program writes it after training on several GPUs."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    state = {
+        f"{prefix}{name}": value.reshape(1) if name.endswith("tau") else value
+        for name, value in network.state_dict().items()
+    }
+    return {
+        "epoch": 600,
+        "model": "resnet20_1w1a",
+        "state_dict": state,
+        "best_prec1": torch.tensor(87.5),
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": {"last_epoch": 595, "_last_lr": [0.0]},
+    }
+
+
+@pytest.mark.parametrize(("family", "model", "variant", "stage"), NETWORKS)
+def test_files_of_every_family_and_form_are_measured_as_they_are(
+    measured, tmp_path, dataset, data_folder, family, model, variant, stage
+):
+    network = make_network(family, model, variant, stage)
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(network), file, _use_new_zipfile_serialization=False)
+    found = measured(file, family=family, model=model, stage=stage)
+    loaders = build_loaders(
+        data_folder,
+        dataset,
+        batch_size=8,
+        batch_size_test=18,
+        loader="auto",
+        seed=0,
+        device=torch.device("cpu"),
+        workers=0,
+    )
+    expected = evaluate_network(network, loaders.test)
+    assert found["loss"] == pytest.approx(expected.loss, rel=1e-4) and found["top1"] == pytest.approx(expected.top1)
+    assert found["variant"] == variant and found["n"] == 18
+    tensors = len(network.state_dict())
+    assert found["load"] == {"expected": tensors, "taken": tensors, "missing": [], "unexpected": []}
+    assert found["cost"]["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_result_says_everything_a_table_needs(measured, tmp_path):
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network(), prefix=""), file)
+    found = measured(file)
+    assert found["checkpoint_sha256"] == hash_file(file)
+    assert {
+        "name",
+        "top1",
+        "top5",
+        "loss",
+        "n",
+        "load",
+        "variant",
+        "model",
+        "family",
+        "dataset",
+        "data_fingerprint",
+    } <= set(found)
+    assert {"claimed_top1", "provenance", "cost", "shortcut", "mlflow_run_id", "content_sha256"} <= set(found)
+    assert found["shortcut"] == "two per block"
+
+
+def test_zip_and_legacy_files_with_and_without_prefix_give_the_same(measured, tmp_path):
+    network = make_network()
+    losses = []
+    for number, (prefix, zipped) in enumerate([("", True), ("module.", True), ("", False), ("module.", False)]):
+        file = tmp_path / f"{number}.pth.tar"
+        torch.save(authors_form(network, prefix), file, _use_new_zipfile_serialization=zipped)
+        losses.append(measured(file, name=str(number))["loss"])
+    assert len(set(losses)) == 1
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_is_one_line_and_leaves_no_result(measured, tmp_path, zipped):
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network()), file, _use_new_zipfile_serialization=zipped)
+    file.write_bytes(file.read_bytes()[:20000])
+    with pytest.raises(CheckpointError, match=r"file.pth.tar is damaged") as caught:
+        measured(file)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_missing_file_says_where_to_get_it(measured, tmp_path):
+    with pytest.raises(CheckpointError, match=r"one.pth.tar is not here: ask the authors; put it there, or change"):
+        measured(tmp_path / "one.pth.tar")
+    with pytest.raises(CheckpointError, match="is not here any more"):
+        measured(tmp_path / "one.pth.tar", file_state="5 bytes", obtain=None)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_file_of_another_architecture_is_refused(measured, tmp_path):
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network()), file)
+    with pytest.raises(CheckpointError, match=r"as cifar.resnet18_1w1a: the checkpoint does not fit the network"):
+        measured(file, model="resnet18_1w1a")
+    content = authors_form(make_network())
+    content["state_dict"].popitem()
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match=r"1 missing"):
+        measured(file)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_place_that_cannot_hold_the_result_is_named_before_any_work(measured, tmp_path):
+    (tmp_path / "results").touch()
+    with pytest.raises(OutputError, match="is not a folder"):
+        measured(tmp_path / "missing.pth.tar")
+
+
+def test_each_measurement_is_a_run_of_the_suites_experiment(measured, tmp_path):
+    import mlflow
+
+    from recu.tracking.store import prepare_store
+
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network()), file)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    prepare_store(uri, ["files"], tmp_path / "artifacts")
+    found = measured(file, tracking_uri=uri)
+    run = mlflow.MlflowClient(tracking_uri=uri).get_run(found["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test_top1"] == pytest.approx(found["top1"])
+    assert run.data.tags["stage"] == "evaluate" and run.data.tags["network"] == "cifar.resnet20_1w1a"
+    assert run.data.params["claimed_top1"] == "50.0"
+
+
+def test_a_table_rests_on_this_measurement_only(measured, tmp_path, dataset):
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network()), file)
+    found = measured(file)
+    facts = ReleasedFacts(
+        name="files",
+        title="T",
+        description="D",
+        files=(make_released(file, dataset).origin,),
+        datasets={"tiny32": DatasetFacts(title="Tiny", published_as=None)},
+    )
+    published = Published(results=())
+    files = render_released(facts, published, tmp_path / "results", tmp_path / "reports")
+    assert sorted(file.name for file in files) == ["files.csv", "files.html", "files.md"]
+    assert f"{found['top1']:.2f}" in (tmp_path / "reports/files.md").read_text()
+    other = facts.model_copy(update={"files": (make_released(file, dataset, claimed_top1=60.0).origin,)})
+    with pytest.raises(ResultError, match="belongs to another file or other parameters"):
+        render_released(other, published, tmp_path / "results", tmp_path / "reports")
+    metrics = released_folder(tmp_path / "results", "files/one") / "metrics.json"
+    metrics.write_text(metrics.read_text().replace(f'"n": {found["n"]}', '"n": 10000'))
+    with pytest.raises(ResultError, match="altered"):
+        render_released(facts, published, tmp_path / "results", tmp_path / "reports")

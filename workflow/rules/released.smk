@@ -1,0 +1,42 @@
+rule evaluate_released:
+    input:
+        manifest=get_released_manifest,
+        tracking=ancient(TRACKING_READY),
+    output:
+        metrics=RESULTS_DIR / "released" / RELEASED_ID / paths.METRICS,
+    log:
+        LOGS_DIR / "released" / f"{RELEASED_ID}.log",
+    benchmark:
+        LOGS_DIR / "released" / f"{RELEASED_ID}.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+    params:
+        released=get_released_json,
+    message:
+        "Measuring released file {wildcards.released_file}"
+    shell:
+        f"recu evaluate {RUN_OPTIONS} --threads {{threads}} --released {{params.released:q}} --output {{output.metrics:q}}"
+        " > {log:q} 2>&1"
+
+
+rule report_released:
+    input:
+        metrics=get_suite_released_metrics,
+        published=PARAMS_DIR / "published.yaml",
+    output:
+        markdown=report(REPORTS_DIR / "{released_suite}.md", category="Tables", caption="../report/released.rst"),
+        csv=REPORTS_DIR / "{released_suite}.csv",
+        html=report(REPORTS_DIR / "{released_suite}.html", category="Tables", caption="../report/released.rst"),
+    log:
+        LOGS_DIR / "report" / "{released_suite}.released.log",
+    conda:
+        "../../environment.yml"
+    params:
+        suite=get_released_suite_json,
+    message:
+        "Rendering the table of released files {wildcards.released_suite}"
+    shell:
+        f"recu report released {RENDER_RELEASED_OPTIONS} --suite {{params.suite:q}} > {{log:q}} 2>&1"
