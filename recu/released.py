@@ -101,10 +101,10 @@ def resolve_files(
         raise ConfigError(f"params/suites/{name}.yaml: {error}") from error
 
 
-def file_state(file: Path) -> str | None:
+def file_state(file: str | Path) -> str | None:
     """Size in bytes and time of modification, which tell a file from another in its place; None where there is none."""
     try:
-        status = file.stat()
+        status = Path(file).stat()
     except OSError:
         return None
     return f"{status.st_size} bytes, modified {status.st_mtime_ns} ns"
@@ -125,7 +125,7 @@ def _resolve(
     dataset = datasets[dataset_name]
     family = file.family or dataset.family
     check_network(file.model, family=family, variant=None, stage=file.stage)
-    state = file_state(Path(file.path))
+    state = file_state(file.path)
     if state is None:
         state = _measured_state(paths.released_folder(results_dir, f"{suite_name}/{file.name}"), file.path)
     return Released(

@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print; `recu train --evaluate FILE` comes here too."""
     named = [name for name in ("evaluate", "experiment", "released") if getattr(arguments, name, None) is not None]
     if len(named) > 1:
-        raise ConfigError(f"{' and '.join(f'--{name}' for name in named)} all name what to evaluate: choose one")
+        given = " and ".join(f"--{name}" for name in named)
+        raise ConfigError(f"{given} {'all' if len(named) > 2 else 'both'} name what to evaluate: choose one")
     if arguments.experiment is not None:
         _evaluate_experiment(arguments)
     elif "released" in named:

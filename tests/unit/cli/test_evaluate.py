@@ -69,3 +69,64 @@ def test_the_authors_checkpoint_gives_the_authors_numbers(recu, shared_data):
     found = json.loads((recu.folder / "out.json").read_text())
     assert (found["n"], round(found["top1"], 2), round(found["top5"], 2)) == (10000, 61.69, 96.44)
     assert found["loss"] == pytest.approx(1.0707, abs=1e-4)
+
+
+def released_json(recu, checkpoint, **changes) -> str:
+    from recu.params import load_datasets
+    from recu.released import Released, file_state
+
+    values = {
+        "suite": "files",
+        "name": "one",
+        "path": str(checkpoint),
+        "file_state": file_state(checkpoint),
+        "obtain": None,
+        "model": "resnet20_1w1a",
+        "family": "cifar",
+        "stage": 2,
+        "dataset": "tiny",
+        "data": load_datasets(recu.project / "params")["tiny"].identity(),
+        "method": "vanilla",
+        "claimed_top1": 20.0,
+        "claimed_on": None,
+        "batch_size_test": 128,
+        "loader": "auto",
+        "recipe_version": 1,
+    }
+    return Released(**(values | changes)).canonical
+
+
+def test_a_released_file_of_the_workflow(recu, checkpoint):
+    words = ["evaluate", "--tracking_uri", "", *recu.places, "--released"]
+    assert recu("evaluate", "-e", checkpoint, "--output", "file.json", *recu.tiny) == 0, recu.err
+    assert recu(*words, released_json(recu, checkpoint), "--output", "out.json") == 0, recu.err
+    assert "claimed 20.00 %: top-1" in recu.err
+    found, same = recu.json("out.json"), recu.json("file.json")
+    assert {name: found[name] for name in same} == same and found["claimed_top1"] == 20
+    assert recu(*words, released_json(recu, checkpoint), "--output", "out.json") == 2
+    assert "out.json exists" in recu.error()
+
+
+def test_what_a_released_file_needs_and_fixes_is_said(recu, checkpoint):
+    words = ["evaluate", "--tracking_uri", "", *recu.places]
+    text = released_json(recu, checkpoint)
+    for more, message in (
+        (["--released", text], "--released needs --output"),
+        (
+            ["--released", text, "--model", "x", "--output", "o.json"],
+            "--released fixes every parameter: leave out --model",
+        ),
+        (["--released", text, "-e", "x"], "--evaluate and --released both name what to evaluate"),
+        (["--released", "{", "--output", "o.json"], "--released: "),
+        (
+            ["--released", released_json(recu, checkpoint, data={"kind": "digits"}), "--output", "o.json"],
+            "dataset tiny has other settings in params/datasets.yaml",
+        ),
+        (
+            ["--released", released_json(recu, "gone.pth.tar", obtain="ask"), "--output", "o.json"],
+            "released file gone.pth.tar is not here: ask; put it there",
+        ),
+    ):
+        assert recu(*words, *more) == 2
+        assert message in recu.error()
+    assert not (recu.folder / "o.json").exists()
