@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from recu.models import build_model
+from recu.params import load_datasets
+from recu.released import Released, file_state
 
 
 @pytest.fixture
@@ -69,12 +71,17 @@ def test_the_authors_checkpoint_gives_the_authors_numbers(recu, shared_data):
     found = json.loads((recu.folder / "out.json").read_text())
     assert (found["n"], round(found["top1"], 2), round(found["top5"], 2)) == (10000, 61.69, 96.44)
     assert found["loss"] == pytest.approx(1.0707, abs=1e-4)
+    # The same file as a row of a suite of released files, on what was just prepared.
+    data = load_datasets(recu.project / "params")["cifar10-jpeg"].identity()
+    text = released_json(recu, file, dataset="cifar10-jpeg", data=data, claimed_top1=61.69, claimed_on="cifar10-jpeg")
+    words = ["--released", text, "--tracking_uri", "", *recu.places, "--output", "released.json"]
+    assert recu("evaluate", *words) == 0, recu.err
+    released = recu.json("released.json")
+    assert {name: released[name] for name in found} == found and released["variant"] is None
+    assert released["load"]["taken"] == released["load"]["expected"] == 157
 
 
 def released_json(recu, checkpoint, **changes) -> str:
-    from recu.params import load_datasets
-    from recu.released import Released, file_state
-
     values = {
         "suite": "files",
         "name": "one",
