@@ -13,6 +13,7 @@ from torch import nn
 from recu.engine.device import lay_out
 from recu.engine.sums import Averages, RunningSums
 from recu.errors import DataError, DivergenceError
+from recu.models.inference import inference_form
 
 Evaluation = Averages
 
@@ -34,11 +35,12 @@ def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda
         DivergenceError: the loss is not finite.
     """
     model.eval()
+    network = inference_form(model)
     sums = None
     for step, (images, labels) in enumerate(loader.batches(0)):
         if stop():
             return None
-        logits = model(lay_out(images)).float()
+        logits = network(lay_out(images)).float()
         sums = sums or RunningSums(logits.device)
         sums.add(F.cross_entropy(logits, labels), logits, labels, step)
     evaluation = sums.read() if sums else Evaluation(loss=0.0, top1=0.0, top5=0.0, n=0)

@@ -82,7 +82,7 @@ class _BinaryConvolution(torch.autograd.Function):
         standardised = centred / std * LAPLACIAN_STD
         ctx.save_for_backward(activation, standardised, std, alpha, quantile_threshold(standardised, tau))
         ctx.stride, ctx.padding, ctx.rescale = stride, padding, rescale
-        ctx.winograd = winograd.suits(activation, weight, stride, padding)
+        ctx.winograd = winograd.suits(activation.shape, weight, stride, padding)
         return _scaled_convolution(activation, torch.sign(standardised), alpha, stride, padding)
 
     @staticmethod
@@ -118,7 +118,7 @@ def _scaled_convolution(
 ) -> Tensor:
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
-    if winograd.suits(activation, binary_weight, stride, padding):
+    if winograd.suits(activation.shape, binary_weight, stride, padding):
         return winograd.convolve_signs(activation, winograd.transform_kernel(binary_weight)).mul_(alpha)
     return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding).mul_(alpha)
 

@@ -58,26 +58,26 @@ _TILE_VALUES = 1 << 16
 """Tiles worked on at once: enough rows for a matrix product, few enough to stay in the processor's cache."""
 
 
-def suits(activation: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
+def suits(shape: Sequence[int], weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
     """Whether the functions below can convolve these, and faster than a direct convolution.
 
     It is a function of shapes, type and device alone, never of a measurement, so that equal trainings give equal bits.
 
     Args:
-        activation: (N, I, H, W).
+        shape: of the activation, (N, I, H, W).
         weight: (O, I, kH, kW).
         stride: of the convolution.
         padding: likewise.
     """
     out_channels, in_channels = weight.shape[:2]
     return (
-        activation.device.type == "cpu"
-        and activation.dtype in (torch.float32, torch.float64)
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and tuple(weight.shape[2:]) == (3, 3)
         and tuple(stride) == (1, 1)
         and tuple(padding) == (1, 1)
-        and all(side % _OUT == 0 for side in activation.shape[2:])
+        and all(side % _OUT == 0 for side in shape[2:])
         and min(in_channels, out_channels) >= _FEWEST_CHANNELS
         and in_channels <= _MOST_CHANNELS
     )

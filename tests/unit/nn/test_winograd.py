@@ -23,7 +23,7 @@ def test_convolution_of_signs_is_exact(shape, layout) -> None:
     count, channels, outputs, height, width = shape
     activation = signs(count, channels, height, width).to(memory_format=layout)
     weight = signs(outputs, channels, 3, 3)
-    assert winograd.suits(activation, weight, (1, 1), (1, 1))
+    assert winograd.suits(activation.shape, weight, (1, 1), (1, 1))
     # Any positive multiple of a sign has that sign.
     found = winograd.convolve_signs(activation * 0.3, winograd.transform_kernel(weight))
     assert torch.equal(found, F.conv2d(activation.double(), weight.double(), None, 1, 1).float())
@@ -89,16 +89,16 @@ def test_gradients(shape, dtype, tolerance) -> None:
 )
 def test_other_convolutions_are_left_to_the_library(size, channels, stride, padding, kernel) -> None:
     activation, weight = torch.empty(1, channels, size, size), torch.empty(128, channels, kernel, kernel)
-    assert not winograd.suits(activation, weight, (stride, stride), (padding, padding))
+    assert not winograd.suits(activation.shape, weight, (stride, stride), (padding, padding))
 
 
 def test_other_types_and_mixed_precision_are_left_to_the_library() -> None:
     activation, weight = torch.empty(1, 128, 8, 8), torch.empty(128, 128, 3, 3)
-    assert winograd.suits(activation, weight, (1, 1), (1, 1))
-    assert not winograd.suits(activation.bfloat16(), weight.bfloat16(), (1, 1), (1, 1))
-    assert not winograd.suits(activation.to("meta"), weight.to("meta"), (1, 1), (1, 1))
+    assert winograd.suits(activation.shape, weight, (1, 1), (1, 1))
+    assert not winograd.suits(activation.shape, weight.bfloat16(), (1, 1), (1, 1))
+    assert not winograd.suits(activation.shape, weight.to("meta"), (1, 1), (1, 1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not winograd.suits(activation, weight, (1, 1), (1, 1))
+        assert not winograd.suits(activation.shape, weight, (1, 1), (1, 1))
 
 
 def test_a_layer_gives_the_same_bits_twice_and_in_both_modes_of_the_graph() -> None:

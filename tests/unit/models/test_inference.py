@@ -1,0 +1,135 @@
+"""The form for evaluation gives what the network gives, on every registered network."""
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from recu.models import ModelName, available_models, build_model
+from recu.models.inference import inference_form
+from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
+from recu.nn.inference_conv import InferenceConv2d
+from recu.registry import find_network
+from tests.golden.fill import fill
+
+CLASSES = 7
+
+
+def network(entry: ModelName, stage: int = 2) -> nn.Module:
+    """With all kinds of values in every tensor, scales of BatchNorm below zero included."""
+    torch.manual_seed(0)
+    model = build_model(entry.name, family=entry.family, variant=entry.variant, num_classes=CLASSES, stage=stage)
+    fill(model, 0.9)
+    for layer in model.modules():
+        if isinstance(layer, (nn.BatchNorm2d, nn.BatchNorm1d)):
+            layer.weight.data[::3] *= -1
+    return model.eval()
+
+
+def images(entry: ModelName, count: int) -> torch.Tensor:
+    size = 32 if entry.family == "cifar" else 64
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, size, size, generator=generator).contiguous(memory_format=torch.channels_last)
+
+
+def binary_networks() -> list:
+    """Those that can be binary; the deepest repeat the blocks of the others."""
+    return [
+        pytest.param(
+            entry,
+            id=".".join(filter(None, entry)),
+            marks=pytest.mark.slow if entry.name.startswith("resnet34") else (),
+        )
+        for entry in available_models()
+        if 2 in find_network(entry.name, family=entry.family, variant=entry.variant).stages
+    ]
+
+
+every_network = pytest.mark.parametrize("entry", binary_networks())
+
+
+@every_network
+@torch.no_grad()
+def test_logits_in_float64(entry: ModelName) -> None:
+    model, batch = network(entry).double(), images(entry, 2).double()
+    expected, found = model(batch), inference_form(model)(batch)
+    assert (found - expected).norm() <= 1e-9 * expected.norm()
+
+
+@every_network
+@torch.no_grad()
+def test_predictions_in_float32(entry: ModelName) -> None:
+    model, batch = network(entry), images(entry, 24)
+    form = inference_form(model)
+    expected, found = model(batch), form(batch)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    binary = [layer for layer in model.modules() if isinstance(layer, (BinaryConv2d, CompetitorBinaryConv2d))]
+    assert len([layer for layer in form.modules() if isinstance(layer, InferenceConv2d)]) == len(binary) > 0
+    # Batches of other sizes go through what was prepared for the first.
+    assert torch.equal(torch.cat([form(part) for part in batch.split(7)]).argmax(1), expected.argmax(1))
+
+
+@torch.no_grad()
+def test_the_network_is_not_changed_and_its_later_weights_do_not_matter() -> None:
+    entry = ModelName("cifar", "resnet18A_1w1a", None)
+    model, batch = network(entry), images(entry, 2)
+    before, keys = model(batch), list(model.state_dict())
+    form = inference_form(model)
+    assert torch.equal(model(batch), before) and list(model.state_dict()) == keys
+    found = form(batch)
+    for layer in model.modules():
+        if isinstance(layer, BinaryConv2d):
+            layer.weight.neg_()
+    assert torch.equal(form(batch), found) and not torch.equal(model(batch), before)
+
+
+def test_nothing_binary_nothing_changed() -> None:
+    model = network(ModelName("cifar", "resnet20_1w1a", None), stage=1)
+    assert inference_form(model) is model
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) if x.sum() > 0 else self.conv(-x)
+
+
+def test_a_network_whose_graph_depends_on_values_is_left_as_it_is_with_a_warning(caplog) -> None:
+    model = Branching().eval()
+    with caplog.at_level(logging.WARNING):
+        assert inference_form(model) is model
+    assert "evaluating Branching layer by layer" in caplog.text
+
+
+class Tangled(nn.Module):
+    """Layers used twice, results used twice, functions instead of modules, a BatchNorm without statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(8, 8, 3, padding=1)
+        self.other = BinaryConv2d(8, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.plain = nn.BatchNorm2d(8, affine=False, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.norm(self.conv(x))
+        second = F.hardtanh(self.norm(self.conv(first)))
+        third = self.plain(self.other(F.hardtanh(self.other(second), -0.5, 0.5)))
+        return first + second + F.hardtanh(self.other(third)) + self.conv(F.hardtanh(self.other(third)))
+
+
+@torch.no_grad()
+def test_layers_and_results_that_are_used_more_than_once() -> None:
+    torch.manual_seed(0)
+    model = Tangled().double()
+    fill(model, 0.9)
+    batch = torch.randn(3, 8, 6, 6, dtype=torch.float64)
+    model.eval()
+    assert torch.allclose(inference_form(model)(batch), model(batch), rtol=1e-12)
+    model.float()
+    assert torch.allclose(inference_form(model)(batch.float()), model(batch.float()), rtol=1e-4, atol=1e-5)
