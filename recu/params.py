@@ -20,6 +20,8 @@ from recu.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
 
+_MOST_VALUES = 1_000_000
+
 
 def load_config(file: Path) -> WorkflowConfig:
     """params/config.yaml, without what Snakemake's command line may override. Raises ConfigError."""
@@ -120,9 +122,28 @@ def _read_yaml(file: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
+        _check_size(data, {})
+        return data
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{_shown(file)} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _check_size(value: Any, known: dict[int, int]) -> int:
+    """How many values `value` has once each alias is written out; a few lines of YAML can stand for billions.
+
+    Raises:
+        ValueError: more than any file here needs, or the value contains itself.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_VALUES  # what is met again while it is counted contains itself
+        inner = (*value, *value.values()) if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_check_size(each, known) for each in inner)
+    if known[id(value)] >= _MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {_MOST_VALUES} values")
+    return known[id(value)]
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

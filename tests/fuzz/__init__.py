@@ -1,0 +1,1 @@
+"""Whatever is fed in: a result or one readable line."""
