@@ -89,7 +89,8 @@ def open_tar(source: Path) -> tarfile.TarFile:
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror or error}") from error
     except (tarfile.TarError, *_TRUNCATED) as error:
-        raise DataError(f"{source} is not a readable tar archive ({error}); fetch it again") from error
+        # tarfile's own text lists a line for each compression it tried.
+        raise DataError(f"{source} is not a readable tar archive, or damaged; fetch it again") from error
 
 
 def iter_tar_headers(
@@ -168,7 +169,11 @@ def _zip_member(
     _check_size(info.filename, info.file_size, source, limit)
     if info.is_dir():
         return Member(name, True, b"")
-    return Member(name, False, archive.read(info) if wanted(name) else b"")
+    if wanted(name):
+        return Member(name, False, archive.read(info))
+    # Opening compares the name with the one beside the content: a damaged name must not make an image unwanted.
+    archive.open(info).close()
+    return Member(name, False, b"")
 
 
 def _folder_members(source: Path, wanted: Callable[[str], bool], limit: int) -> Iterator[Member]:
@@ -234,4 +239,4 @@ def _check_size(name: str, size: int, source: Path | str, limit: int) -> None:
 
 
 def _truncated(source: Path | str, reason: object) -> DataError:
-    return DataError(f"{source} is truncated or damaged ({reason}); fetch it again")
+    return DataError(f"{source} is truncated or damaged ({' '.join(str(reason).split())}); fetch it again")
