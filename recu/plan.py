@@ -117,9 +117,13 @@ def missing_data(
 
 
 def as_options(**values: object) -> str:
-    """Command-line options, quoted for the shell and with braces doubled for Snakemake's formatting."""
-    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    return _escape_braces(shlex.join(words))
+    """Command-line options for the text of a rule's command: quoted, and braces doubled for Snakemake's formatting."""
+    return _escape_braces(as_words(**values))
+
+
+def as_words(**values: object) -> str:
+    """Command-line options as the value of a rule's parameter: quoted for the shell; Snakemake formats no value."""
+    return shlex.join(word for name, value in values.items() for word in (f"--{name}", str(value)))
 
 
 def shell_prefix(python: str, checkout: str) -> str:

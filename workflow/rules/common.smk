@@ -116,7 +116,7 @@ def get_dataset_json(wildcards):
 def get_source_option(wildcards):
     """`--source PATH` where the user has a local copy, else nothing."""
     source = CONFIG.sources.get(wildcards.dataset)
-    return "" if source is None else plan.as_options(source=source)
+    return "" if source is None else plan.as_words(source=source)
 
 
 def get_parents(wildcards):
