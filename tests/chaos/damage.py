@@ -1,0 +1,114 @@
+"""Files that were cut short or had a bit flipped: recognised, and never taken for whole."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+from recu import paths
+from recu.cli.main import main
+from recu.data import read_manifest
+from recu.engine.checkpoint import previous_of
+from recu.experiments import load_experiments
+from tests.chaos import forking
+from tests.chaos.kills import finish
+from tests.chaos.laboratory import Laboratory, commands
+from tests.chaos.ledger import Ledger
+
+_READABLE_REFUSAL = 2
+
+
+def damage(file: Path, rng: random.Random) -> str:
+    """Cut `file` short or flip one of its bits; says what was done."""
+    content = bytearray(file.read_bytes())
+    if rng.random() < 0.5:
+        length = rng.randrange(len(content))
+        file.write_bytes(content[:length])
+        return f"{file.name} cut to {length} of {len(content)} bytes"
+    position, bit = rng.randrange(len(content)), rng.randrange(8)
+    content[position] ^= 1 << bit
+    file.write_bytes(content)
+    return f"{file.name} with bit {bit} of byte {position} flipped"
+
+
+def damaged_checkpoints(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
+    """Damage the checkpoint of a training in its middle; the one before it must lead to the same end."""
+    stage = lab.stages["train"]
+    for _ in range(times):
+        place = stage.fresh()
+        file = lab.state(place) / paths.CHECKPOINT
+        while not previous_of(file).exists():
+            forking.run(stage.action(place), kill_after=rng.uniform(0.3, 0.9) * stage.seconds)
+        if not file.exists():
+            previous_of(file).rename(file)  # killed between the two renames
+            shutil.copy(file, previous_of(file))
+        what = damage(file, rng)
+        problem = finish(lab, stage, place)
+        ledger.add("damaged checkpoint of a running training", problem and f"{what}: {problem}")
+        lab.drop(place)
+
+
+def damaged_results(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
+    """Damage a published checkpoint or metrics.json: evaluation refuses it, publishing again mends it."""
+    train, evaluate = lab.stages["train"], lab.stages["evaluate"]
+    for _ in range(times):
+        place = evaluate.fresh()
+        shutil.copytree(lab.reference.runs, place.runs)
+        name = rng.choice((paths.BEST_CHECKPOINT, paths.METRICS))
+        what = damage(paths.train_folder(place.results, lab.experiment.id) / name, rng)
+        ended = forking.run(evaluate.action(place))
+        problem = ended.problem(_READABLE_REFUSAL) or finish(lab, train, place) or finish(lab, evaluate, place)
+        ledger.add("damaged published training", problem and f"{what}: {problem}")
+        lab.drop(place)
+
+
+def damaged_archives(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
+    """Damage the archive: it is refused, or what was prepared is the same; the whole archive then works."""
+    stage = lab.stages["prepare"]
+    for _ in range(times):
+        place = stage.fresh()
+        archive = place.folder / lab.archive.name
+        shutil.copy(lab.archive, archive)
+        what = damage(archive, rng)
+        ended = forking.run(commands(lab.prepare_command(place, archive)))
+        problem = ended.problem(0, _READABLE_REFUSAL) or stage.half_done(place)
+        if problem is None and ended.code == 0:
+            fingerprints = [read_manifest(data / "tiny").fingerprint for data in (place.data, lab.data)]
+            problem = None if fingerprints[0] == fingerprints[1] else "other images were taken for these"
+        archive.unlink()
+        problem = problem or finish(lab, stage, place)
+        ledger.add("damaged image archive", problem and f"{what}: {problem}")
+        lab.drop(place)
+
+
+def damaged_prepared_data(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
+    """Cut prepared data short: training refuses it, preparing again mends it."""
+    stage = lab.stages["prepare"]
+    for _ in range(times):
+        place = stage.fresh()
+        shutil.copytree(lab.data, place.data)
+        file = rng.choice([*sorted((place.data / "tiny").glob("*.npy")), place.data / "tiny" / paths.MANIFEST])
+        length = rng.randrange(file.stat().st_size)
+        file.write_bytes(file.read_bytes()[:length])
+        refused = forking.run(commands(lab.train_command(place))).problem(_READABLE_REFUSAL)
+        problem = refused or finish(lab, stage, place)
+        ledger.add("prepared data cut short", problem and f"{file.name} cut to {length} bytes: {problem}")
+        lab.drop(place)
+
+
+def damaged_params(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
+    """Damage a file under params/: a readable refusal, or other parameters that nothing published is taken for."""
+    kept = {file: file.read_bytes() for file in lab.params.rglob("*.yaml")}
+    chosen = [lab.params / name for name in ("config.yaml", "defaults.yaml", "datasets.yaml", "suites/chaos.yaml")]
+    places = ["--results_dir", str(lab.reference.results), "--reports_dir", str(lab.reference.reports)]
+    verify = ["verify", "chaos", "--params_dir", str(lab.params), "--data_dir", str(lab.data), *places]
+    for _ in range(times):
+        file = rng.choice(chosen)
+        what = damage(file, rng)
+        ended = forking.run(lambda: main(verify))
+        problem = ended.problem(0, _READABLE_REFUSAL, 4)
+        file.write_bytes(kept[file])
+        (again,) = load_experiments(lab.params, ("chaos",)).values()
+        problem = problem or (None if again == lab.experiment else "the mended file gives another experiment")
+        ledger.add("damaged params file", problem and f"{what}: {problem}")
