@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         VerificationError: something is stale or was altered.
     """
-    from recu.stages.verify import Places, as_json, verify
+    from recu.stages.verify import Places, all_suites, as_json, verify
 
     config = params.load_config(config_file(arguments.params_dir))
     places = Places(
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         results_dir=arguments.results_dir or Path(config.results_dir),
         reports_dir=arguments.reports_dir or Path(config.reports_dir),
     )
-    verification = verify(places, arguments.suites or params.available_suites(arguments.params_dir))
+    verification = verify(places, arguments.suites or all_suites(arguments.params_dir))
     if arguments.output is not None:
         atomic_write_json(arguments.output, as_json(verification))
     _print(verification)
@@ -71,7 +71,7 @@ def _print_suite(suite: SuiteVerification) -> None:
     lines = [
         (
             f"{ground.dataset} {ground.network} {ground.method}",
-            ground.seed,
+            "-" if ground.seed is None else ground.seed,
             "-" if ground.top1 is None else f"{ground.top1:.2f}",
             ground.spec_hash,
             (ground.checkpoint_sha256 or "-")[:12],

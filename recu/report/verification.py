@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from recu.experiments import Experiment
+from recu.experiments import Experiment, Origin
 from recu.files import canonical_json, hash_text
 from recu.integrity import seal_problem
 from recu.tracking import flatten_params
@@ -113,6 +113,38 @@ def judge_evaluation(
             problems.append(("stale", f"other parameters (hash {metrics['spec_hash']}, now {expected.spec_hash})"))
         if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
             problems.append(("stale", "measured another checkpoint than the one published now"))
+        problems += _data(metrics, data_fingerprint)
+        notes = _code(metrics, code_hash)
+    except (KeyError, TypeError, AttributeError) as error:
+        return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
+    return finding(subject, problems, notes)
+
+
+def judge_released(
+    subject: str,
+    metrics: Mapping[str, Any],
+    expected: Origin,
+    *,
+    checkpoint_sha256: str | None,
+    data_fingerprint: str | None,
+    code_hash: str,
+) -> Finding:
+    """Judge the measurement of a released file; arguments as for `judge_training`.
+
+    Args:
+        subject: its metrics.json.
+        metrics: the content.
+        expected: the file and its settings as params/ has them now.
+        checkpoint_sha256: of the released file; None where it is not here any more.
+        data_fingerprint: of the data as prepared now.
+        code_hash: of the code that runs now.
+    """
+    try:
+        problems, now = _seal(metrics), f"now {expected.spec_hash}"
+        if metrics["spec_hash"] != expected.spec_hash:
+            problems.append(("stale", f"another file or settings (hash {metrics['spec_hash']}, {now})"))
+        if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
+            problems.append(("stale", "measured another file than the one there now (SHA-256 differs)"))
         problems += _data(metrics, data_fingerprint)
         notes = _code(metrics, code_hash)
     except (KeyError, TypeError, AttributeError) as error:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recu import params, paths, plan, provenance
-from recu.config import Dataset, Method, Suite
+from recu.config import Dataset, Method, ReleasedSuite, Suite
 from recu.data import read_manifest
 from recu.errors import DataError, ResultError
 from recu.experiments import Experiment, load_experiments
 from recu.files import hash_file, read_json
-from recu.report.verification import Finding, Status, finding, judge_evaluation, judge_file, judge_training, worst
-from recu.stages.report import collect_rows, rendered_files
+from recu.released import Released, load_released
+from recu.report.verification import (
+    Finding,
+    Status,
+    finding,
+    judge_evaluation,
+    judge_file,
+    judge_released,
+    judge_training,
+    worst,
+)
+from recu.stages.report import collect_rows, rendered_files, rendered_released_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +46,8 @@ class Ground:
     dataset: str
     network: str
     method: str
-    seed: int
+    seed: int | None
+    """None for a released file, which nobody here trained."""
     top1: float | None
     """Percent, as the evaluation published it."""
     spec_hash: str
@@ -44,6 +55,7 @@ class Ground:
     checkpoint_sha256: str | None
     git_commit: str | None
     training: Finding
+    """Of a released file: the file itself."""
     evaluation: Finding
 
     @property
@@ -95,13 +107,22 @@ def verify(places: Places, suites: Iterable[str]) -> Verification:
     """
     names = tuple(suites)
     shared = _Shared(places)
-    verified = tuple(_SuiteVerifier(shared, name).verify() for name in names)
+    kinds = params.load_suites(places.params_dir, names)
+    verified = tuple(
+        (_SuiteVerifier if isinstance(suite, Suite) else _ReleasedVerifier)(shared, name, suite).verify()
+        for name, suite in kinds.items()
+    )
     used = sorted({ground.dataset for suite in verified if not suite.is_empty for ground in suite.grounds})
     return Verification(
         suites=verified,
         data=tuple(shared.data_findings[name] for name in used if name in shared.data_findings),
         unclaimed=tuple(_unclaimed(places, names, verified)),
     )
+
+
+def all_suites(params_dir: Path) -> list[str]:
+    """Every suite that params/ has, of either kind."""
+    return [*params.available_suites(params_dir), *params.available_suites(params_dir, ReleasedSuite)]
 
 
 def as_json(verification: Verification) -> dict[str, Any]:
@@ -160,9 +181,8 @@ class _Shared:
 class _SuiteVerifier:
     """Judges everything that belongs to one suite."""
 
-    def __init__(self, shared: _Shared, name: str) -> None:
-        self._shared, self._places, self._name = shared, shared.places, name
-        self._suite: Suite = params.load_suite(self._places.params_dir, name)
+    def __init__(self, shared: _Shared, name: str, suite: Suite) -> None:
+        self._shared, self._places, self._name, self._suite = shared, shared.places, name, suite
         self._experiments = load_experiments(self._places.params_dir, (name,))
         self._checkpoints: dict[str, str | None] = {}
         self._statuses: dict[str, Status] = {}
@@ -244,24 +264,77 @@ class _SuiteVerifier:
         same = found == expected
         return finding(str(file), [] if same else [("altered", "is not what collecting the results gives")])
 
-    def _reports(self, rows: Path) -> list[Finding]:
-        files = [Path(file) for file in plan.table_files(self._places.reports_dir, self._name)]
-        if not any(file.exists() for file in files):
-            return [finding(str(file), [("missing", "not there")]) for file in files]
+    def _reports(self, rows: Path) -> tuple[Finding, ...]:
         facts = plan.suite_facts(
             self._name, self._suite, self._experiments, self._shared.datasets, self._shared.methods
         )
-        try:
-            rendered = rendered_files(rows, facts, self._shared.published)
-        except ResultError:
-            rendered = {}
-        return [judge_file(str(file), _content(file), rendered.get(file.name), str(rows)) for file in files]
+        files = plan.table_files(self._places.reports_dir, self._name)
+        return _tables(files, lambda: rendered_files(rows, facts, self._shared.published), str(rows))
+
+
+class _ReleasedVerifier:
+    """Judges everything that belongs to one suite of released files."""
+
+    def __init__(self, shared: _Shared, name: str, suite: ReleasedSuite) -> None:
+        self._shared, self._places, self._name, self._suite = shared, shared.places, name, suite
+        self._released = load_released(self._places.params_dir, (name,), self._places.results_dir)
+
+    def verify(self) -> SuiteVerification:
+        grounds = tuple(self._ground(released) for released in self._released.values())
+        facts = plan.released_facts(self._name, self._suite, self._released, self._shared.datasets)
+        results = self._places.results_dir
+        files = _tables(
+            plan.table_files(self._places.reports_dir, self._name, plan.RELEASED_TABLE_FORMATS),
+            lambda: rendered_released_files(facts, self._shared.published, results),
+            str(paths.released_folder(results, self._name)),
+        )
+        return SuiteVerification(name=self._name, grounds=grounds, files=files)
+
+    def _ground(self, released: Released) -> Ground:
+        file = paths.released_folder(self._places.results_dir, released.id) / paths.METRICS
+        metrics, digest = _read(file), _digest(Path(released.path))
+        if metrics is None:
+            measured = finding(str(file), [("missing", "not there")])
+        else:
+            measured = judge_released(
+                str(file),
+                metrics,
+                released.origin,
+                checkpoint_sha256=digest,
+                data_fingerprint=self._shared.fingerprint(released.dataset),
+                code_hash=self._shared.code_hash,
+            )
+        return Ground(
+            experiment_id=released.id,
+            dataset=released.dataset,
+            network=f"{released.family}.{released.model}",
+            method=released.method,
+            seed=None,
+            top1=_number(metrics, "top1"),
+            spec_hash=released.spec_hash,
+            checkpoint_sha256=digest,
+            git_commit=_commit(metrics),
+            training=finding(released.path, [] if digest is not None else [("missing", "not there")]),
+            evaluation=measured,
+        )
+
+
+def _tables(files: Iterable[str], render: Callable[[], Mapping[str, bytes]], source: str) -> tuple[Finding, ...]:
+    """Judge rendered files; they are rendered again, in memory, only where any is there."""
+    places = [Path(file) for file in files]
+    if not any(file.exists() for file in places):
+        return tuple(finding(str(file), [("missing", "not there")]) for file in places)
+    try:
+        rendered = render()
+    except ResultError:
+        rendered = {}
+    return tuple(judge_file(str(file), _content(file), rendered.get(file.name), source) for file in places)
 
 
 def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteVerification]) -> Iterable[str]:
     known = {ground.experiment_id for suite in verified for ground in suite.grounds}
-    others = set(params.available_suites(places.params_dir)) - set(names)
-    for stage in ("train", "evaluate"):
+    others = set(all_suites(places.params_dir)) - set(names)
+    for stage in ("train", "evaluate", "released"):
         root = places.results_dir / stage
         for file in sorted(root.rglob(paths.METRICS)):
             identifier = file.parent.relative_to(root).as_posix()

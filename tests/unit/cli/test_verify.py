@@ -10,9 +10,11 @@ from recu import params, paths, plan, provenance
 from recu.cli.main import main
 from recu.experiments import load_experiments
 from recu.integrity import SEAL, write_sealed_json
+from recu.released import load_released
 from recu.stages.evaluate import evaluate
 from recu.stages.prepare import prepare
-from recu.stages.report import collect, render
+from recu.stages.released import evaluate_released
+from recu.stages.report import collect, render, render_released
 from recu.stages.train import Running, train
 
 SUITE = """
@@ -26,6 +28,18 @@ methods:
   finetune: {epochs: 1}
 rows:
   - model: resnet20_1w1a
+"""
+GIVEN = """
+title: Given
+description: A file that somebody gave.
+dataset: tiny
+files:
+  - name: best
+    path: given.pth.tar
+    model: resnet20_1w1a
+    method: vanilla
+    claimed_top1: 50.0
+    obtain: ask
 """
 NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
 
@@ -68,8 +82,30 @@ def published(tiny_project, tmp_path_factory) -> Path:
     facts = plan.suite_facts("smallest", suite, experiments, datasets, methods)
     rows = paths.rows_file(folder / "results", "smallest")
     collect(facts.experiments, folder / "results", rows)
-    render(rows, facts, params.load_published(folder / "params"), folder / "reports")
+    numbers = params.load_published(folder / "params")
+    render(rows, facts, numbers, folder / "reports")
+    shutil.copy(folder / _metrics("train").with_name(paths.BEST_CHECKPOINT), folder / "given.pth.tar")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # the released file's path is relative
+        _measure_released(datasets, numbers)
     return folder
+
+
+def _measure_released(datasets, numbers) -> None:
+    (Path("params/suites/given.yaml")).write_text(GIVEN)
+    results = Path("results")
+    released = load_released(Path("params"), ("given",), results)
+    (file,) = released.values()
+    evaluate_released(
+        file,
+        dataset=datasets["tiny"],
+        data_folder=Path("data/tiny"),
+        runs_dir=Path("runs"),
+        output=paths.released_folder(results, file.id) / paths.METRICS,
+        running=Running(gpus="cpu", workers=0),
+    )
+    suite = params.load_suites(Path("params"), ("given",))["given"]
+    render_released(plan.released_facts("given", suite, released, datasets), numbers, results, Path("reports"))
 
 
 @pytest.fixture
@@ -107,11 +143,13 @@ def _edit(file: Path, change, *, seal: bool = False) -> None:
 def test_what_was_just_made_is_good_and_every_cell_names_what_it_rests_on(project, verify):
     code, shown = verify("--output", "found.json", "--strict")
     assert code == 0, shown
-    # Two trainings, two evaluations, the rows, four rendered files and the data.
-    assert "10 good, 0 missing, 0 stale, 0 altered" in shown
+    # Two trainings, two evaluations, the rows, four rendered files and the data; a released file, what was measured of
+    # it, and three rendered files.
+    assert "15 good, 0 missing, 0 stale, 0 altered" in shown
     found = json.loads(Path("found.json").read_text())
     assert found["good"] is True
-    (suite,) = found["suites"]
+    given, suite = sorted(found["suites"], key=lambda suite: suite["name"])
+    assert given["grounds"][0]["top1"] == suite["grounds"][0]["top1"], "it is the same file"
     assert [ground["method"] for ground in suite["grounds"]] == ["vanilla", "finetune"]
     for ground in suite["grounds"]:
         trained = json.loads(_metrics("train", ground["method"]).read_text())
@@ -126,6 +164,17 @@ def test_nothing_published_is_no_fault(project, verify):
     shutil.rmtree("reports")
     code, shown = verify()
     assert code == 0 and "nothing is published of: smallest" in shown
+
+
+def test_another_released_file_or_an_edited_measurement_is_found(project, verify):
+    measured = Path("results/released/given/best/metrics.json")
+    _edit(measured, _set("top1", 99.9))
+    code, shown = verify("given")
+    assert code == 4 and f"altered: {measured}: was altered" in shown
+    assert "stale: reports/given.md: cannot be made again from results/released/given" in shown
+    Path("given.pth.tar").write_bytes(b"another file")
+    code, shown = verify("given")
+    assert code == 4 and "measured another file than the one there now" in shown
 
 
 def _set(key, value):
