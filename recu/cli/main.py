@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("recu.cli.train", "train a network, or continue a training"),
     "evaluate": ("recu.cli.evaluate", "measure a checkpoint on a test split"),
     "report": ("recu.cli.report", "collect results and render tables"),
+    "bench": ("recu.cli.bench", "measure speed and memory against the plain reference"),
     "verify": ("recu.cli.verify", "tell what tables rest on, and what is stale or was altered"),
     "plan": ("recu.cli.plan", "list the experiments of suites and where each stands"),
     "store": ("recu.cli.store", "create the MLflow store before jobs log to it"),

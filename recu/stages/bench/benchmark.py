@@ -1,0 +1,182 @@
+"""What `recu bench` measures, and in which order."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recu.errors import ConfigError
+from recu.stages.bench import measure
+from recu.stages.bench.engines import (
+    CLASSES,
+    DATASET,
+    ENGINES,
+    FAMILY,
+    IMAGE_SIZE,
+    Engine,
+    build_engine,
+    check_model,
+    random_images,
+)
+from recu.stages.train import use_threads
+
+if TYPE_CHECKING:
+    import torch
+
+_log = logging.getLogger(__name__)
+
+_PASSES_OF_TRAINING = 3
+"""A training step convolves three times: forward, for the gradient of the input and for that of the weights."""
+_TEST_MULTIPLICATIONS = 150_000_000_000
+"""Of the test images together: what an evaluation prepares once must weigh as little as on a whole test split."""
+_BATCHES_OF_INPUT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """How to measure."""
+
+    models: tuple[str, ...]
+    batch_size: int
+    batch_size_test: int
+    threads: int
+    """0: torch's choice."""
+    repeats: int
+    seconds: float
+    clock: str
+    """A key of `recu.stages.bench.measure.CLOCKS`."""
+    gpus: str = "cpu"
+
+    def __post_init__(self) -> None:
+        lowest = {"batch_size": 2, "batch_size_test": 1, "threads": 0, "repeats": 1, "seconds": 0}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"--{name} is {value}, expected at least {least}")
+
+
+def bench(settings: BenchSettings) -> dict[str, Any]:
+    """Measure every model and return the numbers in the form that `recu bench --output` writes.
+
+    Rates are images per second of the chosen clock, memory is bytes, start-up is seconds until the first batch is
+    ready; every `ratio` is shipped / reference.
+
+    Raises:
+        ConfigError: unknown model, a setting out of range, or no benchmarks/ beside the package.
+        RecuError: a measuring process failed.
+    """
+    import torch
+
+    from recu.engine.device import choose_device, describe
+
+    for model in settings.models:
+        check_model(model)
+    device = choose_device(settings.gpus)
+    use_threads(settings.threads)
+    clock, synchronise = measure.CLOCKS[settings.clock], measure.synchroniser(device)
+    _log.info("measuring the machine's matrix products on %s", describe(device))
+    peak = measure.measure_peak_gflops(device, repeats=settings.repeats, clock=clock, synchronise=synchronise)
+    result: dict[str, Any] = {
+        "machine": {
+            "gflops_fp32": peak,
+            "threads": torch.get_num_threads(),
+            "device": describe(device),
+            "clock": settings.clock,
+            "torch": torch.__version__,
+        },
+        "settings": {
+            "batch_size": settings.batch_size,
+            "batch_size_test": settings.batch_size_test,
+            "repeats": settings.repeats,
+            "seconds": settings.seconds,
+        },
+        "start_up": {"help": measure.measure_help(settings.clock, repeats=settings.repeats)},
+        "models": {},
+        "input": {},
+    }
+    for model in settings.models:
+        engines = _build_engines(model, settings, device)
+        if DATASET not in result["input"]:
+            _log.info("measuring the input of %s", DATASET)
+            result["input"][DATASET] = _compare(engines, "load", settings, synchronise)
+        result["models"][model] = _measure_model(model, engines, settings, synchronise)
+        training = result["models"][model]["train"]
+        training["fraction_of_peak"] = training["shipped"] * _training_operations(model) / (peak * 1e9)
+    return result
+
+
+def _measure_model(model: str, engines: dict[str, Engine], settings: BenchSettings, synchronise: Any) -> dict[str, Any]:
+    measured: dict[str, Any] = {}
+    for task in ("train", "evaluate"):
+        _log.info("measuring %s: %s", model, task)
+        measured[task] = _compare(engines, task, settings, synchronise)
+    _log.info("measuring %s: memory and start-up", model)
+    own = {
+        engine: measure.measure_in_process(
+            {
+                "engine": engine,
+                "model": model,
+                "batch_size": settings.batch_size,
+                "threads": _threads(),
+                "gpus": settings.gpus,
+                "clock": settings.clock,
+            }
+        )
+        for engine in ENGINES
+    }
+    for name in ("memory", "start_up"):
+        measured[name] = measure.compare(**{engine: values[name] for engine, values in own.items()})
+    return measured
+
+
+def _build_engines(model: str, settings: BenchSettings, device: torch.device) -> dict[str, Engine]:
+    train = random_images(_BATCHES_OF_INPUT * settings.batch_size)
+    test_batches = _TEST_MULTIPLICATIONS // (_multiplications(model) * settings.batch_size_test)
+    test = random_images(max(1, test_batches) * settings.batch_size_test)
+    return {
+        engine: build_engine(
+            engine,
+            model,
+            train=train,
+            test=test,
+            batch_size=settings.batch_size,
+            batch_size_test=settings.batch_size_test,
+            device=device,
+        )
+        for engine in ENGINES
+    }
+
+
+def _compare(engines: dict[str, Engine], task: str, settings: BenchSettings, synchronise: Any) -> dict[str, float]:
+    rates = measure.measure_rates(
+        {name: getattr(engine, task) for name, engine in engines.items()},
+        repeats=settings.repeats,
+        seconds=settings.seconds,
+        clock=measure.CLOCKS[settings.clock],
+        synchronise=synchronise,
+    )
+    return measure.compare(**rates)
+
+
+def _training_operations(model: str) -> int:
+    """Additions and multiplications of training on one image, counted as direct convolutions."""
+    return 2 * _PASSES_OF_TRAINING * _multiplications(model)
+
+
+def _multiplications(model: str) -> int:
+    """Of one image's forward pass."""
+    import torch
+
+    from recu.models import build_model
+    from recu.models.cost import measure_cost
+
+    with torch.device("meta"):
+        cost = measure_cost(build_model(model, family=FAMILY, num_classes=CLASSES), IMAGE_SIZE)
+    return cost.binary_operations + cost.floating_point_operations
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

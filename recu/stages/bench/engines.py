@@ -1,0 +1,170 @@
+"""The two engines that are compared, each with the same three things to do: input, training, evaluation."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+from recu import paths
+from recu.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+FAMILY = "cifar"
+DATASET = "cifar10"
+CLASSES = 10
+IMAGE_SIZE = 32
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
+SEED = 1
+ENGINES = ("reference", "shipped")
+
+
+class Images(NamedTuple):
+    """uint8 (N, S, S, 3) and labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What is measured of an engine. Each call does a piece of work and returns how many images went through it."""
+
+    load: Callable[[], int]
+    """One augmented training batch."""
+    train: Callable[[], int]
+    """One training step from input to metrics."""
+    evaluate: Callable[[], int]
+    """The whole test split, input and metrics included."""
+
+
+def random_images(count: int) -> Images:
+    """Images of CIFAR's shape with random content, on which no speed depends; the same ones each time."""
+    import torch
+
+    generator = torch.Generator().manual_seed(SEED)
+    images = torch.randint(0, 256, (count, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=torch.uint8, generator=generator)
+    return Images(images, torch.randint(0, CLASSES, (count,), generator=generator))
+
+
+def check_model(model: str) -> None:
+    """Raise ConfigError for a network that cannot be compared."""
+    import torch
+
+    from recu.models import build_model
+
+    with torch.device("meta"):
+        build_model(model, family=FAMILY, num_classes=CLASSES)
+        _build_reference(model)
+
+
+def build_engine(
+    kind: str, model: str, *, train: Images, test: Images, batch_size: int, batch_size_test: int, device: torch.device
+) -> Engine:
+    """Build "reference" or "shipped", with its freshly initialised network, optimiser and loaders.
+
+    Raises:
+        ConfigError: no such network, or no reference for it.
+    """
+    import torch
+
+    torch.manual_seed(SEED)
+    build = {"reference": _build_reference_engine, "shipped": _build_shipped_engine}[kind]
+    return build(model, train, test, batch_size, batch_size_test, device)
+
+
+def reference_module(name: str) -> ModuleType:
+    """A module of benchmarks/reference of this checkout.
+
+    Raises:
+        ConfigError: there is no checkout around this package.
+    """
+    folder = paths.PROJECT_DIR / "benchmarks" / "reference"
+    if not (folder / "__init__.py").is_file():
+        raise ConfigError(
+            f"`recu bench` compares with the plain implementation in {folder}, which is not there: run it from a"
+            " checkout of the project, installed with `pip install -e .`"
+        )
+    if str(paths.PROJECT_DIR) not in sys.path:
+        sys.path.insert(0, str(paths.PROJECT_DIR))
+    return importlib.import_module(f"benchmarks.reference.{name}")
+
+
+def _build_reference(model: str) -> nn.Module:
+    try:
+        return reference_module("networks").build_reference(model, family=FAMILY, num_classes=CLASSES)
+    except KeyError as error:
+        raise ConfigError(
+            f"benchmarks/reference has no {FAMILY}.{model} to compare with: choose another of --models"
+        ) from error
+
+
+def _build_reference_engine(
+    model: str, train: Images, test: Images, batch_size: int, batch_size_test: int, device: torch.device
+) -> Engine:
+    import torch
+
+    engine = reference_module("engine")
+    network = _build_reference(model).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    train_loader = engine.build_loader(*train, batch_size, train=True)
+    test_loader = engine.build_loader(*test, batch_size_test, train=False)
+    loading = _endless(lambda _epoch: (len(labels) for _images, labels in train_loader))
+    training = _endless(lambda _epoch: engine.train_epoch(network, train_loader, optimizer, device))
+
+    def evaluate() -> int:
+        engine.evaluate(network, test_loader, device)
+        return len(test.labels)
+
+    return Engine(load=loading.__next__, train=training.__next__, evaluate=evaluate)
+
+
+def _build_shipped_engine(
+    model: str, train: Images, test: Images, batch_size: int, batch_size_test: int, device: torch.device
+) -> Engine:
+    from recu.data.augmentation import BATCH_AUGMENTATIONS
+    from recu.data.memory import MemoryLoader
+    from recu.engine import build_optimizer
+    from recu.engine.device import place
+    from recu.engine.evaluation import evaluate as measure
+    from recu.engine.loop import train_steps
+    from recu.engine.seeding import make_deterministic
+    from recu.engine.sums import RunningSums
+    from recu.models import build_model
+
+    make_deterministic()
+    network = place(build_model(model, family=FAMILY, num_classes=CLASSES), device)
+    optimizer = build_optimizer(network, "sgd", LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, "all")
+    common = {"mean": MEAN, "std": STD, "device": device}
+    train_loader = MemoryLoader(
+        *train, batch_size=batch_size, seed=SEED, augmentation=BATCH_AUGMENTATIONS["crop_flip"], **common
+    )
+    test_loader = MemoryLoader(*test, batch_size=batch_size_test, seed=None, augmentation=None, **common)
+
+    def train_epoch(epoch: int) -> Iterator[int]:
+        sums, seen = RunningSums(device), 0
+        for _step in train_steps(network, train_loader, optimizer, sums, epoch=epoch):
+            yield sums.n - seen
+            seen = sums.n
+
+    def evaluate() -> int:
+        measure(network, test_loader)
+        return len(test.labels)
+
+    loading = _endless(lambda epoch: (len(labels) for _images, labels in train_loader.batches(epoch)))
+    return Engine(load=loading.__next__, train=_endless(train_epoch).__next__, evaluate=evaluate)
+
+
+def _endless(epoch: Callable[[int], Iterator[int]]) -> Iterator[int]:
+    number = 0
+    while True:
+        yield from epoch(number)
+        number += 1

@@ -1,0 +1,66 @@
+"""`recu bench`: the numbers it writes and prints, and its mistakes."""
+
+import json
+
+import pytest
+
+from recu.cli.bench import render
+from recu.cli.main import main
+
+QUICK = ["--models", "resnet20_1w1a", "-b", "4", "-bt", "64", "--seconds", "0", "--repeats", "1", "--threads", "1"]
+
+
+@pytest.mark.slow
+def test_numbers_of_a_real_measurement(tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    assert main(["bench", *QUICK, "--clock", "cpu", "--output", str(file)]) == 0
+    result = json.loads(file.read_text())
+    model = result["models"]["resnet20_1w1a"]
+    for values in (model["train"], model["evaluate"], model["memory"], model["start_up"], result["input"]["cifar10"]):
+        assert values["ratio"] == pytest.approx(values["shipped"] / values["reference"]) and values["reference"] > 0
+    assert result["input"]["cifar10"]["ratio"] > 1
+    assert 0 < model["train"]["fraction_of_peak"] < 4
+    assert 100 << 20 < model["memory"]["shipped"] < 8 << 30
+    assert result["machine"]["gflops_fp32"] > 1 and result["machine"]["threads"] == 1
+    assert result["machine"]["clock"] == "cpu" and result["start_up"]["help"] > 0
+    assert capsys.readouterr().out.rstrip() == render(result)
+
+
+def test_table():
+    same = {"reference": 1.0, "shipped": 2.5, "ratio": 2.5}
+    text = render(
+        {
+            "machine": {"device": "CPU", "threads": 2, "torch": "2", "clock": "wall", "gflops_fp32": 80.0},
+            "settings": {"batch_size": 64, "batch_size_test": 128, "repeats": 3, "seconds": 1.0},
+            "start_up": {"help": 0.1},
+            "input": {"cifar10": {"reference": 2000.0, "shipped": 50000.0, "ratio": 25.0}},
+            "models": {
+                "resnet20_1w1a": {
+                    "train": same | {"fraction_of_peak": 0.456},
+                    "evaluate": same,
+                    "memory": {"reference": 4 << 30, "shipped": 1 << 30, "ratio": 0.25},
+                    "start_up": same,
+                }
+            },
+        }
+    )
+    rows = [line.split() for line in text.splitlines()]
+    assert ["input,", "cifar10", "images/s", "2,000", "50,000", "25.00"] in rows
+    assert ["resnet20_1w1a,", "training", "images/s", "1.00", "2.50", "2.50"] in rows
+    assert ["resnet20_1w1a,", "peak", "memory", "MiB", "4,096", "1,024", "0.25"] in rows
+    assert "resnet20_1w1a 46%" in text and "80 GFLOP/s" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--models", "resnet20"], "unknown model of family 'cifar' 'resnet20'"),
+        (["--clock", "wal"], "unknown clock 'wal'; did you mean 'wall'?"),
+        (["--batch_size", "1"], "--batch_size is 1, expected at least 2"),
+        (["--repeats", "0"], "--repeats is 0, expected at least 1"),
+        (["--gpus", "99"], "there is no GPU 99"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys):
+    assert main(["bench", *words]) == 2
+    assert message in capsys.readouterr().err
