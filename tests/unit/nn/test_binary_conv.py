@@ -98,6 +98,15 @@ def test_activation_gradient_is_that_of_the_rescaled_polynomial() -> None:
     assert torch.allclose(ours, _numeric_gradient(objective, activation), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("values", [1, 150, 300])
+def test_activation_gradient_does_not_depend_on_how_many_samples_are_worked_on_at_once(values, monkeypatch) -> None:
+    activation = _activation(samples=5).detach().contiguous(memory_format=torch.channels_last)
+    incoming = torch.randn_like(activation)
+    at_once = _rescaled_sign_gradient(incoming, activation)
+    monkeypatch.setattr("recu.nn.binary_conv._CACHE_VALUES", values)
+    assert torch.equal(_rescaled_sign_gradient(incoming, activation), at_once)
+
+
 def test_evaluation_depends_on_the_weights_signs_and_alpha_only() -> None:
     layer = _layer().eval()
     other = copy.deepcopy(layer)
