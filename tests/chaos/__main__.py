@@ -88,6 +88,7 @@ def _damage(lab, ledger, kills, scale, rng) -> None:
     damage.damaged_checkpoints(lab, ledger, scale, rng)
     damage.damaged_results(lab, ledger, scale, rng)
     damage.damaged_archives(lab, ledger, 2 * scale, rng)
+    damage.damaged_images(lab, ledger, scale, rng)
     damage.damaged_prepared_data(lab, ledger, scale, rng)
     damage.damaged_params(lab, ledger, 2 * scale, rng)
 

@@ -82,6 +82,23 @@ def damaged_archives(lab: Laboratory, ledger: Ledger, times: int, rng: random.Ra
         lab.drop(place)
 
 
+def damaged_images(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
+    """Damage one image of a folder: it is refused, or what was prepared is known as other data."""
+    stage = lab.stages["prepare"]
+    wanted = read_manifest(lab.data / "tiny").fingerprint
+    for _ in range(times):
+        place = stage.fresh()
+        source = Path(shutil.copytree(lab.folder / "images", place.folder / "images"))
+        what = damage(rng.choice(sorted(source.rglob("*.png"))), rng)
+        ended = forking.run(commands(lab.prepare_command(place, source)))
+        problem = ended.problem(0, _READABLE_REFUSAL) or stage.half_done(place)
+        if problem is None and ended.code == 0 and read_manifest(place.data / "tiny").fingerprint == wanted:
+            problem = "a damaged image was taken for the whole one"
+        problem = problem or finish(lab, stage, place)
+        ledger.add("damaged image file", problem and f"{what}: {problem}")
+        lab.drop(place)
+
+
 def damaged_prepared_data(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
     """Cut prepared data short: training refuses it, preparing again mends it."""
     stage = lab.stages["prepare"]

@@ -23,7 +23,7 @@ def test_the_table_counts_every_try_and_names_what_was_lost(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "faults", [("kills", "kills-at-writes"), ("full-disk", "damage"), ("surroundings", "tracking")]
+    "faults", [("kills", "kills-at-writes"), ("full-disk", "damage"), ("surroundings", "tracking")], ids="+".join
 )
 def test_nothing_is_lost(faults):
     command = [sys.executable, "-m", "tests.chaos", "--kills", "8", "--scale", "1", "--seed", "7", "--only", *faults]
