@@ -17,7 +17,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce test lint ui schemas clean
+.PHONY: setup reproduce test test-slow lint chaos bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -34,8 +34,22 @@ reproduce: setup
 	$(BIN)/snakemake --cores $(CORES) $(if $(SUITES),--config suites=$(SUITES))
 	@$(BIN)/recu report show
 
+# Everything but what is marked slow; `make test-slow` runs the rest.
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+# At least 200 kills, full disks, damaged files, dead servers: prints a table, whose last line must end in "0 lost".
+chaos: setup
+	$(BIN)/python -m tests.chaos --kills 200
+
+bench: setup
+	$(BIN)/recu bench
+
+audit: setup
+	$(BIN)/python .ci/audit.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,8 +20,9 @@ def choose_device(gpus: str) -> torch.device:
     """Turn the value of `--gpus` into a device.
 
     Args:
-        gpus: "" for the first CUDA device that no other training holds, or the CPU where there is none; "cpu"; or a device number such as "0". A
-            list such as "0,1" (the authors' DataParallel) uses its first device and says so: one training, one GPU.
+        gpus: "" for the first CUDA device that no other training holds, or the CPU where there is none; "cpu"; or a
+            device number such as "0". A list such as "0,1" (the authors' DataParallel) uses its first device and says
+            so: one training, one GPU.
 
     Returns:
         The device.

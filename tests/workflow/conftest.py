@@ -1,4 +1,4 @@
-"""A project of its own in a temporary folder: tiny real images, one network, two epochs; run through the real Snakefile."""
+"""A project of its own in a temporary folder, run through the real Snakefile: tiny images, one network, two epochs."""
 
 import os
 import shutil
