@@ -55,7 +55,7 @@ class BinaryConv2d(nn.Conv2d):
         """Convolve (N, I, H, W) to (N, O, H', W')."""
         if not torch.is_grad_enabled():
             binary_weight = torch.sign(_centred(self.weight))
-            return _scaled_convolution(activation, binary_weight, self.alpha, self.stride, self.padding)
+            return scaled_convolution(activation, binary_weight, self.alpha, self.stride, self.padding)
         return _BinaryConvolution.apply(
             activation, self.weight, self.alpha, self.tau, self.stride, self.padding, self.training
         )
@@ -83,7 +83,7 @@ class _BinaryConvolution(torch.autograd.Function):
         ctx.save_for_backward(activation, standardised, std, alpha, quantile_threshold(standardised, tau))
         ctx.stride, ctx.padding, ctx.rescale = stride, padding, rescale
         ctx.winograd = winograd.suits(activation.shape, weight, stride, padding)
-        return _scaled_convolution(activation, torch.sign(standardised), alpha, stride, padding)
+        return scaled_convolution(activation, torch.sign(standardised), alpha, stride, padding)
 
     @staticmethod
     @once_differentiable
@@ -109,13 +109,14 @@ def _centred(weight: Tensor) -> Tensor:
     return weight - weight.mean(_PER_FILTER, keepdim=True)
 
 
-def _scaled_convolution(
+def scaled_convolution(
     activation: Tensor,
     binary_weight: Tensor,
     alpha: Tensor,
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> Tensor:
+    """The convolution of sign(activation) with binary weights, a whole number, times alpha (O, 1, 1)."""
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
     if winograd.suits(activation.shape, binary_weight, stride, padding):

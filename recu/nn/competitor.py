@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from recu.nn.binary_conv import scaled_convolution
 from recu.nn.real_conv import RealConv2d
 from recu.nn.ste import sign_polynomial
 
@@ -52,4 +53,8 @@ class CompetitorBinaryConv2d(RealConv2d):
 
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
+        if not torch.is_grad_enabled():
+            # Whole numbers first, which are exact, and then their magnitude.
+            magnitude = self.weight.abs().mean((1, 2, 3)).view(-1, 1, 1)
+            return scaled_convolution(activation, torch.sign(self.weight), magnitude, self.stride, self.padding)
         return F.conv2d(sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding)

@@ -1,11 +1,10 @@
-"""A binary convolution for evaluation alone: its weights are binarised once, what follows it is part of it.
+"""A binary convolution for evaluation alone: its weights are binarised once.
 
-The convolution of signs is a whole number, exact in each of three ways to compute it; the learnt scale and a BatchNorm
-behind it become one multiplication and one addition.
+The convolution of signs is a whole number, exact in each of three ways to compute it:
 
-- In bytes, by oneDNN on x86 processors: signs as 0, 1, 2 around a zero point of 1, which is also the padding.
-- By Winograd's form, where a processor multiplies bytes not much faster than floats and the layer is wide.
-- By the library's convolution of floats: float64, GPUs, other processors.
+- in bytes, by oneDNN on x86 processors: signs as 0, 1, 2 around a zero point of 1, which is also the padding;
+- by Winograd's form, where a processor multiplies bytes not much faster than floats and the layer is wide;
+- by the library's convolution of floats: float64, GPUs, other processors.
 """
 
 from __future__ import annotations
@@ -25,36 +24,31 @@ _WINOGRAD_CHANNELS = 256
 
 
 class InferenceConv2d(nn.Module):
-    """sign(activation) convolved with binary weights, times `scale`, plus `shift`, for evaluation.
+    """sign(activation) convolved with binary weights, times `scale`, for evaluation.
 
     Args:
         binary_weight: (O, I, kH, kW), values in {-1, 0, 1}.
-        scale: (O,), float64; everything that multiplies the convolution.
-        shift: (O,), float64; everything that is added then.
+        scale: (O,); what multiplies the convolution.
+        sign_shift: (O,) where nothing but the sign of convolution * scale + sign_shift will be looked at; the result
+            may then come as bytes, which only this class understands.
         stride: of the convolution.
         padding: likewise.
-        clip: whether the result goes through a hardtanh.
-        only_signs: whether nothing but the signs of the result will be looked at; it may then be given as bytes, which
-            only this class understands.
     """
 
     def __init__(
         self,
         binary_weight: Tensor,
         scale: Tensor,
-        shift: Tensor,
         *,
+        sign_shift: Tensor | None = None,
         stride: tuple[int, int],
         padding: tuple[int, int],
-        clip: bool = False,
-        only_signs: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("weight", binary_weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("scale", scale.to(binary_weight.dtype))
-        self.register_buffer("shift", shift.to(binary_weight.dtype))
+        self.register_buffer("scale", scale)
+        self.register_buffer("sign_shift", sign_shift)
         self.stride, self.padding = tuple(stride), tuple(padding)
-        self.clip, self.only_signs = clip, only_signs
         self._packed: Tensor | None = None
         self._kernel: Tensor | None = None
 
@@ -64,8 +58,8 @@ class InferenceConv2d(nn.Module):
             return self._in_bytes(activation)
         if activation.dtype == torch.uint8:
             activation = activation.to(self.weight.dtype).sub_(_ZERO_POINT)
-        output = self._convolve(activation).mul_(self.scale.view(-1, 1, 1)).add_(self.shift.view(-1, 1, 1))
-        return F.hardtanh_(output) if self.clip and not self.only_signs else output
+        output = self._convolve(activation).mul_(self.scale.view(-1, 1, 1))
+        return output if self.sign_shift is None else output.add_(self.sign_shift.view(-1, 1, 1))
 
     def _prefers_winograd(self, activation: Tensor) -> bool:
         return (
@@ -89,11 +83,11 @@ class InferenceConv2d(nn.Module):
             self._packed = torch.ops.onednn.qconv_prepack(
                 weight, self.scale, 1.0, _ZERO_POINT, *geometry, list(codes.shape)
             )
-        if self.only_signs:
-            bound, unit, zero_point, dtype = _SMALLEST_SIGN, _SMALLEST_SIGN, _ZERO_POINT, torch.uint8
+        if self.sign_shift is None:
+            unit, zero_point, dtype, clip, bounds = 1.0, 0, torch.float32, "none", []
         else:
-            bound, unit, zero_point, dtype = 1.0, 1.0, 0, torch.float32
-        clips = self.clip or self.only_signs
+            unit, zero_point, dtype = _SMALLEST_SIGN, _ZERO_POINT, torch.uint8
+            clip, bounds = "hardtanh", [-_SMALLEST_SIGN, _SMALLEST_SIGN]
         return torch.ops.onednn.qconv2d_pointwise(
             codes,
             1.0,
@@ -101,7 +95,7 @@ class InferenceConv2d(nn.Module):
             self._packed,
             self.scale,
             torch.zeros(len(self.scale), dtype=torch.int32),
-            self.shift,
+            self.sign_shift,
             self.stride,
             self.padding,
             (1, 1),
@@ -109,8 +103,8 @@ class InferenceConv2d(nn.Module):
             unit,
             zero_point,
             dtype,
-            "hardtanh" if clips else "none",
-            [-bound, bound] if clips else [],
+            clip,
+            bounds,
             "",
         )
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from recu.engine.device import place
 from recu.models import ModelName, available_models, build_model
 from recu.models.inference import inference_form
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
@@ -60,15 +61,65 @@ def test_logits_in_float64(entry: ModelName) -> None:
 
 @every_network
 @torch.no_grad()
-def test_predictions_in_float32(entry: ModelName) -> None:
-    model, batch = network(entry), images(entry, 24)
+def test_logits_and_predictions_in_float32(entry: ModelName) -> None:
+    model, batch = place(network(entry), torch.device("cpu")), images(entry, 24)
     form = inference_form(model)
     expected, found = model(batch), form(batch)
-    assert torch.equal(found.argmax(1), expected.argmax(1))
+    assert torch.equal(found, expected)
     binary = [layer for layer in model.modules() if isinstance(layer, (BinaryConv2d, CompetitorBinaryConv2d))]
     assert len([layer for layer in form.modules() if isinstance(layer, InferenceConv2d)]) == len(binary) > 0
     # Batches of other sizes go through what was prepared for the first.
     assert torch.equal(torch.cat([form(part) for part in batch.split(7)]).argmax(1), expected.argmax(1))
+
+
+def test_signs_are_passed_on_as_bytes_where_nothing_else_is_looked_at() -> None:
+    form = inference_form(network(ModelName("cifar", "resnet18_1w1a", None)))
+    passed = [layer for layer in form.modules() if isinstance(layer, InferenceConv2d) and layer.sign_shift is not None]
+    assert len(passed) == 8  # the first convolution of each block
+    assert len([layer for layer in form.modules() if isinstance(layer, nn.BatchNorm2d)]) == 1 + 8
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = BinaryConv2d(2, 6, 3), BinaryConv2d(6, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(F.hardtanh(self.norm(self.first(x))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_thresholds_at_a_number_between_numbers_out_of_reach_and_falling(dtype) -> None:
+    torch.manual_seed(0)
+    model = Pair().to(dtype).eval()
+    norm = model.norm
+    model.first.alpha.fill_(0.5)
+    norm.running_mean.copy_(torch.tensor([1.0, 1.25, -20.0, 20.0, 1.0, 1.25]))
+    norm.weight.copy_(torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0, -1.0]))
+    batch = torch.randn(64, 2, 7, 7, dtype=dtype)
+    whole = model.first(batch) / 0.5
+    assert (whole[:, 0] == 2).any() and (whole[:, 4] == 2).any()  # the normalised value is zero there
+    form = inference_form(model)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in form.modules())
+    assert torch.equal(form(batch), model(batch))
+
+
+@torch.no_grad()
+def test_a_channel_that_is_always_zero_keeps_its_batch_norm() -> None:
+    torch.manual_seed(0)
+    model = Pair().eval()
+    model.norm.weight[3] = 0.0
+    batch = torch.randn(8, 2, 7, 7)
+    form = inference_form(model)
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in form.modules())
+    assert torch.equal(form(batch), model(batch))
+
+
+def test_a_network_in_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="evaluation mode only"):
+        inference_form(network(ModelName("cifar", "resnet20_1w1a", None)).train())
 
 
 @torch.no_grad()
@@ -82,6 +133,7 @@ def test_the_network_is_not_changed_and_its_later_weights_do_not_matter() -> Non
     for layer in model.modules():
         if isinstance(layer, BinaryConv2d):
             layer.weight.neg_()
+            layer.alpha.zero_()
     assert torch.equal(form(batch), found) and not torch.equal(model(batch), before)
 
 
@@ -132,4 +184,5 @@ def test_layers_and_results_that_are_used_more_than_once() -> None:
     model.eval()
     assert torch.allclose(inference_form(model)(batch), model(batch), rtol=1e-12)
     model.float()
-    assert torch.allclose(inference_form(model)(batch.float()), model(batch.float()), rtol=1e-4, atol=1e-5)
+    batch = batch.float()
+    assert torch.equal(inference_form(model)(batch), model(batch))
