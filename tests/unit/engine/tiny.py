@@ -32,7 +32,9 @@ RECIPE = {
     "stage": 2,
     "init_from": None,
     "teacher": None,
+    "augmentation": None,
     "loader": "memory",
+    "skip_unreadable": False,
     "precision": "fp32",
 }
 
