@@ -49,7 +49,9 @@ bench: setup
 	$(BIN)/recu bench
 
 audit: setup
-	$(BIN)/python .ci/audit.py
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	-.venv-audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	.venv-audit/bin/python .ci/audit.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ class Experiment(Model):
         """Its place in every folder: `SUITE/DATASET/NETWORK/METHOD/seedSEED`."""
         return f"{self.suite}/{self.dataset}/{self.network}/{self.method}/seed{self.seed}"
 
-    @cached_property
+    @property
     def canonical(self) -> str:
         """The experiment as one line of JSON, the same for equal experiments."""
         return canonical_json(self.model_dump(mode="json"))

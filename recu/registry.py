@@ -61,9 +61,14 @@ _NETWORKS: Mapping[ModelName, Network] = MappingProxyType(
 )
 
 
-def available_models() -> list[ModelName]:
-    """Every network of the table, sorted by family, name and variant (the current form first)."""
-    return sorted(_NETWORKS, key=lambda entry: (entry.family, entry.name, entry.variant or ""))
+def available_models(stage: int | None = None) -> list[ModelName]:
+    """Every network of the table, sorted by family, name and variant (the current form first).
+
+    Args:
+        stage: only those that can be built at this stage; None for all.
+    """
+    names = [name for name, network in _NETWORKS.items() if stage is None or stage in network.stages]
+    return sorted(names, key=lambda entry: (entry.family, entry.name, entry.variant or ""))
 
 
 def check_network(name: str, *, family: str, variant: str | None, stage: int) -> None:

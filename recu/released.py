@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ class Released(Model):
         """Its place in every folder: `SUITE/NAME`."""
         return f"{self.suite}/{self.name}"
 
-    @cached_property
+    @property
     def canonical(self) -> str:
         """All of it as one line of JSON, the same for equal ones."""
         return canonical_json(self.model_dump(mode="json"))

@@ -43,7 +43,7 @@ def binary_networks() -> list:
             id=".".join(filter(None, entry)),
             marks=pytest.mark.slow if entry.name.startswith("resnet34") else (),
         )
-        for entry in available_models()
+        for entry in available_models(stage=2)
         if 2 in find_network(entry.name, family=entry.family, variant=entry.variant).stages
     ]
 

@@ -11,7 +11,7 @@ from recu.errors import ConfigError
 from recu.models import ModelName, available_models, build_model
 from recu.nn import BinaryConv2d, set_tau
 
-ENTRIES = available_models()
+ENTRIES = available_models(stage=2)
 
 
 def _name(entry: ModelName) -> str:
@@ -139,5 +139,5 @@ def test_a_wrong_argument_is_named_with_what_was_expected(arguments: dict, messa
 
 
 def test_listing_the_names_does_not_load_torch() -> None:
-    program = "import sys, recu.models; recu.models.available_models(); sys.exit('torch' in sys.modules)"
+    program = "import sys, recu.models; recu.models.available_models(stage=2); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
