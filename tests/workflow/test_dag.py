@@ -102,7 +102,7 @@ def test_a_mistake_in_params_is_one_line_and_exit_code_2(project: Project, file,
 
 
 def test_a_killed_training_continues_where_it_stopped(project: Project):
-    project.edit("suites/smallest.yaml", "vanilla: {epochs: 2}", "vanilla: {epochs: 60}")
+    project.edit("suites/smallest.yaml", "vanilla: {epochs: 2}", "vanilla: {epochs: 20}")
     target = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
     command = [sys.executable, "-m", "snakemake", target, "-s", str(PROJECT_DIR / "Snakefile"), "--cores", "2"]
     process = subprocess.Popen(
@@ -121,10 +121,10 @@ def test_a_killed_training_continues_where_it_stopped(project: Project):
     result = project.snakemake(target)
     assert result.returncode == 0, result.stdout + result.stderr
     epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
-    assert epochs == list(range(60))
+    assert epochs == list(range(20))
     log = next(project.folder.glob("runs/**/train.log")).read_text()
     assert "resum" in log.lower() or "continu" in log.lower()
-    assert 3 <= reached < 60
+    assert 3 <= reached < 20
 
 
 def wait_for_epochs(project: Project, count: int):
