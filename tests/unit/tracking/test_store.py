@@ -44,7 +44,7 @@ def test_a_damaged_database_is_one_readable_error_and_stays(tmp_path):
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("address", ["mlruns", "file:///tmp/x", "ftp://u:secret@host"])
+@pytest.mark.parametrize("address", ["mlruns", "file:///somewhere", "ftp://u:secret@host"])
 def test_addresses_that_cannot_work(address):
     with pytest.raises(ConfigError) as caught:
         prepare_store(address, ["demo"])
