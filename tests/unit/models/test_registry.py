@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_network() -> None:
         ({"name": "resnet20"}, "did you mean 'resnet20_1w1a'"),
         ({"variant": "2021-3"}, "did you mean '2021-03'"),
         ({"name": "vgg_small_1w1a", "variant": "2021-03"}, "has no variant '2021-03'"),
-        ({"stage": 3}, "stage is 3"),
+        ({"stage": 3}, "has no stage 3"),
         ({"num_classes": 0}, "num_classes is 0"),
     ],
 )
