@@ -18,6 +18,7 @@ from recu.models.layers import (
     SubsampleShortcut,
     initialise_kaiming,
 )
+from recu.nn import binary_unit
 
 RESNET20_WIDTHS = (16, 32, 64)
 RESNET18_WIDTHS = (64, 128, 256, 512)
@@ -89,13 +90,12 @@ class _TwoShortcutBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.hardtanh = HardTanh()
         same_shape = stride == 1 and in_channels == channels
         self.shortcut = nn.Identity() if same_shape else AveragePoolShortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.hardtanh(self.bn1(self.conv1(x)) + self.shortcut(x))
-        return self.hardtanh(self.bn2(self.conv2(x)) + x)
+        x = binary_unit(self.conv1, self.bn1, x, self.shortcut(x), hardtanh=True)
+        return binary_unit(self.conv2, self.bn2, x, x, hardtanh=True)
 
 
 class _PreluBlock(nn.Module):
@@ -112,9 +112,9 @@ class _PreluBlock(nn.Module):
         self.shortcut = nn.Identity() if same_shape else SubsampleShortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        x1 = self.bn1(self.conv1(x)) + self.shortcut(x)
+        x1 = binary_unit(self.conv1, self.bn1, x, self.shortcut(x))
         # Not in place: x1 itself is added below.
-        return self.prelu(self.bn2(self.conv2(F.hardtanh(x1))) + x1)
+        return self.prelu(binary_unit(self.conv2, self.bn2, F.hardtanh(x1), x1))
 
 
 class _OneShortcutBlock(nn.Module):
@@ -126,13 +126,12 @@ class _OneShortcutBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.hardtanh = HardTanh()
         same_shape = stride == 1 and in_channels == channels
         self.shortcut = nn.Identity() if same_shape else AveragePoolShortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.hardtanh(self.bn1(self.conv1(x)))
-        return self.hardtanh(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = binary_unit(self.conv1, self.bn1, x, hardtanh=True)
+        return binary_unit(self.conv2, self.bn2, out, self.shortcut(x), hardtanh=True)
 
 
 class _ConvolutionShortcutBlock(_OneShortcutBlock):
@@ -227,9 +226,9 @@ class _VggSmall(nn.Module):
         # Pooling comes before BatchNorm: the maximum of integers times alpha, not of normalised values.
         x = self.hardtanh(self.bn0(self.conv0(x)))
         x = self.hardtanh(self.bn1(self.pooling(self.conv1(x))))
-        x = self.hardtanh(self.bn2(self.conv2(x)))
+        x = binary_unit(self.conv2, self.bn2, x, hardtanh=True)
         x = self.hardtanh(self.bn3(self.pooling(self.conv3(x))))
-        x = self.hardtanh(self.bn4(self.conv4(x)))
+        x = binary_unit(self.conv4, self.bn4, x, hardtanh=True)
         x = self.hardtanh(self.bn5(self.pooling(self.conv5(x))))
         return self.fc(x.flatten(1))
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.models.layers import Convolution, HardTanh, initialise_kaiming
+from recu.nn import binary_unit
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -35,7 +36,6 @@ class _Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.hardtanh = HardTanh()
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(
@@ -43,8 +43,8 @@ class _Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.hardtanh(self.bn1(self.conv1(x)) + self.downsample(x))
-        return self.hardtanh(self.bn2(self.conv2(x)) + x)
+        x = binary_unit(self.conv1, self.bn1, x, self.downsample(x), hardtanh=True)
+        return binary_unit(self.conv2, self.bn2, x, x, hardtanh=True)
 
 
 class _ImageNetResNet(nn.Module):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.models.layers import Convolution, LearnableShift
+from recu.nn import binary_unit
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -46,7 +47,7 @@ class _Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn(self.conv(self.move0(x))) + self.downsample(x)
+        out = binary_unit(self.conv, self.bn, self.move0(x), self.downsample(x))
         return self.move2(self.nonlinear(self.move1(out)))
 
 

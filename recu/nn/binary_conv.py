@@ -75,28 +75,26 @@ class _BinaryConvolution(torch.autograd.Function):
         padding: tuple[int, int],
         rescale: bool,
     ) -> Tensor:
-        centred = _centred(weight)
-        # Several times faster on a CPU than torch.var and as exact, since the mean is already taken off.
-        variance = centred.square().sum(_PER_FILTER, keepdim=True) / (weight[0].numel() - 1)
-        std = torch.sqrt(variance + VARIANCE_EPSILON)
-        standardised = centred / std * LAPLACIAN_STD
-        ctx.save_for_backward(activation, standardised, std, alpha, quantile_threshold(standardised, tau))
+        standardised, std, threshold = standardised_weight(weight, tau)
+        ctx.save_for_backward(activation, standardised, std, alpha, threshold)
         ctx.stride, ctx.padding, ctx.rescale = stride, padding, rescale
-        ctx.winograd = winograd.suits(activation.shape, weight, stride, padding)
         return scaled_convolution(activation, torch.sign(standardised), alpha, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         activation, standardised, std, alpha, threshold = ctx.saved_tensors
-        binary_weight = torch.sign(standardised)
-        filter_alpha = alpha.unsqueeze(-1)
         # With alpha folded into the weight, the result of the convolution before alpha need not be kept:
         # alpha's gradient follows from that of the weight.
-        grad_input, grad_kernel = _convolution_gradients(ctx, grad, activation, binary_weight * filter_alpha)
-        grad_kernel = grad_kernel.to(standardised.dtype)
-        grad_alpha = (grad_kernel * binary_weight).sum(_PER_FILTER).view_as(alpha)
-        grad_weight = _weight_gradient(grad_kernel * filter_alpha, standardised, std, threshold)
+        grad_input, grad_kernel = convolution_gradients(
+            grad,
+            activation,
+            torch.sign(standardised) * alpha.unsqueeze(-1),
+            ctx.stride,
+            ctx.padding,
+            of_input=ctx.needs_input_grad[0],
+        )
+        grad_weight, grad_alpha = latent_weight_gradient(grad_kernel, standardised, std, threshold, alpha)
         grad_activation = None
         if ctx.needs_input_grad[0]:
             grad_input = grad_input.to(activation.dtype)
@@ -109,6 +107,34 @@ def _centred(weight: Tensor) -> Tensor:
     return weight - weight.mean(_PER_FILTER, keepdim=True)
 
 
+def standardised_weight(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps 1 and 2 of the method: what the binary weight is the sign of, and what its gradient needs.
+
+    Args:
+        weight: latent weights (O, I, kH, kW).
+        tau: ().
+
+    Returns:
+        Standardised weights (O, I, kH, kW), not clamped, which no sign depends on; standard deviations of the filters
+        (O, 1, 1, 1); Q(tau), ().
+    """
+    centred = _centred(weight)
+    # Several times faster on a CPU than torch.var and as exact, since the mean is already taken off.
+    variance = centred.square().sum(_PER_FILTER, keepdim=True) / (weight[0].numel() - 1)
+    std = torch.sqrt(variance + VARIANCE_EPSILON)
+    standardised = centred / std * LAPLACIAN_STD
+    return standardised, std, quantile_threshold(standardised, tau)
+
+
+def convolve_signs(
+    activation: Tensor, binary_weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """The convolution of sign(activation), (N, I, H, W), with binary weights (O, I, kH, kW): whole numbers."""
+    if winograd.suits(activation.shape, binary_weight, stride, padding):
+        return winograd.convolve_signs(activation, winograd.transform_kernel(binary_weight))
+    return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding)
+
+
 def scaled_convolution(
     activation: Tensor,
     binary_weight: Tensor,
@@ -119,33 +145,64 @@ def scaled_convolution(
     """The convolution of sign(activation) with binary weights, a whole number, times alpha (O, 1, 1)."""
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
-    if winograd.suits(activation.shape, binary_weight, stride, padding):
-        return winograd.convolve_signs(activation, winograd.transform_kernel(binary_weight)).mul_(alpha)
-    return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding).mul_(alpha)
+    return convolve_signs(activation, binary_weight, stride, padding).mul_(alpha)
 
 
-def _convolution_gradients(
-    ctx: FunctionCtx, grad: Tensor, activation: Tensor, scaled_weight: Tensor
+def convolution_gradients(
+    grad: Tensor,
+    activation: Tensor,
+    scaled_weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    *,
+    of_input: bool,
 ) -> tuple[Tensor | None, Tensor]:
-    """Of the convolution of sign(activation) with alpha times the binary weight: of the sign, where it is needed, and
-    of the weight."""
-    if ctx.winograd:
-        kernel = winograd.transform_kernel(scaled_weight)
-        return winograd.gradients(grad, activation, kernel, of_input=ctx.needs_input_grad[0])
+    """Of the convolution of sign(activation) with alpha times the binary weight.
+
+    Args:
+        grad: of the result, (N, O, H', W').
+        activation: (N, I, H, W).
+        scaled_weight: (O, I, kH, kW).
+        stride: of the convolution.
+        padding: likewise.
+        of_input: whether the first of the results is wanted.
+
+    Returns:
+        The gradient of the sign, (N, I, H, W) or None, and that of the scaled weight.
+    """
+    if winograd.suits(activation.shape, scaled_weight, stride, padding):
+        return winograd.gradients(grad, activation, winograd.transform_kernel(scaled_weight), of_input=of_input)
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         torch.sign(activation).to(grad.dtype),
         scaled_weight.to(grad.dtype),
         None,
-        ctx.stride,
-        ctx.padding,
+        stride,
+        padding,
         (1, 1),
         False,
         (0, 0),
         1,
-        (ctx.needs_input_grad[0], True, False),
+        (of_input, True, False),
     )
     return grad_input, grad_weight
+
+
+def latent_weight_gradient(
+    grad_kernel: Tensor, standardised: Tensor, std: Tensor, threshold: Tensor, alpha: Tensor
+) -> tuple[Tensor, Tensor]:
+    """From the gradient of alpha times the binary weight to those of the latent weight and of alpha.
+
+    Args:
+        grad_kernel: (O, I, kH, kW).
+        standardised: as `standardised_weight` gives it, like the next two.
+        std: standard deviations.
+        threshold: Q(tau).
+        alpha: (O, 1, 1).
+    """
+    grad_kernel = grad_kernel.to(standardised.dtype)
+    grad_alpha = (grad_kernel * torch.sign(standardised)).sum(_PER_FILTER).view_as(alpha)
+    return _weight_gradient(grad_kernel * alpha.unsqueeze(-1), standardised, std, threshold), grad_alpha
 
 
 def _weight_gradient(grad: Tensor, standardised: Tensor, std: Tensor, threshold: Tensor) -> Tensor:
@@ -174,15 +231,26 @@ def _rescaled_sign_gradient(grad: Tensor, activation: Tensor) -> Tensor:
     term is the gradient through s.
     """
     result = torch.empty_like(activation)
-    # Samples are independent. A few at a time stay in a processor's cache through the dozen passes over them.
-    step = max(1, _CACHE_VALUES // activation[0].numel()) if activation.device.type == "cpu" else len(activation)
-    for first in range(0, len(activation), step):
-        part = slice(first, first + step)
-        _write_rescaled_sign_gradient(grad[part], activation[part], result[part])
+    # Samples are independent.
+    for part in cache_sized_parts(activation):
+        write_rescaled_sign_gradient(grad[part], activation[part], result[part])
     return result
 
 
-def _write_rescaled_sign_gradient(grad: Tensor, activation: Tensor, result: Tensor) -> None:
+def cache_sized_parts(samples: Tensor, values: int = _CACHE_VALUES) -> list[slice]:
+    """Ranges of samples (N, ...) few enough to stay in a processor's cache through many passes; on a GPU all of them.
+
+    Args:
+        samples: of any shape.
+        values: how many a part may hold, if it is more than one sample.
+    """
+    count = len(samples)
+    step = max(1, values // samples[0].numel()) if samples.device.type == "cpu" else count
+    return [slice(first, min(first + step, count)) for first in range(0, count, step)]
+
+
+def write_rescaled_sign_gradient(grad: Tensor, activation: Tensor, result: Tensor) -> None:
+    """Write the gradient through sign(a / s) of some samples into `result`; see `_rescaled_sign_gradient`."""
     degrees_of_freedom = activation[0].numel() - 1
     # Two passes (mean, then squares) are as exact as torch.var_mean and several times faster on a CPU; the
     # centred activation is needed below anyway.

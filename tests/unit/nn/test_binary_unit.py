@@ -1,0 +1,120 @@
+"""The fast form of a unit against the same layers one by one, which are tested against the formulas elsewhere."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recu.nn import BinaryConv2d, CompetitorBinaryConv2d, binary_unit, set_tau
+from recu.nn.binary_unit import _BinaryUnit
+
+IMAGES, SIDE = 5, 8
+SHAPES = pytest.mark.parametrize(("channels", "width", "stride"), [(16, 16, 1), (16, 32, 2), (128, 128, 1)])
+
+
+class Layers(nn.Module):
+    """A convolution and its BatchNorm, with values that no gradient treats specially."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(channels, width, 3, stride=stride, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+        nn.init.uniform_(self.norm.bias, -0.5, 0.5)
+
+    def one_by_one(self, activation: Tensor, residual: Tensor | None, hardtanh: bool) -> Tensor:
+        out = self.norm(self.conv(activation))
+        out = out if residual is None else out + residual
+        return F.hardtanh(out) if hardtanh else out
+
+    def at_once(self, activation: Tensor, residual: Tensor | None, hardtanh: bool) -> Tensor:
+        return binary_unit(self.conv, self.norm, activation, residual, hardtanh=hardtanh)
+
+
+def everything(layers: Layers, form: str, added: str, hardtanh: bool, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Result, gradients and buffers after a step."""
+    generator = torch.Generator().manual_seed(1)
+    conv = layers.conv
+    inputs = torch.randn(IMAGES, conv.in_channels, SIDE, SIDE, generator=generator, dtype=dtype).requires_grad_()
+    side = SIDE // conv.stride[0]
+    other = torch.randn(IMAGES, conv.out_channels, side, side, generator=generator, dtype=dtype).requires_grad_()
+    direction = torch.randn(other.shape, generator=generator, dtype=dtype)
+    activation = inputs * 1.0
+    residual = {"nothing": None, "the activation": activation, "another": other}[added]
+    result = getattr(layers, form)(activation, residual, hardtanh)
+    (result * direction).sum().backward()
+    found = {"result": result.detach(), "activation": inputs.grad, "residual": other.grad}
+    found |= {name: parameter.grad for name, parameter in layers.named_parameters()}
+    found |= dict(layers.named_buffers())
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@SHAPES
+@pytest.mark.parametrize("hardtanh", [True, False], ids=["hardtanh", "plain"])
+@pytest.mark.parametrize("added", ["nothing", "the activation", "another"])
+def test_results_gradients_and_statistics_are_those_of_the_layers(channels, width, stride, added, hardtanh):
+    if added == "the activation" and (channels, stride) != (width, 1):
+        pytest.skip("has another shape than the result")
+    torch.manual_seed(0)
+    layers = Layers(channels, width, stride).double().train()
+    set_tau(layers, 0.9)
+    twin = copy.deepcopy(layers)
+    fast = everything(layers, "at_once", added, hardtanh, torch.float64)
+    plain = everything(twin, "one_by_one", added, hardtanh, torch.float64)
+    assert fast.keys() == plain.keys()
+    assert fast["norm.num_batches_tracked"] == 1
+    for name, value in plain.items():
+        # alpha's gradient is what is left when terms a million times as large cancel in the BatchNorm behind it.
+        tolerance = 1e-7 if name == "conv.alpha" else 1e-11
+        assert (fast[name] - value).double().norm() <= tolerance * value.double().norm(), name
+
+
+def test_in_float32_it_differs_by_rounding_only():
+    torch.manual_seed(0)
+    layers = Layers(16, 16, 1).train()
+    twin = copy.deepcopy(layers)
+    fast = everything(layers, "at_once", "the activation", True, torch.float32)
+    plain = everything(twin, "one_by_one", "the activation", True, torch.float32)
+    for name in ("result", "activation", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"):
+        assert (fast[name] - plain[name]).norm() <= 1e-5 * plain[name].norm(), name
+
+
+def test_equal_inputs_give_equal_bits():
+    torch.manual_seed(0)
+    layers = Layers(16, 16, 1).train()
+    twin = copy.deepcopy(layers)
+    first = everything(layers, "at_once", "another", True, torch.float32)
+    second = everything(twin, "at_once", "another", True, torch.float32)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_what_is_kept_for_the_gradient_takes_two_bytes_a_value():
+    layers = Layers(16, 16, 1).train()
+    kept: list[Tensor] = []
+    activation = torch.randn(IMAGES, 16, SIDE, SIDE, requires_grad=True).contiguous(memory_format=torch.channels_last)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        result = binary_unit(layers.conv, layers.norm, activation, activation, hardtanh=True)
+    own = {activation.data_ptr(), result.data_ptr()}
+    images = [tensor for tensor in kept if tensor.numel() == result.numel() and tensor.data_ptr() not in own]
+    assert [tensor.dtype for tensor in images] == [torch.int16]
+
+
+@pytest.mark.parametrize("what", ["evaluation", "no gradient", "frozen statistics", "another convolution"])
+def test_where_there_is_no_fast_form_the_layers_are_called(what, monkeypatch):
+    monkeypatch.setattr(_BinaryUnit, "apply", lambda *_: pytest.fail("the fast form was taken"))
+    layers = Layers(16, 16, 1).train()
+    if what == "evaluation":
+        layers.eval()
+    elif what == "frozen statistics":
+        layers.norm.eval()
+    elif what == "another convolution":
+        layers.conv = CompetitorBinaryConv2d(16, 16, 3, padding=1)
+    activation = torch.randn(IMAGES, 16, SIDE, SIDE)
+    twin = copy.deepcopy(layers)
+    with torch.set_grad_enabled(what != "no gradient"):
+        result = layers.at_once(activation, activation, True)
+        assert torch.equal(result, twin.one_by_one(activation, activation, True))
