@@ -1,4 +1,3 @@
-import platform
 import shutil
 import sys
 import tarfile
@@ -11,12 +10,9 @@ from recu.data import build_loaders, prepare
 from recu.data.index import read_index
 from recu.errors import ConfigError, DataError
 
-from .builders import class_tree, dataset, image_bytes, large_dataset, write_imagenet, write_tar
+from .builders import DALI_EXISTS, class_tree, dataset, image_bytes, large_dataset, write_imagenet, write_tar
 
-needs_dali = pytest.mark.skipif(
-    (sys.platform, platform.machine()) not in {("linux", "x86_64"), ("linux", "aarch64")},
-    reason="NVIDIA DALI exists for Linux on x86_64 and aarch64 only",
-)
+needs_dali = pytest.mark.skipif(not DALI_EXISTS, reason="NVIDIA DALI exists for Linux on x86_64 and aarch64 only")
 
 
 @pytest.fixture
