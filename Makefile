@@ -4,7 +4,7 @@
 #   PYTHON       the Python to build the environment with                                          (default: python3)
 #   TORCH_INDEX  address of a PyTorch wheel index, to choose the build: the "Get started" page of pytorch.org names one
 #                for the CPU and one per CUDA version. Empty: your registry's default build.       (default: empty)
-#   EXTRAS       optional dependencies of pyproject.toml                                              (default: test)
+#   EXTRAS       optional dependencies of pyproject.toml; test contains DALI on Linux                  (default: test)
 #   CORES        cores Snakemake may use                                                               (default: all)
 #   SUITES       suites of `make reproduce`                                           (default: as params/config.yaml)
 PYTHON ?= python3

@@ -16,7 +16,21 @@ _MIB = 1 << 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("--models", nargs="+", default=list(_MODELS), help="CIFAR networks (default: %(default)s)")
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=list(_MODELS),
+        help="CIFAR networks (default: %(default)s); --models alone: none, only the input is measured",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="measure the input of large images too, on a folder, tar or zip of <class>/<name>.JPEG",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read --images (default: %(default)s)"
+    )
     parser.add_argument(
         "-b", "--batch_size", type=int, default=64, help="training images a step (default: %(default)s)"
     )
@@ -29,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clock",
         default="wall",
-        help="wall, or cpu: seconds computed by this process, for a machine that others use too (default: %(default)s)",
+        help="wall, or cpu: seconds computed, for a machine that others use too (default: %(default)s)",
     )
     parser.add_argument("--gpus", default="cpu", help="a device number, or cpu (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the numbers here")
@@ -51,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
         seconds=arguments.seconds,
         clock=arguments.clock,
         gpus=arguments.gpus,
+        images=arguments.images,
+        workers=arguments.workers,
     )
     if arguments.output is not None:
         check_writable(arguments.output.parent)
@@ -65,7 +81,12 @@ def render(result: dict[str, Any]) -> str:
     from tabulate import tabulate
 
     per_second = "images/s" if result["machine"]["clock"] == "wall" else "images per CPU second"
-    rows = [_row(f"input, {name}", per_second, values) for name, values in result["input"].items()]
+    rows = []
+    for name, values in result["input"].items():
+        rows.append(_row(f"input, {name}", per_second, values))
+        if "dali" in values:
+            dali = {"reference": values["reference"], "shipped": values["dali"], "ratio": values["dali_ratio"]}
+            rows.append(_row(f"input, {name} (DALI)", per_second, dali))
     for model, measured in result["models"].items():
         rows.append(_row(f"{model}, training", per_second, measured["train"]))
         rows.append(_row(f"{model}, evaluation", per_second, measured["evaluate"]))
@@ -75,17 +96,17 @@ def render(result: dict[str, Any]) -> str:
     fractions = ", ".join(
         f"{model} {measured['train']['fraction_of_peak']:.0%}" for model, measured in result["models"].items()
     )
-    return "\n".join(
-        (
-            tabulate(rows, headers=("", "unit", "reference", "shipped", "ratio"), floatfmt="", disable_numparse=True),
-            "",
-            f"machine: {machine['device']}, PyTorch {machine['torch']}, {machine['clock']} clock;"
-            f" fp32 matrix products {machine['gflops_fp32']:.0f} GFLOP/s",
-            f"training, arithmetic of direct convolutions as a part of that: {fractions}",
-            f"recu --help: {result['start_up']['help']:.2f} s; batches of {settings['batch_size']} (training) and"
-            f" {settings['batch_size_test']} (evaluation); medians of {settings['repeats']} turns",
-        )
-    )
+    lines = [
+        tabulate(rows, headers=("", "unit", "reference", "shipped", "ratio"), floatfmt="", disable_numparse=True),
+        "",
+        f"machine: {machine['device']}, PyTorch {machine['torch']}, {machine['clock']} clock;"
+        f" fp32 matrix products {machine['gflops_fp32']:.0f} GFLOP/s",
+        f"training, arithmetic of direct convolutions as a part of that: {fractions}" if fractions else None,
+        f"recu --help: {result['start_up']['help']:.2f} s; batches of {settings['batch_size']} (training) and"
+        f" {settings['batch_size_test']} (evaluation); {settings['workers']} workers for image files;"
+        f" medians of {settings['repeats']} turns",
+    ]
+    return "\n".join(line for line in lines if line is not None)
 
 
 def _row(name: str, unit_name: str, values: dict[str, float], *, unit: float = 1) -> tuple[str, ...]:

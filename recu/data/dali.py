@@ -143,12 +143,14 @@ class DaliLoader:
         return len(samples) >= (1 if self._seed is None else 2)
 
     def _read(self, numbers: list[int], epoch: int) -> list[_Sample]:
-        """The batch's images with their geometry, without those whose header is unreadable."""
+        """The batch's images with their geometry, without those that are cut off or whose header is unreadable."""
         samples = []
         for number in numbers:
             path = self._index.root / self._index.paths[number]
             try:
                 data = read_bytes(path)
+                if _may_be_cut_off(data):
+                    open_image(data, str(path))
                 samples.append(self._sample(number, data, *_image_size(data, str(path)), epoch))
             except DataError as error:
                 self._note(error)
@@ -216,11 +218,17 @@ class DaliLoader:
             }
             resized = fn.external_source(name="resized", dtype=types.FLOAT, ndim=1)
             flip = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
-            # Orientation tags are ignored, as torchvision and Pillow do.
-            images = fn.decoders.image(
-                encoded, device="mixed" if gpu else "cpu", output_type=types.RGB, adjust_orientation=False
+            # Decodes little more than the part, to the same pixels. Orientation tags are ignored, as torchvision and
+            # Pillow do.
+            images = fn.decoders.image_slice(
+                encoded,
+                integers["part_start"],
+                integers["part_shape"],
+                axes=[0, 1],
+                device="mixed" if gpu else "cpu",
+                output_type=types.RGB,
+                adjust_orientation=False,
             )
-            images = fn.slice(images, integers["part_start"], integers["part_shape"], axes=[0, 1])
             images = fn.resize(images, size=resized, interp_type=types.INTERP_TRIANGULAR, antialias=True)
             images = fn.slice(images, integers["kept_start"], integers["kept_shape"], axes=[0, 1])
             return fn.flip(images, horizontal=flip)
@@ -228,6 +236,11 @@ class DaliLoader:
         pipeline = build()
         pipeline.build()
         return pipeline
+
+
+def _may_be_cut_off(data: bytes) -> bool:
+    """Whether a JPEG lacks its end mark: DALI decodes no further than the part, and would not see the rest missing."""
+    return data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9")
 
 
 def _image_size(data: bytes, name: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ Images are uint8 tensors (3, H, W). What each name of `recu.config.Dataset.augme
 from __future__ import annotations
 
 import math
+import operator
 import random
 from dataclasses import dataclass
 
@@ -103,10 +104,14 @@ def lighting(image: Tensor, alphas: tuple[float, float, float]) -> Tensor:
         image: uint8 (3, H, W).
         alphas: one normal draw of standard deviation `LIGHTING_STD` for each eigenvector.
     """
-    weights = torch.tensor(alphas) * torch.tensor(LIGHTING_EIGENVALUES)
-    noise = torch.tensor(LIGHTING_EIGENVECTORS) @ weights
-    rows = image.permute(1, 2, 0).flatten(1).to(torch.float32)
-    rows.add_(noise.repeat(image.shape[-1])).clamp_(0, 255)
+    weights = [alpha * value for alpha, value in zip(alphas, LIGHTING_EIGENVALUES, strict=True)]
+    noise = [sum(map(operator.mul, weights, vector)) for vector in LIGHTING_EIGENVECTORS]
+    # Pixels are whole numbers: truncating a sum with noise is adding the noise rounded down.
+    levels = [math.floor(value) for value in noise]
+    if not any(levels):
+        return image
+    rows = image.permute(1, 2, 0).flatten(1).to(torch.int16)
+    rows.add_(torch.tensor(levels, dtype=torch.int16).repeat(image.shape[-1])).clamp_(0, 255)
     return rows.to(torch.uint8).view(*image.shape[1:], 3).permute(2, 0, 1)
 
 

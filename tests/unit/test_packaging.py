@@ -4,6 +4,7 @@ import re
 import tomllib
 
 import yaml
+from packaging.requirements import Requirement
 
 from recu.paths import PROJECT_DIR
 
@@ -24,8 +25,21 @@ def project() -> dict:
 def test_every_direct_dependency_is_pinned():
     dependencies = [*project()["dependencies"]]
     for extra in project()["optional-dependencies"].values():
-        dependencies += extra
+        dependencies += [entry for entry in extra if not entry.startswith("recu-repro[")]
     assert len(pins(dependencies)) == len(dependencies)
+
+
+def test_the_test_environment_has_dali_where_it_exists():
+    (own,) = [entry for entry in project()["optional-dependencies"]["test"] if entry.startswith("recu-repro[")]
+    requirement = Requirement(own)
+    assert requirement.extras == {"dali-cuda130"}
+    for system, machine, there in (
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", True),
+        ("darwin", "arm64", False),
+        ("win32", "AMD64", False),
+    ):
+        assert requirement.marker.evaluate({"sys_platform": system, "platform_machine": machine}) == there
 
 
 def test_conda_environment_has_the_same_pins():
@@ -37,5 +51,6 @@ def test_conda_environment_has_the_same_pins():
 
 def test_constraints_agree_with_the_pins():
     constraints = pins((PROJECT_DIR / "constraints.txt").read_text().splitlines())
-    direct = pins(project()["dependencies"]) | pins(project()["optional-dependencies"]["test"])
+    extras = project()["optional-dependencies"]
+    direct = pins(project()["dependencies"]) | pins(extras["test"]) | pins(extras["dali-cuda130"])
     assert {name: constraints.get(name) for name in direct} == direct

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recu.errors import ConfigError
-from recu.stages.bench import measure
+from recu.stages.bench import image_files, measure
 from recu.stages.bench.engines import (
     CLASSES,
     DATASET,
@@ -16,6 +19,7 @@ from recu.stages.bench.engines import (
     IMAGE_SIZE,
     Engine,
     build_engine,
+    build_input,
     check_model,
     random_images,
 )
@@ -47,9 +51,13 @@ class BenchSettings:
     clock: str
     """A key of `recu.stages.bench.measure.CLOCKS`."""
     gpus: str = "cpu"
+    images: Path | None = None
+    """Folder, tar or zip with class folders of JPEGs to measure the input of large images on."""
+    workers: int = 0
+    """Processes that read these images."""
 
     def __post_init__(self) -> None:
-        lowest = {"batch_size": 2, "batch_size_test": 1, "threads": 0, "repeats": 1, "seconds": 0}
+        lowest = {"batch_size": 2, "batch_size_test": 1, "threads": 0, "repeats": 1, "seconds": 0, "workers": 0}
         for name, least in lowest.items():
             value = getattr(self, name)
             if value < least:
@@ -57,13 +65,14 @@ class BenchSettings:
 
 
 def bench(settings: BenchSettings) -> dict[str, Any]:
-    """Measure every model and return the numbers in the form that `recu bench --output` writes.
+    """Measure the input and every model, and return the numbers in the form that `recu bench --output` writes.
 
     Rates are images per second of the chosen clock, memory is bytes, start-up is seconds until the first batch is
     ready; every `ratio` is shipped / reference.
 
     Raises:
         ConfigError: unknown model, a setting out of range, or no benchmarks/ beside the package.
+        DataError: `settings.images` holds no readable JPEGs in class folders.
         RecuError: a measuring process failed.
     """
     import torch
@@ -75,6 +84,7 @@ def bench(settings: BenchSettings) -> dict[str, Any]:
     device = choose_device(settings.gpus)
     use_threads(settings.threads)
     clock, synchronise = measure.CLOCKS[settings.clock], measure.synchroniser(device)
+    inputs = _measure_input(settings, device, synchronise)  # first: whether --images can be read shows at once
     _log.info("measuring the machine's matrix products on %s", describe(device))
     peak = measure.measure_peak_gflops(device, repeats=settings.repeats, clock=clock, synchronise=synchronise)
     result: dict[str, Any] = {
@@ -90,20 +100,50 @@ def bench(settings: BenchSettings) -> dict[str, Any]:
             "batch_size_test": settings.batch_size_test,
             "repeats": settings.repeats,
             "seconds": settings.seconds,
+            "workers": settings.workers,
         },
         "start_up": {"help": measure.measure_help(settings.clock, repeats=settings.repeats)},
+        "input": inputs,
         "models": {},
-        "input": {},
     }
     for model in settings.models:
         engines = _build_engines(model, settings, device)
-        if DATASET not in result["input"]:
-            _log.info("measuring the input of %s", DATASET)
-            result["input"][DATASET] = _compare(engines, "load", settings, synchronise)
         result["models"][model] = _measure_model(model, engines, settings, synchronise)
         training = result["models"][model]["train"]
         training["fraction_of_peak"] = training["shipped"] * _training_operations(model) / (peak * 1e9)
     return result
+
+
+def _measure_input(
+    settings: BenchSettings, device: torch.device, synchronise: Callable[[], None]
+) -> dict[str, dict[str, float]]:
+    count = _BATCHES_OF_INPUT * settings.batch_size
+    large = (
+        {} if settings.images is None else _measure_image_files(settings.images, count, settings, device, synchronise)
+    )
+    _log.info("measuring the input of %s", DATASET)
+    tasks = {engine: build_input(engine, random_images(count), settings.batch_size, device) for engine in ENGINES}
+    return {DATASET: measure.compare(**_rates(tasks, settings, synchronise)), **large}
+
+
+def _measure_image_files(
+    source: Path, count: int, settings: BenchSettings, device: torch.device, synchronise: Callable[[], None]
+) -> dict[str, dict[str, float]]:
+    """Of `count` images in training and in evaluation; "dali" and "dali_ratio" where DALI is installed."""
+    measured = {}
+    with tempfile.TemporaryDirectory() as folder:
+        index = image_files.extract_images(source, Path(folder), count)
+        for name, train in ((image_files.DATASET, True), (f"{image_files.DATASET}_evaluate", False)):
+            _log.info("measuring the input of %s", name)
+            batch_size = settings.batch_size if train else settings.batch_size_test
+            tasks = image_files.build_inputs(
+                index, train=train, batch_size=batch_size, workers=settings.workers, device=device
+            )
+            rates = _rates(tasks, settings, synchronise)
+            measured[name] = measure.compare(rates["reference"], rates["shipped"])
+            if "dali" in rates:
+                measured[name] |= {"dali": rates["dali"], "dali_ratio": rates["dali"] / rates["reference"]}
+    return measured
 
 
 def _measure_model(model: str, engines: dict[str, Engine], settings: BenchSettings, synchronise: Any) -> dict[str, Any]:
@@ -149,14 +189,20 @@ def _build_engines(model: str, settings: BenchSettings, device: torch.device) ->
 
 
 def _compare(engines: dict[str, Engine], task: str, settings: BenchSettings, synchronise: Any) -> dict[str, float]:
-    rates = measure.measure_rates(
-        {name: getattr(engine, task) for name, engine in engines.items()},
+    tasks = {name: getattr(engine, task) for name, engine in engines.items()}
+    return measure.compare(**_rates(tasks, settings, synchronise))
+
+
+def _rates(
+    tasks: dict[str, Callable[[], int]], settings: BenchSettings, synchronise: Callable[[], None]
+) -> dict[str, float]:
+    return measure.measure_rates(
+        tasks,
         repeats=settings.repeats,
         seconds=settings.seconds,
         clock=measure.CLOCKS[settings.clock],
         synchronise=synchronise,
     )
-    return measure.compare(**rates)
 
 
 def _training_operations(model: str) -> int:

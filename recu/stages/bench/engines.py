@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from recu.data.memory import MemoryLoader
+
 FAMILY = "cifar"
 DATASET = "cifar10"
 CLASSES = 10
@@ -81,6 +83,19 @@ def build_engine(
     return build(model, train, test, batch_size, batch_size_test, device)
 
 
+def build_input(kind: str, train: Images, batch_size: int, device: torch.device) -> Callable[[], int]:
+    """`Engine.load` alone, without a network.
+
+    Raises:
+        ConfigError: no benchmarks/ beside the package.
+    """
+    if kind == "reference":
+        plain = reference_module("engine").build_loader(*train, batch_size, train=True)
+        return _endless(lambda _epoch: (len(labels) for _images, labels in plain)).__next__
+    loader = _train_loader(train, batch_size, device)
+    return _endless(lambda epoch: (len(labels) for _images, labels in loader.batches(epoch))).__next__
+
+
 def reference_module(name: str) -> ModuleType:
     """A module of benchmarks/reference of this checkout.
 
@@ -117,20 +132,19 @@ def _build_reference_engine(
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     train_loader = engine.build_loader(*train, batch_size, train=True)
     test_loader = engine.build_loader(*test, batch_size_test, train=False)
-    loading = _endless(lambda _epoch: (len(labels) for _images, labels in train_loader))
     training = _endless(lambda _epoch: engine.train_epoch(network, train_loader, optimizer, device))
 
     def evaluate() -> int:
         engine.evaluate(network, test_loader, device)
         return len(test.labels)
 
-    return Engine(load=loading.__next__, train=training.__next__, evaluate=evaluate)
+    load = build_input("reference", train, batch_size, device)
+    return Engine(load=load, train=training.__next__, evaluate=evaluate)
 
 
 def _build_shipped_engine(
     model: str, train: Images, test: Images, batch_size: int, batch_size_test: int, device: torch.device
 ) -> Engine:
-    from recu.data.augmentation import BATCH_AUGMENTATIONS
     from recu.data.memory import MemoryLoader
     from recu.engine import build_optimizer
     from recu.engine.device import place
@@ -143,11 +157,10 @@ def _build_shipped_engine(
     make_deterministic()
     network = place(build_model(model, family=FAMILY, num_classes=CLASSES), device)
     optimizer = build_optimizer(network, "sgd", LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, "all")
-    common = {"mean": MEAN, "std": STD, "device": device}
-    train_loader = MemoryLoader(
-        *train, batch_size=batch_size, seed=SEED, augmentation=BATCH_AUGMENTATIONS["crop_flip"], **common
+    train_loader = _train_loader(train, batch_size, device)
+    test_loader = MemoryLoader(
+        *test, mean=MEAN, std=STD, batch_size=batch_size_test, device=device, seed=None, augmentation=None
     )
-    test_loader = MemoryLoader(*test, batch_size=batch_size_test, seed=None, augmentation=None, **common)
 
     def train_epoch(epoch: int) -> Iterator[int]:
         sums, seen = RunningSums(device), 0
@@ -159,8 +172,18 @@ def _build_shipped_engine(
         measure(network, test_loader)
         return len(test.labels)
 
-    loading = _endless(lambda epoch: (len(labels) for _images, labels in train_loader.batches(epoch)))
-    return Engine(load=loading.__next__, train=_endless(train_epoch).__next__, evaluate=evaluate)
+    load = build_input("shipped", train, batch_size, device)
+    return Engine(load=load, train=_endless(train_epoch).__next__, evaluate=evaluate)
+
+
+def _train_loader(train: Images, batch_size: int, device: torch.device) -> MemoryLoader:
+    from recu.data.augmentation import BATCH_AUGMENTATIONS
+    from recu.data.memory import MemoryLoader
+
+    augmentation = BATCH_AUGMENTATIONS["crop_flip"]
+    return MemoryLoader(
+        *train, mean=MEAN, std=STD, batch_size=batch_size, device=device, seed=SEED, augmentation=augmentation
+    )
 
 
 def _endless(epoch: Callable[[int], Iterator[int]]) -> Iterator[int]:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 from recu.cli.bench import render
 from recu.cli.main import main
@@ -26,14 +27,49 @@ def test_numbers_of_a_real_measurement(tmp_path, capsys):
     assert capsys.readouterr().out.rstrip() == render(result)
 
 
+def test_input_alone(tmp_path, capsys):
+    for name in ("n01", "n02"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.effect_noise((300, 260), 50).save(tmp_path / "images" / name / "x.JPEG", "JPEG")
+    file = tmp_path / "bench.json"
+    words = [
+        "--models",
+        "--images",
+        str(tmp_path / "images"),
+        "-b",
+        "2",
+        "-bt",
+        "3",
+        "--repeats",
+        "1",
+        "--seconds",
+        "0",
+    ]
+    assert main(["bench", *words, "--threads", "1", "--workers", "1", "--output", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert result["models"] == {} and list(result["input"]) == ["cifar10", "imagenet", "imagenet_evaluate"]
+    for values in result["input"].values():
+        assert values["ratio"] == pytest.approx(values["shipped"] / values["reference"]) and values["reference"] > 0
+    for name in ("imagenet", "imagenet_evaluate"):
+        values = result["input"][name]
+        if "dali" in values:
+            assert values["dali_ratio"] == pytest.approx(values["dali"] / values["reference"])
+    assert result["settings"]["workers"] == 1
+    printed = capsys.readouterr().out
+    assert printed.rstrip() == render(result) and "direct convolutions" not in printed
+
+
 def test_table():
     same = {"reference": 1.0, "shipped": 2.5, "ratio": 2.5}
     text = render(
         {
             "machine": {"device": "CPU", "threads": 2, "torch": "2", "clock": "wall", "gflops_fp32": 80.0},
-            "settings": {"batch_size": 64, "batch_size_test": 128, "repeats": 3, "seconds": 1.0},
+            "settings": {"batch_size": 64, "batch_size_test": 128, "repeats": 3, "seconds": 1.0, "workers": 2},
             "start_up": {"help": 0.1},
-            "input": {"cifar10": {"reference": 2000.0, "shipped": 50000.0, "ratio": 25.0}},
+            "input": {
+                "cifar10": {"reference": 2000.0, "shipped": 50000.0, "ratio": 25.0},
+                "imagenet": {"reference": 200.0, "shipped": 400.0, "ratio": 2.0, "dali": 500.0, "dali_ratio": 2.5},
+            },
             "models": {
                 "resnet20_1w1a": {
                     "train": same | {"fraction_of_peak": 0.456},
@@ -46,6 +82,9 @@ def test_table():
     )
     rows = [line.split() for line in text.splitlines()]
     assert ["input,", "cifar10", "images/s", "2,000", "50,000", "25.00"] in rows
+    assert ["input,", "imagenet", "images/s", "200", "400", "2.00"] in rows
+    assert ["input,", "imagenet", "(DALI)", "images/s", "200", "500", "2.50"] in rows
+    assert "2 workers" in text
     assert ["resnet20_1w1a,", "training", "images/s", "1.00", "2.50", "2.50"] in rows
     assert ["resnet20_1w1a,", "peak", "memory", "MiB", "4,096", "1,024", "0.25"] in rows
     assert "resnet20_1w1a 46%" in text and "80 GFLOP/s" in text
@@ -58,6 +97,8 @@ def test_table():
         (["--clock", "wal"], "unknown clock 'wal'; did you mean 'wall'?"),
         (["--batch_size", "1"], "--batch_size is 1, expected at least 2"),
         (["--repeats", "0"], "--repeats is 0, expected at least 1"),
+        (["--workers", "-1"], "--workers is -1, expected at least 0"),
+        (["--images", "nowhere.tar"], "nowhere.tar does not exist; give the path of an archive or folder"),
         (["--gpus", "99"], "there is no GPU 99"),
     ],
 )

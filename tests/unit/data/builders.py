@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import platform
 import struct
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,6 +14,9 @@ import numpy as np
 from PIL import Image
 
 from recu.config import Dataset
+
+DALI_EXISTS = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64")}
+"""Whether NVIDIA DALI can be installed here; where it can, it is part of the test environment."""
 
 
 def dataset(**changes) -> Dataset:

@@ -1,4 +1,3 @@
-import importlib.util
 import shutil
 import sys
 import tarfile
@@ -11,9 +10,9 @@ from recu.data import build_loaders, prepare
 from recu.data.index import read_index
 from recu.errors import ConfigError, DataError
 
-from .builders import class_tree, dataset, large_dataset, write_imagenet, write_tar
+from .builders import DALI_EXISTS, class_tree, dataset, image_bytes, large_dataset, write_imagenet, write_tar
 
-needs_dali = pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None, reason="NVIDIA DALI is not installed")
+needs_dali = pytest.mark.skipif(not DALI_EXISTS, reason="NVIDIA DALI exists for Linux on x86_64 and aarch64 only")
 
 
 @pytest.fixture
@@ -74,6 +73,15 @@ def test_a_corrupt_image_is_named_or_skipped_and_counted(folder: Path, keep: int
     _, labels = collect(test.batches(0))
     expected = index.labels.tolist()
     assert labels.tolist() == expected[:4] + expected[5:] and test.skipped == 1
+
+
+@needs_dali
+def test_an_image_cut_off_below_the_part_that_is_shown_is_noticed(folder: Path):
+    index = read_index(folder, "train")
+    for number, path in enumerate(index.paths):
+        (index.root / path).write_bytes(image_bytes(number, (400, 400), "JPEG")[:-2000])
+    train = build(folder, skip_unreadable=True).train
+    assert list(train.batches(0)) == [] and train.skipped == 9
 
 
 @needs_dali

@@ -73,9 +73,9 @@ def test_validation_geometry_at_224_is_resize_256_and_centre_crop():
     assert validation_geometry(375, 500, 224) == ((256, 341), Box(16, 58, 224, 224))
 
 
-def test_lighting_adds_the_noise_and_truncates():
+@pytest.mark.parametrize("alphas", [(0.1, -0.2, 0.3), (0.1, 0.2, -0.3), (0.2, 0.1, 0.1), (9.0, -150.0, 400.0)])
+def test_lighting_adds_the_noise_and_truncates(alphas: tuple[float, float, float]):
     image = torch.arange(256, dtype=torch.uint8).repeat(3, 1, 1)
-    alphas = (0.1, -0.2, 0.3)
     vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     noise = vectors @ (np.array(alphas) * np.array([0.2175, 0.0188, 0.0045]))
     expected = np.clip(image.numpy().astype(np.float64) + noise[:, None, None], 0, 255).astype(np.uint8)

@@ -97,6 +97,17 @@ def test_a_process_that_fails_is_one_line():
         measure.measure_in_process({"engine": "shipped", "model": "nothing"})
 
 
+@pytest.mark.parametrize("where", ["here", "in a child"])
+def test_the_cpu_clock_counts_what_is_computed_by_this_process_and_its_children(where):
+    code = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+    before = measure.CLOCKS["cpu"]()
+    if where == "here":
+        exec(code)
+    else:
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert 0.15 < measure.CLOCKS["cpu"]() - before < 2
+
+
 def test_help_is_measured_with_either_clock():
     assert 0 < measure.measure_help("cpu", repeats=1) < 5
     assert 0 < measure.measure_help("wall", repeats=1) < 20
