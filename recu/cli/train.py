@@ -169,6 +169,7 @@ def running_of(arguments: argparse.Namespace) -> Running:
 
 
 def _train_command_line(arguments: argparse.Namespace) -> None:
+    from recu.engine.device import check_gpus
     from recu.stages.prepare import prepare
     from recu.stages.train import check_new, check_writable, train_in_folder
 
@@ -184,6 +185,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         stage=experiment.hyperparameters.stage,
     )
     running = running_of(arguments)
+    check_gpus(running.gpus)
     folder = arguments.results_dir / (arguments.save or _default_save(experiment))
     check_writable(folder)
     if arguments.resume is None:

@@ -241,12 +241,15 @@ def test_results_dir_and_save_name_the_folder(recu, plain):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("gpus", ["0", "0,1"])
-def test_a_gpu_that_is_not_there_is_one_line(recu, plain, gpus):
+def test_a_gpu_that_is_not_there_is_one_line_before_any_data_is_prepared(recu, gpus):
     """A command line of the paper's README."""
     words = f"--gpus {gpus} --epochs 600 --lr 0.1 -b 256 -bt 128 --lr_type cos --warm_up --weight_decay 5e-4"
     words += " --tau_min 0.85 --tau_max 0.99 --save one"
-    assert recu.train("--data_dir", plain[1], *words.split()) == 2
+    assert recu.train(*words.split()) == 2
     assert f"--gpus {gpus}: there is no GPU 0" in recu.error()
+    assert recu.train(*words.split(), "-e", "any.pth.tar") == 2
+    assert f"--gpus {gpus}: there is no GPU 0" in recu.error()
+    assert not (recu.folder / "data").exists()
 
 
 def test_a_seed_repeats_and_another_does_not(recu, plain):
