@@ -77,7 +77,8 @@ class Hyperparameters(Model):
     loader: Literal["auto", "memory", "torchvision", "dali"]
     """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
     skip_unreadable: bool
-    """Leave out image files that cannot be read, with a warning and a count, instead of stopping at the first."""
+    """Leave out training images that cannot be read, with a warning and a count, instead of stopping at the first; a
+    test image that cannot be read always stops."""
     precision: Literal["fp32", "bf16"]
     """Arithmetic of the forward and backward pass; bf16 (autocast) changes results and is meant for GPUs."""
 
@@ -121,7 +122,14 @@ class Defaults(Model):
     recipe_version: Annotated[int, Field(ge=1)]
     """Raised when a change of code changes results, so that everything is trained again."""
     hyperparameters: Hyperparameters
+    families: dict[Family, HyperparameterOverrides] = {}
+    """What the paper's recipe for a network family changes."""
     methods: dict[Name, Method]
+
+    def recipe(self, family: Family) -> dict[str, Any]:
+        """The hyper-parameters of a network family before any method, suite or option, JSON-compatible."""
+        changes = self.families.get(family, HyperparameterOverrides())
+        return self.hyperparameters.model_dump(mode="json") | changes.model_dump(mode="json", exclude_unset=True)
 
 
 class Archive(Model):

@@ -221,7 +221,7 @@ class _RowResolver:
             self.row.hyperparameters,
             self.row.methods.get(method, HyperparameterOverrides()),
         )
-        merged = self.defaults.hyperparameters.model_dump(mode="json")
+        merged = self.defaults.recipe(self.family)
         for layer in layers:
             merged |= layer.model_dump(mode="json", exclude_unset=True)
         return validate_model(merged, Hyperparameters, f"{self.where}: {self.row.model}, {method}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recu import paths
 from recu.config import Dataset, Method, ReleasedSuite, Suite
-from recu.experiments import Experiment
+from recu.experiments import TORCHVISION_WEIGHTS, Experiment
 from recu.released import Released
 from recu.suite_facts import DatasetFacts, MethodFacts, ReleasedFacts, SuiteFacts
 
@@ -114,6 +114,28 @@ def missing_data(
         origin = f"it will be downloaded from {urls}" if urls else dataset.obtain
         missing[name] = f"{origin} (or name a local copy: sources: {{{name}: PATH}} in params/config.yaml)"
     return missing
+
+
+def missing_teachers(experiments: Iterable[Experiment], weights: str) -> dict[str, str]:
+    """Teachers with torchvision's published weights for which no local file is there.
+
+    Args:
+        experiments: what is to be trained.
+        weights: local file with the weights; empty for none.
+
+    Returns:
+        By torchvision's name, one line that says where its weights come from.
+    """
+    if weights and Path(weights).is_file():
+        return {}
+    where = (
+        f"teacher_weights in params/config.yaml names {weights}, which does not exist"
+        if weights
+        else f"torchvision downloads its weights ({TORCHVISION_WEIGHTS}) unless they are in its cache (or name a local"
+        " copy: teacher_weights: FILE in params/config.yaml)"
+    )
+    names = {experiment.pretrained_teacher for experiment in experiments}
+    return {name: where for name in sorted(name for name in names if name is not None)}
 
 
 def as_options(**values: object) -> str:

@@ -79,6 +79,35 @@ class ReferenceBinaryConv2d(nn.Conv2d):
         return F.conv2d(binary_activation, binary_weight, None, self.stride, self.padding) * self.alpha
 
 
+class ReferenceStage1Conv2d(nn.Conv2d):
+    """Stage 1 of ReCU's networks: rescaled sign activations (steps 3 and 4), real weights."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+
+    def forward(self, a: Tensor) -> Tensor:
+        if self.training:
+            a = a / torch.sqrt(a.var(dim=(1, 2, 3), keepdim=True) + 1e-5)
+        return F.conv2d(SignPolynomial.apply(a), self.weight, None, self.stride, self.padding)
+
+
+class ReferenceStep1Conv2d(nn.Conv2d):
+    """Step 1 of the competitor: sign activations without rescaling, real weights."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+
+    def forward(self, a: Tensor) -> Tensor:
+        return F.conv2d(SignPolynomial.apply(a), self.weight, None, self.stride, self.padding)
+
+
+class ReferenceRealConv2d(nn.Conv2d):
+    """Stage 0: nothing is binary."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+
+
 class ReferenceCompetitorConv2d(nn.Conv2d):
     """Sign activations without rescaling, weights mean|w| * sign(w)."""
 

@@ -8,29 +8,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.reference.binary_conv import ReferenceBinaryConv2d as BinaryConv
-from benchmarks.reference.binary_conv import ReferenceCompetitorConv2d as CompetitorConv
+from benchmarks.reference.binary_conv import (
+    ReferenceBinaryConv2d,
+    ReferenceCompetitorConv2d,
+    ReferenceRealConv2d,
+    ReferenceStage1Conv2d,
+    ReferenceStep1Conv2d,
+)
+
+Conv = type[nn.Conv2d]
 
 
-def build_reference(name: str, *, family: str, num_classes: int, variant: str | None = None) -> nn.Module:
-    """Build the reference form of a network (stage 2) in PyTorch's default initialisation.
+def build_reference(
+    name: str, *, family: str, num_classes: int, variant: str | None = None, stage: int = 2
+) -> nn.Module:
+    """Build the reference form of a network in PyTorch's default initialisation.
 
     Raises:
         KeyError: there is no reference for this network.
     """
-    return _BUILDERS[family, name, variant](num_classes)
+    recu = (ReferenceRealConv2d, ReferenceStage1Conv2d, ReferenceBinaryConv2d)
+    competitor = (ReferenceRealConv2d, ReferenceStep1Conv2d, ReferenceCompetitorConv2d)
+    conv = (competitor if family == "birealnet" else recu)[stage]
+    return _BUILDERS[family, name, variant](num_classes, conv)
 
 
 class Shortcut(nn.Module):
-    """Half the size by `reduce`, then a quarter of the new channels as zeros on each side."""
+    """Half the size by `reduce`, then the new channels as zeros on both sides (a quarter each where they double)."""
 
-    def __init__(self, channels: int, reduce: Callable[[Tensor], Tensor]):
+    def __init__(self, inputs: int, outputs: int, reduce: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.quarter = channels // 4
+        self.zeros = (outputs - inputs) // 2
         self.reduce = reduce
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(self.reduce(x), (0, 0, 0, 0, self.quarter, self.quarter))
+        return F.pad(self.reduce(x), (0, 0, 0, 0, self.zeros, self.zeros))
 
 
 def average(x: Tensor) -> Tensor:
@@ -44,19 +56,19 @@ def every_second(x: Tensor) -> Tensor:
 class BasicBlock(nn.Module):
     """What the three kinds of two-convolution block have in common."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
         super().__init__()
-        self.conv1 = BinaryConv(inputs, outputs, 3, stride, 1)
+        self.conv1 = conv(inputs, outputs, 3, stride, 1)
         self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = BinaryConv(outputs, outputs, 3, 1, 1)
+        self.conv2 = conv(outputs, outputs, 3, 1, 1)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.changes = stride != 1
 
 
 class TwoShortcutBlock(BasicBlock):
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__(inputs, outputs, stride)
-        self.shortcut = Shortcut(outputs, average) if self.changes else nn.Identity()
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
+        super().__init__(inputs, outputs, stride, conv)
+        self.shortcut = Shortcut(inputs, outputs, average) if self.changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x1 = F.hardtanh(self.bn1(self.conv1(x)) + self.shortcut(x))
@@ -64,10 +76,10 @@ class TwoShortcutBlock(BasicBlock):
 
 
 class PreluBlock(BasicBlock):
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__(inputs, outputs, stride)
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
+        super().__init__(inputs, outputs, stride, conv)
         self.prelu = nn.PReLU(outputs)
-        self.shortcut = Shortcut(outputs, every_second) if self.changes else nn.Identity()
+        self.shortcut = Shortcut(inputs, outputs, every_second) if self.changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x1 = self.bn1(self.conv1(x)) + self.shortcut(x)
@@ -75,18 +87,27 @@ class PreluBlock(BasicBlock):
 
 
 class OneShortcutBlock(BasicBlock):
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__(inputs, outputs, stride)
-        self.shortcut = Shortcut(outputs, average) if self.changes else nn.Identity()
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
+        super().__init__(inputs, outputs, stride, conv)
+        self.shortcut = Shortcut(inputs, outputs, average) if self.changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.hardtanh(self.bn1(self.conv1(x)))
         return F.hardtanh(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
+class ConvShortcutBlock(OneShortcutBlock):
+    """March 2021: a binary 1x1 strided convolution and BatchNorm where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
+        super().__init__(inputs, outputs, stride, conv)
+        if self.changes:
+            self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+
 class DownsampleBlock(BasicBlock):
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__(inputs, outputs, stride)
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
+        super().__init__(inputs, outputs, stride, conv)
         self.downsample = nn.Identity()
         if self.changes:
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
@@ -112,10 +133,10 @@ def shift_downsample(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ReActBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
         super().__init__()
         self.move0 = Shift(inputs)
-        self.conv = BinaryConv(inputs, outputs, 3, stride, 1)
+        self.conv = conv(inputs, outputs, 3, stride, 1)
         self.bn = nn.BatchNorm2d(outputs)
         self.move1 = Shift(outputs)
         self.nonlinear = nn.PReLU(outputs)
@@ -128,10 +149,10 @@ class ReActBlock(nn.Module):
 
 
 class CompetitorBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, conv: Conv):
         super().__init__()
         self.move0 = Shift(inputs)
-        self.binary_conv = CompetitorConv(inputs, outputs, 3, stride, 1)
+        self.binary_conv = conv(inputs, outputs, 3, stride, 1)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.move1 = Shift(outputs)
         self.prelu = nn.PReLU(outputs)
@@ -143,18 +164,19 @@ class CompetitorBlock(nn.Module):
         return self.move2(self.prelu(self.move1(out)))
 
 
-def layer(block: type[nn.Module], inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
+def layer(block: type[nn.Module], inputs: int, outputs: int, blocks: int, stride: int, conv: Conv) -> nn.Sequential:
+    rest = (block(outputs, outputs, 1, conv) for _ in range(blocks - 1))
+    return nn.Sequential(block(inputs, outputs, stride, conv), *rest)
 
 
 class CifarResNet20(nn.Module):
-    def __init__(self, num_classes: int, block: type[nn.Module]):
+    def __init__(self, num_classes: int, conv: Conv, block: type[nn.Module]):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = layer(block, 16, 16, 3, 1)
-        self.layer2 = layer(block, 16, 32, 3, 2)
-        self.layer3 = layer(block, 32, 64, 3, 2)
+        self.layer1 = layer(block, 16, 16, 3, 1, conv)
+        self.layer2 = layer(block, 16, 32, 3, 2, conv)
+        self.layer3 = layer(block, 32, 64, 3, 2, conv)
         self.bn2 = nn.BatchNorm1d(64)
         self.linear = nn.Linear(64, num_classes)
 
@@ -165,16 +187,19 @@ class CifarResNet20(nn.Module):
 
 
 class CifarResNet18(nn.Module):
-    def __init__(self, num_classes: int, blocks: Sequence[int]):
+    def __init__(
+        self, num_classes: int, conv: Conv, block: type[nn.Module], blocks: Sequence[int], widths: Sequence[int]
+    ):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = layer(OneShortcutBlock, 64, 64, blocks[0], 1)
-        self.layer2 = layer(OneShortcutBlock, 64, 128, blocks[1], 2)
-        self.layer3 = layer(OneShortcutBlock, 128, 256, blocks[2], 2)
-        self.layer4 = layer(OneShortcutBlock, 256, 512, blocks[3], 2)
-        self.bn2 = nn.BatchNorm1d(512)
-        self.linear = nn.Linear(512, num_classes)
+        w1, w2, w3, w4 = widths
+        self.conv1 = nn.Conv2d(3, w1, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(w1)
+        self.layer1 = layer(block, w1, w1, blocks[0], 1, conv)
+        self.layer2 = layer(block, w1, w2, blocks[1], 2, conv)
+        self.layer3 = layer(block, w2, w3, blocks[2], 2, conv)
+        self.layer4 = layer(block, w3, w4, blocks[3], 2, conv)
+        self.bn2 = nn.BatchNorm1d(w4)
+        self.linear = nn.Linear(w4, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.bn1(self.conv1(x))
@@ -183,13 +208,13 @@ class CifarResNet18(nn.Module):
 
 
 class VggSmall(nn.Module):
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, conv: Conv):
         super().__init__()
         self.conv0 = nn.Conv2d(3, 128, 3, padding=1, bias=False)
         self.bn0 = nn.BatchNorm2d(128)
         widths = (128, 128, 256, 256, 512, 512)
         for i in range(1, 6):
-            self.add_module(f"conv{i}", BinaryConv(widths[i - 1], widths[i], 3, 1, 1))
+            self.add_module(f"conv{i}", conv(widths[i - 1], widths[i], 3, 1, 1))
             self.add_module(f"bn{i}", nn.BatchNorm2d(widths[i]))
         self.fc = nn.Linear(8192, num_classes)
 
@@ -204,14 +229,14 @@ class VggSmall(nn.Module):
 
 
 class ImageNetResNet(nn.Module):
-    def __init__(self, num_classes: int, blocks: Sequence[int]):
+    def __init__(self, num_classes: int, conv: Conv, blocks: Sequence[int]):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = layer(DownsampleBlock, 64, 64, blocks[0], 1)
-        self.layer2 = layer(DownsampleBlock, 64, 128, blocks[1], 2)
-        self.layer3 = layer(DownsampleBlock, 128, 256, blocks[2], 2)
-        self.layer4 = layer(DownsampleBlock, 256, 512, blocks[3], 2)
+        self.layer1 = layer(DownsampleBlock, 64, 64, blocks[0], 1, conv)
+        self.layer2 = layer(DownsampleBlock, 64, 128, blocks[1], 2, conv)
+        self.layer3 = layer(DownsampleBlock, 128, 256, blocks[2], 2, conv)
+        self.layer4 = layer(DownsampleBlock, 256, 512, blocks[3], 2, conv)
         self.bn2 = nn.BatchNorm1d(512)
         self.fc = nn.Linear(512, num_classes)
 
@@ -222,14 +247,14 @@ class ImageNetResNet(nn.Module):
 
 
 class ReActNet(nn.Module):
-    def __init__(self, num_classes: int, blocks: Sequence[int]):
+    def __init__(self, num_classes: int, conv: Conv, blocks: Sequence[int]):
         super().__init__()
         self.conv = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn = nn.BatchNorm2d(64)
-        self.layer1 = layer(ReActBlock, 64, 64, blocks[0], 1)
-        self.layer2 = layer(ReActBlock, 64, 128, blocks[1], 2)
-        self.layer3 = layer(ReActBlock, 128, 256, blocks[2], 2)
-        self.layer4 = layer(ReActBlock, 256, 512, blocks[3], 2)
+        self.layer1 = layer(ReActBlock, 64, 64, blocks[0], 1, conv)
+        self.layer2 = layer(ReActBlock, 64, 128, blocks[1], 2, conv)
+        self.layer3 = layer(ReActBlock, 128, 256, blocks[2], 2, conv)
+        self.layer4 = layer(ReActBlock, 256, 512, blocks[3], 2, conv)
         self.fc = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -239,14 +264,14 @@ class ReActNet(nn.Module):
 
 
 class BiRealNet(nn.Module):
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, conv: Conv):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = layer(CompetitorBlock, 64, 64, 4, 1)
-        self.layer2 = layer(CompetitorBlock, 64, 128, 4, 2)
-        self.layer3 = layer(CompetitorBlock, 128, 256, 4, 2)
-        self.layer4 = layer(CompetitorBlock, 256, 512, 4, 2)
+        self.layer1 = layer(CompetitorBlock, 64, 64, 4, 1, conv)
+        self.layer2 = layer(CompetitorBlock, 64, 128, 4, 2, conv)
+        self.layer3 = layer(CompetitorBlock, 128, 256, 4, 2, conv)
+        self.layer4 = layer(CompetitorBlock, 256, 512, 4, 2, conv)
         self.fc = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -255,15 +280,29 @@ class BiRealNet(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-_BUILDERS: dict[tuple[str, str, str | None], Callable[[int], nn.Module]] = {
-    ("cifar", "resnet20_1w1a", None): lambda classes: CifarResNet20(classes, TwoShortcutBlock),
-    ("cifar", "resnet20_1w1a", "2021-03"): lambda classes: CifarResNet20(classes, PreluBlock),
-    ("cifar", "resnet18_1w1a", None): lambda classes: CifarResNet18(classes, (2, 2, 2, 2)),
-    ("cifar", "resnet34_1w1a", None): lambda classes: CifarResNet18(classes, (3, 4, 6, 3)),
+WIDE = (64, 128, 256, 512)
+
+_BUILDERS: dict[tuple[str, str, str | None], Callable[[int, Conv], nn.Module]] = {
+    ("cifar", "resnet20_1w1a", None): lambda n, conv: CifarResNet20(n, conv, TwoShortcutBlock),
+    ("cifar", "resnet20_1w1a", "2021-03"): lambda n, conv: CifarResNet20(n, conv, PreluBlock),
+    ("cifar", "resnet18_1w1a", None): lambda n, conv: CifarResNet18(n, conv, OneShortcutBlock, (2, 2, 2, 2), WIDE),
+    ("cifar", "resnet18_1w1a", "2021-03"): lambda n, conv: CifarResNet18(
+        n, conv, ConvShortcutBlock, (2, 2, 2, 2), WIDE
+    ),
+    ("cifar", "resnet18A_1w1a", None): lambda n, conv: CifarResNet18(
+        n, conv, OneShortcutBlock, (2, 2, 2, 2), (32, 32, 64, 128)
+    ),
+    ("cifar", "resnet18B_1w1a", None): lambda n, conv: CifarResNet18(
+        n, conv, OneShortcutBlock, (2, 2, 2, 2), (32, 64, 128, 256)
+    ),
+    ("cifar", "resnet18C_1w1a", None): lambda n, conv: CifarResNet18(
+        n, conv, OneShortcutBlock, (2, 2, 2, 2), (64, 64, 128, 256)
+    ),
+    ("cifar", "resnet34_1w1a", None): lambda n, conv: CifarResNet18(n, conv, OneShortcutBlock, (3, 4, 6, 3), WIDE),
     ("cifar", "vgg_small_1w1a", None): VggSmall,
-    ("imagenet", "resnet18_1w1a", None): lambda classes: ImageNetResNet(classes, (2, 2, 2, 2)),
-    ("imagenet", "resnet34_1w1a", None): lambda classes: ImageNetResNet(classes, (3, 4, 6, 3)),
-    ("reactnet", "resnet18_1w1a", None): lambda classes: ReActNet(classes, (4, 4, 4, 4)),
-    ("reactnet", "resnet34_1w1a", None): lambda classes: ReActNet(classes, (6, 8, 12, 6)),
+    ("imagenet", "resnet18_1w1a", None): lambda n, conv: ImageNetResNet(n, conv, (2, 2, 2, 2)),
+    ("imagenet", "resnet34_1w1a", None): lambda n, conv: ImageNetResNet(n, conv, (3, 4, 6, 3)),
+    ("reactnet", "resnet18_1w1a", None): lambda n, conv: ReActNet(n, conv, (4, 4, 4, 4)),
+    ("reactnet", "resnet34_1w1a", None): lambda n, conv: ReActNet(n, conv, (6, 8, 12, 6)),
     ("birealnet", "birealnet18", None): BiRealNet,
 }

@@ -101,6 +101,7 @@ def _check_output(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_file(arguments: argparse.Namespace) -> None:
+    from recu.engine.device import check_gpus
     from recu.stages.evaluate import describe_evaluation, evaluate_file
     from recu.stages.prepare import prepare
 
@@ -110,6 +111,8 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     variant = getattr(arguments, "variant", None)
     recipe = options.hyperparameters_of(arguments, family)
     check_network(model, family=family, variant=variant, stage=recipe.stage)
+    running = running_of(arguments)
+    check_gpus(running.gpus)
     if arguments.output is not None:
         _check_output(arguments)
     prepare(
@@ -125,7 +128,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
         data_folder=arguments.data_dir / name,
         batch_size_test=recipe.batch_size_test,
         loader=recipe.loader,
-        running=running_of(arguments),
+        running=running,
     )
     print(f"{arguments.evaluate}: {report}")
     print(f"{dataset.title}: {describe_evaluation(evaluation)}")

@@ -14,9 +14,6 @@ from recu.params import load_datasets, load_defaults, validate_model
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
 
-_GROUPS_BY_FAMILY: dict[Family, str] = {"imagenet": "imagenet", "reactnet": "imagenet", "birealnet": "birealnet"}
-"""Which parameters decay where the option is not given; the authors' programs fix it for each family."""
-
 
 def add_place_options(parser: argparse.ArgumentParser) -> None:
     """Where files are and what computes; nothing here changes a result."""
@@ -81,8 +78,8 @@ def data_source(arguments: argparse.Namespace) -> Path | None:
     return Path(arguments.data_path) if arguments.data_path else None
 
 
-def hyperparameters_of(arguments: argparse.Namespace, family: str, **more: Any) -> Hyperparameters:
-    """params/defaults.yaml with what the command line says instead.
+def hyperparameters_of(arguments: argparse.Namespace, family: Family, **more: Any) -> Hyperparameters:
+    """The family's recipe in params/defaults.yaml with what the command line says instead.
 
     Args:
         arguments: options under their hyper-parameters' names, absent where not given.
@@ -92,10 +89,7 @@ def hyperparameters_of(arguments: argparse.Namespace, family: str, **more: Any) 
     Raises:
         ConfigError: naming the option and what was expected.
     """
-    values = load_defaults(arguments.params_dir).hyperparameters.model_dump(mode="json")
-    if family in _GROUPS_BY_FAMILY:
-        values["weight_decay_groups"] = _GROUPS_BY_FAMILY[family]
-    values |= given_hyperparameters(arguments)
+    values = load_defaults(arguments.params_dir).recipe(family) | given_hyperparameters(arguments)
     if arguments.use_dali:
         values["loader"] = "dali"
     return validate_model(values | more, Hyperparameters, "command line")

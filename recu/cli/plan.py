@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line an experiment, then what data is missing and where to get it."""
+    """Print one line an experiment, then what is missing and where to get it."""
     from tabulate import tabulate
 
     config = params.load_config(config_file(arguments.params_dir))
@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     used = [found.dataset for found in (*experiments.values(), *released.values())]
     for name, where in plan.missing_data(used, datasets, Path(config.data_dir), config.sources).items():
         print(f"dataset {name} is not here yet: {where}")
+    for teacher, where in plan.missing_teachers(experiments.values(), config.teacher_weights).items():
+        print(f"teacher {teacher}: {where}")
     for path, where in plan.missing_files(released).items():
         print(f"released file {path} is not here yet: {where}")
 

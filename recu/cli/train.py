@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("recipe (defaults: params/defaults.yaml)")
+    group = parser.add_argument_group("recipe (defaults: the family's in params/defaults.yaml)")
     absent: dict[str, Any] = {"default": options.NOT_GIVEN}
     group.add_argument("--epochs", type=int, **absent)
     group.add_argument("-b", "--batch_size", type=int, **absent, help="training images per step")
@@ -69,11 +69,11 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--optimizer", **absent, help="sgd or adam")
     group.add_argument("--momentum", type=float, **absent)
     group.add_argument("--weight_decay", type=float, **absent)
-    group.add_argument("--weight_decay_groups", **absent, help="all, imagenet or birealnet (default: by family)")
+    group.add_argument("--weight_decay_groups", **absent, help="all, imagenet or birealnet")
     group.add_argument("--tau_min", type=float, **absent)
     group.add_argument("--tau_max", type=float, **absent)
     group.add_argument(
-        "--skip_unreadable", action="store_true", **absent, help="leave out unreadable images instead of stopping"
+        "--skip_unreadable", action="store_true", **absent, help="leave out unreadable training images and count them"
     )
     group.add_argument("--augmentation", **absent, help="in place of the dataset's (see params/datasets.yaml)")
     group.add_argument("--precision", **absent, help="fp32 or bf16")
@@ -169,6 +169,7 @@ def running_of(arguments: argparse.Namespace) -> Running:
 
 
 def _train_command_line(arguments: argparse.Namespace) -> None:
+    from recu.engine.device import check_gpus
     from recu.stages.prepare import prepare
     from recu.stages.train import check_new, check_writable, train_in_folder
 
@@ -184,6 +185,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         stage=experiment.hyperparameters.stage,
     )
     running = running_of(arguments)
+    check_gpus(running.gpus)
     folder = arguments.results_dir / (arguments.save or _default_save(experiment))
     check_writable(folder)
     if arguments.resume is None:

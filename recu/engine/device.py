@@ -30,14 +30,26 @@ def choose_device(gpus: str) -> torch.device:
     Raises:
         ConfigError: not a device number, or no such device; the message names what there is.
     """
-    wanted = gpus.strip().lower()
-    if not wanted:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
+    numbers = check_gpus(gpus)
+    if not gpus.strip() and torch.cuda.is_available():
         gpus_here = visible_gpus(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         return torch.device(f"cuda:{take_slot(gpus_here, slots_folder())}")
-    if wanted == "cpu":
+    if not numbers:
         return torch.device("cpu")
+    if len(numbers) > 1:
+        _log.warning("--gpus %s: one training uses one GPU, here %d; BatchNorm sees the whole batch", gpus, numbers[0])
+    return torch.device(f"cuda:{numbers[0]}")
+
+
+def check_gpus(gpus: str) -> list[int]:
+    """The device numbers in the value of `--gpus`; none for "" and "cpu".
+
+    Raises:
+        ConfigError: see `choose_device`.
+    """
+    wanted = gpus.strip().lower()
+    if wanted in ("", "cpu"):
+        return []
     numbers = [part.strip() for part in wanted.split(",") if part.strip()]
     if not numbers or not all(number.isdecimal() for number in numbers):
         raise ConfigError(f"--gpus {gpus!r} is neither 'cpu' nor a device number such as 0 ({_what_there_is()})")
@@ -45,9 +57,7 @@ def choose_device(gpus: str) -> torch.device:
     for number in numbers:
         if int(number) >= count:
             raise ConfigError(f"--gpus {gpus}: there is no GPU {number} ({_what_there_is()})")
-    if len(numbers) > 1:
-        _log.warning("--gpus %s: one training uses one GPU, here %s; BatchNorm sees the whole batch", gpus, numbers[0])
-    return torch.device(f"cuda:{int(numbers[0])}")
+    return [int(number) for number in numbers]
 
 
 def describe(device: torch.device) -> str:

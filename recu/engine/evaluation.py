@@ -24,14 +24,14 @@ def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda
 
     Args:
         model: from (N, 3, H, W) to (N, classes); left in evaluation mode.
-        loader: of `recu.data`, with `num_images` and `batches(epoch)`.
+        loader: of `recu.data`, with `num_images`, `skipped` and `batches(epoch)`.
         stop: asked before each batch.
 
     Returns:
         The averages, or None where `stop` became true.
 
     Raises:
-        DataError: the loader gave another number of images than it has.
+        DataError: the loader gave another number of images than it has, those it skipped as unreadable included.
         DivergenceError: the loss is not finite.
     """
     model.eval()
@@ -45,6 +45,11 @@ def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda
         sums.add(F.cross_entropy(logits, labels), logits, labels, step)
     evaluation = sums.read() if sums else Evaluation(loss=0.0, top1=0.0, top5=0.0, n=0)
     if evaluation.n != loader.num_images:
+        if loader.skipped:
+            raise DataError(
+                f"{loader.skipped} of {loader.num_images} test images cannot be read, and a smaller test split gives"
+                " another number: only training images can be skipped; replace them and prepare the dataset again"
+            )
         raise DataError(
             f"the loader gave {evaluation.n} images of a split of {loader.num_images}: each must count once;"
             " prepare the dataset again"

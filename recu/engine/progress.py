@@ -84,6 +84,8 @@ class Progress:
             row["train_images_per_s"],
             self._finish(),
         )
+        if row["train_skipped"]:
+            _log.warning("epoch %d left out %d unreadable training image(s)", row["epoch"], row["train_skipped"])
 
     def _finish(self) -> str:
         seen = self._done - self._initial

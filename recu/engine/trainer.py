@@ -279,6 +279,7 @@ class Trainer:
             "train_loss": train.loss,
             "train_top1": train.top1,
             "train_top5": train.top5,
+            "train_skipped": self._loaders.train.num_images - train.n,
             "test_loss": test.loss,
             "test_top1": test.top1,
             "test_top5": test.top5,

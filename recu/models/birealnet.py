@@ -1,7 +1,7 @@
 """The competitor of the comparison table, ReActNet (Bi-Real based ResNet-18), without ReCU.
 
 Stage 1 has binary activations and real weights; stage 2 starts from stage 1's weights and binarises both.
-Tensors are (N, 3, 224, 224) in and (N, num_classes) out; other sizes that survive a reduction by 32 work too.
+Tensors are (N, 3, 224, 224) in and (N, num_classes) out; other sizes work too.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class _Block(nn.Module):
         self.move2 = LearnableShift(channels)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
+            # Rounding up at odd sizes, as the strided convolution beside it does.
             self.downsample = nn.Sequential(
-                nn.AvgPool2d(2, stride=stride),
+                nn.AvgPool2d(2, stride=stride, ceil_mode=True),
                 nn.Conv2d(in_channels, channels, 1, bias=False),
                 nn.BatchNorm2d(channels),
             )

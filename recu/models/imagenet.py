@@ -1,6 +1,6 @@
 """ResNet-18 and -34 for ImageNet and TinyImageNet: two residual connections a block (Bi-Real style).
 
-Tensors are (N, 3, 224, 224) in and (N, num_classes) out; other sizes that survive a reduction by 32 work too.
+Tensors are (N, 3, 224, 224) in and (N, num_classes) out; other sizes work too.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recu.report.summary import RULE, TableRow
-from recu.suite_facts import SuiteFacts
+from recu.suite_facts import MethodFacts, SuiteFacts
 
 COST = (
     "Cost, of one image at the row's input size, counted from the network: parameters; size with a binary weight in "
@@ -32,7 +32,7 @@ class Notes:
 def notes(table: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], suite: SuiteFacts) -> Notes:
     """All notes of one suite's table."""
     return Notes(
-        reading=(RULE, *_columns(), *_reconstructions(table, suite), *_disagreements(rows)),
+        reading=(RULE, *_columns(), *_methods(table, suite), *_disagreements(rows)),
         origin=_origin(rows),
     )
 
@@ -46,13 +46,17 @@ def _columns() -> tuple[str, ...]:
     )
 
 
-def _reconstructions(table: Sequence[TableRow], suite: SuiteFacts) -> list[str]:
-    names = dict.fromkeys(row.method for row in table if row.reconstruction)
-    return [
-        f"Reconstruction: the authors publish no recipe for {suite.methods[name].published_as!r}; {name} is our "
-        f"reading of it. {suite.methods[name].description}"
-        for name in names
-    ]
+def _methods(table: Sequence[TableRow], suite: SuiteFacts) -> list[str]:
+    return [_method(name, suite.methods[name]) for name in dict.fromkeys(row.method for row in table)]
+
+
+def _method(name: str, method: MethodFacts) -> str:
+    if not method.reconstruction:
+        return f"Method {name}: {method.description}"
+    return (
+        f"Reconstruction: the authors publish no recipe for {method.published_as!r}; {name} is our reading of it. "
+        f"{method.description}"
+    )
 
 
 def _disagreements(rows: Sequence[Mapping[str, Any]]) -> list[str]:

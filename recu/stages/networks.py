@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recu.stages.trained import Trained
 
 _log = logging.getLogger(__name__)
+_TEACHER_WEIGHTS = "the teacher's weights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class Weights:
     run_id: str | None = None
     """Of its run in the tracking store."""
 
-    def load_into(self, model: nn.Module) -> None:
-        """Copy the weights. Raises CheckpointError naming the file."""
+    def load_into(self, model: nn.Module, what: str = "initial weights") -> None:
+        """Copy the weights and report, calling them `what`. Raises CheckpointError naming the file."""
         from recu.engine.checkpoint import load_weights, read_checkpoint
 
         state_dict = read_checkpoint(self.checkpoint)["state_dict"]
@@ -41,7 +42,7 @@ class Weights:
             report = load_weights(model, state_dict, allow_missing=self.allow_missing)
         except CheckpointError as error:
             raise CheckpointError(f"{self.checkpoint}: {error}") from error
-        _log.info("initial weights from %s: %s", self.checkpoint, report)
+        _log.info("%s from %s: %s", what, self.checkpoint, report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ def _load_teacher(experiment: Experiment, file: Path, num_classes: int) -> nn.Mo
     if classes != num_classes:
         raise ConfigError(f"the teacher {experiment.id} has {classes} classes, the dataset has {num_classes}")
     model = build_network(experiment)
-    Weights(checkpoint=file).load_into(model)
+    Weights(checkpoint=file).load_into(model, _TEACHER_WEIGHTS)
     return model.eval()
 
 
@@ -164,7 +165,7 @@ def _torchvision_teacher(name: str, weights: Path | None, num_classes: int) -> n
         raise unknown_name("teacher (torchvision network)", name, known)
     if weights is not None:
         model = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-        Weights(checkpoint=weights).load_into(model)
+        Weights(checkpoint=weights).load_into(model, _TEACHER_WEIGHTS)
         return model.eval()
     if num_classes != 1000:
         raise ConfigError(

@@ -27,7 +27,7 @@ OPTIMISERS = {
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One file FAMILY[-2021-03][.step2].MODEL.json."""
+    """One file FAMILY[-2021-03][.step1|.step2].MODEL.json; stage 2 where it does not say."""
 
     stem: str
 
@@ -38,6 +38,10 @@ class GoldenCase:
     @property
     def variant(self) -> str | None:
         return VARIANT_SUFFIX[1:] if self.stem.partition(".")[0].endswith(VARIANT_SUFFIX) else None
+
+    @property
+    def stage(self) -> int:
+        return 1 if ".step1." in self.stem else 2
 
     @property
     def model(self) -> str:

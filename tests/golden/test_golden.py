@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -25,13 +26,20 @@ Build = Callable[[GoldenCase], nn.Module]
 
 
 def build_project(case: GoldenCase) -> nn.Module:
-    classes = case.values["num_classes"]
-    return build_model(case.model, family=case.family, num_classes=classes, variant=case.variant)
+    return build_model(case.model, **_arguments(case))
 
 
 def build_textbook(case: GoldenCase) -> nn.Module:
-    classes = case.values["num_classes"]
-    return build_reference(case.model, family=case.family, num_classes=classes, variant=case.variant)
+    return build_reference(case.model, **_arguments(case))
+
+
+def _arguments(case: GoldenCase) -> dict[str, Any]:
+    return {
+        "family": case.family,
+        "num_classes": case.values["num_classes"],
+        "variant": case.variant,
+        "stage": case.stage,
+    }
 
 
 def _parameters() -> list:

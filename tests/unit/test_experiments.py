@@ -60,6 +60,48 @@ def test_layers_override_in_the_documented_order(defaults, datasets):
     assert vanilla.weight_decay == defaults.hyperparameters.weight_decay
 
 
+# The paper's recipes: optimizer, lr, lr_type, warm_up, weight decay, its groups, epochs, batches.
+RECIPES = {
+    "cifar": ("sgd", 0.1, "cos", True, 5e-4, "all", 600, 256, 128),
+    "imagenet": ("sgd", 0.1, "cos", True, 1e-4, "imagenet", 200, 512, 256),
+    "reactnet": ("adam", 1e-3, "cos", True, 0.0, "imagenet", 256, 512, 256),
+    "birealnet": ("adam", 2.5e-3, "linear_start", False, 1e-5, "birealnet", 128, 512, 256),
+}
+
+
+@pytest.mark.parametrize("family", RECIPES)
+def test_a_family_has_the_papers_recipe(defaults, family):
+    recipe = defaults.recipe(family)
+    names = ("optimizer", "lr", "lr_type", "warm_up", "weight_decay", "weight_decay_groups", "epochs", "batch_size")
+    assert tuple(recipe[name] for name in (*names, "batch_size_test")) == RECIPES[family]
+    assert (recipe["momentum"], recipe["tau_min"], recipe["tau_max"]) == (0.9, 0.85, 0.99)
+
+
+def test_the_papers_three_tables_are_rows_of_suites():
+    """Batch, test batch and epochs of every published row; methods of the comparison start from their first stage."""
+    found = load_experiments(PARAMS_DIR, ("cifar10", "imagenet", "sota"))
+    settings = {}
+    for experiment in found.values():
+        recipe = experiment.hyperparameters
+        key = (experiment.dataset, experiment.model, experiment.method)
+        settings[key] = (recipe.batch_size, recipe.batch_size_test, recipe.epochs)
+    for model in ("resnet18_1w1a", "resnet20_1w1a", "vgg_small_1w1a"):
+        for method in ("vanilla", "finetune"):
+            assert settings["cifar10", model, method] == (256, 128, 600)
+    for model in ("resnet18_1w1a", "resnet34_1w1a"):
+        for method in ("vanilla", "finetune"):
+            assert settings["imagenet", model, method] == (512, 256, 200)
+    ours = found["sota/imagenet/reactnet.resnet18_1w1a/two-stage/seed1"]
+    linear = found["sota/imagenet/reactnet.resnet18_1w1a/two-stage-linear/seed1"]
+    theirs = found["sota/imagenet/birealnet.birealnet18/step2/seed1"]
+    for name in ("epochs", "batch_size", "batch_size_test", "lr", "optimizer", "teacher", "weight_decay"):
+        assert getattr(ours.hyperparameters, name) == getattr(theirs.hyperparameters, name), name
+    assert (ours.hyperparameters.lr_type, linear.hyperparameters.lr_type) == ("cos", "linear")
+    assert ours.init_from == linear.init_from == found["sota/imagenet/reactnet.resnet18_1w1a/stage1/seed1"].origin
+    assert theirs.init_from == found["sota/imagenet/birealnet.birealnet18/step1/seed1"].origin
+    assert found[theirs.init_from.id].hyperparameters.weight_decay == 1e-5
+
+
 def test_finetune_starts_from_vanilla_of_the_same_seed_and_its_hash_follows(defaults, datasets):
     before = resolve(defaults, datasets)
     after = resolve(defaults, datasets, methods={"vanilla": {"epochs": 5}, "finetune": {"epochs": 2}})

@@ -41,6 +41,16 @@ def test_missing_data_says_where_to_get_it(tmp_path):
     assert plan.missing_data(["cifar10"], datasets, tmp_path, {"cifar10": "local.tar.gz"}) == {}
 
 
+def test_missing_teacher_weights_say_where_they_come_from(tmp_path):
+    assert plan.missing_teachers(demo().values(), "") == {}, "its teacher is trained by the suite"
+    sota = load_experiments(PARAMS_DIR, ("sota",)).values()
+    assert "torchvision downloads its weights" in plan.missing_teachers(sota, "")["resnet34"]
+    file = tmp_path / "resnet34.pth"
+    assert "does not exist" in plan.missing_teachers(sota, str(file))["resnet34"]
+    file.touch()
+    assert plan.missing_teachers(sota, str(file)) == {}
+
+
 def test_missing_released_files_say_where_to_get_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     released = load_released(PARAMS_DIR, ("released",), tmp_path)

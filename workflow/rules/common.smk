@@ -64,6 +64,8 @@ RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)
 
 for dataset, where in plan.missing_data(USED_DATASETS, DATASETS, DATA_DIR, CONFIG.sources).items():
     print(f"note: dataset {dataset} is not here yet: {where}", file=sys.stderr)
+for teacher, where in plan.missing_teachers(EXPERIMENTS.values(), CONFIG.teacher_weights).items():
+    print(f"note: teacher {teacher}: {where}", file=sys.stderr)
 for file, where in plan.missing_files(RELEASED).items():
     print(f"note: released file {file} is not here yet: {where}", file=sys.stderr)
 

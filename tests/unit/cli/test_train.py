@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
 from recu.engine.trainer import Trainer, comparable, read_history
 from recu.experiments import parse_experiment
 from recu.files import hash_file
+from recu.schedules import tau_at
 
 
 def _experiment(folder):
@@ -118,8 +120,6 @@ OPTIONS = [
     ("-bt 5", "batch_size_test", 5),
     ("--batch_size_test 5", "batch_size_test", 5),
     ("--lr 0.02", "lr", 0.02),
-    ("--lr_type linear --no-warm_up", "lr_type", "linear"),
-    ("--lr_type step --lr_decay_step 1 2 --no-warm_up", "lr_decay_step", (1, 2)),
     ("--no-warm_up", "warm_up", False),
     ("--warm_up", "warm_up", True),
     ("--optimizer adam --lr 0.001", "optimizer", "adam"),
@@ -128,6 +128,7 @@ OPTIONS = [
     ("--weight_decay_groups imagenet", "weight_decay_groups", "imagenet"),
     ("--tau_min 0.6", "tau_min", 0.6),
     ("--tau_max 0.9", "tau_max", 0.9),
+    ("--augmentation none", "augmentation", "none"),
     ("--stage 1", "stage", 1),
     ("--precision bf16", "precision", "bf16"),
 ]
@@ -157,6 +158,98 @@ def test_a_recipe_option_reaches_the_recipe_and_the_result(recu, plain, words, n
         assert [row["train_loss"] for row in _rows(folder)] == [row["train_loss"] for row in _rows(plain[0])]
     else:
         assert _rows(folder) != _rows(plain[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", [0.02, 0.04, 0.06]),
+        ("--no-warm_up", [0.1, 0.075, 0.025]),
+        ("--no-warm_up --lr_type cos", [0.1, 0.075, 0.025]),
+        ("--no-warm_up --lr_type linear", [0.1, 0.2 / 3, 0.1 / 3]),
+        ("--no-warm_up --lr_type linear_start", [0.2 / 3, 0.1 / 3, 0.0]),
+        ("--no-warm_up --lr_type step --lr_decay_step 1 2", [0.1, 0.01, 0.001]),
+        ("--no-warm_up --lr_type step --lr_decay_step 30 60 90", [0.1, 0.1, 0.1]),
+    ],
+)
+def test_the_schedule_options_give_the_learning_rates(recu, plain, words, expected):
+    assert recu.train("--save", "one", "--epochs", 3, "--data_dir", plain[1], *words.split()) == 0, recu.err
+    assert [row["lr"] for row in _rows(recu.folder / "results/one")] == pytest.approx(expected)
+
+
+def test_the_tau_options_give_the_taus(recu, plain):
+    words = ["--tau_min", 0.6, "--tau_max", 0.9, "--data_dir", plain[1]]
+    assert recu.train("--save", "one", *words) == 0, recu.err
+    assert [row["tau"] for row in _rows(recu.folder / "results/one")] == [
+        tau_at(epoch, 2, 0.6, 0.9) for epoch in (0, 1)
+    ]
+    assert read_checkpoint(recu.folder / "results/one/checkpoint.pth.tar")["state_dict"]["layer1.0.conv1.tau"] == (
+        pytest.approx(tau_at(1, 2, 0.6, 0.9))
+    )
+
+
+def test_what_is_not_given_is_the_recipe_of_the_family(recu, plain):
+    # Epochs and batch size are given by this helper; the rest is a line of the paper's README for ImageNet.
+    words = ["--family", "imagenet", "--model", "resnet18_1w1a", "--epochs", 1, "--data_dir", plain[1]]
+    assert recu.train("--save", "one", *words) == 0, recu.err
+    recipe = _experiment(recu.folder / "results/one").hyperparameters
+    assert (recipe.weight_decay, recipe.weight_decay_groups, recipe.batch_size_test) == (1e-4, "imagenet", 256)
+    assert _experiment(plain[0]).hyperparameters.weight_decay == 5e-4
+
+
+@pytest.fixture
+def photographs(recu):
+    """Options for a dataset whose images stay files, and one of its training images."""
+    params, images = recu.folder / "params", recu.folder / "photographs"
+    shutil.copytree(recu.project / "params", params)
+    shutil.copytree(recu.project / "images", images)
+    datasets = params / "datasets.yaml"
+    entry = datasets.read_text()[datasets.read_text().index("tiny:") :]
+    entry = entry.replace("tiny:", "photographs:").replace("crop_flip", "resized_crop_lighting")
+    datasets.write_text(datasets.read_text() + entry)
+    return ["--params_dir", params, "--dataset", "photographs", "--data_path", images], images / "train/class3/5.png"
+
+
+def test_an_unreadable_image_stops_the_training_or_is_skipped_and_counted(recu, photographs):
+    words, image = photographs
+    assert recu.train("--save", "whole", "--skip_unreadable", *words) == 0, recu.err
+    assert [row["train_skipped"] for row in _rows(recu.folder / "results/whole")] == [0, 0]
+    image.write_bytes(image.read_bytes()[:60])
+    assert recu.train("--save", "stopped", *words) == 2
+    assert "unreadable image" in recu.error() and str(image) in recu.error()
+    assert not (recu.folder / "results/stopped/metrics.json").exists()
+    assert recu.train("--save", "skipped", "--skip_unreadable", *words) == 0, recu.err
+    assert [row["train_skipped"] for row in _rows(recu.folder / "results/skipped")] == [1, 1]
+    assert f"skipped: unreadable image {image}" in recu.err
+    assert "epoch 0 left out 1 unreadable training image(s)" in recu.err
+
+
+def test_use_dali_reads_with_dali_or_says_what_to_install(recu, photographs, monkeypatch):
+    words, _ = photographs
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    assert recu.train("--save", "one", "--use_dali", *words) == 2
+    assert "nvidia-dali-cuda130" in recu.error() and "nvidia-dali-cuda110" in recu.error()
+    assert not (recu.folder / "results/one/metrics.json").exists()
+    assert recu.train("--save", "two", "--use_dali") == 2
+    assert "loader 'dali' cannot serve Tiny" in recu.error()
+
+
+def test_results_dir_and_save_name_the_folder(recu, plain):
+    assert recu.train("--results_dir", "elsewhere", "--save", "here", "--epochs", 1, "--data_dir", plain[1]) == 0
+    assert (recu.folder / "elsewhere/here/metrics.json").is_file() and not (recu.folder / "results").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("gpus", ["0", "0,1"])
+def test_a_gpu_that_is_not_there_is_one_line_before_any_data_is_prepared(recu, gpus):
+    """A command line of the paper's README."""
+    words = f"--gpus {gpus} --epochs 600 --lr 0.1 -b 256 -bt 128 --lr_type cos --warm_up --weight_decay 5e-4"
+    words += " --tau_min 0.85 --tau_max 0.99 --save one"
+    assert recu.train(*words.split()) == 2
+    assert f"--gpus {gpus}: there is no GPU 0" in recu.error()
+    assert recu.train(*words.split(), "-e", "any.pth.tar") == 2
+    assert f"--gpus {gpus}: there is no GPU 0" in recu.error()
+    assert not (recu.folder / "data").exists()
 
 
 def test_a_seed_repeats_and_another_does_not(recu, plain):
@@ -201,7 +294,7 @@ def test_init_from_and_stage1_start_from_the_files_weights(recu, plain):
     assert recu.train("--save", "first", "--stage", 1, "--epochs", 1, "--data_dir", plain[1]) == 0, recu.err
     first = recu.folder / "results/first/model_best.pth.tar"
     assert recu.train("--save", "second", "--stage1", first, "--data_dir", plain[1]) == 0, recu.err
-    assert "119 of 157 tensors taken, 38 missing" in recu.err or "missing" in recu.err
+    assert "initial weights from" in recu.err and "121 of 157 tensors taken, 36 missing" in recu.err
     # Without saying that the file is of stage 1, its lack of alpha and tau is an error.
     assert recu.train("--save", "third", "--init_from", first, "--data_dir", plain[1]) == 2
     assert "alpha" in recu.error()
@@ -212,6 +305,7 @@ def test_a_teacher_of_this_program_and_of_torchvision(recu, plain):
     best = plain[0] / "model_best.pth.tar"
     assert recu.train("--save", "taught", "--teacher", best, "--data_dir", plain[1]) == 0, recu.err
     assert _rows(recu.folder / "results/taught") != _rows(plain[0])
+    assert "the teacher's weights from" in recu.err and "157 of 157 tensors taken" in recu.err
     assert _experiment(recu.folder / "results/taught").teacher.spec_hash == hash_file(best)[:16]
     import torchvision
 

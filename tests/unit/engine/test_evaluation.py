@@ -58,6 +58,8 @@ def test_a_loader_that_loses_images_is_an_error():
 
     with pytest.raises(DataError, match="gave 24 images of a split of 26"):
         evaluate(TinyNet(), Losing(training=False))
+    with pytest.raises(DataError, match="2 of 26 test images cannot be read"):
+        evaluate(TinyNet(), Losing(training=False, skipped=2))
 
 
 def test_a_loss_that_is_not_finite_is_an_error():

@@ -41,11 +41,12 @@ def test_history_row_holds_every_column(tmp_path):
     assert rows == outcome.history
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert set(rows[0]) == {
-        "epoch", "lr", "tau", "train_loss", "train_top1", "train_top5", "test_loss", "test_top1", "test_top5",
-        "train_images_per_s", "test_images_per_s", "seconds", "time",
+        "epoch", "lr", "tau", "train_loss", "train_top1", "train_top5", "train_skipped", "test_loss", "test_top1",
+        "test_top5", "train_images_per_s", "test_images_per_s", "seconds", "time",
     }  # fmt: skip
     assert rows[1]["tau"] == tau_at(1, 3, 0.85, 0.99)
     assert rows[1]["lr"] == learning_rate_at(1, epochs=3, lr=0.1, lr_type="cos", warm_up=False)
+    assert [row["train_skipped"] for row in rows] == [0, 0, 0]
     assert outcome.last["top1"] == rows[2]["test_top1"]
     assert outcome.best["top1"] == max(row["test_top1"] for row in rows)
 

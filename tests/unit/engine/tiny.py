@@ -64,6 +64,7 @@ class TinyLoader:
     training: bool = True
     classes: int = 10
     pause: float = 0.0
+    skipped: int = 0
     poison: tuple[int, int] | None = None
     """Epoch and step whose images are not finite."""
     asked: list[tuple[int, int]] = field(default_factory=list)

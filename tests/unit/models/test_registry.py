@@ -40,6 +40,15 @@ def test_forward_and_backward(entry: ModelName, stage: int) -> None:
         assert torch.isfinite(model(images)).all()
 
 
+@pytest.mark.parametrize("size", [33, 48, 50, 112])
+@pytest.mark.parametrize("family", ["imagenet", "reactnet", "birealnet"])
+def test_any_input_size(family: str, size: int) -> None:
+    name = "birealnet18" if family == "birealnet" else "resnet18_1w1a"
+    model = _build(ModelName(family, name, None)).eval()
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.randn(1, 3, size, size))).all()
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=_name)
 def test_stages_share_keys_and_shapes_but_for_alpha_and_tau(entry: ModelName) -> None:
     states = [{key: value.shape for key, value in _build(entry, stage).state_dict().items()} for stage in (0, 1, 2)]

@@ -94,6 +94,7 @@ def test_rule_reconstruction_and_origin_are_printed_under_the_table(table, rows,
     for expected in (
         "no recipe for 'finetune'",
         "From vanilla.",
+        "Method vanilla: From scratch.",
         "2026-11-20",
         "NVIDIA A100",
         "torch 2.14.1",

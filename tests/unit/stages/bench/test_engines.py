@@ -36,12 +36,15 @@ def test_images_are_the_same_each_time():
     assert first.images.shape == (3, 32, 32, 3) and first.images.dtype == torch.uint8
 
 
-def test_unknown_models_and_models_without_a_reference():
+def test_unknown_models_and_models_without_a_reference(monkeypatch):
     with pytest.raises(ConfigError, match="did you mean 'resnet20_1w1a'"):
         engines.check_model("resnet20_1w1")
-    with pytest.raises(ConfigError, match=r"has no cifar\.resnet18A_1w1a to compare with"):
-        engines.check_model("resnet18A_1w1a")
     engines.check_model("vgg_small_1w1a")
+    # A network that a user adds.
+    builders = engines.reference_module("networks")._BUILDERS
+    monkeypatch.delitem(builders, ("cifar", "vgg_small_1w1a", None))
+    with pytest.raises(ConfigError, match=r"has no cifar\.vgg_small_1w1a to compare with"):
+        engines.check_model("vgg_small_1w1a")
 
 
 def test_without_a_checkout_the_error_says_what_is_missing(monkeypatch, tmp_path):
