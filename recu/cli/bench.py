@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from recu.cli import options
 from recu.errors import unknown_name
 from recu.files import atomic_write_json
 
@@ -39,8 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print a table, write the numbers."""
     if arguments.clock not in _CLOCKS:
         raise unknown_name("clock", arguments.clock, _CLOCKS)
+    options.check_processes(arguments, "threads")
     from recu.stages.bench import BenchSettings, bench
-    from recu.stages.train import check_writable
+    from recu.stages.train import check_writable_file
 
     settings = BenchSettings(
         models=tuple(dict.fromkeys(arguments.models)),
@@ -53,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         gpus=arguments.gpus,
     )
     if arguments.output is not None:
-        check_writable(arguments.output.parent)
+        check_writable_file(arguments.output)
     result = bench(settings)
     print(render(result))
     if arguments.output is not None:
