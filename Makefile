@@ -17,7 +17,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce test test-slow lint chaos bench audit ui schemas clean
+.PHONY: setup reproduce test test-slow lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -44,6 +44,10 @@ test-slow: setup
 # At least 200 kills, full disks, damaged files, dead servers: prints a table, whose last line must end in "0 lost".
 chaos: setup
 	$(BIN)/python -m tests.chaos --kills 200
+
+# Every kind of fault, a few times each: minutes.
+chaos-short: setup
+	$(BIN)/python -m tests.chaos --kills 20 --scale 1
 
 bench: setup
 	$(BIN)/recu bench

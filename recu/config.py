@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+
+from recu.redaction import without_credentials
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 """A name that becomes part of a path, a wildcard and an MLflow tag: letters, digits, '_', '.' and '-'."""
@@ -27,9 +29,15 @@ CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
 never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
 once."""
 
+MOST_PROCESSES = 1024
+"""Worker processes or threads of one job; no machine here has more cores."""
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0)]
+_LARGEST = 2**31 - 1  # what PyTorch, MLflow and SQLite all hold
+Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Model(BaseModel):
@@ -41,18 +49,18 @@ class Model(BaseModel):
 class Hyperparameters(Model):
     """Everything that decides what one training computes, fully resolved. Values live in params/defaults.yaml."""
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Count
     """Passes over the training split; also the length of the tau and learning-rate schedules."""
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=_LARGEST)]
     """Training images per step; at least two, since BatchNorm needs more than one."""
-    batch_size_test: Annotated[int, Field(ge=1)]
+    batch_size_test: Count
     """Images per evaluation step; does not change results beyond rounding."""
     optimizer: Literal["sgd", "adam"]
     lr: Positive
     """Initial (after warm-up: highest) learning rate."""
     lr_type: Literal["cos", "step", "linear", "linear_start"]
     """Shape of the learning-rate schedule; see `recu.schedules.learning_rate_at`."""
-    lr_decay_step: tuple[Annotated[int, Field(ge=1)], ...]
+    lr_decay_step: tuple[Count, ...]
     """Epochs at which `step` multiplies the rate by 0.1; unused by the other shapes."""
     warm_up: bool
     """Raise the rate linearly over the first five epochs."""
@@ -150,8 +158,8 @@ class Dataset(Model):
     """Which preparation reads it; see `recu.data.preparation`."""
     family: Family
     """Network family a model name stands for on this dataset unless a row says otherwise."""
-    num_classes: Annotated[int, Field(ge=2)]
-    image_size: Annotated[int, Field(ge=8)]
+    num_classes: Annotated[int, Field(ge=2, le=1_000_000)]
+    image_size: Annotated[int, Field(ge=8, le=4096)]
     """Side of the square network input, in pixels."""
     train_images: Annotated[int, Field(ge=1)] | None = None
     """Expected number; null where any number is right."""
@@ -279,12 +287,23 @@ class WorkflowConfig(Model):
     """Resumable state of trainings; never a declared output."""
     reports_dir: str
     tracking_uri: str
-    """MLflow store; MLFLOW_TRACKING_URI in the environment wins."""
+    """MLflow store, without password; MLFLOW_TRACKING_URI in the environment wins."""
     sources: dict[Name, str] = {}
     """Local archive or folder by dataset, in place of a download."""
     gpus: str = ""
     """Device ids as for --gpus; empty chooses by itself."""
     teacher_weights: str = ""
     """Local file with the published weights of the torchvision teacher, in place of a download."""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0, le=MOST_PROCESSES)] = 2
     """Loader processes of one job, for datasets that are not held in memory."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _check_no_password(cls, address: str) -> str:
+        # It becomes a word of every job's command, which Snakemake prints and records.
+        if without_credentials(address) != address:
+            raise ValueError(
+                "must hold no user name, password or key: put them into MLFLOW_TRACKING_USERNAME and"
+                " MLFLOW_TRACKING_PASSWORD, or the whole address into MLFLOW_TRACKING_URI"
+            )
+        return address

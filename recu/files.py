@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -9,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,11 +29,14 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     this machine left beside it are removed first.
 
     Raises:
-        OutputError: the folder cannot be made, or the file cannot be written or renamed.
+        OutputError: the folder cannot be made, the file cannot be written or renamed, or `path` is there and no
+            ordinary file: renaming onto a device would replace it.
     """
     temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            check_ordinary(path)
         _remove_leftovers(path)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
@@ -65,6 +70,19 @@ def atomic_write_json(path: Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def check_ordinary(path: Path) -> None:
+    """Refuse what is no ordinary file (or a link to one): a pipe or a device may be read or written for ever.
+
+    Raises:
+        OSError: it is missing, a folder, a device, a pipe or a socket.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a device, pipe or socket, expected an ordinary file", str(path))
+
+
 def read_json(path: Path) -> Any:
     """Parse the JSON file at `path`.
 
@@ -72,10 +90,11 @@ def read_json(path: Path) -> Any:
         ResultError: the file is missing, unreadable or not JSON.
     """
     try:
+        check_ordinary(path)
         return json.loads(path.read_bytes())
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not valid JSON ({error}); remove it and run the step again") from error
 
 
@@ -93,8 +112,9 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
     """The hexadecimal digest of the file's content.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is no ordinary one.
     """
+    check_ordinary(path)
     digest = hashlib.new(algorithm)
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from recu import paths
 from recu.config import Dataset, Defaults, Name, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.errors import ConfigError, unknown_name
+from recu.files import check_ordinary
 
 T = TypeVar("T")
 
@@ -78,9 +79,9 @@ def suite_kind(data: Any) -> type[Suite] | type[ReleasedSuite]:
 
 
 def _load_any_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
-    file = paths.suite_file(params_dir, name)
-    if not file.is_file():
-        raise unknown_name("suite", name, _all_suites(params_dir))
+    file, known = paths.suite_file(params_dir, name), _all_suites(params_dir)
+    if name not in known:
+        raise unknown_name("suite", name, known)
     data = _read_yaml(file)
     return validate_model(data, suite_kind(data), _shown(file))
 
@@ -118,6 +119,7 @@ def parse_file(file: Path, kind: type[T]) -> T:
 
 def _read_yaml(file: Path) -> Any:
     try:
+        check_ordinary(file)
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error

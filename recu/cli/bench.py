@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from recu.cli import options
 from recu.errors import unknown_name
 from recu.files import atomic_write_json
 
@@ -53,8 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print a table, write the numbers."""
     if arguments.clock not in _CLOCKS:
         raise unknown_name("clock", arguments.clock, _CLOCKS)
+    options.check_processes(arguments, "threads")
     from recu.stages.bench import BenchSettings, bench
-    from recu.stages.train import check_writable
+    from recu.stages.train import check_writable_file
 
     settings = BenchSettings(
         models=tuple(dict.fromkeys(arguments.models)),
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
     )
     if arguments.output is not None:
-        check_writable(arguments.output.parent)
+        check_writable_file(arguments.output)
     result = bench(settings)
     print(render(result))
     if arguments.output is not None:

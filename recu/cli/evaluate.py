@@ -93,11 +93,11 @@ def _evaluate_released(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
-    from recu.stages.train import check_writable
+    from recu.stages.train import check_writable_file
 
     if arguments.output.exists() and not arguments.overwrite:
         raise OutputError(f"{arguments.output} exists: remove it, choose another --output, or add --overwrite")
-    check_writable(arguments.output.parent)
+    check_writable_file(arguments.output)
 
 
 def _evaluate_file(arguments: argparse.Namespace) -> None:

@@ -10,12 +10,14 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from recu import __version__
-from recu.errors import ConfigError, RecuError, unknown_name
+from recu.errors import ConfigError, OutputError, RecuError, unknown_name
+from recu.redaction import RedactingFormatter, redact
 
 COMMANDS = {
     "prepare": ("recu.cli.prepare", "prepare a dataset for training"),
@@ -31,6 +33,7 @@ COMMANDS = {
 }
 """By name: the module with `add_arguments` and `run`, and a line of help."""
 
+_BUG = 1
 _KEYBOARD = 130  # 128 + SIGINT, as shells report it
 
 
@@ -41,15 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name; None for the process's own.
 
     Returns:
-        The exit code: 0, or that of the error (see `recu.errors`).
+        The exit code: 0, or that of the error (see `recu.errors`); 1, after a traceback, for a bug.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview(), flush=True)
             return 0 if words else RecuError.exit_code
         if words[0] == "--version":
-            print(f"recu {__version__}")
+            print(f"recu {__version__}", flush=True)
             return 0
         _run(words[0], words[1:])
         sys.stdout.flush()
@@ -61,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _close_output()
         return 0
+    except OSError as error:
+        # Whatever no stage foresaw, e.g. a name too long or standard output on a full disk: still not a bug of ours.
+        what = error.filename or "standard output, a file or a connection"
+        return _fail(OutputError(f"cannot use {what}: {error.strerror or error}; check path, space and permissions"))
+    except Exception:
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
+        return _BUG
 
 
 def _run(command: str, words: list[str]) -> None:
@@ -102,7 +113,7 @@ def _messages_on_terminal() -> Iterator[None]:
     logger = logging.getLogger("recu")
     handler = logging.StreamHandler()
     handler.setLevel(logging.INFO)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(RedactingFormatter("%(message)s"))
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -113,18 +124,29 @@ def _messages_on_terminal() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _open_closed_streams() -> None:
+    """Where standard output or error are closed (`>&-`), write to nowhere, lest a file opened next take their place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+
+
 def _close_output() -> None:
     # The reader (`| head`) has gone. Flushing at exit would complain about it once more.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: RecuError) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
     return error.exit_code
 
 
 class _Parser(argparse.ArgumentParser):
     """Words its errors as this program words all of them."""
+
+    def print_help(self, file: IO[str] | None = None) -> None:
+        """As argparse's, which would keep silent about a full disk."""
+        print(self.format_help(), end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{self.prog}: {message} (see {self.prog} --help)")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recu import paths
-from recu.config import Dataset, Family, Hyperparameters
+from recu.config import MOST_PROCESSES, Dataset, Family, Hyperparameters
 from recu.errors import ConfigError, unknown_name
 from recu.params import load_datasets, load_defaults, validate_model
 
@@ -55,6 +55,13 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("-bt", "--batch_size_test", type=int, default=NOT_GIVEN, help="images per evaluation step")
     group.add_argument("--use_dali", action="store_true", help="read images with NVIDIA DALI")
+
+
+def check_processes(arguments: argparse.Namespace, name: str) -> None:
+    """Raise ConfigError where the option is no number of processes or threads that a machine could run."""
+    value = getattr(arguments, name)
+    if not 0 <= value <= MOST_PROCESSES:
+        raise ConfigError(f"--{name} is {value}, expected 0 to {MOST_PROCESSES}")
 
 
 def required(arguments: argparse.Namespace, name: str) -> str:

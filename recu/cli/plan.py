@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recu import params, plan
 from recu.experiments import Experiment, load_experiments
+from recu.files import read_json
 from recu.paths import METRICS, config_file, released_folder, state_folder, train_folder
 from recu.released import Released, load_released
 
@@ -45,21 +46,22 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _state(experiment: Experiment, results_dir: Path, runs_dir: Path) -> str:
-    from recu.files import read_json
-
     metrics = train_folder(results_dir, experiment.id) / METRICS
     if metrics.is_file():
-        current = read_json(metrics).get("spec_hash") == experiment.spec_hash
+        current = _has_hash(metrics, experiment.spec_hash)
         return "trained" if current else "trained with other parameters"
     state = state_folder(runs_dir, experiment.id, experiment.spec_hash)
     return "begun" if state.is_dir() else "to do"
 
 
 def _released_state(released: Released, results_dir: Path) -> str:
-    from recu.files import read_json
-
     metrics = released_folder(results_dir, released.id) / METRICS
     if metrics.is_file():
-        current = read_json(metrics).get("spec_hash") == released.spec_hash
+        current = _has_hash(metrics, released.spec_hash)
         return "measured" if current else "measured with other parameters, or another file"
     return "file missing" if released.file_state is None else "to do"
+
+
+def _has_hash(metrics: Path, spec_hash: str) -> bool:
+    content = read_json(metrics)
+    return isinstance(content, dict) and content.get("spec_hash") == spec_hash

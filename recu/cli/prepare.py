@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from recu import paths
-from recu.errors import ConfigError, unknown_name
+from recu.cli import options
+from recu.errors import unknown_name
 from recu.params import load_datasets
 
 
@@ -32,8 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prepare the dataset and print what it holds."""
     from recu.stages.prepare import prepare
 
-    if arguments.workers < 0:
-        raise ConfigError(f"--workers is {arguments.workers}, expected 0 or more")
+    options.check_processes(arguments, "workers")
     datasets = load_datasets(arguments.params_dir)
     if arguments.dataset not in datasets:
         raise unknown_name("dataset", arguments.dataset, datasets)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recu import params, paths
 from recu.errors import ResultError
+from recu.files import check_ordinary
 from recu.suite_facts import ReleasedFacts, SuiteFacts
 
 
@@ -88,5 +89,10 @@ def _show(arguments: argparse.Namespace) -> None:
     if not tables:
         raise ResultError(f"no tables in {arguments.output_dir}: run `snakemake --cores all`")
     for file in tables:
-        print(file.read_text(encoding="utf-8"))
+        try:
+            check_ordinary(file)
+            print(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ResultError(f"cannot read {file}: {reason}; remove it and run `snakemake --cores all`") from error
     print(f"Tables and curves: {arguments.output_dir}/   every run in MLflow: make ui")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from recu.cli import options
-from recu.config import Dataset, Family, Name
+from recu.config import LARGEST_SEED, Dataset, Family, Name
 from recu.errors import ConfigError, Interrupted, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SUITE = "command-line"
 """Suite of experiments that stand in no file; also the name of their MLflow experiment."""
 
-_LARGEST_SEED = 2**31 - 1
+_LARGEST_DRAWN_SEED = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,11 +152,10 @@ def running_of(arguments: argparse.Namespace) -> Running:
     if tracking_uri is None:
         tracking_uri = load_config(config_file(arguments.params_dir)).tracking_uri
     for name in ("print_freq", "save_minutes"):
-        if getattr(arguments, name, 1) <= 0:
+        if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
     for name in ("workers", "threads"):
-        if getattr(arguments, name) < 0:
-            raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected 0 or more")
+        options.check_processes(arguments, name)
     return Running(
         gpus=options.gpus_of(arguments),
         workers=arguments.workers,
@@ -245,8 +244,8 @@ def _seed(arguments: argparse.Namespace) -> int:
     import logging
     import secrets
 
-    if arguments.seed < 0:
-        raise ConfigError(f"--seed is {arguments.seed}, expected 0 or more")
+    if not 0 <= arguments.seed <= LARGEST_SEED:
+        raise ConfigError(f"--seed is {arguments.seed}, expected 0 to {LARGEST_SEED}")
     if arguments.seed:
         return arguments.seed
     if arguments.resume is not None:
@@ -255,7 +254,7 @@ def _seed(arguments: argparse.Namespace) -> int:
         ours = read_checkpoint(arguments.resume).get(RESUME_KEY)
         if isinstance(ours, dict) and isinstance(ours.get("seed"), int):
             return ours["seed"]
-    seed = 1 + secrets.randbelow(_LARGEST_SEED)
+    seed = 1 + secrets.randbelow(_LARGEST_DRAWN_SEED)
     logging.getLogger(__name__).info("--seed 0: seed %d was drawn; --seed %d repeats this training", seed, seed)
     return seed
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 
 from recu import params
-from recu.errors import RecuError
+from recu.errors import ConfigError, RecuError
 from recu.paths import config_file
 from recu.tracking import resolve_tracking_uri
 
@@ -38,8 +39,20 @@ def run(arguments: argparse.Namespace) -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
+        # No option: every user of the machine can read a command line, and a database's address holds a password.
+        "MLFLOW_BACKEND_STORE_URI": uri,
     }
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    command += ["--host", arguments.host, "--port", str(arguments.port)]
+    _check_free(arguments.host, arguments.port)
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", arguments.host, "--port", str(arguments.port)]
     print(f"MLflow UI: http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
     os.execve(sys.executable, command, environment)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise ConfigError where nothing can listen there, in place of the server's traceback a few seconds later."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from error

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results_dir", type=Path, help="published results (default: that of params/config.yaml)")
     parser.add_argument("--reports_dir", type=Path, help="rendered tables (default: that of params/config.yaml)")
     parser.add_argument(
-        "--strict", action="store_true", help="also fail where code changed since without a new recipe version"
+        "--strict", action="store_true", help="also fail where code or environment differ from those of now"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write everything that was found here")
 
@@ -75,13 +75,18 @@ def _print_suite(suite: SuiteVerification) -> None:
             "-" if ground.top1 is None else f"{ground.top1:.2f}",
             ground.spec_hash,
             (ground.checkpoint_sha256 or "-")[:12],
+            (ground.data_fingerprint or "-")[:12],
             (ground.git_commit or "-")[:12],
+            (ground.environment_hash or "-")[:12],
             ground.training.status,
             ground.evaluation.status,
         )
         for ground in suite.grounds
     ]
-    headers = ("cell", "seed", "top-1", "parameters", "checkpoint", "commit", "training", "evaluation")
+    headers = (
+        *("cell", "seed", "top-1", "parameters", "checkpoint", "data", "commit", "environment"),
+        *("training", "evaluation"),
+    )
     print(tabulate(lines, headers=headers, disable_numparse=True))
     for each in suite.findings:
         if each.status not in ("good", "missing") or (each.status == "missing" and each.reasons != ("not there",)):
@@ -102,7 +107,7 @@ def _judge(verification: Verification, strict: bool) -> None:
     faults = [f"{counts[status]} {status}" for status in ("stale", "altered") if counts[status]]
     if strict:
         older = sum(bool(each.notes) for suite in verification.suites for each in suite.findings)
-        faults += [f"{older} made by other code"] if older else []
+        faults += [f"{older} made by other code or in another environment"] if older else []
     if faults:
         raise VerificationError(
             f"{', '.join(faults)}: remove what was altered and run `snakemake --cores all`, which makes again what is"

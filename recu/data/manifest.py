@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recu.errors import DataError
-from recu.files import atomic_write_text
+from recu.files import atomic_write_text, hash_file
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -55,6 +55,8 @@ class Manifest(BaseModel):
     """Side of the stored square images in pixels; null where files keep their own sizes."""
     files: dict[str, int]
     """Size in bytes of each file beside the manifest, by name."""
+    sha256: dict[str, str] = {}
+    """Hexadecimal SHA-256 of each of them; empty in manifests of earlier versions."""
     notes: tuple[str, ...] = ()
     """What preparation changed, in sentences, e.g. that images were resized."""
 
@@ -86,6 +88,25 @@ def read_manifest(folder: Path) -> Manifest:
     for name, size in manifest.files.items():
         _check_size(folder / name, size)
     return manifest
+
+
+def check_contents(folder: Path, manifest: Manifest) -> None:
+    """Compare the content of every file that the manifest lists with its SHA-256; takes seconds for a gigabyte.
+
+    Raises:
+        DataError: a file cannot be read or was altered.
+    """
+    for name, expected in manifest.sha256.items():
+        path = folder / name
+        try:
+            found = hash_file(path)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        if found != expected:
+            raise DataError(
+                f"prepared data was altered: {path} is not as it was written (SHA-256 differs); remove {folder} and run"
+                " `recu prepare` again"
+            )
 
 
 def _check_size(path: Path, expected: int) -> None:

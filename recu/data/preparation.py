@@ -27,7 +27,7 @@ from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.data.index import HERE, ROOT_NAME, write_index
 from recu.data.manifest import FORMAT, MANIFEST_NAME, Manifest, Source, Storage, read_manifest, write_manifest
 from recu.errors import DataError, OutputError
-from recu.files import atomic_write_text, canonical_json
+from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ def describe_source(dataset: Dataset, source: Path, *, checksum: bool) -> Source
         if source.is_dir():
             size, state = _large_folder_state(source) if storage_of(dataset) == "files" else _folder_state(source)
             return Source(name=source.name, size_bytes=size, checksum=None, state=state)
+        check_ordinary(source)
         status = source.stat()
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror}") from error
@@ -234,6 +235,7 @@ def _build(name: str, dataset: Dataset, folder: Path, source: Path | None, worke
             temporary.mkdir()
         described, content = _convert(name, dataset, archive_source, temporary, workers)
         _check_counts(name, dataset, content)
+        files = [path for path in sorted(temporary.iterdir()) if path.is_file()]
         manifest = Manifest(
             format=FORMAT,
             dataset=name,
@@ -244,7 +246,8 @@ def _build(name: str, dataset: Dataset, folder: Path, source: Path | None, worke
             fingerprint=content.fingerprint,
             source=described,
             stored_size=content.stored_size,
-            files={path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()},
+            files={path.name: path.stat().st_size for path in files},
+            sha256={path.name: hash_file(path) for path in files},
             notes=content.notes,
         )
         write_manifest(temporary, manifest)

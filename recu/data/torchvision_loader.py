@@ -23,6 +23,9 @@ from recu.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 
+PATIENCE_S = 600
+"""The longest that a batch may take its worker: a network folder may come back after minutes, a hung one never."""
+
 
 class Images(Protocol):
     """Where a split's images come from."""
@@ -159,8 +162,9 @@ class TorchvisionLoader:
             pin_memory=self._device.type == "cuda",
             # Its own generator: the default one would be advanced, and with it the network's random numbers.
             generator=torch.Generator(),
+            timeout=PATIENCE_S if self._workers else 0,
         )
-        for images, labels, failures in loader:
+        for images, labels, failures in _guarded(loader):
             self._note(failures)
             if failures and len(labels) < (1 if self._seed is None else 2):  # BatchNorm needs two images
                 continue
@@ -207,6 +211,26 @@ def _collate(samples: list[tuple[Tensor, Tensor] | _Unreadable]) -> tuple[Tensor
         return torch.empty(0, 0, 0, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), failures
     images, labels = zip(*readable, strict=True)
     return torch.stack(images), torch.stack(labels), failures
+
+
+def _guarded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    """The loader's batches, with one line in place of a traceback where a worker hangs or was killed."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            # All else that goes wrong in a worker comes back as `_Unreadable`.
+            text = " ".join(str(error).split())
+            if "DataLoader" not in text:
+                raise
+            raise DataError(
+                f"the loader's worker processes gave no batch ({text}): see whether the disk with the images answers"
+                " and memory is left, then run the same command again; fewer --workers take less memory"
+            ) from error
+        yield batch
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

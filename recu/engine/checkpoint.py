@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from recu.errors import CheckpointError, OutputError
-from recu.files import atomic_writer
+from recu.files import atomic_writer, check_ordinary
 from recu.models import normalise_state_dict
 
 RESUME_KEY = "recu"
@@ -248,16 +248,13 @@ def _check_readable(path: Path) -> None:
 def _check_integrity(path: Path) -> None:
     """Compare the checksums of a zip-format file, which torch itself ignores: a flipped bit would become a weight."""
     try:
+        check_ordinary(path)
         if not zipfile.is_zipfile(path):
-            if not path.is_file():
-                raise CheckpointError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
             return
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except CheckpointError:
-        raise
     except Exception as error:  # zipfile raises many kinds for damaged files
         raise CheckpointError(f"{path} is damaged: {_one_line(error)}") from error
     if damaged is not None:

@@ -477,7 +477,8 @@ class Trainer:
             for name, value in slots.items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}")
-            renamed[own_identifier] = slots
+            # A copy: torch would train on the checkpoint's own tensors, which the best checkpoint in it may share.
+            renamed[own_identifier] = to_cpu(slots)
         self._optimizer.load_state_dict({"state": renamed, "param_groups": own["param_groups"]})
 
 

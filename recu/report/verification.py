@@ -31,7 +31,17 @@ class Finding:
     reasons: tuple[str, ...] = ()
     """Why it is not good."""
     notes: tuple[str, ...] = ()
-    """What is worth knowing and no fault, e.g. that the code has changed since without a new recipe version."""
+    """What is worth knowing and no fault, e.g. that code or environment have changed since."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """Code and environment, as `recu.provenance` describes them."""
+
+    code_hash: str
+    environment_hash: str
+    packages: Mapping[str, str | None]
+    """Name to version of the packages that every result names."""
 
 
 def finding(subject: str, problems: Iterable[Problem], notes: Iterable[str] = ()) -> Finding:
@@ -58,7 +68,7 @@ def judge_training(
     checkpoint_sha256: str | None,
     data_fingerprint: str | None,
     checkpoints: Mapping[str, str | None],
-    code_hash: str,
+    now: Surroundings,
 ) -> Finding:
     """Judge one published training.
 
@@ -69,7 +79,7 @@ def judge_training(
         checkpoint_sha256: of the checkpoint beside metrics.json; None where there is none.
         data_fingerprint: of the data as prepared now; None where it is not here.
         checkpoints: by experiment id, the SHA-256 that its published metrics.json names now.
-        code_hash: of the code that runs now.
+        now: the code and environment that run now.
     """
     try:
         problems = [
@@ -80,7 +90,7 @@ def judge_training(
             *_data(metrics, data_fingerprint),
             *_parents(metrics, checkpoints),
         ]
-        notes = _code(metrics, code_hash)
+        notes = _surroundings(metrics, now)
     except (KeyError, TypeError, AttributeError) as error:
         return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
     return finding(subject, problems, notes)
@@ -93,7 +103,7 @@ def judge_evaluation(
     *,
     checkpoint_sha256: str | None,
     data_fingerprint: str | None,
-    code_hash: str,
+    now: Surroundings,
 ) -> Finding:
     """Judge the published evaluation of a training; arguments as for `judge_training`.
 
@@ -103,7 +113,7 @@ def judge_evaluation(
         expected: the experiment as params/ defines it now.
         checkpoint_sha256: of the training's published checkpoint; None where there is none.
         data_fingerprint: of the data as prepared now.
-        code_hash: of the code that runs now.
+        now: the code and environment that run now.
     """
     try:
         problems = _seal(metrics)
@@ -114,7 +124,7 @@ def judge_evaluation(
         if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
             problems.append(("stale", "measured another checkpoint than the one published now"))
         problems += _data(metrics, data_fingerprint)
-        notes = _code(metrics, code_hash)
+        notes = _surroundings(metrics, now)
     except (KeyError, TypeError, AttributeError) as error:
         return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
     return finding(subject, problems, notes)
@@ -127,7 +137,7 @@ def judge_released(
     *,
     checkpoint_sha256: str | None,
     data_fingerprint: str | None,
-    code_hash: str,
+    now: Surroundings,
 ) -> Finding:
     """Judge the measurement of a released file; arguments as for `judge_training`.
 
@@ -137,16 +147,18 @@ def judge_released(
         expected: the file and its settings as params/ has them now.
         checkpoint_sha256: of the released file; None where it is not here any more.
         data_fingerprint: of the data as prepared now.
-        code_hash: of the code that runs now.
+        now: the code and environment that run now.
     """
     try:
-        problems, now = _seal(metrics), f"now {expected.spec_hash}"
+        problems = _seal(metrics)
         if metrics["spec_hash"] != expected.spec_hash:
-            problems.append(("stale", f"another file or settings (hash {metrics['spec_hash']}, {now})"))
+            problems.append(
+                ("stale", f"another file or settings (hash {metrics['spec_hash']}, now {expected.spec_hash})")
+            )
         if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
             problems.append(("stale", "measured another file than the one there now (SHA-256 differs)"))
         problems += _data(metrics, data_fingerprint)
-        notes = _code(metrics, code_hash)
+        notes = _surroundings(metrics, now)
     except (KeyError, TypeError, AttributeError) as error:
         return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
     return finding(subject, problems, notes)
@@ -221,6 +233,17 @@ def _parents(metrics: Mapping[str, Any], checkpoints: Mapping[str, str | None]) 
     return problems
 
 
-def _code(metrics: Mapping[str, Any], code_hash: str) -> list[str]:
-    before = metrics["provenance"]["code_hash"]
-    return [] if before == code_hash else [f"made by other code of the same recipe version ({before[:12]})"]
+def _surroundings(metrics: Mapping[str, Any], now: Surroundings) -> list[str]:
+    then, notes = metrics["provenance"], []
+    if then["code_hash"] != now.code_hash:
+        notes.append(f"made by other code of the same recipe version ({then['code_hash'][:12]})")
+    if then["environment_hash"] != now.environment_hash:
+        versions = dict.fromkeys([*then["packages"], *now.packages])
+        changes = [
+            f"{name} {then['packages'].get(name)} -> {now.packages.get(name)}"
+            for name in versions
+            if then["packages"].get(name) != now.packages.get(name)
+        ]
+        what = ", ".join(changes) or "none of the packages that it names"
+        notes.append(f"made in another environment ({then['environment_hash'][:12]}; changed: {what})")
+    return notes

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recu.errors import OutputError
+from recu.redaction import RedactingFormatter
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def log_to(file: Path) -> Iterator[None]:
         handler = _LogFile(file, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {file}: {error.strerror or error}; check permissions") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("recu")
     level = logger.level
     logger.setLevel(logging.DEBUG)

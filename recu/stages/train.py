@@ -14,7 +14,7 @@ from recu import paths
 from recu.config import Dataset
 from recu.errors import CheckpointError, Interrupted, OutputError
 from recu.experiments import Experiment, parse_experiment
-from recu.files import atomic_write_json, remove_temporary_files
+from recu.files import atomic_write_json, check_ordinary, remove_temporary_files
 from recu.registry import check_network, find_network
 from recu.stages.lock import only_one
 from recu.stages.logfile import log_to
@@ -197,6 +197,16 @@ def check_writable(folder: Path) -> None:
         raise OutputError(
             f"cannot write into {folder}: {existing} is read-only; choose another place or change permissions"
         )
+
+
+def check_writable_file(file: Path) -> None:
+    """Raise OutputError if `file` could not be written, or is a folder or a device, which must not be replaced."""
+    check_writable(file.parent)
+    try:
+        if file.exists():
+            check_ordinary(file)
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror}; choose another place") from error
 
 
 def check_new(folder: Path) -> None:

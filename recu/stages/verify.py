@@ -11,13 +11,15 @@ from typing import Any
 from recu import params, paths, plan, provenance
 from recu.config import Dataset, Method, ReleasedSuite, Suite
 from recu.data import read_manifest
+from recu.data.manifest import check_contents
 from recu.errors import DataError, ResultError
 from recu.experiments import Experiment, load_experiments
-from recu.files import hash_file, read_json
+from recu.files import check_ordinary, hash_file, read_json
 from recu.released import Released, load_released
 from recu.report.verification import (
     Finding,
     Status,
+    Surroundings,
     finding,
     judge_evaluation,
     judge_file,
@@ -53,7 +55,10 @@ class Ground:
     spec_hash: str
     """Of the experiment as params/ defines it now."""
     checkpoint_sha256: str | None
+    data_fingerprint: str | None
     git_commit: str | None
+    code_hash: str | None
+    environment_hash: str | None
     training: Finding
     """Of a released file: the file itself."""
     evaluation: Finding
@@ -142,6 +147,7 @@ class _Shared:
 
     places: Places
     data_findings: dict[str, Finding] = field(default_factory=dict)
+    _fingerprints: dict[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
@@ -156,11 +162,20 @@ class _Shared:
         return params.load_published(self.places.params_dir)
 
     @cached_property
-    def code_hash(self) -> str:
-        return provenance.code_hash(paths.PROJECT_DIR / "recu")
+    def surroundings(self) -> Surroundings:
+        return Surroundings(
+            code_hash=provenance.code_hash(paths.PROJECT_DIR / "recu"),
+            environment_hash=provenance.environment_hash(),
+            packages=provenance.package_versions(),
+        )
 
     def fingerprint(self, dataset: str) -> str | None:
         """Of the prepared data where it is here, else of the copy of its manifest among the results."""
+        if dataset not in self._fingerprints:
+            self._fingerprints[dataset] = self._find_fingerprint(dataset)
+        return self._fingerprints[dataset]
+
+    def _find_fingerprint(self, dataset: str) -> str | None:
         copy = paths.manifest_file(self.places.results_dir, dataset)
         published = _read(copy)
         stated = published.get("fingerprint") if isinstance(published, dict) else None
@@ -168,7 +183,9 @@ class _Shared:
         if not (folder / paths.MANIFEST).exists():
             return stated
         try:
-            now = read_manifest(folder).fingerprint
+            manifest = read_manifest(folder)
+            check_contents(folder, manifest)
+            now = manifest.fingerprint
         except DataError as error:
             self.data_findings[dataset] = finding(str(folder), [("altered", str(error))])
             return stated
@@ -210,7 +227,7 @@ class _SuiteVerifier:
             top1=_number(evaluated, "top1"),
             spec_hash=experiment.spec_hash,
             checkpoint_sha256=digest,
-            git_commit=_commit(trained),
+            **_origin(trained),
             training=training,
             evaluation=self._evaluation(experiment, evaluated, digest),
         )
@@ -225,7 +242,7 @@ class _SuiteVerifier:
             checkpoint_sha256=digest,
             data_fingerprint=self._shared.fingerprint(experiment.dataset),
             checkpoints=self._checkpoints,
-            code_hash=self._shared.code_hash,
+            now=self._shared.surroundings,
         )
         faults = [
             ("stale", f"rests on {parent.id}, which is {self._statuses[parent.id]}")
@@ -249,7 +266,7 @@ class _SuiteVerifier:
             experiment,
             checkpoint_sha256=digest,
             data_fingerprint=self._shared.fingerprint(experiment.dataset),
-            code_hash=self._shared.code_hash,
+            now=self._shared.surroundings,
         )
 
     def _rows(self, file: Path) -> Finding:
@@ -302,7 +319,7 @@ class _ReleasedVerifier:
                 released.origin,
                 checkpoint_sha256=digest,
                 data_fingerprint=self._shared.fingerprint(released.dataset),
-                code_hash=self._shared.code_hash,
+                now=self._shared.surroundings,
             )
         return Ground(
             experiment_id=released.id,
@@ -313,7 +330,7 @@ class _ReleasedVerifier:
             top1=_number(metrics, "top1"),
             spec_hash=released.spec_hash,
             checkpoint_sha256=digest,
-            git_commit=_commit(metrics),
+            **_origin(metrics),
             training=finding(released.path, [] if digest is not None else [("missing", "not there")]),
             evaluation=measured,
         )
@@ -361,6 +378,7 @@ def _digest(file: Path) -> str | None:
 
 def _content(file: Path) -> bytes | None:
     try:
+        check_ordinary(file)
         return file.read_bytes()
     except OSError:
         return None
@@ -371,6 +389,13 @@ def _number(metrics: Any, name: str) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-def _commit(metrics: Any) -> str | None:
-    origin = metrics.get("provenance") if isinstance(metrics, Mapping) else None
-    return origin.get("git_commit") if isinstance(origin, Mapping) else None
+def _origin(metrics: Any) -> dict[str, str | None]:
+    """The data, commit, code and environment that a result names; None for what it does not."""
+    content = metrics if isinstance(metrics, Mapping) else {}
+    origin = content.get("provenance")
+    origin = origin if isinstance(origin, Mapping) else {}
+    named = {name: origin.get(name) for name in ("git_commit", "code_hash", "environment_hash")}
+    return {
+        name: value if isinstance(value, str) else None
+        for name, value in ({"data_fingerprint": content.get("data_fingerprint")} | named).items()
+    }

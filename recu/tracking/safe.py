@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from recu.files import hash_text
+from recu.redaction import redact
 from recu.tracking.mlflow_tracker import Refused
 from recu.tracking.outbox import Outbox, Record, apply
-from recu.tracking.redaction import redact, redact_description
+from recu.tracking.redaction import redact_description
 from recu.tracking.tracker import RunDescription, Status, Tracker, numbers_of
 
 _log = logging.getLogger(__name__)
@@ -35,8 +36,8 @@ class SafeTracker(Tracker):
         make_target: builds the real tracker; called in the background.
         outbox: file for what is not sent yet, in the run's own state folder.
         address: what messages call the store.
-        start_wait_s: the longest that `start` waits for the run id.
-        finish_wait_s: the longest that `finish` waits for everything to be sent.
+        answer_wait_s: the longest that `start` and `finish` wait for one answer of the store.
+        finish_wait_s: the longest that `finish` waits for a store that does answer to take everything.
         pause_s: time between two attempts once the store has failed.
     """
 
@@ -46,13 +47,13 @@ class SafeTracker(Tracker):
         outbox: Path,
         *,
         address: str,
-        start_wait_s: float = 5.0,
+        answer_wait_s: float = 4.0,
         finish_wait_s: float = 10.0,
         pause_s: float = 300.0,
     ) -> None:
         self._make_target = make_target
         self._address = redact(address)
-        self._start_wait_s, self._finish_wait_s, self._pause_s = start_wait_s, finish_wait_s, pause_s
+        self._answer_wait_s, self._finish_wait_s, self._pause_s = answer_wait_s, finish_wait_s, pause_s
         self._outbox = Outbox(outbox)
         self._outbox_failed = False
         self._target: Tracker | None = None
@@ -76,7 +77,7 @@ class SafeTracker(Tracker):
             return sum(record is not _START for record in self._pending) + len(self._refused)
 
     def start(self, description: RunDescription) -> str | None:
-        """Waits up to `start_wait_s` for the store's first answer; training goes on without it."""
+        """Waits up to `answer_wait_s` for the store's first answer; training goes on without it."""
         self._description = redact_description(description)
         self._guarded(self._open_outbox)
         self._pending.appendleft(_START)
@@ -87,7 +88,7 @@ class SafeTracker(Tracker):
             _log.warning("tracking: no thread to send records with (%s); they are kept in the outbox", error)
             self._attempts, self._gave_up = 1, True
         with self._changed:
-            self._changed.wait_for(lambda: self._attempts > 0, timeout=self._start_wait_s)
+            self._changed.wait_for(lambda: self._attempts > 0, timeout=self._answer_wait_s)
         return self.run_id
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -103,14 +104,14 @@ class SafeTracker(Tracker):
         self._post(self._outbox.artifact_record(path, folder))
 
     def finish(self, status: Status) -> None:
-        """Waits up to `finish_wait_s` for the store to take everything; what is left stays in the outbox."""
+        """Waits for the store to take everything, as long as it answers; what is left stays in the outbox."""
         if self._description is None:
             return
         self._post({"event": "finish", "status": status})
         with self._changed:
             self._finishing = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._pending or self._gave_up, timeout=self._finish_wait_s)
+            self._wait_until_sent()
             self._closed = True
             self._changed.notify_all()
         left = self.unsent
@@ -123,6 +124,17 @@ class SafeTracker(Tracker):
             )
         self._guarded(self._cut_back)
         self._guarded(self._outbox.release)
+
+    def _wait_until_sent(self) -> None:
+        """The condition is held."""
+        deadline = time.monotonic() + self._finish_wait_s
+        while self._pending and not self._gave_up and (left := deadline - time.monotonic()) > 0:
+            seen = self._attempts
+            answered = self._changed.wait_for(
+                lambda seen=seen: self._attempts > seen or self._gave_up, timeout=min(left, self._answer_wait_s)
+            )
+            if not answered:
+                return
 
     def _post(self, record: Record) -> None:
         if self._description is None or self._closed:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.errors import ConfigError, OutputError
+from recu.files import check_ordinary
+from recu.redaction import redact
 from recu.tracking.client import connect, import_mlflow
-from recu.tracking.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -79,6 +80,7 @@ def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_ro
             with FileLock(file.with_name(f".{file.name}.lock"), timeout=_LOCK_TIMEOUT_S):
                 if not file.exists():
                     _create_sqlite(file, artifact_root)
+        _check_opens(file)
         _create_experiments(connect(tracking_uri), names, artifact_root)
     except Timeout as error:
         raise OutputError(
@@ -105,6 +107,13 @@ def _create_sqlite(file: Path, artifact_root: Path) -> None:
     finally:
         for leftover in file.parent.glob(f"{temporary.name}*"):
             leftover.unlink()
+
+
+def _check_opens(file: Path) -> None:
+    """MLflow tries a file that cannot be opened for minutes; this raises OSError or sqlite3.Error at once."""
+    check_ordinary(file)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def _create_experiments(client: MlflowClient, names: Iterable[str], artifact_root: Path | None) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from recu.errors import OutputError, ResultError
 from recu.files import atomic_write_text, canonical_json
+from recu.redaction import redact
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
 from recu.tracking.outbox import Content, Outbox, Record, apply
-from recu.tracking.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)

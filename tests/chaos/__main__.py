@@ -90,6 +90,7 @@ def _damage(lab, ledger, kills, scale, rng) -> None:
     damage.damaged_archives(lab, ledger, 2 * scale, rng)
     damage.damaged_images(lab, ledger, scale, rng)
     damage.damaged_prepared_data(lab, ledger, scale, rng)
+    damage.altered_prepared_data(lab, ledger, scale, rng)
     damage.damaged_params(lab, ledger, 2 * scale, rng)
 
 
@@ -110,6 +111,12 @@ def _tracking(lab, ledger, kills, scale, rng) -> None:
     tracking.all_faults(lab, ledger, max(1, scale // 5), rng)
 
 
+def _workflow(lab, ledger, kills, scale, rng) -> None:
+    from tests.chaos import workflow
+
+    workflow.kills_under_snakemake(lab.folder / "workflow", ledger, max(1, scale // 5), rng)
+
+
 FAULTS: dict[str, Callable[..., None]] = {
     "kills": _kills,
     "kills-at-writes": _kills_at_writes,
@@ -117,6 +124,7 @@ FAULTS: dict[str, Callable[..., None]] = {
     "damage": _damage,
     "surroundings": _surroundings,
     "tracking": _tracking,
+    "workflow": _workflow,
 }
 
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 from recu import paths
-from recu.cli.main import main
 from recu.data import read_manifest
 from recu.engine.checkpoint import previous_of
 from recu.experiments import load_experiments
@@ -17,6 +16,7 @@ from tests.chaos.laboratory import Laboratory, commands
 from tests.chaos.ledger import Ledger
 
 _READABLE_REFUSAL = 2
+_ALTERED = 4
 
 
 def damage(file: Path, rng: random.Random) -> str:
@@ -114,18 +114,41 @@ def damaged_prepared_data(lab: Laboratory, ledger: Ledger, times: int, rng: rand
         lab.drop(place)
 
 
+def altered_prepared_data(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
+    """Flip one bit of prepared data: `recu verify` names the file; removing the folder and preparing mends it."""
+    stage = lab.stages["prepare"]
+    for _ in range(times):
+        place = stage.fresh()
+        shutil.copytree(lab.data, place.data)
+        file = rng.choice(sorted((place.data / "tiny").glob("*.npy")))
+        content = bytearray(file.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        file.write_bytes(content)
+        ended = forking.run(commands(_verify_command(lab, place.data)))
+        problem = ended.problem(_ALTERED)
+        if problem is None and f"prepared data was altered: {file}" not in ended.output:
+            problem = f"{file.name} was not named: {ended.output}"
+        shutil.rmtree(place.data)
+        problem = problem or finish(lab, stage, place)
+        ledger.add("prepared data with a bit flipped", problem and f"{file.name}: {problem}")
+        lab.drop(place)
+
+
 def damaged_params(lab: Laboratory, ledger: Ledger, times: int, rng: random.Random) -> None:
     """Damage a file under params/: a readable refusal, or other parameters that nothing published is taken for."""
     kept = {file: file.read_bytes() for file in lab.params.rglob("*.yaml")}
     chosen = [lab.params / name for name in ("config.yaml", "defaults.yaml", "datasets.yaml", "suites/chaos.yaml")]
-    places = ["--results_dir", str(lab.reference.results), "--reports_dir", str(lab.reference.reports)]
-    verify = ["verify", "chaos", "--params_dir", str(lab.params), "--data_dir", str(lab.data), *places]
     for _ in range(times):
         file = rng.choice(chosen)
         what = damage(file, rng)
-        ended = forking.run(lambda: main(verify))
-        problem = ended.problem(0, _READABLE_REFUSAL, 4)
+        ended = forking.run(commands(_verify_command(lab, lab.data)))
+        problem = ended.problem(0, _READABLE_REFUSAL, _ALTERED)
         file.write_bytes(kept[file])
         (again,) = load_experiments(lab.params, ("chaos",)).values()
         problem = problem or (None if again == lab.experiment else "the mended file gives another experiment")
         ledger.add("damaged params file", problem and f"{what}: {problem}")
+
+
+def _verify_command(lab: Laboratory, data: Path) -> list[str]:
+    places = ["--results_dir", str(lab.reference.results), "--reports_dir", str(lab.reference.reports)]
+    return ["verify", "chaos", "--params_dir", str(lab.params), "--data_dir", str(data), *places]

@@ -120,6 +120,15 @@ def run(action: Callable[[], int], *, kill_after: float | None = None, patience:
     return child.wait(patience)
 
 
+def children_of(process: int) -> list[int]:
+    """Processes that any thread of a process has started and that are there still (Linux)."""
+    return [
+        int(child)
+        for task in Path(f"/proc/{process}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
 def _become(action: Callable[[], int], output: int) -> None:
     """Be the child; never returns."""
     code = _HANGING

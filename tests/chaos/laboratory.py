@@ -264,7 +264,7 @@ def _stages(lab: Laboratory) -> list[Stage]:
             name="train",
             commands=lambda place: [lab.train_command(place)],
             fresh=lab.fresh,
-            results=lambda place: _trained(lab, place),
+            results=lambda place: trained_results(lab.experiment, results=place.results, runs=place.runs),
             half_done=lambda place: _half_trained(lab, place),
         ),
         Stage(
@@ -300,18 +300,27 @@ def _half_prepared(place: Place) -> str | None:
     return None
 
 
-def _trained(lab: Laboratory, place: Place) -> dict[str, Any]:
-    trained = read_trained(place.results, lab.experiment.id, lab.experiment.spec_hash)
+def trained_results(experiment: Experiment, *, results: Path, runs: Path) -> dict[str, Any]:
+    """What must be equal to the last bit of two trainings of an experiment.
+
+    Args:
+        experiment: the one trained.
+        results: where it is published.
+        runs: where its state lies.
+    """
+    trained = read_trained(results, experiment.id, experiment.spec_hash)
     metrics = {name: value for name, value in trained.metrics.items() if name not in _OF_THE_MOMENT}
     metrics["history"] = [comparable(row) for row in metrics["history"]]
-    state = read_checkpoint(lab.state(place) / paths.CHECKPOINT)
-    history = read_history(lab.state(place) / paths.HISTORY)
+    folder = paths.state_folder(runs, experiment.id, experiment.spec_hash)
+    state = read_checkpoint(folder / paths.CHECKPOINT)
+    history = read_history(folder / paths.HISTORY)
     return {
         "metrics": metrics,
         "published checkpoint": hash_file(trained.checkpoint),
         "weights": _digest(state["state_dict"]),
         "optimiser": _digest(state["optimizer"]),
         "random states": _digest(state[RESUME_KEY]["random"]),
+        "best checkpoint in the state": _digest(state[RESUME_KEY]["best_checkpoint"]),
         "history": [comparable(row) for row in history],
     }
 

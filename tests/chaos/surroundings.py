@@ -83,30 +83,52 @@ def two_with_other_parameters(lab: Laboratory, ledger: Ledger, times: int) -> No
 
 
 def hung_worker(lab: Laboratory, ledger: Ledger, times: int) -> None:
-    """Let a loader worker hang for ever: two signals end the training, and the same command continues it."""
+    """Let a loader worker hang for ever: the training ends by itself after a while, or at two signals, or when the
+    worker is killed, and the same command continues it."""
     experiment = lab.other_experiment(loader="torchvision")
     whole = lab.fresh()
     command = {"workers": "1"}
     reference = forking.run(commands(lab.train_command(whole, experiment, **command))).problem(0)
     wanted = _best(whole, experiment.id) if reference is None else None
-    for number in range(times):
+    ends = {
+        "hung loader worker, left alone": _leave_alone,
+        "hung loader worker, two signals": _send_two_signals,
+        "loader worker killed": _kill_worker,
+    }
+    for number, (fault, end) in [*enumerate(ends.items())] * times:
         place = lab.fresh()
         train = commands(lab.train_command(place, experiment, **command))
-        child = forking.Child(_with_hanging_worker(train, after=5 + 7 * number))
+        patience = 5 if end is _leave_alone else 600
+        child = forking.Child(_with_hanging_worker(train, after=5 + 7 * number, patience=patience))
         state = paths.state_folder(place.runs, experiment.id, experiment.spec_hash)
         _wait_until_nothing_happens(child, state / paths.CHECKPOINT)
-        for _ in range(2):
-            child.send(signal.SIGTERM)
-            child.ends_within(1)
+        allowed = end(child)
         ended = child.wait()
-        child.kill_group()  # the worker outlives its trainer
-        problem = reference or ended.problem(-signal.SIGTERM, _INTERRUPTED, _READABLE_REFUSAL)
-        problem = problem or forking.run(train).problem(0)
+        child.kill_group()  # the worker may outlive its trainer
+        problem = reference or ended.problem(*allowed) or forking.run(train).problem(0)
         if problem is None and _best(place, experiment.id) != wanted:
             problem = "other weights than undisturbed"
-        ledger.add("hung loader worker", problem)
+        ledger.add(fault, problem)
         lab.drop(place)
     lab.drop(whole)
+
+
+def _leave_alone(child: forking.Child) -> tuple[int, ...]:
+    """How it may end."""
+    return (_READABLE_REFUSAL,)
+
+
+def _send_two_signals(child: forking.Child) -> tuple[int, ...]:
+    for _ in range(2):
+        child.send(signal.SIGTERM)
+        child.ends_within(1)
+    return (-signal.SIGTERM, _INTERRUPTED)
+
+
+def _kill_worker(child: forking.Child) -> tuple[int, ...]:
+    for worker in forking.children_of(child.pid):
+        os.kill(worker, signal.SIGKILL)
+    return (_READABLE_REFUSAL,)
 
 
 def _best(place: Place, identifier: str) -> bytes:
@@ -150,10 +172,12 @@ def _without_rights(stage: Stage, place: Place) -> Callable[[], int]:
     return action
 
 
-def _with_hanging_worker(train: Callable[[], int], after: int) -> Callable[[], int]:
+def _with_hanging_worker(train: Callable[[], int], after: int, patience: int) -> Callable[[], int]:
     def action() -> int:
+        from recu.data import torchvision_loader
         from recu.data.torchvision_loader import ArrayImages
 
+        torchvision_loader.PATIENCE_S = patience
         read, count = ArrayImages.read, [0]
 
         def hang(images: ArrayImages, index: int) -> object:

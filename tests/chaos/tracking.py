@@ -18,8 +18,8 @@ from tests.chaos.damage import damage
 from tests.chaos.laboratory import Laboratory, Place, commands
 from tests.chaos.ledger import Ledger
 
-LONGEST_WAIT_S = 20.0
-"""A training's waits for a store that does not work, all together: 5 s at its start and 10 s at its end, and slack."""
+LONGEST_WAIT_S = 13.0
+"""A training's waits for a store that does not answer, all together: 4 s at its start, 4 s at its end, and slack."""
 
 _EPOCHS = [0, 1]
 _SHOW = "stored: "
@@ -59,7 +59,7 @@ def _hanging(lab: Laboratory, template: Path) -> str | None:
 
 
 def _dying(lab: Laboratory, template: Path, rng: random.Random) -> str | None:
-    """The server is killed at a random moment; it is back when the training has ended."""
+    """The server is killed at a random moment; it comes back while the training goes on, or when it has ended."""
     place, store = _place(lab, template)
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
@@ -68,9 +68,14 @@ def _dying(lab: Laboratory, template: Path, rng: random.Random) -> str | None:
     training.ends_within(rng.uniform(0.1, 1.2) * lab.stages["train"].seconds)
     server.kill_session()
     server.wait()
-    ended = training.wait()
+    if rng.random() < 0.5:
+        training.ends_within(rng.uniform(0, 1) * lab.stages["train"].seconds)
+        server = _start_server(store, port)
+        ended = training.wait()
+    else:
+        ended = training.wait()
+        server = _start_server(store, port)
     problem = ended.problem(0) or lab.difference("train", place)
-    server = _start_server(store, port)
     problem = problem or _nothing_lost(place, store, address)
     server.kill_session()
     server.wait()

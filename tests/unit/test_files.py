@@ -42,6 +42,30 @@ def test_a_failed_write_leaves_the_earlier_content(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_neither_replaced_nor_waited_for(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="expected an ordinary file"):
+        atomic_write_text(pipe, "text")
+    assert pipe.is_fifo() and [file.name for file in tmp_path.iterdir()] == ["pipe"]
+    with pytest.raises(ResultError, match="expected an ordinary file"):
+        read_json(pipe)
+    with pytest.raises(OSError, match="expected an ordinary file"):
+        hash_file(pipe)
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    with pytest.raises(OutputError, match="it is a folder"):
+        atomic_write_text(tmp_path, "text")
+
+
+def test_json_too_deep_to_read_is_one_line(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ResultError, match="is not valid JSON"):
+        read_json(tmp_path / "deep.json")
+
+
 def test_a_folder_that_cannot_be_made_is_one_readable_line(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot write .*check space and permissions"):

@@ -92,6 +92,16 @@ def test_an_unknown_suite_is_answered_with_the_nearest():
         params.load_suite(PARAMS_DIR, "cifra10")
 
 
+@pytest.mark.parametrize(
+    "address", ["http://alice:pa55word@host", "postgresql://alice@db/x", "http://h/?token=pa55word"]
+)
+def test_a_password_in_the_configuration_is_refused_and_not_repeated(address):
+    content = params.load_config(PARAMS_DIR / "config.yaml").model_dump() | {"tracking_uri": address}
+    with pytest.raises(ConfigError, match="tracking_uri: must hold no user name, password or key") as raised:
+        params.parse_workflow_config(content)
+    assert "pa55word" not in str(raised.value) and "alice" not in str(raised.value)
+
+
 def test_suites_may_be_one_name_or_a_list():
     config = {key: "x" for key in ("data_dir", "results_dir", "runs_dir", "reports_dir", "tracking_uri")}
     assert params.suite_names(params.parse_workflow_config(config | {"suites": "demo"})) == ("demo",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class BenchSettings:
         lowest = {"batch_size": 2, "batch_size_test": 1, "threads": 0, "repeats": 1, "seconds": 0, "workers": 0}
         for name, least in lowest.items():
             value = getattr(self, name)
-            if value < least:
+            if not least <= value < math.inf:  # so that "nan" is refused too
                 raise ConfigError(f"--{name} is {value}, expected at least {least}")
 
 

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from recu import errors
 from recu.cli import main as module
 from recu.cli.main import COMMANDS, main
+from recu.paths import PROJECT_DIR
 
 WATCH_IMPORTS = "import sys; from recu.cli.main import main; main(['--help']); print(sorted(sys.modules))"
 
@@ -75,13 +77,37 @@ def test_exit_codes(monkeypatch, capsys, error, code):
         assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"
 
 
-def test_an_unexpected_exception_keeps_its_traceback(monkeypatch):
+def test_an_unexpected_exception_keeps_its_traceback_but_no_password(monkeypatch, capsys):
     def fail(command, words):
-        raise ZeroDivisionError
+        raise ZeroDivisionError("at http://alice:pa55word@host")
 
     monkeypatch.setattr(module, "_run", fail)
-    with pytest.raises(ZeroDivisionError):
-        main(["train"])
+    assert main(["train"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback") and "ZeroDivisionError: at http://***@host" in shown
+
+
+def test_an_error_of_the_system_that_nobody_foresaw_is_one_line(capsys):
+    assert main(["train", "--dataset", "digits", "--model", "resnet20_1w1a", "--save", "a" * 300]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot use ") and "File name too long" in line
+
+
+@pytest.mark.parametrize("command", ["--version", "--help", "train --help", "plan"])
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_output_on_a_full_disk_is_one_line(command):
+    words = f"{sys.executable} -m recu {command} > /dev/full"
+    answer = subprocess.run(["bash", "-c", words], cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("error: cannot use standard output, ") and "No space left" in line
+
+
+@pytest.mark.parametrize(("closing", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)])
+def test_closed_streams_end_nothing(closing, code):
+    words = f"{sys.executable} -m recu plan demo {closing}"
+    answer = subprocess.run(["bash", "-c", words], cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (code, "")
 
 
 def test_a_closed_pipe_is_quiet():

@@ -359,7 +359,7 @@ def test_type_selects_the_device(recu, plain):
         ("--gpus nine", "neither 'cpu' nor a device number"),
         ("-b 47", "47"),
         ("--data_path nowhere", "nowhere does not exist"),
-        ("--resume nowhere.pth.tar", "cannot read nowhere.pth.tar: no such file"),
+        ("--resume nowhere.pth.tar", "cannot read nowhere.pth.tar: No such file"),
         ("--stage1 nowhere.pth.tar", "cannot read nowhere.pth.tar"),
         ("--teacher_weights w.pth", "--teacher_weights needs --teacher"),
         ("--experiment {}", "--experiment fixes every parameter"),

@@ -1,6 +1,7 @@
 """`recu ui` listens on this machine only."""
 
 import os
+import socket
 
 import pytest
 
@@ -17,10 +18,32 @@ def started(monkeypatch):
 
 
 def test_it_binds_to_loopback_and_reports_to_nobody(started):
-    assert main(["ui", "--params_dir", str(PARAMS_DIR)]) == 0
+    assert main(["ui", "--params_dir", str(PARAMS_DIR), "--port", "0"]) == 0
     ((command, environment),) = started
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_databases_password_is_on_no_command_line_and_not_printed(started, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://alice:pa55word@host/db")
+    assert main(["ui", "--params_dir", str(PARAMS_DIR), "--port", "0"]) == 0
+    ((command, environment),) = started
+    assert "pa55word" not in " ".join(command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://alice:pa55word@host/db"
+    assert "pa55word" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("place", [["--port", "99999"], ["--port", "-1"], ["--host", "no such host"]])
+def test_a_place_where_nothing_can_listen_is_one_line(started, capsys, place):
+    assert main(["ui", "--params_dir", str(PARAMS_DIR), *place]) == 2
+    assert started == [] and "error: cannot listen on " in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_one_line(started, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["ui", "--params_dir", str(PARAMS_DIR), "--port", str(port)]) == 2
+    assert "Address already in use" in capsys.readouterr().err
 
 
 def test_a_server_elsewhere_is_not_shown_and_its_password_not_printed(started, monkeypatch, capsys):

@@ -156,7 +156,11 @@ def test_what_was_just_made_is_good_and_every_cell_names_what_it_rests_on(projec
         measured = json.loads(_metrics("evaluate", ground["method"]).read_text())
         assert ground["checkpoint_sha256"] == trained["checkpoint_sha256"]
         assert (ground["spec_hash"], ground["top1"]) == (trained["spec_hash"], measured["top1"])
-        assert ground["checkpoint_sha256"][:12] in shown
+        for name in ("git_commit", "code_hash", "environment_hash"):
+            assert ground[name] == trained["provenance"][name]
+        assert ground["data_fingerprint"] == trained["data_fingerprint"]
+        for name in ("checkpoint_sha256", "data_fingerprint", "environment_hash"):
+            assert ground[name][:12] in shown
 
 
 def test_nothing_published_is_no_fault(project, verify):
@@ -249,6 +253,25 @@ def test_other_data_is_found_from_its_manifest(project, verify):
     _edit(Path("data/tiny/manifest.json"), _set("fingerprint", "f" * 64))
     code, shown = verify()
     assert code == 4 and "other data (fingerprint " in shown and "now ffffffffffff" in shown
+
+
+def test_prepared_data_that_was_altered_is_found(project, verify):
+    file = Path("data/tiny/train_images.npy")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    code, shown = verify()
+    assert code == 4 and f"altered: {file} is not as it was written" in shown
+
+
+def test_another_environment_is_a_note_unless_strict(project, verify, monkeypatch):
+    versions = provenance.package_versions()
+    monkeypatch.setattr(provenance, "environment_hash", lambda: "e" * 16)
+    monkeypatch.setattr(provenance, "package_versions", lambda: versions | {"torch": "9.9"})
+    code, shown = verify("smallest")
+    assert code == 0 and f"changed: torch {versions['torch']} -> 9.9)" in shown
+    code, shown = verify("smallest", "--strict")
+    assert code == 4 and "4 made by other code or in another environment" in shown
 
 
 def test_other_code_is_a_note_unless_strict(project, verify):

@@ -1,9 +1,11 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from recu.data import build_loaders, prepare
+from recu.data import build_loaders, prepare, torchvision_loader
 from recu.data.index import read_index
 from recu.errors import ConfigError, DataError
 
@@ -50,6 +52,19 @@ def test_workers_change_nothing(folder: Path):
     for split in ("train", "test"):
         one, other = (collect(getattr(loaders, split).batches(3)) for loaders in (alone, helped))
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def test_a_worker_that_hangs_is_one_line_after_a_while(folder: Path, monkeypatch):
+    monkeypatch.setattr(torchvision_loader, "PATIENCE_S", 1)
+    monkeypatch.setattr(torchvision_loader.FileImages, "read", lambda images, index: time.sleep(60))
+    with pytest.raises(DataError, match=r"gave no batch \(DataLoader timed out after 1 seconds\)"):
+        list(build(folder, workers=1).train.batches(0))
+
+
+def test_a_worker_that_is_killed_is_one_line(folder: Path, monkeypatch):
+    monkeypatch.setattr(torchvision_loader.FileImages, "read", lambda images, index: os.kill(os.getpid(), 9))
+    with pytest.raises(DataError, match=r"gave no batch \(DataLoader worker"):
+        list(build(folder, workers=1).train.batches(0))
 
 
 def test_continuing_at_a_batch_gives_the_same_images_and_epochs_differ(folder: Path):

@@ -16,7 +16,17 @@ from recu.errors import CheckpointError, ConfigError, DivergenceError, Interrupt
 from recu.files import hash_file
 from recu.schedules import learning_rate_at, tau_at
 from tests.unit.engine import training_process
-from tests.unit.engine.tiny import CPU, StopAfter, TinyNet, never, same, tiny_loaders, tiny_trainer
+from tests.unit.engine.tiny import (
+    CPU,
+    StopAfter,
+    TinyLoader,
+    TinyLoaders,
+    TinyNet,
+    never,
+    same,
+    tiny_loaders,
+    tiny_trainer,
+)
 
 
 def _train(folder, **more):
@@ -28,7 +38,8 @@ def _assert_same_result(folder, other):
     first, second = (read_checkpoint(place / paths.CHECKPOINT) for place in (folder, other))
     for part in ("epoch", "state_dict", "optimizer", "best_prec1", "best_prec5", "lr_scheduler"):
         assert same(first[part], second[part]), part
-    assert same(first[RESUME_KEY]["random"], second[RESUME_KEY]["random"])
+    for part in ("random", "best_checkpoint"):
+        assert same(first[RESUME_KEY][part], second[RESUME_KEY][part]), part
     rows, others = (read_history(place / paths.HISTORY) for place in (folder, other))
     assert [comparable(row) for row in rows] == [comparable(row) for row in others]
     # The published file carries no clock times: equal trainings give equal bytes.
@@ -69,6 +80,27 @@ def test_stopped_anywhere_and_continued(tmp_path, asked, optimizer):
     assert raised.value.exit_code == 75
     continued = tiny_trainer(folder, **recipe)
     torch.rand(5)  # whatever happens between building and continuing must not matter
+    continued.continue_from(load_latest(folder / paths.CHECKPOINT))
+    continued.run(never)
+    _assert_same_result(tmp_path / "whole", folder)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_killed_right_after_the_best_epoch_and_continued(tmp_path, optimizer):
+    """Then the checkpoint stores its tensors once, as the best and the last: training on must not change the best."""
+    recipe = {"optimizer": optimizer, "lr": 0.1 if optimizer == "sgd" else 1e-3}
+    # One class: every epoch is right, so the first stays the best.
+    loaders = TinyLoaders(TinyLoader(classes=1), TinyLoader(num_images=17, batch_size=5, training=False, classes=1))
+    whole = _train(tmp_path / "whole", loaders=loaders, **recipe)
+    assert whole.best["epoch"] == 0
+
+    def kill(_row):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        tiny_trainer(folder, loaders, **recipe).run(never, on_epoch=kill)
+    continued = tiny_trainer(folder, loaders, **recipe)
     continued.continue_from(load_latest(folder / paths.CHECKPOINT))
     continued.run(never)
     _assert_same_result(tmp_path / "whole", folder)

@@ -71,7 +71,7 @@ def outbox(tmp_path):
 
 
 def make(target, outbox, **waits):
-    waits = {"start_wait_s": 0.3, "finish_wait_s": 0.5, "pause_s": 60.0} | waits
+    waits = {"answer_wait_s": 0.3, "finish_wait_s": 0.5, "pause_s": 60.0} | waits
     return SafeTracker(lambda: target, outbox, address="https://alice:pa55word@host", **waits)
 
 
@@ -248,7 +248,7 @@ def test_a_server_that_accepts_and_never_answers(description, tmp_path, monkeypa
             lambda: open_mlflow(f"http://127.0.0.1:{server.getsockname()[1]}"),
             tmp_path / "outbox.jsonl",
             address="http://server",
-            start_wait_s=1,
+            answer_wait_s=1,
             finish_wait_s=1,
         )
         begin = time.monotonic()

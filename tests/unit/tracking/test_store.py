@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -42,6 +43,13 @@ def test_a_damaged_database_is_one_readable_error_and_stays(tmp_path):
     with pytest.raises(OutputError, match=r"cannot use the MLflow store .*not a database"):
         prepare_store(f"sqlite:///{file}", ["demo"])
     assert file.read_bytes() == before
+
+
+def test_a_folder_in_place_of_a_database_is_refused_at_once(tmp_path):
+    begin = time.monotonic()
+    with pytest.raises(OutputError, match="it is a folder"):
+        prepare_store(f"sqlite:///{tmp_path}", ["demo"])
+    assert time.monotonic() - begin < 10, "MLflow itself tries for minutes"
 
 
 @pytest.mark.parametrize("address", ["mlruns", "file:///somewhere", "ftp://u:secret@host"])
