@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print a table, write the numbers."""
     if arguments.clock not in _CLOCKS:
         raise unknown_name("clock", arguments.clock, _CLOCKS)
-    options.check_processes(arguments, "threads")
+    for name in ("threads", "workers"):
+        options.check_processes(arguments, name)
     from recu.stages.bench import BenchSettings, bench
     from recu.stages.train import check_writable_file
 
