@@ -36,6 +36,8 @@ def binary_unit(
 ) -> Tensor:
     """hardtanh(norm(conv(activation)) + residual), in one pass where that is possible: ReCU's training on a CPU.
 
+    In one pass neither layer is called, so hooks on them are not either.
+
     Args:
         conv: any convolution; a `BinaryConv2d` has the fast form.
         norm: the BatchNorm behind it.
@@ -45,6 +47,9 @@ def binary_unit(
 
     Returns:
         (N, O, H', W').
+
+    Raises:
+        ValueError: a channel has a single value, which no BatchNorm can normalise in training.
     """
     if _has_fast_form(conv, norm, activation):
         return _BinaryUnit.apply(
@@ -206,9 +211,12 @@ def _convolve(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> 
             squares += rows.square_().sum(0)
         first += len(whole)
     size = counts.numel() // counts.shape[1]
+    if size < 2:
+        raise ValueError(f"BatchNorm needs more than one value per channel in training, got {tuple(counts.shape)}")
     total, squares = _by_channel(total, counts.shape[1]), _by_channel(squares, counts.shape[1])
     mean = total / size
-    return counts, mean, squares / size - mean.square()
+    # Sums of whole numbers are exact up to 2^24; beyond, rounding must not make a variance of zero a negative one.
+    return counts, mean, (squares / size - mean.square()).clamp_min_(0.0)
 
 
 def _whole_numbers(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> Iterator[Tensor]:

@@ -118,3 +118,20 @@ def test_where_there_is_no_fast_form_the_layers_are_called(what, monkeypatch):
     with torch.set_grad_enabled(what != "no gradient"):
         result = layers.at_once(activation, activation, True)
         assert torch.equal(result, twin.one_by_one(activation, activation, True))
+
+
+def test_a_single_value_cannot_be_normalised():
+    layers = Layers(16, 16, 1).train()
+    with pytest.raises(ValueError, match="more than one value per channel"):
+        layers.at_once(torch.randn(1, 16, 1, 1), None, False)
+
+
+def test_a_channel_that_never_changes_gives_finite_numbers():
+    torch.manual_seed(0)
+    layers = Layers(128, 128, 1).train()
+    activation = torch.ones(64, 128, SIDE, SIDE, requires_grad=True)
+    layers.conv.padding = (0, 0)
+    result = layers.at_once(activation, None, False)
+    result.sum().backward()
+    assert result.isfinite().all() and activation.grad.isfinite().all()
+    assert layers.norm.running_var.isfinite().all()
