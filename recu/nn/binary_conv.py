@@ -94,7 +94,9 @@ class _BinaryConvolution(torch.autograd.Function):
             ctx.padding,
             of_input=ctx.needs_input_grad[0],
         )
-        grad_weight, grad_alpha = latent_weight_gradient(grad_kernel, standardised, std, threshold, alpha)
+        grad_kernel = grad_kernel.to(standardised.dtype)
+        grad_alpha = (grad_kernel * torch.sign(standardised)).sum(_PER_FILTER).view_as(alpha)
+        grad_weight = latent_weight_gradient(grad_kernel * alpha.unsqueeze(-1), standardised, std, threshold)
         grad_activation = None
         if ctx.needs_input_grad[0]:
             grad_input = grad_input.to(activation.dtype)
@@ -188,28 +190,17 @@ def convolution_gradients(
     return grad_input, grad_weight
 
 
-def latent_weight_gradient(
-    grad_kernel: Tensor, standardised: Tensor, std: Tensor, threshold: Tensor, alpha: Tensor
-) -> tuple[Tensor, Tensor]:
-    """From the gradient of alpha times the binary weight to those of the latent weight and of alpha.
-
-    Args:
-        grad_kernel: (O, I, kH, kW).
-        standardised: as `standardised_weight` gives it, like the next two.
-        std: standard deviations.
-        threshold: Q(tau).
-        alpha: (O, 1, 1).
-    """
-    grad_kernel = grad_kernel.to(standardised.dtype)
-    grad_alpha = (grad_kernel * torch.sign(standardised)).sum(_PER_FILTER).view_as(alpha)
-    return _weight_gradient(grad_kernel * alpha.unsqueeze(-1), standardised, std, threshold), grad_alpha
-
-
-def _weight_gradient(grad: Tensor, standardised: Tensor, std: Tensor, threshold: Tensor) -> Tensor:
+def latent_weight_gradient(grad: Tensor, standardised: Tensor, std: Tensor, threshold: Tensor) -> Tensor:
     """From the gradient of the binary weight to that of the latent one: identity, clamp, standardisation.
 
     With w' = k (w - mean) / std over the n weights of a filter and g the gradient of w' inside the clamp:
     dL/dw = k / std * (g - mean(g) - w' * sum(g w') / (k^2 (n - 1))).
+
+    Args:
+        grad: of the binary weight, (O, I, kH, kW).
+        standardised: as `standardised_weight` gives it, like the next two.
+        std: standard deviations.
+        threshold: Q(tau).
     """
     grad = grad * (standardised.abs() <= threshold)
     degrees_of_freedom = standardised[0].numel() - 1
@@ -237,15 +228,15 @@ def _rescaled_sign_gradient(grad: Tensor, activation: Tensor) -> Tensor:
     return result
 
 
-def cache_sized_parts(samples: Tensor, values: int = _CACHE_VALUES) -> list[slice]:
+def cache_sized_parts(samples: Tensor, values: int | None = None) -> list[slice]:
     """Ranges of samples (N, ...) few enough to stay in a processor's cache through many passes; on a GPU all of them.
 
     Args:
         samples: of any shape.
-        values: how many a part may hold, if it is more than one sample.
+        values: how many a part may hold, if it is more than one sample; None for what a core's own cache holds.
     """
     count = len(samples)
-    step = max(1, values // samples[0].numel()) if samples.device.type == "cpu" else count
+    step = max(1, (values or _CACHE_VALUES) // samples[0].numel()) if samples.device.type == "cpu" else count
     return [slice(first, min(first + step, count)) for first in range(0, count, step)]
 
 

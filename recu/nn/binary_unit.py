@@ -113,13 +113,13 @@ class _BinaryUnit(torch.autograd.Function):
         standardised, std, threshold = standardised_weight(weight, tau)
         counts, mean, variance = _convolve(activation, torch.sign(standardised), unit.conv)
         filter_alpha = alpha.flatten().double()
-        # Of the convolution times alpha, which is what the BatchNorm normalises.
-        mean, variance = mean * filter_alpha, variance * filter_alpha.square()
-        _update_running_statistics(unit.norm, mean, variance, counts.numel() // counts.shape[1])
+        # What the BatchNorm normalises is the convolution times alpha.
+        variance = variance * filter_alpha.square()
+        _update_running_statistics(unit.norm, mean * filter_alpha, variance, counts.numel() // counts.shape[1])
         inverse_std = torch.rsqrt(variance + unit.norm.eps)
-        scale = gamma.double() * inverse_std
+        scale = gamma.double() * inverse_std * filter_alpha
         added = activation if unit.adds_activation else residual
-        output = _apply(counts, scale * filter_alpha, beta.double() - scale * mean, added, activation, unit.hardtanh)
+        output = _apply(counts, scale, beta.double() - scale * mean, added, activation, unit.hardtanh)
         ctx.save_for_backward(
             activation,
             output if unit.hardtanh else None,
@@ -144,25 +144,28 @@ class _BinaryUnit(torch.autograd.Function):
         # Behind the hardtanh: the gradient of the BatchNorm's result, and of what was added to it.
         grad_sum, sums, products = _through_hardtanh(grad, output, counts)
         filter_alpha, size = alpha.flatten().double(), counts.numel() // counts.shape[1]
-        grad_gamma = inverse_std * (filter_alpha * products - mean * sums)
-        # The gradient of BatchNorm's input is linear in its own gradient and in the input, with these factors.
+        centred = products - mean * sums
+        grad_gamma = inverse_std * filter_alpha * centred
+        # A BatchNorm undoes alpha but for its epsilon. Summed over the convolution's values instead, this would be what
+        # rounding leaves of large terms that cancel.
+        grad_alpha = gamma.double() * unit.norm.eps * inverse_std.pow(3) * centred
+        # The gradient of BatchNorm's input is linear in its own gradient and in the counts, with these factors.
         factor = gamma.double() * inverse_std
         of_count = -factor * inverse_std * filter_alpha * grad_gamma / size
-        constant = factor * (inverse_std * mean * grad_gamma - sums) / size
-        binary_weight = torch.sign(standardised)
+        constant = -of_count * mean - factor * sums / size
+        filter_scale = alpha.unsqueeze(-1)
         grad_activation, grad_kernel = _convolution_gradients(
             _NormGradient(grad_sum, counts, factor, of_count, constant),
             activation,
-            binary_weight * alpha.unsqueeze(-1),
+            torch.sign(standardised) * filter_scale,
             unit,
             of_activation=ctx.needs_input_grad[0],
         )
-        grad_weight, grad_alpha = latent_weight_gradient(grad_kernel, standardised, std, threshold, alpha)
         return (
             grad_activation,
             grad_sum if ctx.has_residual else None,
-            grad_weight,
-            grad_alpha,
+            latent_weight_gradient(grad_kernel * filter_scale, standardised, std, threshold),
+            grad_alpha.to(alpha.dtype).view_as(alpha),
             None,
             grad_gamma.to(gamma.dtype),
             sums.to(gamma.dtype),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recu.nn import BinaryConv2d, set_tau
 from recu.nn.activation_rescaling import rescale_per_sample
-from recu.nn.binary_conv import _rescaled_sign_gradient, _weight_gradient
+from recu.nn.binary_conv import _rescaled_sign_gradient, latent_weight_gradient
 from recu.nn.recu_clamp import quantile_threshold, recu_clamp, standardise_weight
 from recu.nn.ste import sign_identity, sign_polynomial
 
@@ -81,7 +81,7 @@ def test_weight_gradient_is_that_of_the_standardised_clamped_weight() -> None:
         return (incoming * standardise_weight(value).clamp(-threshold, threshold)).sum()
 
     std = torch.sqrt(weight.var((1, 2, 3), keepdim=True) + 1e-5)
-    ours = _weight_gradient(incoming, standardise_weight(weight), std, threshold)
+    ours = latent_weight_gradient(incoming, standardise_weight(weight), std, threshold)
     assert 0 < (standardise_weight(weight).abs() > threshold).sum() < weight.numel()
     assert torch.allclose(ours, _numeric_gradient(objective, weight), rtol=1e-6, atol=1e-7)
 

@@ -39,10 +39,15 @@ def everything(layers: Layers, form: str, added: str, hardtanh: bool, dtype: tor
     """Result, gradients and buffers after a step."""
     generator = torch.Generator().manual_seed(1)
     conv = layers.conv
-    inputs = torch.randn(IMAGES, conv.in_channels, SIDE, SIDE, generator=generator, dtype=dtype).requires_grad_()
+
+    def draw(*shape: int) -> Tensor:
+        # The same numbers in every type.
+        return torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype)
+
+    inputs = draw(IMAGES, conv.in_channels, SIDE, SIDE).requires_grad_()
     side = SIDE // conv.stride[0]
-    other = torch.randn(IMAGES, conv.out_channels, side, side, generator=generator, dtype=dtype).requires_grad_()
-    direction = torch.randn(other.shape, generator=generator, dtype=dtype)
+    other = draw(IMAGES, conv.out_channels, side, side).requires_grad_()
+    direction = draw(*other.shape)
     activation = inputs * 1.0
     residual = {"nothing": None, "the activation": activation, "another": other}[added]
     result = getattr(layers, form)(activation, residual, hardtanh)
@@ -68,7 +73,7 @@ def test_results_gradients_and_statistics_are_those_of_the_layers(channels, widt
     assert fast.keys() == plain.keys()
     assert fast["norm.num_batches_tracked"] == 1
     for name, value in plain.items():
-        # alpha's gradient is what is left when terms a million times as large cancel in the BatchNorm behind it.
+        # The layers' gradient of alpha is what is left when terms a million times as large cancel in the BatchNorm.
         tolerance = 1e-7 if name == "conv.alpha" else 1e-11
         assert (fast[name] - value).double().norm() <= tolerance * value.double().norm(), name
 
@@ -81,6 +86,15 @@ def test_in_float32_it_differs_by_rounding_only():
     plain = everything(twin, "one_by_one", "the activation", True, torch.float32)
     for name in ("result", "activation", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"):
         assert (fast[name] - plain[name]).norm() <= 1e-5 * plain[name].norm(), name
+
+
+def test_in_float32_the_gradient_of_alpha_keeps_its_digits():
+    torch.manual_seed(0)
+    layers = Layers(16, 16, 1).train()
+    twin = copy.deepcopy(layers).double()
+    fast = everything(layers, "at_once", "another", True, torch.float32)["conv.alpha"]
+    exact = everything(twin, "one_by_one", "another", True, torch.float64)["conv.alpha"]
+    assert (fast - exact).norm() <= 1e-4 * exact.norm()
 
 
 def test_equal_inputs_give_equal_bits():
