@@ -97,7 +97,7 @@ def test_table():
         (["--clock", "wal"], "unknown clock 'wal'; did you mean 'wall'?"),
         (["--batch_size", "1"], "--batch_size is 1, expected at least 2"),
         (["--repeats", "0"], "--repeats is 0, expected at least 1"),
-        (["--workers", "-1"], "--workers is -1, expected at least 0"),
+        (["--workers", "-1"], "--workers is -1, expected 0 to 1024"),
         (["--images", "nowhere.tar"], "nowhere.tar does not exist; give the path of an archive or folder"),
         (["--gpus", "99"], "there is no GPU 99"),
     ],

@@ -87,7 +87,9 @@ def test_an_unexpected_exception_keeps_its_traceback_but_no_password(monkeypatch
     assert shown.startswith("Traceback") and "ZeroDivisionError: at http://***@host" in shown
 
 
-def test_an_error_of_the_system_that_nobody_foresaw_is_one_line(capsys):
+def test_an_error_of_the_system_that_nobody_foresaw_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
     assert main(["train", "--dataset", "digits", "--model", "resnet20_1w1a", "--save", "a" * 300]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: cannot use ") and "File name too long" in line
