@@ -30,13 +30,13 @@ def curves_svg(rows: Sequence[Mapping[str, Any]], table: Sequence[TableRow]) -> 
     with matplotlib.rc_context({"svg.hashsalt": "recu", "svg.fonttype": "none"}):
         figure = Figure(figsize=(_INCHES[0] * width, _INCHES[1] * height), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.subplots(height, width, squeeze=False).flat
+        axes = list(figure.subplots(height, width, squeeze=False).flat)
         for (dataset, network), axis in zip(panels, axes, strict=False):
             here = [row for row in rows if (row["dataset"], row["network"]) == (dataset, network)]
             lines = [line for line in table if (line.dataset, line.network) == (dataset, network)]
             _draw(axis, here, lines, methods)
             axis.set_title(_plain(f"{network} on {lines[0].dataset_title}"), fontsize="medium")
-        for axis in list(axes)[len(panels) :]:
+        for axis in axes[len(panels) :]:
             axis.set_axis_off()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -49,17 +49,29 @@ def _draw(axis: Any, rows: Sequence[Mapping[str, Any]], table: Sequence[TableRow
         label = None if row["method"] in labelled else _plain(row["method"])
         labelled.add(row["method"])
         curve, colour = row["curve"], f"C{methods.index(row['method']) % 10}"
-        axis.plot(curve["epoch"], curve["test_top1"], color=colour, linewidth=1, alpha=0.8, label=label)
+        # A line through a single epoch would not be seen.
+        marker = "o" if len(curve["epoch"]) == 1 else None
+        axis.plot(
+            curve["epoch"],
+            curve["test_top1"],
+            color=colour,
+            linewidth=1,
+            marker=marker,
+            markersize=4,
+            alpha=0.8,
+            label=label,
+        )
     for line in table:
         if line.difference is not None:
             colour = f"C{methods.index(line.method) % 10}"
             axis.axhline(
                 line.published_top1, color=colour, linestyle="--", linewidth=1, label=f"{line.method}, published"
             )
+    axis.set_xlim(-0.5, max(row["curve"]["epoch"][-1] for row in rows) + 0.5)
     axis.set_xlabel("epoch")
     axis.set_ylabel("test top-1 (%)")
     axis.grid(alpha=0.3)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if labelled:
         axis.legend(fontsize="small", loc="lower right")
 
