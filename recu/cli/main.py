@@ -33,6 +33,9 @@ COMMANDS = {
 }
 """By name: the module with `add_arguments` and `run`, and a line of help."""
 
+_SPINS_OF_WAITING_THREADS = "1000"
+"""Instead of hundreds of thousands: PyTorch's threads would keep the cores from the compiled loops of `recu.nn`."""
+
 _BUG = 1
 _KEYBOARD = 130  # 128 + SIGINT, as shells report it
 
@@ -77,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, words: list[str]) -> None:
     if command not in COMMANDS:
         raise unknown_name("command", command, COMMANDS)
+    # Read when PyTorch is first imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS_OF_WAITING_THREADS)
     module_name, help_text = COMMANDS[command]
     module = importlib.import_module(module_name)
     parser = _Parser(

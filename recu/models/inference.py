@@ -1,4 +1,4 @@
-"""The form of a network for evaluation: binarised once, signs as bytes, every value as before to the last bit.
+"""The form of a network for evaluation: binarised once, signs as bits, every value as before to the last bit.
 
 The network's graph is read by torch.fx, so that any network of binary convolutions has such a form, not only those
 of this package. A BatchNorm is folded into the convolution before it where only the sign of its result is looked at:
@@ -57,7 +57,6 @@ def inference_form(model: nn.Module) -> nn.Module:
         for node in list(graph.nodes):
             if _calls(node, layers, _BINARY):
                 _replace(form, node, layers)
-    _add_in_place(graph, dict(form.named_modules()))
     graph.lint()
     form.delete_all_unused_submodules()
     form.recompile()
@@ -70,116 +69,137 @@ class _Tracer(fx.Tracer):
 
 
 def _replace(form: fx.GraphModule, node: fx.Node, layers: Mapping[str, nn.Module]) -> None:
-    """Put an `InferenceConv2d` in the place of a binary convolution, and of what makes a sign of its result."""
+    """Put an `InferenceConv2d` in the place of a binary convolution, and of what follows it and can be part of it."""
     layer = layers[node.target]
     binary_weight, scale = _binarised(layer)
-    replaced, threshold = [node], None
     tail = _up_to_sign(node, layers)
-    if tail:
-        norm = layers[tail[0].target]
-        threshold = _sign_threshold(lambda whole: norm(whole * scale.view(-1, 1, 1)), layer)
-    if threshold is not None:
-        replaced += tail
-        scale, sign_shift = threshold
-    else:
-        sign_shift = None
+    threshold = _sign_threshold(layers[tail[0].target], scale, layer) if tail else None
+    norm, residual, hardtanh = None, None, False
+    if threshold is None:
+        tail, norm, residual, hardtanh = _up_to_hardtanh(node, layers)
     name = f"{_PREFIX}{node.name}"
     form.add_submodule(
         name,
-        InferenceConv2d(binary_weight, scale, sign_shift=sign_shift, stride=layer.stride, padding=layer.padding),
+        InferenceConv2d(
+            binary_weight,
+            scale,
+            stride=layer.stride,
+            padding=layer.padding,
+            norm=norm,
+            hardtanh=hardtanh,
+            sign_threshold=threshold,
+        ),
     )
-    last = replaced[-1]
-    with form.graph.inserting_before(last):
-        last.replace_all_uses_with(form.graph.call_module(name, node.args, node.kwargs))
+    replaced = [node, *tail]
+    with form.graph.inserting_before(replaced[-1]):
+        inputs = node.args if residual is None else (*node.args, residual)
+        replaced[-1].replace_all_uses_with(form.graph.call_module(name, inputs, node.kwargs))
     for old in reversed(replaced):
         form.graph.erase_node(old)
 
 
+def _up_to_hardtanh(
+    node: fx.Node, layers: Mapping[str, nn.Module]
+) -> tuple[list[fx.Node], nn.BatchNorm2d | None, fx.Node | None, bool]:
+    """What follows a convolution alone: BatchNorm, sum with a residual, hardtanh; as far as it goes.
+
+    Returns:
+        The nodes in their order, the BatchNorm, the residual and whether there is a hardtanh.
+    """
+    tail, norm, residual, hardtanh = [node], None, None, False
+    following = _only_user(node)
+    if following is not None and _is_folding_norm(following, layers):
+        norm = layers[following.target]
+        tail.append(following)
+        following = _only_user(following)
+    if following is not None and _is_sum(following):
+        first, second = following.args
+        residual = second if first is tail[-1] else first
+        tail.append(following)
+        following = _only_user(following)
+    if following is not None and _is_hardtanh(following, layers) and _bounds(following) == (-1.0, 1.0):
+        hardtanh = True
+        tail.append(following)
+    return tail[1:], norm, residual, hardtanh
+
+
 def _up_to_sign(node: fx.Node, layers: Mapping[str, nn.Module]) -> list[fx.Node]:
-    """The BatchNorm and the hardtanh behind a convolution, if all that follows are binary convolutions; else nothing.
+    """The BatchNorm and the hardtanh behind a convolution, if all that follow are binary convolutions; else nothing.
 
     Each of those takes the sign of what it is given, which a hardtanh does not change.
     """
     norm = _only_user(node)
-    if norm is None or not _calls(norm, layers, nn.BatchNorm2d) or not layers[norm.target].track_running_stats:
+    if norm is None or not _is_folding_norm(norm, layers):
         return []
     tail, following = [norm], _only_user(norm)
-    if following is not None and _is_hardtanh(following, layers):
+    # Its bounds do not matter for a sign, as long as zero lies between them.
+    if following is not None and _is_hardtanh(following, layers) and _bounds(following)[0] < 0 < _bounds(following)[1]:
         tail.append(following)
     users = tail[-1].users
     return tail if users and all(_calls(user, layers, _BINARY) for user in users) else []
 
 
-def _sign_threshold(value_of: Callable[[Tensor], Tensor], layer: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
-    """A scale (1 or -1) and a shift that give whole number * scale + shift the sign of a monotone function of it.
+def _sign_threshold(norm: nn.BatchNorm2d, scale: Tensor, layer: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
+    """Which whole numbers, results of a convolution, a BatchNorm turns into positive ones.
 
     Args:
-        value_of: from whole numbers (1, O, 1, 1), the convolution's result, to the values whose signs are wanted;
-            monotone in each channel, since scaling, BatchNorm and rounding are.
+        norm: monotone in each channel, since scaling, normalising and rounding are.
+        scale: (O,), of the convolution.
         layer: the convolution.
 
     Returns:
-        Both (O,), exact in floating point; None where the function is not finite, or zero at more than one number.
+        Direction (1 or -1) and threshold, int32 (O,): those numbers whose product with the direction is above the
+        threshold. None where the BatchNorm is not finite, or makes zero of a number, which is neither.
     """
-    weight = layer.weight
-    largest = weight[0].numel()
-    ends = weight.new_tensor([-float(largest), float(largest)])
-    low, high = (value_of(end.expand(1, layer.out_channels, 1, 1).contiguous()).flatten() for end in ends)
+    largest = layer.weight[0].numel()
+
+    def value_of(whole: Tensor) -> Tensor:
+        values = whole.to(scale.dtype).view(1, -1, 1, 1).contiguous(memory_format=torch.channels_last)
+        return norm(values * scale.view(-1, 1, 1)).flatten()
+
+    most = torch.full((layer.out_channels,), largest, device=scale.device)
+    low, high = value_of(-most), value_of(most)
     if not (low.isfinite() & high.isfinite()).all():
         return None
     # Times its direction, a number falls where the function falls, and the function of the product rises.
-    direction = torch.where(high >= low, 1.0, -1.0).to(weight.dtype)
+    direction = torch.where(high >= low, 1, -1)
 
     def smallest(reached: Callable[[Tensor], Tensor]) -> Tensor:
         """The least number that, times the direction, reaches it; one beyond the largest if none does."""
-        below = torch.full_like(direction, -largest - 1.0)
-        above = torch.full_like(direction, largest + 1.0)
+        below, above = -most - 1, most + 1
         while (above - below > 1).any():
-            middle = torch.floor((below + above) / 2)
-            true = reached(value_of((middle * direction).view(1, -1, 1, 1)).flatten())
+            middle = (below + above) // 2
+            true = reached(value_of(middle * direction))
             above = torch.where(true, middle, above)
             below = torch.where(true, below, middle)
         return above
 
     not_negative, positive = smallest(lambda value: value >= 0), smallest(lambda value: value > 0)
-    if (positive - not_negative > 1).any():
+    if (positive != not_negative).any():
         return None
-    # Between two numbers where none is zero, at the number itself where it is.
-    threshold = torch.where(positive == not_negative, positive - 0.5, not_negative)
-    return direction, -threshold
+    return direction.int(), (positive - 1).int()
 
 
-def _add_in_place(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
-    """Let a residual connection write into the result of a layer that nothing else reads."""
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target is operator.add and not node.kwargs:
-            first, second = node.args
-            if _is_fresh(second, layers):
-                first, second = second, first
-            if _is_fresh(first, layers) and isinstance(second, fx.Node) and first is not second:
-                node.target, node.args = add_into, (first, second)
-
-
-def add_into(result: Tensor, other: Tensor) -> Tensor:
-    """result + other, in the memory of `result` where the sum has its shape and type."""
-    fits = torch.broadcast_shapes(result.shape, other.shape) == result.shape
-    return result.add_(other) if fits and other.dtype == result.dtype else result + other
-
-
-def _is_fresh(value: object, layers: Mapping[str, nn.Module]) -> bool:
-    """Whether nothing else reads a result that a layer made in memory of its own."""
-    if not isinstance(value, fx.Node) or len(value.users) != 1:
+def _is_sum(node: fx.Node) -> bool:
+    """Whether a node adds two different results, and nothing but that."""
+    if node.op != "call_function" or node.target is not operator.add or node.kwargs:
         return False
-    return _calls(value, layers, (nn.BatchNorm2d, InferenceConv2d))
+    first, second = node.args
+    return isinstance(first, fx.Node) and isinstance(second, fx.Node) and first is not second
+
+
+def _is_folding_norm(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
+    """Whether a node is a BatchNorm that depends on nothing but the value it is given."""
+    return _calls(node, layers, nn.BatchNorm2d) and layers[node.target].track_running_stats
 
 
 def _is_hardtanh(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
-    if _calls(node, layers, HardTanh):
-        return True
-    if node.op != "call_function" or node.target is not F.hardtanh or len(node.args) != 1:
-        return False
-    # Its bounds do not matter for a sign, as long as zero lies between them.
-    return node.kwargs.get("min_val", -1.0) < 0 < node.kwargs.get("max_val", 1.0)
+    return _calls(node, layers, HardTanh) or (node.op == "call_function" and node.target is F.hardtanh)
+
+
+def _bounds(hardtanh: fx.Node) -> tuple[float, float]:
+    given = dict(zip(("min_val", "max_val"), hardtanh.args[1:], strict=False)) | dict(hardtanh.kwargs)
+    return given.get("min_val", -1.0), given.get("max_val", 1.0)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from recu.nn import winograd
+from recu.nn import sign_bits, unit_loops, winograd
+from recu.nn.compiled import compiled_for
 from recu.nn.recu_clamp import LAPLACIAN_STD, VARIANCE_EPSILON, quantile_threshold
 from recu.nn.ste import polynomial_gradient
 
 _PER_FILTER = (1, 2, 3)
 _PER_SAMPLE = (1, 2, 3)
-_CACHE_VALUES = 1 << 17
-"""Half a mebibyte of float32: what a core's cache holds beside the other tensors of the same pass."""
 
 
 class BinaryConv2d(nn.Conv2d):
@@ -100,8 +99,7 @@ class _BinaryConvolution(torch.autograd.Function):
         grad_activation = None
         if ctx.needs_input_grad[0]:
             grad_input = grad_input.to(activation.dtype)
-            backward = _rescaled_sign_gradient if ctx.rescale else _sign_gradient
-            grad_activation = backward(grad_input, activation)
+            grad_activation = sign_gradient(grad_input, activation, rescale=ctx.rescale)
         return grad_activation, grad_weight, grad_alpha, None, None, None, None
 
 
@@ -128,15 +126,6 @@ def standardised_weight(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Te
     return standardised, std, quantile_threshold(standardised, tau)
 
 
-def convolve_signs(
-    activation: Tensor, binary_weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
-) -> Tensor:
-    """The convolution of sign(activation), (N, I, H, W), with binary weights (O, I, kH, kW): whole numbers."""
-    if winograd.suits(activation.shape, binary_weight, stride, padding):
-        return winograd.convolve_signs(activation, winograd.transform_kernel(binary_weight))
-    return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding)
-
-
 def scaled_convolution(
     activation: Tensor,
     binary_weight: Tensor,
@@ -145,9 +134,14 @@ def scaled_convolution(
     padding: tuple[int, int],
 ) -> Tensor:
     """The convolution of sign(activation) with binary weights, a whole number, times alpha (O, 1, 1)."""
+    if sign_bits.suits(activation, binary_weight):
+        filters = sign_bits.pack_filters(binary_weight)
+        if filters is not None:
+            images = sign_bits.pack_images(activation, padding)
+            return sign_bits.convolve_to_values(images, filters, stride, alpha.detach().flatten())
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
-    return convolve_signs(activation, binary_weight, stride, padding).mul_(alpha)
+    return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding).mul_(alpha)
 
 
 def convolution_gradients(
@@ -172,8 +166,8 @@ def convolution_gradients(
     Returns:
         The gradient of the sign, (N, I, H, W) or None, and that of the scaled weight.
     """
-    if winograd.suits(activation.shape, scaled_weight, stride, padding):
-        return winograd.gradients(grad, activation, winograd.transform_kernel(scaled_weight), of_input=of_input)
+    if winograd.suits(activation, scaled_weight, stride, padding):
+        return winograd.gradients(grad, activation, scaled_weight, of_input=of_input)
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         torch.sign(activation).to(grad.dtype),
@@ -210,45 +204,28 @@ def latent_weight_gradient(grad: Tensor, standardised: Tensor, std: Tensor, thre
     return grad.addcmul_(standardised, projection, value=-1.0).mul_(LAPLACIAN_STD / std)
 
 
-def _sign_gradient(grad: Tensor, activation: Tensor) -> Tensor:
-    """The gradient through the sign alone: grad * max(0, 2 - 2|a|)."""
-    return polynomial_gradient(activation).mul_(grad)
-
-
-def _rescaled_sign_gradient(grad: Tensor, activation: Tensor) -> Tensor:
-    """The gradient through sign(a / s), s the sample's standard deviation over its n values.
+def sign_gradient(grad: Tensor, activation: Tensor, *, rescale: bool) -> Tensor:
+    """The gradient through sign(a / s), s the sample's standard deviation over its n values or, without rescaling, 1.
 
     With g = grad * max(0, 2 - 2|a / s|) / s: dL/da = g - (a - mean(a)) * sum(g a) / (s^2 (n - 1)); the second
     term is the gradient through s.
-    """
-    result = torch.empty_like(activation)
-    # Samples are independent.
-    for part in cache_sized_parts(activation):
-        write_rescaled_sign_gradient(grad[part], activation[part], result[part])
-    return result
-
-
-def cache_sized_parts(samples: Tensor, values: int | None = None) -> list[slice]:
-    """Ranges of samples (N, ...) few enough to stay in a processor's cache through many passes; on a GPU all of them.
 
     Args:
-        samples: of any shape.
-        values: how many a part may hold, if it is more than one sample; None for what a core's own cache holds.
+        grad: of the sign, (N, C, H, W).
+        activation: like `grad`.
+        rescale: see above.
     """
-    count = len(samples)
-    step = max(1, (values or _CACHE_VALUES) // samples[0].numel()) if samples.device.type == "cpu" else count
-    return [slice(first, min(first + step, count)) for first in range(0, count, step)]
-
-
-def write_rescaled_sign_gradient(grad: Tensor, activation: Tensor, result: Tensor) -> None:
-    """Write the gradient through sign(a / s) of some samples into `result`; see `_rescaled_sign_gradient`."""
+    if compiled_for(grad, activation):
+        result = torch.empty_like(activation, memory_format=torch.channels_last)
+        unit_loops.sign_gradient(grad, activation, None, rescale=rescale, out=result)
+        return result
+    if not rescale:
+        return polynomial_gradient(activation).mul_(grad)
     degrees_of_freedom = activation[0].numel() - 1
-    # Two passes (mean, then squares) are as exact as torch.var_mean and several times faster on a CPU; the
-    # centred activation is needed below anyway.
     centred = activation - activation.mean(_PER_SAMPLE, keepdim=True)
     variance = centred.square().sum(_PER_SAMPLE, keepdim=True) / degrees_of_freedom
     inverse_variance = torch.reciprocal(variance + VARIANCE_EPSILON)
     g = activation.abs().mul_(-2.0 * inverse_variance).add_(2.0 * inverse_variance.sqrt())
     g.clamp_min_(0.0).mul_(grad)
     through_std = (g * activation).sum(_PER_SAMPLE, keepdim=True) * inverse_variance / degrees_of_freedom
-    torch.addcmul(g, centred, through_std, value=-1.0, out=result)
+    return g.addcmul_(centred, through_std, value=-1.0)

@@ -1,13 +1,12 @@
 """A binary convolution with what surrounds it in a network, BatchNorm, residual and hardtanh, as one function.
 
 Layer by layer each of them passes over memory several times, forward and backward, and that takes as long as the
-convolutions of a narrow network. Here a few samples at a time go through all of it while they are in the processor's
-cache. What a BatchNorm keeps for its gradient is a convolution of signs, whole numbers, which two bytes hold exactly.
+convolutions of a narrow network. Here they are a few loops. What a BatchNorm keeps for its gradient is a convolution of
+signs, whole numbers, which two bytes hold exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,20 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from recu.nn import winograd
-from recu.nn.binary_conv import (
-    BinaryConv2d,
-    cache_sized_parts,
-    convolution_gradients,
-    convolve_signs,
-    latent_weight_gradient,
-    standardised_weight,
-    write_rescaled_sign_gradient,
-)
+from recu.nn import sign_bits, unit_loops, winograd
+from recu.nn.binary_conv import BinaryConv2d, convolution_gradients, latent_weight_gradient, standardised_weight
 
-_LARGEST_COUNT = torch.iinfo(torch.int16).max
 _CONVOLUTION_VALUES = 1 << 20
-"""Of the activations of one convolution: larger than the innermost cache, since a convolution has a cost per call."""
+"""Of the activations of one gradient of a convolution, so that little memory is taken beside the whole batch's."""
 
 
 def binary_unit(
@@ -87,15 +77,13 @@ def _has_fast_form(conv: nn.Module, norm: nn.BatchNorm2d, activation: Tensor) ->
         and norm.track_running_stats
         and norm.momentum is not None
         and torch.is_grad_enabled()
-        and activation.device.type == "cpu"
-        and activation.dtype == conv.weight.dtype == norm.weight.dtype
-        and not torch.is_autocast_enabled("cpu")
-        and conv.weight[0].numel() <= _LARGEST_COUNT
+        and conv.weight.dtype == norm.weight.dtype
+        and sign_bits.suits(activation, conv.weight)
     )
 
 
 class _BinaryUnit(torch.autograd.Function):
-    """Shapes as `binary_unit`; images are handled as rows of memory, (N * H', W' * O), channel after channel."""
+    """Shapes as `binary_unit`."""
 
     @staticmethod
     def forward(
@@ -119,7 +107,8 @@ class _BinaryUnit(torch.autograd.Function):
         inverse_std = torch.rsqrt(variance + unit.norm.eps)
         scale = gamma.double() * inverse_std * filter_alpha
         added = activation if unit.adds_activation else residual
-        output = _apply(counts, scale, beta.double() - scale * mean, added, activation, unit.hardtanh)
+        shift = beta.double() - scale * mean
+        output = unit_loops.normalise(counts, scale.to(weight.dtype), shift.to(weight.dtype), added, unit.hardtanh)
         ctx.save_for_backward(
             activation,
             output if unit.hardtanh else None,
@@ -140,9 +129,8 @@ class _BinaryUnit(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         activation, output, counts, standardised, std, alpha, threshold, gamma, mean, inverse_std = ctx.saved_tensors
         unit: _Unit = ctx.unit
-        grad = grad.contiguous(memory_format=torch.channels_last)
         # Behind the hardtanh: the gradient of the BatchNorm's result, and of what was added to it.
-        grad_sum, sums, products = _through_hardtanh(grad, output, counts)
+        grad_sum, sums, products = unit_loops.through_hardtanh(grad, output, counts)
         filter_alpha, size = alpha.flatten().double(), counts.numel() // counts.shape[1]
         centred = products - mean * sums
         grad_gamma = inverse_std * filter_alpha * centred
@@ -184,86 +172,33 @@ class _NormGradient(NamedTuple):
     constant: Tensor
     """These three (O,), float64."""
 
-    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three factors, as long as an image's row."""
-        width = self.counts.shape[3]
-        return tuple(_row(values, width, self.grad.dtype) for values in (self.factor, self.of_count, self.constant))
-
-    def write(self, part: slice, rows: tuple[Tensor, Tensor, Tensor], out: Tensor) -> None:
+    def write(self, part: slice, out: Tensor) -> None:
         """Write the gradient of some samples into `out` (n, O, H', W')."""
-        factor, of_count, constant = rows
-        result = _rows(out)
-        result.copy_(_rows(self.counts[part]))
-        torch.addcmul(constant, result, of_count, out=result)
-        result.addcmul_(_rows(self.grad[part]), factor)
+        factors = (values.to(out.dtype) for values in (self.factor, self.of_count, self.constant))
+        unit_loops.norm_gradient(self.grad[part], self.counts[part], *factors, out)
 
 
 def _convolve(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> tuple[Tensor, Tensor, Tensor]:
     """The convolution of signs, int16 (N, O, H', W'), with its mean and variance (O,) in float64."""
-    counts = total = squares = None
-    first = 0
-    for whole in _whole_numbers(activation, binary_weight, conv):
-        if counts is None:
-            shape = (len(activation), *whole.shape[1:])
-            counts = torch.empty(shape, dtype=torch.int16, memory_format=torch.channels_last)
-            total, squares = (torch.zeros(len(_rows(whole)[0]), dtype=torch.float64) for _ in range(2))
-        for part in cache_sized_parts(whole):
-            rows = _rows(whole[part])
-            _rows(counts[first + part.start : first + part.stop]).copy_(rows)
-            total += rows.sum(0)
-            squares += rows.square_().sum(0)
-        first += len(whole)
+    filters = sign_bits.pack_filters(binary_weight)
+    if filters is None:
+        counts, total, squares = _convolve_floats(activation, binary_weight, conv)
+    else:
+        images = sign_bits.pack_images(activation, conv.padding)
+        counts, total, squares = sign_bits.convolve(images, filters, conv.stride)
     size = counts.numel() // counts.shape[1]
     if size < 2:
         raise ValueError(f"BatchNorm needs more than one value per channel in training, got {tuple(counts.shape)}")
-    total, squares = _by_channel(total, counts.shape[1]), _by_channel(squares, counts.shape[1])
     mean = total / size
-    # Sums of whole numbers are exact up to 2^24; beyond, rounding must not make a variance of zero a negative one.
+    # Rounding must not make a variance of zero a negative one.
     return counts, mean, (squares / size - mean.square()).clamp_min_(0.0)
 
 
-def _whole_numbers(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> Iterator[Tensor]:
-    """The convolution of signs, some samples at a time."""
-    if winograd.suits(activation.shape, binary_weight, conv.stride, conv.padding):
-        # Goes through the batch in parts of its own.
-        yield convolve_signs(activation, binary_weight, conv.stride, conv.padding)
-        return
-    for part in cache_sized_parts(activation, _CONVOLUTION_VALUES):
-        yield convolve_signs(activation[part], binary_weight, conv.stride, conv.padding)
-
-
-def _apply(counts: Tensor, scale: Tensor, shift: Tensor, added: Tensor | None, like: Tensor, hardtanh: bool) -> Tensor:
-    """counts * scale + shift + added, clipped if wanted; of the type of `like`."""
-    output = torch.empty(counts.shape, dtype=like.dtype, memory_format=torch.channels_last)
-    scale_row, shift_row = (_row(values, counts.shape[3], like.dtype) for values in (scale, shift))
-    if added is not None:
-        added = added.contiguous(memory_format=torch.channels_last)
-    for part in cache_sized_parts(output):
-        rows = _rows(output[part])
-        rows.copy_(_rows(counts[part]))
-        torch.addcmul(shift_row, rows, scale_row, out=rows)
-        if added is not None:
-            rows.add_(_rows(added[part]))
-        if hardtanh:
-            rows.clamp_(-1.0, 1.0)
-    return output
-
-
-def _through_hardtanh(grad: Tensor, output: Tensor | None, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient before the hardtanh (the same without one), and its sums (O,) alone and times the counts."""
-    passed = grad if output is None else torch.empty_like(grad)
-    row_length = len(_rows(counts)[0])
-    sums, products = (torch.zeros(row_length, dtype=torch.float64) for _ in range(2))
-    for part in cache_sized_parts(grad):
-        rows = _rows(passed[part])
-        if output is not None:
-            torch.ops.aten.hardtanh_backward.grad_input(
-                _rows(grad[part]), _rows(output[part]), -1.0, 1.0, grad_input=rows
-            )
-        sums += rows.sum(0)
-        products += _rows(counts[part]).to(grad.dtype).mul_(rows).sum(0)
-    channels = counts.shape[1]
-    return passed, _by_channel(sums, channels), _by_channel(products, channels)
+def _convolve_floats(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> tuple[Tensor, Tensor, Tensor]:
+    """As `sign_bits.convolve`, for weights with a zero."""
+    whole = F.conv2d(torch.sign(activation), binary_weight, None, conv.stride, conv.padding)
+    sums = (values.sum((0, 2, 3), dtype=torch.float64) for values in (whole, whole.square()))
+    return whole.to(torch.int16, memory_format=torch.channels_last), *sums
 
 
 def _convolution_gradients(
@@ -271,27 +206,24 @@ def _convolution_gradients(
 ) -> tuple[Tensor | None, Tensor]:
     """Of the activation, through the rescaled sign and, where it is added too, directly; and of the binary weight."""
     stride, padding = unit.conv.stride, unit.conv.padding
-    # Winograd's form goes through the batch in parts of its own.
-    whole = winograd.suits(activation.shape, scaled_weight, stride, padding)
-    grad, rows = norm_gradient.grad, norm_gradient.rows()
-    parts = [slice(0, len(activation))] if whole else cache_sized_parts(activation, _CONVOLUTION_VALUES)
+    grad = norm_gradient.grad
     result = torch.empty_like(activation) if of_activation else None
     grad_kernel = torch.zeros_like(scaled_weight)
-    buffer = torch.empty_like(grad[parts[0]])
-    for part in parts:
-        samples = activation[part]
-        grad_output = buffer[: len(samples)]
-        for few in cache_sized_parts(grad_output):
-            norm_gradient.write(slice(part.start + few.start, part.start + few.stop), rows, grad_output[few])
+    # Winograd's form goes through the batch in parts of its own.
+    whole = winograd.suits(activation, scaled_weight, stride, padding)
+    step = len(activation) if whole else max(1, _CONVOLUTION_VALUES // activation[0].numel())
+    buffer = torch.empty_like(grad[:step])
+    for first in range(0, len(activation), step):
+        part = slice(first, min(first + step, len(activation)))
+        samples, grad_output = activation[part], buffer[: part.stop - first]
+        norm_gradient.write(part, grad_output)
         grad_sign, grad_weight = convolution_gradients(
             grad_output, samples, scaled_weight, stride, padding, of_input=of_activation
         )
         grad_kernel += grad_weight
         if of_activation:
-            for few in cache_sized_parts(samples):
-                write_rescaled_sign_gradient(grad_sign[few], samples[few], result[part][few])
-                if unit.adds_activation:
-                    _rows(result[part][few]).add_(_rows(grad[part][few]))
+            added = grad[part] if unit.adds_activation else None
+            unit_loops.sign_gradient(grad_sign, samples, added, rescale=True, out=result[part])
     return result, grad_kernel
 
 
@@ -301,19 +233,3 @@ def _update_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Ten
     unbiased = variance * (size / (size - 1))
     for running, now in ((norm.running_mean, mean), (norm.running_var, unbiased)):
         running.mul_(1.0 - norm.momentum).add_(now.to(running.dtype), alpha=norm.momentum)
-
-
-def _rows(images: Tensor) -> Tensor:
-    """(n, C, H, W), channels_last, as (n * H, W * C): long rows, over which PyTorch vectorises well."""
-    count, channels, height, width = images.shape
-    return images.permute(0, 2, 3, 1).view(count * height, width * channels)
-
-
-def _row(values: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Values of each channel (C,) as a row (W * C,)."""
-    return values.to(dtype).repeat(width)
-
-
-def _by_channel(row: Tensor, channels: int) -> Tensor:
-    """Sums over the pixels of a row (W * C,): (C,)."""
-    return row.view(-1, channels).sum(0)

@@ -1,37 +1,30 @@
-"""3x3 convolutions with a quarter of the multiplications: minimal filtering F(4x4, 3x3) on the CPU.
+"""Gradients of 3x3 convolutions with a quarter of the multiplications: minimal filtering F(4x4, 3x3) on the CPU.
 
 An image is cut into tiles of 4x4 outputs, each seen through 6x6 inputs. Input tiles and kernels are brought into a form
 in which a convolution is a product of each of the 36 positions on its own; summed over the channels these are 36 matrix
 products, of 36 multiplications for 16 outputs instead of 144 (Lavin and Gray, "Fast algorithms for convolutional neural
-networks", CVPR 2016).
+networks", CVPR 2016). The gradients are the same steps backwards.
 
-All three transforms are scaled to whole numbers here, and the scale is taken back at the end. On signs every product
-and every sum of the matrix products is then a whole number below 2^24, which float32 holds exactly, and the rounding
-errors of the way out add up to less than half a unit (docs/performance.md has the bound), so that the nearest whole
-number is the convolution itself. Gradients are real numbers; theirs carry ordinary rounding errors, about three times
-those of a direct convolution.
+All transforms are scaled to whole numbers here, and the scale is taken back in the middle. In float32 the gradients
+carry about three times the rounding errors of those of a direct convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from recu.nn.compiled import as_images, as_rows, compiled, compiled_for, over_samples
 
 _OUT = 4
 """Outputs of a tile along a side."""
 _IN = 6
 """Inputs of a tile along a side: _OUT + 3 - 1."""
+_POSITIONS = _IN * _IN
 
-_INPUT_TRANSFORM = (
-    (4.0, 0.0, -5.0, 0.0, 1.0, 0.0),
-    (0.0, -4.0, -4.0, 1.0, 1.0, 0.0),
-    (0.0, 4.0, -4.0, -1.0, 1.0, 0.0),
-    (0.0, -2.0, -1.0, 2.0, 1.0, 0.0),
-    (0.0, 2.0, -1.0, -2.0, 1.0, 0.0),
-    (0.0, 4.0, 0.0, -5.0, 0.0, 1.0),
-)
 _KERNEL_TRANSFORM = (
     (1.0, 0.0, 0.0),
     (1.0, 1.0, 1.0),
@@ -40,173 +33,259 @@ _KERNEL_TRANSFORM = (
     (1.0, -2.0, 4.0),
     (0.0, 0.0, 1.0),
 )
-_OUTPUT_TRANSFORM = (
-    (6.0, -4.0, -4.0, 1.0, 1.0, 0.0),
-    (0.0, -4.0, 4.0, 2.0, -2.0, 0.0),
-    (0.0, -4.0, -4.0, 4.0, 4.0, 0.0),
-    (0.0, -4.0, 4.0, 8.0, -8.0, 24.0),
-)
 _SCALE = 24.0 * 24.0
 """What a convolution is multiplied with on its way through the whole-numbered transforms."""
 
-_FEWEST_CHANNELS = 128
+_FEWEST_CHANNELS = 32
 """With fewer, the transforms cost more than the multiplications they save (docs/performance.md)."""
-_MOST_CHANNELS = 512
-"""Input channels up to which the error of the way out is proved to be below half a unit."""
-_TILES = 256
-_TILE_VALUES = 1 << 16
+_PART_TILES = 256
 """Tiles worked on at once: enough rows for a matrix product, few enough to stay in the processor's cache."""
 
 
-def suits(shape: Sequence[int], weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
-    """Whether the functions below can convolve these, and faster than a direct convolution.
+def suits(activation: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
+    """Whether `gradients` can take these, and faster than the library does.
 
     It is a function of shapes, type and device alone, never of a measurement, so that equal trainings give equal bits.
 
     Args:
-        shape: of the activation, (N, I, H, W).
+        activation: (N, I, H, W).
         weight: (O, I, kH, kW).
         stride: of the convolution.
         padding: likewise.
     """
-    out_channels, in_channels = weight.shape[:2]
     return (
-        weight.device.type == "cpu"
-        and weight.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
+        compiled_for(activation, weight)
         and tuple(weight.shape[2:]) == (3, 3)
         and tuple(stride) == (1, 1)
         and tuple(padding) == (1, 1)
-        and all(side % _OUT == 0 for side in shape[2:])
-        and min(in_channels, out_channels) >= _FEWEST_CHANNELS
-        and in_channels <= _MOST_CHANNELS
+        and all(side % _OUT == 0 for side in activation.shape[2:])
+        and min(weight.shape[:2]) >= _FEWEST_CHANNELS
     )
 
 
-def transform_kernel(weight: Tensor) -> Tensor:
-    """Weights (O, I, 3, 3) in the form that the convolution multiplies with: (6, 6, I, O)."""
-    transform = _kernel_matrix(weight)
-    out_channels, in_channels = weight.shape[:2]
-    taps = weight.permute(2, 3, 1, 0).reshape(9, in_channels * out_channels)
-    return (transform @ taps).view(_IN, _IN, in_channels, out_channels)
-
-
 @torch.no_grad()
-def convolve_signs(activation: Tensor, kernel: Tensor) -> Tensor:
-    """The convolution of sign(activation) with binary weights, stride 1, padding 1: exact whole numbers.
-
-    Args:
-        activation: (N, I, H, W) that `suits`; its signs are taken here.
-        kernel: `transform_kernel` of weights in {-1, 0, 1}.
-
-    Returns:
-        (N, O, H, W) in channels_last memory format.
-    """
-    images = _channels_last(activation)
-    count, height, width, _ = images.shape
-    out_channels = kernel.shape[-1]
-    (rows_in, rows_out), (columns_in, columns_out) = _side(height, kernel), _side(width, kernel)
-    output = images.new_empty(count, height, width, out_channels)
-    for part in _parts(count, height * width, kernel):
-        tiles = _by_position(_transform(rows_in, columns_in, torch.sign(images[part])))
-        product = tiles.new_empty(*tiles.shape[:-1], out_channels)
-        for row, column, tile in _products(tiles):
-            torch.mm(tiles[:, row, tile, column], kernel[row, column], out=product[:, row, tile, column])
-        torch.round(_transform(rows_out, columns_out, _as_images(product, part)).div_(_SCALE), out=output[part])
-    return output.permute(0, 3, 1, 2)
-
-
-@torch.no_grad()
-def gradients(grad: Tensor, activation: Tensor, kernel: Tensor, *, of_input: bool) -> tuple[Tensor | None, Tensor]:
+def gradients(grad: Tensor, activation: Tensor, weight: Tensor, *, of_input: bool) -> tuple[Tensor | None, Tensor]:
     """The gradients of a convolution of sign(activation), stride 1, padding 1.
 
     Args:
         grad: of the convolution's result, (N, O, H, W).
-        activation: (N, I, H, W); its signs are taken here.
-        kernel: `transform_kernel` of the weights, which need not be binary.
+        activation: (N, I, H, W) that `suits`, of the type of `grad`; its signs are taken here.
+        weight: (O, I, 3, 3), need not be binary.
         of_input: whether the first of the results is wanted.
 
     Returns:
         The gradient of sign(activation), (N, I, H, W) in channels_last memory format or None, and that of the
         weights, (O, I, 3, 3).
     """
-    images, grad_images = _channels_last(activation), _channels_last(grad)
+    images, grad_images = as_rows(activation), as_rows(grad)
     count, height, width, in_channels = images.shape
-    (rows_in, rows_out), (columns_in, columns_out) = _side(height, kernel), _side(width, kernel)
-    rows_grad, columns_grad = rows_out.t() / _SCALE, columns_out.t()
-    grad_kernel = torch.zeros_like(kernel)
-    grad_input = torch.empty_like(images) if of_input else None
-    for part in _parts(count, height * width, kernel):
-        tiles = _by_position(_transform(rows_in, columns_in, torch.sign(images[part])))
-        grad_tiles = _by_position(_transform(rows_grad, columns_grad, grad_images[part]))
-        for row, column, tile in _products(tiles):
-            inner, outer = tiles[:, row, tile, column], grad_tiles[:, row, tile, column]
-            grad_kernel[row, column].addmm_(inner.t(), outer)
-            if of_input:
-                # The tile has been used: its memory takes the gradient.
-                torch.mm(outer, kernel[row, column].t(), out=inner)
-        if grad_input is not None:
-            grad_input[part] = _transform(rows_in.t(), columns_in.t(), _as_images(tiles, part))
-    taps = _kernel_matrix(kernel).t() @ grad_kernel.view(_IN * _IN, -1)
-    grad_weight = taps.view(3, 3, in_channels, -1).permute(3, 2, 0, 1)
-    return (None if grad_input is None else grad_input.permute(0, 3, 1, 2)), grad_weight
+    out_channels = grad_images.shape[3]
+    transform = weight.new_tensor(_KERNEL_TRANSFORM)
+    transform = torch.kron(transform, transform)
+    kernel = (transform @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(_POSITIONS, out_channels, in_channels)
+    grad_kernel = weight.new_zeros(_POSITIONS, in_channels, out_channels)
+    grad_input = np.empty_like(images) if of_input else None
 
-
-def _channels_last(images: Tensor) -> Tensor:
-    """(N, C, H, W) as (N, H, W, C), contiguous."""
-    return images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-
-
-def _kernel_matrix(like: Tensor) -> Tensor:
-    """(36, 9): both directions of the kernel's transform at once."""
-    transform = like.new_tensor(_KERNEL_TRANSFORM)
-    return torch.kron(transform, transform)
-
-
-def _side(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The transforms of a whole side of `size` pixels: of inputs, (6 T, size), and of products, (size, 6 T)."""
-    tiles = size // _OUT
-    inputs = like.new_zeros(_IN * tiles, size + 2)
-    transform = like.new_tensor(_INPUT_TRANSFORM)
-    for tile in range(tiles):
-        inputs[_IN * tile : _IN * (tile + 1), _OUT * tile : _OUT * tile + _IN] = transform
-    # Without the columns of the padding: what they would be multiplied with is zero.
-    return inputs[:, 1:-1].contiguous(), torch.kron(
-        torch.eye(tiles, dtype=like.dtype), like.new_tensor(_OUTPUT_TRANSFORM)
+    tiles = (height // _OUT) * (width // _OUT)
+    step = min(count, max(1, _PART_TILES // tiles))
+    inner_room, outer_room = (
+        weight.new_empty(_POSITIONS * step * tiles * channels) for channels in (in_channels, out_channels)
     )
+    for first in range(0, count, step):
+        part = min(step, count - first)
+        inner = inner_room[: _POSITIONS * part * tiles * in_channels].view(_POSITIONS, part * tiles, in_channels)
+        outer = outer_room[: _POSITIONS * part * tiles * out_channels].view(_POSITIONS, part * tiles, out_channels)
+        over_samples(_transform_signs, part, images[first : first + part], inner.numpy())
+        over_samples(_transform_grad, part, grad_images[first : first + part], 1.0 / _SCALE, outer.numpy())
+        grad_kernel.baddbmm_(inner.transpose(1, 2), outer)
+        if grad_input is not None:
+            # The tiles have been used: their memory takes the gradient.
+            torch.bmm(outer, kernel, out=inner)
+            over_samples(_transform_back, part, inner.numpy(), grad_input[first : first + part])
+    taps = transform.t() @ grad_kernel.view(_POSITIONS, -1)
+    grad_weight = taps.view(3, 3, in_channels, out_channels).permute(3, 2, 0, 1)
+    return (None if grad_input is None else as_images(grad_input)), grad_weight
 
 
-def _parts(count: int, pixels: int, kernel: Tensor) -> list[slice]:
-    """Ranges of images to be worked on one after another."""
-    tiles = max(_TILES, _TILE_VALUES // max(kernel.shape[2:]))
-    step = max(1, tiles * _OUT * _OUT // pixels)
-    return [slice(first, min(first + step, count)) for first in range(0, count, step)]
+@compiled
+def _transform_signs(first, stop, images, tiles):
+    """The signs of images (n, H, W, C) as tiles (36, n * H / 4 * W / 4, C)."""
+    _, height, width, channels = images.shape
+    zero, one = images.dtype.type(0), images.dtype.type(1)
+    # Rows of an image with a pixel of padding around.
+    signs = np.zeros((height + 2, (width + 2) * channels), images.dtype)
+    half = np.empty((6, (width + 2) * channels), images.dtype)
+    for image in range(first, stop):
+        for y in range(height):
+            row, sign = images[image, y].reshape(-1), signs[y + 1, channels:]
+            for i in range(len(row)):
+                sign[i] = (one if row[i] > zero else zero) - (one if row[i] < zero else zero)
+        tile = image * (height // 4) * (width // 4)
+        for y in range(0, height, 4):
+            _six_to_six(
+                signs[y],
+                signs[y + 1],
+                signs[y + 2],
+                signs[y + 3],
+                signs[y + 4],
+                signs[y + 5],
+                half[0],
+                half[1],
+                half[2],
+                half[3],
+                half[4],
+                half[5],
+            )
+            for down in range(6):
+                a, b = half[down].reshape(width + 2, channels), tiles[6 * down : 6 * down + 6]
+                for x in range(0, width, 4):
+                    t = tile + x // 4
+                    _six_to_six(
+                        a[x],
+                        a[x + 1],
+                        a[x + 2],
+                        a[x + 3],
+                        a[x + 4],
+                        a[x + 5],
+                        b[0, t],
+                        b[1, t],
+                        b[2, t],
+                        b[3, t],
+                        b[4, t],
+                        b[5, t],
+                    )
+            tile += width // 4
 
 
-def _transform(rows: Tensor, columns: Tensor, images: Tensor) -> Tensor:
-    """rows (H', H) and columns (W', W) applied to the sides of images (N, H, W, C): (N, H', W', C)."""
-    count, height, width, channels = images.shape
-    across = torch.matmul(columns, images.reshape(count * height, width, channels))
-    down = torch.matmul(rows, across.view(count, height, -1))
-    return down.view(count, rows.shape[0], columns.shape[0], channels)
+@compiled
+def _transform_grad(first, stop, grad, scale, tiles):
+    """Gradients (n, H, W, C), times `scale`, as tiles like those of `_transform_signs`."""
+    _, height, width, channels = grad.shape
+    half = np.empty((6, width * channels), grad.dtype)
+    scale, one = grad.dtype.type(scale), grad.dtype.type(1)
+    for image in range(first, stop):
+        tile = image * (height // 4) * (width // 4)
+        rows = grad[image].reshape(height, width * channels)
+        for y in range(0, height, 4):
+            _four_to_six(
+                rows[y],
+                rows[y + 1],
+                rows[y + 2],
+                rows[y + 3],
+                scale,
+                half[0],
+                half[1],
+                half[2],
+                half[3],
+                half[4],
+                half[5],
+            )
+            for down in range(6):
+                a, b = half[down].reshape(width, channels), tiles[6 * down : 6 * down + 6]
+                for x in range(0, width, 4):
+                    t = tile + x // 4
+                    _four_to_six(
+                        a[x],
+                        a[x + 1],
+                        a[x + 2],
+                        a[x + 3],
+                        one,
+                        b[0, t],
+                        b[1, t],
+                        b[2, t],
+                        b[3, t],
+                        b[4, t],
+                        b[5, t],
+                    )
+            tile += width // 4
 
 
-def _by_position(transformed: Tensor) -> Tensor:
-    """(N, 6 T, 6 U, C) as (N T, 6, U, 6, C): rows of tiles, position down, tile across, position across, channel."""
-    count, height, width, channels = transformed.shape
-    return transformed.view(count * (height // _IN), _IN, width // _IN, _IN, channels)
+@compiled
+def _transform_back(first, stop, tiles, images):
+    """The transpose of what `_transform_signs` does to signs: from tiles to images (n, H, W, C)."""
+    _, height, width, channels = images.shape
+    sums = np.empty((height + 2, (width + 2) * channels), images.dtype)
+    half = np.empty((6, (width + 2) * channels), images.dtype)
+    for image in range(first, stop):
+        sums[:] = 0
+        tile = image * (height // 4) * (width // 4)
+        for y in range(0, height, 4):
+            half[:] = 0
+            for down in range(6):
+                a, b = half[down].reshape(width + 2, channels), tiles[6 * down : 6 * down + 6]
+                for x in range(0, width, 4):
+                    t = tile + x // 4
+                    _add_six_from_six(
+                        b[0, t],
+                        b[1, t],
+                        b[2, t],
+                        b[3, t],
+                        b[4, t],
+                        b[5, t],
+                        a[x],
+                        a[x + 1],
+                        a[x + 2],
+                        a[x + 3],
+                        a[x + 4],
+                        a[x + 5],
+                    )
+            _add_six_from_six(
+                half[0],
+                half[1],
+                half[2],
+                half[3],
+                half[4],
+                half[5],
+                sums[y],
+                sums[y + 1],
+                sums[y + 2],
+                sums[y + 3],
+                sums[y + 4],
+                sums[y + 5],
+            )
+            tile += width // 4
+        for y in range(height):
+            images[image, y].reshape(-1)[:] = sums[y + 1, channels : (width + 1) * channels]
 
 
-def _as_images(tiles: Tensor, part: slice) -> Tensor:
-    """The inverse of `_by_position`."""
-    count = part.stop - part.start
-    return tiles.view(count, -1, tiles.shape[2] * _IN, tiles.shape[-1])
+@compiled
+def _six_to_six(a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5):
+    """The transform of inputs along one side: rows (4 0 -5 0 1 0), (0 -4 -4 1 1 0), (0 4 -4 -1 1 0), ..."""
+    for i in range(len(a0)):
+        even, odd = a4[i] - 4 * a2[i], a3[i] - 4 * a1[i]
+        near, far = a4[i] - a2[i], 2 * (a3[i] - a1[i])
+        b0[i] = 4 * a0[i] - 5 * a2[i] + a4[i]
+        b1[i] = even + odd
+        b2[i] = even - odd
+        b3[i] = near + far
+        b4[i] = near - far
+        b5[i] = 4 * a1[i] - 5 * a3[i] + a5[i]
 
 
-def _products(tiles: Tensor) -> list[tuple[int, int, int]]:
-    """(position down, position across, tile across) of every matrix product.
+@compiled
+def _add_six_from_six(b0, b1, b2, b3, b4, b5, a0, a1, a2, a3, a4, a5):
+    """The transpose of `_six_to_six`, added to what is there."""
+    for i in range(len(a0)):
+        even, odd = b1[i] + b2[i], b1[i] - b2[i]
+        near, far = b3[i] + b4[i], 2 * (b3[i] - b4[i])
+        a0[i] += 4 * b0[i]
+        a1[i] += 4 * (b5[i] - odd) - far
+        a2[i] -= 5 * b0[i] + 4 * even + near
+        a3[i] += odd + far - 5 * b5[i]
+        a4[i] += b0[i] + even + near
+        a5[i] += b5[i]
 
-    Tiles across are apart because only the other rows of a position lie at equal distances in memory, which is what a
-    matrix product can read without a copy.
-    """
-    return [(row, column, tile) for row in range(_IN) for column in range(_IN) for tile in range(tiles.shape[2])]
+
+@compiled
+def _four_to_six(a0, a1, a2, a3, scale, b0, b1, b2, b3, b4, b5):
+    """The transpose of the transform that ends in outputs, along one side, times a scale."""
+    for i in range(len(a0)):
+        g0, g1, g2, g3 = a0[i] * scale, a1[i] * scale, a2[i] * scale, a3[i] * scale
+        even, odd = -4 * (g0 + g2), -4 * (g1 + g3)
+        near, far = g0 + 4 * g2, 2 * g1 + 8 * g3
+        b0[i] = 6 * g0
+        b1[i] = even + odd
+        b2[i] = even - odd
+        b3[i] = near + far
+        b4[i] = near - far
+        b5[i] = 24 * g3

@@ -1,6 +1,7 @@
 """The form for evaluation gives what the network gives, on every registered network."""
 
 import logging
+import operator
 
 import pytest
 import torch
@@ -72,11 +73,23 @@ def test_logits_and_predictions_in_float32(entry: ModelName) -> None:
     assert torch.equal(torch.cat([form(part) for part in batch.split(7)]).argmax(1), expected.argmax(1))
 
 
-def test_signs_are_passed_on_as_bytes_where_nothing_else_is_looked_at() -> None:
-    form = inference_form(network(ModelName("cifar", "resnet18_1w1a", None)))
-    passed = [layer for layer in form.modules() if isinstance(layer, InferenceConv2d) and layer.sign_shift is not None]
+def inference_layers(form: nn.Module) -> list[InferenceConv2d]:
+    return [layer for layer in form.modules() if isinstance(layer, InferenceConv2d)]
+
+
+def test_signs_are_passed_on_as_bits_where_nothing_else_is_looked_at() -> None:
+    layers = inference_layers(inference_form(network(ModelName("cifar", "resnet18_1w1a", None))))
+    passed = [layer for layer in layers if layer.sign_threshold is not None]
     assert len(passed) == 8  # the first convolution of each block
-    assert len([layer for layer in form.modules() if isinstance(layer, nn.BatchNorm2d)]) == 1 + 8
+    assert [layer.norm is not None and layer.hardtanh for layer in layers if layer not in passed] == [True] * 8
+
+
+@pytest.mark.parametrize(("family", "name"), [("cifar", "resnet20_1w1a"), ("imagenet", "resnet18_1w1a")])
+def test_batch_norm_residual_and_hardtanh_are_part_of_the_convolution(family, name) -> None:
+    form = inference_form(network(ModelName(family, name, None)))
+    assert all(layer.norm is not None and layer.hardtanh for layer in inference_layers(form))
+    sums = [node for node in form.graph.nodes if node.op == "call_function" and node.target is operator.add]
+    assert not sums
 
 
 class Pair(nn.Module):
@@ -102,7 +115,12 @@ def test_thresholds_at_a_number_between_numbers_out_of_reach_and_falling(dtype) 
     whole = model.first(batch) / 0.5
     assert (whole[:, 0] == 2).any() and (whole[:, 4] == 2).any()  # the normalised value is zero there
     form = inference_form(model)
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in form.modules())
+    # Zero is not a sign that a bit can be.
+    assert all(layer.sign_threshold is None for layer in inference_layers(form))
+    assert torch.equal(form(batch), model(batch))
+    norm.running_mean[norm.running_mean == 1.0] = 1.1
+    form = inference_form(model)
+    assert [layer.sign_threshold is None for layer in inference_layers(form)] == [False, True]
     assert torch.equal(form(batch), model(batch))
 
 
@@ -113,7 +131,7 @@ def test_a_channel_that_is_always_zero_keeps_its_batch_norm() -> None:
     model.norm.weight[3] = 0.0
     batch = torch.randn(8, 2, 7, 7)
     form = inference_form(model)
-    assert any(isinstance(layer, nn.BatchNorm2d) for layer in form.modules())
+    assert all(layer.sign_threshold is None for layer in inference_layers(form))
     assert torch.equal(form(batch), model(batch))
 
 

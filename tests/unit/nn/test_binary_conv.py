@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recu.nn import BinaryConv2d, set_tau
 from recu.nn.activation_rescaling import rescale_per_sample
-from recu.nn.binary_conv import _rescaled_sign_gradient, latent_weight_gradient
+from recu.nn.binary_conv import latent_weight_gradient, sign_gradient
 from recu.nn.recu_clamp import quantile_threshold, recu_clamp, standardise_weight
 from recu.nn.ste import sign_identity, sign_polynomial
 
@@ -94,17 +94,8 @@ def test_activation_gradient_is_that_of_the_rescaled_polynomial() -> None:
         x = rescale_per_sample(value)
         return (incoming * torch.where(x.abs() < 1, 2 * x - x * x.abs(), torch.sign(x))).sum()
 
-    ours = _rescaled_sign_gradient(incoming, activation)
+    ours = sign_gradient(incoming, activation, rescale=True)
     assert torch.allclose(ours, _numeric_gradient(objective, activation), rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("values", [1, 150, 300])
-def test_activation_gradient_does_not_depend_on_how_many_samples_are_worked_on_at_once(values, monkeypatch) -> None:
-    activation = _activation(samples=5).detach().contiguous(memory_format=torch.channels_last)
-    incoming = torch.randn_like(activation)
-    at_once = _rescaled_sign_gradient(incoming, activation)
-    monkeypatch.setattr("recu.nn.binary_conv._CACHE_VALUES", values)
-    assert torch.equal(_rescaled_sign_gradient(incoming, activation), at_once)
 
 
 def test_evaluation_depends_on_the_weights_signs_and_alpha_only() -> None:

@@ -1,10 +1,19 @@
-"""Every kernel of the convolution for evaluation gives the same exact whole numbers."""
+"""The convolution for evaluation gives the library's results to the last bit, in bits and where bits cannot be used."""
+
+from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from recu.nn.inference_conv import InferenceConv2d, sign_bytes
+from recu.nn.inference_conv import InferenceConv2d
+from recu.nn.sign_bits import SignBits
+
+SHAPES = pytest.mark.parametrize(
+    "shape", [(16, 16, 3, 1, 8), (16, 32, 3, 2, 8), (5, 7, 1, 2, 9), (3, 130, 3, 1, 5), (256, 256, 3, 1, 4)]
+)
+WEIGHTS = pytest.mark.parametrize("zeros", [False, True], ids=["signs", "signs and zeros"])
 
 
 def activation(channels: int, size: int, count: int = 3) -> torch.Tensor:
@@ -14,65 +23,81 @@ def activation(channels: int, size: int, count: int = 3) -> torch.Tensor:
     return values.contiguous(memory_format=torch.channels_last)
 
 
-def layer(channels: int, outputs: int, kernel: int, stride: int, *, only_signs: bool = False) -> InferenceConv2d:
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels).eval()
+    for values in (norm.running_mean, norm.weight.data, norm.bias.data):
+        values.normal_()
+    norm.running_var.uniform_(0.5, 2.0)
+    return norm
+
+
+def layer(channels: int, outputs: int, kernel: int, stride: int, *, zeros: bool = False, **rest) -> InferenceConv2d:
     torch.manual_seed(0)
     weight = torch.randn(outputs, channels, kernel, kernel).sign()
-    weight.flatten()[::13] = 0
-    scale, shift = torch.randn(outputs), None
-    if only_signs:
-        scale = scale.sign()
-        shift = torch.randint(-9, 9, (outputs,)) / 2
+    if zeros:
+        weight.flatten()[::13] = 0
     padding = kernel // 2
-    return InferenceConv2d(weight, scale, sign_shift=shift, stride=(stride, stride), padding=(padding, padding))
+    return InferenceConv2d(weight, torch.randn(outputs), stride=(stride, stride), padding=(padding, padding), **rest)
 
 
 def whole_numbers(conv: InferenceConv2d, values: torch.Tensor) -> torch.Tensor:
-    return F.conv2d(values.sign().double(), conv.weight.double(), None, conv.stride, conv.padding)
+    whole = F.conv2d(values.sign().double(), conv.weight.double(), None, conv.stride, conv.padding)
+    return whole.to(values.dtype, memory_format=torch.channels_last)
 
 
-def expected(conv: InferenceConv2d, values: torch.Tensor) -> torch.Tensor:
-    """With one rounding, as whole numbers times a scale have."""
-    return whole_numbers(conv, values).float() * conv.scale.view(-1, 1, 1)
-
-
-SHAPES = [(16, 16, 3, 1, 8), (16, 32, 3, 2, 8), (5, 7, 1, 2, 9), (3, 130, 3, 1, 5), (256, 256, 3, 1, 4)]
-
-
-@pytest.mark.parametrize("shape", SHAPES)
+@SHAPES
+@WEIGHTS
 @torch.inference_mode()
-def test_scaled_convolution_is_exact(shape) -> None:
+def test_convolution_and_what_follows_it(shape, zeros) -> None:
+    channels, outputs, kernel, stride, size = shape
+    norm = batch_norm(outputs)
+    conv = layer(channels, outputs, kernel, stride, zeros=zeros, norm=norm, hardtanh=True)
+    for values in (activation(channels, size), activation(channels, size).contiguous(), activation(channels, 2 * size)):
+        normalised = norm(whole_numbers(conv, values) * conv.scale.view(-1, 1, 1))
+        residual = torch.randn_like(normalised)
+        assert torch.equal(conv(values), F.hardtanh(normalised))
+        assert torch.equal(conv(values, residual), F.hardtanh(normalised + residual))
+
+
+@SHAPES
+@torch.inference_mode()
+def test_scaled_convolution_alone(shape) -> None:
     channels, outputs, kernel, stride, size = shape
     conv, values = layer(channels, outputs, kernel, stride), activation(channels, size)
-    for given in (values, values.contiguous(), sign_bytes(values)):
-        assert torch.equal(conv(given), expected(conv, values))
-    # Other sizes go through what was prepared for the first.
-    other = activation(channels, size + 4, count=2)
-    assert torch.equal(conv(other), expected(conv, other))
-    doubled = InferenceConv2d(conv.weight.double(), conv.scale.double(), stride=conv.stride, padding=conv.padding)
-    assert torch.equal(doubled(sign_bytes(values)).float(), expected(conv, values))
+    assert torch.equal(conv(values), whole_numbers(conv, values) * conv.scale.view(-1, 1, 1))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@SHAPES
+@WEIGHTS
 @torch.inference_mode()
-def test_signs_of_shifted_convolutions_are_exact(shape) -> None:
+def test_signs_above_a_threshold_pass_from_layer_to_layer(shape, zeros) -> None:
     channels, outputs, kernel, stride, size = shape
-    conv, values = layer(channels, outputs, kernel, stride, only_signs=True), activation(channels, size)
-    result = whole_numbers(conv, values) * conv.scale.view(-1, 1, 1) + conv.sign_shift.view(-1, 1, 1)
-    assert (result == 0).any()
-    signs = conv(values)
-    signs = signs.int() - 1 if signs.dtype == torch.uint8 else signs.sign().int()
-    assert torch.equal(signs, result.sign().int())
+    direction = torch.randint(0, 2, (outputs,)).mul(2).sub(1).int()
+    threshold = torch.randint(-4, 4, (outputs,)).int()
+    first = layer(channels, outputs, kernel, stride, zeros=zeros, sign_threshold=(direction, threshold))
+    values = activation(channels, size)
+    whole = whole_numbers(first, values) * direction.view(-1, 1, 1)
+    expected = torch.where(whole > threshold.view(-1, 1, 1), 1.0, -1.0)
+    signs = first(values)
+    assert isinstance(signs, SignBits) != zeros
+    for next_zeros in (False, True):
+        second = layer(outputs, 8, 3, 1, zeros=next_zeros)
+        assert torch.equal(second(signs), second(expected))
 
 
-@pytest.mark.parametrize("channels", [16, 256])
 @torch.inference_mode()
-def test_a_layer_takes_what_another_gives(channels) -> None:
-    first, second = layer(16, channels, 3, 1, only_signs=True), layer(channels, 8, 3, 1)
-    values = activation(16, 8)
-    signs = whole_numbers(first, values) * first.scale.view(-1, 1, 1) + first.sign_shift.view(-1, 1, 1)
-    assert torch.equal(second(first(values)), expected(second, signs))
+def test_what_is_not_a_number_is_passed_on() -> None:
+    norm = batch_norm(16)
+    norm.running_mean[3] = torch.nan
+    conv = layer(16, 16, 3, 1, norm=norm, hardtanh=True)
+    assert conv(activation(16, 8))[:, 3].isnan().all()
 
 
-def test_bytes_of_signs() -> None:
-    values = torch.tensor([-3.0, -0.0, 0.0, 1e-30, 2.0, float("inf"), float("-inf")]).view(1, 1, 1, -1)
-    assert sign_bytes(values).flatten().tolist() == [0, 1, 1, 2, 2, 2, 0]
+@torch.inference_mode()
+def test_float64() -> None:
+    torch.manual_seed(0)
+    weight, scale, norm = torch.randn(8, 16, 3, 3).sign().double(), torch.randn(8).double(), batch_norm(8).double()
+    conv = InferenceConv2d(weight, scale, stride=(1, 1), padding=(1, 1), norm=norm)
+    values = activation(16, 8).double()
+    expected = norm(whole_numbers(conv, values) * scale.view(-1, 1, 1))
+    assert torch.allclose(conv(values), expected, rtol=1e-12)

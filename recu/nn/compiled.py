@@ -1,0 +1,73 @@
+"""Loops compiled for the processor at hand, and their run over the samples of a batch by several threads.
+
+numba compiles a loop when it is first called with arrays of a type, in seconds, and keeps the result beside the source
+for later processes, so no compiler is needed on the user's machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop that computes what its source says, in that order, while other threads run."""
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy")
+
+
+def compiled_sums(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Like `compiled`, but sums may be taken in another order, always the same one, which a vector unit needs."""
+    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
+
+
+def compiled_for(*tensors: Tensor) -> bool:
+    """Whether loops can take these: on the CPU, all float32 or all float64, outside of mixed precision."""
+    return not torch.is_autocast_enabled("cpu") and all(
+        tensor.device.type == "cpu"
+        and tensor.dtype in (torch.float32, torch.float64)
+        and tensor.dtype == tensors[0].dtype
+        for tensor in tensors
+    )
+
+
+def over_samples(loop: Callable[..., Any], count: int, *arguments: Any) -> None:
+    """Call loop(first, stop, *arguments) on ranges of `count` samples, one for each of PyTorch's threads.
+
+    A loop must write what belongs to its samples and nothing else; then no result depends on the number of threads.
+    """
+    parts = max(1, min(torch.get_num_threads(), count))
+    own, *others = pairwise(count * part // parts for part in range(parts + 1))
+    running = [_threads(parts - 1).submit(loop, *part, *arguments) for part in others]
+    try:
+        loop(*own, *arguments)
+    finally:
+        for other in running:
+            other.result()
+
+
+def as_rows(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) as an array (N, H, W, C) in one piece; the same memory, where they are channels_last."""
+    return images.detach().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+
+
+def as_images(rows: np.ndarray) -> Tensor:
+    """The inverse of `as_rows`: (N, C, H, W), channels_last, in the array's memory."""
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+
+def as_row(per_channel: Tensor, images: np.ndarray) -> np.ndarray:
+    """Values of each channel (C,) for a whole row of images (N, H, W, C): (W * C,), over which loops are long."""
+    return np.tile(per_channel.detach().numpy(), images.shape[2])
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="recu-loop")
