@@ -53,10 +53,12 @@ def inference_form(model: nn.Module) -> nn.Module:
         return model
     form = fx.GraphModule(model, graph)
     layers = dict(form.named_modules())
+    _remove_identities(graph, layers)
     with torch.no_grad():
         for node in list(graph.nodes):
             if _calls(node, layers, _BINARY):
                 _replace(form, node, layers)
+    _work_in_place(graph, dict(form.named_modules()))
     graph.lint()
     form.delete_all_unused_submodules()
     form.recompile()
@@ -66,6 +68,28 @@ def inference_form(model: nn.Module) -> nn.Module:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (*_BINARY, HardTanh)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _remove_identities(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
+    """Let what reads the result of an identity read its input, so that one result has one name."""
+    for node in list(graph.nodes):
+        if _calls(node, layers, nn.Identity):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _work_in_place(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
+    """Let convolutions write where their residual was, if a layer made that itself and nothing reads it later.
+
+    Others that read it must be convolutions too: their results are never views of what they read.
+    """
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _calls(node, layers, InferenceConv2d) and len(node.args) == 2:
+            residual = node.args[1]
+            layers[node.target].in_place = _calls(residual, layers, (InferenceConv2d, nn.BatchNorm2d)) and all(
+                _calls(user, layers, InferenceConv2d) and order[user] <= order[node] for user in residual.users
+            )
 
 
 def _replace(form: fx.GraphModule, node: fx.Node, layers: Mapping[str, nn.Module]) -> None:

@@ -29,6 +29,9 @@ class InferenceConv2d(nn.Module):
         sign_threshold: int32 direction and threshold, both (O,), where all that will be looked at is whether
             convolution * direction is above the threshold; in the place of scale, norm and hardtanh. The result may
             then come as bits, which only this class understands.
+
+    Attributes:
+        in_place: whether the result may take the residual's memory; set it where nothing reads that later.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class InferenceConv2d(nn.Module):
         self.register_buffer("weight", binary_weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("scale", scale)
         self.stride, self.padding = tuple(stride), tuple(padding)
+        self.in_place = False
         self.norm, self.hardtanh, self.sign_threshold = copy.deepcopy(norm), hardtanh, sign_threshold
         self._filters = None
         if sign_bits.suits(binary_weight, binary_weight):
@@ -67,6 +71,7 @@ class InferenceConv2d(nn.Module):
             norm=self._factor_and_shift,
             residual=residual,
             hardtanh=self.hardtanh,
+            in_place=self.in_place,
         )
 
     def _as_bits(self, activation: Tensor | SignBits) -> SignBits | None:

@@ -143,6 +143,7 @@ def convolve_to_values(
     norm: tuple[Tensor, Tensor] | None = None,
     residual: Tensor | None = None,
     hardtanh: bool = False,
+    in_place: bool = False,
 ) -> Tensor:
     """hardtanh(convolution * scale * factor + shift + residual), each image finished while it is in the cache.
 
@@ -155,12 +156,17 @@ def convolve_to_values(
             for no BatchNorm.
         residual: (N, O, H', W') or None for none.
         hardtanh: whether the result is clipped to [-1, 1].
+        in_place: whether the result may take the residual's memory, which may be that of what the images are signs of.
 
     Returns:
         (N, O, H', W') in channels_last memory format, of the type of `scale`.
     """
     geometry = _Geometry.of(images, filters, stride)
-    out = np.empty((len(images.words), *geometry.result_size(len(scale))), scale.numpy().dtype)
+    added = None if residual is None else as_rows(residual)
+    if added is not None and in_place:
+        out = added
+    else:
+        out = np.empty((len(images.words), *geometry.result_size(len(scale))), scale.numpy().dtype)
     per_channel = (as_row(values, out) for values in (scale, *(norm or (scale, scale))))
     added = out if residual is None else as_rows(residual)
     flags = (norm is not None, residual is not None, hardtanh)
@@ -466,11 +472,12 @@ def _convolve_to_values(
 ):
     differences = np.empty(out.shape[2:], filters.dtype)
     counts = np.empty(out.shape[1:], np.int16)
+    row = np.empty(len(scale), out.dtype)
     low, high = out.dtype.type(-1), out.dtype.type(1)
     for image in range(first, stop):
         _convolve_image(image, images, filters, geometry, counts, differences)
         for y in range(len(counts)):
-            count, row, more = counts[y].reshape(-1), out[image, y].reshape(-1), added[image, y].reshape(-1)
+            count, result, more = counts[y].reshape(-1), out[image, y].reshape(-1), added[image, y].reshape(-1)
             for i in range(len(row)):
                 row[i] = out.dtype.type(count[i]) * scale[i]
             if normalises:
@@ -484,6 +491,9 @@ def _convolve_to_values(
                     # In this form what is not a number stays so.
                     value = low if row[i] < low else row[i]
                     row[i] = high if value > high else value
+            # Last, since the result may lie where the residual was.
+            for i in range(len(row)):
+                result[i] = row[i]
 
 
 @compiled

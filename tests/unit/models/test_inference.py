@@ -90,6 +90,7 @@ def test_batch_norm_residual_and_hardtanh_are_part_of_the_convolution(family, na
     assert all(layer.norm is not None and layer.hardtanh for layer in inference_layers(form))
     sums = [node for node in form.graph.nodes if node.op == "call_function" and node.target is operator.add]
     assert not sums
+    assert any(layer.in_place for layer in inference_layers(form))
 
 
 class Pair(nn.Module):
@@ -191,6 +192,39 @@ class Tangled(nn.Module):
         second = F.hardtanh(self.norm(self.conv(first)))
         third = self.plain(self.other(F.hardtanh(self.other(second), -0.5, 0.5)))
         return first + second + F.hardtanh(self.other(third)) + self.conv(F.hardtanh(self.other(third)))
+
+
+class Residuals(nn.Module):
+    """The first block's residual is read again at the end, the second's by way of a view; the third's by nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(BinaryConv2d(8, 8, 3, padding=1) for _ in range(4))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
+        self.identity = nn.Identity()
+
+    def block(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        return F.hardtanh(self.norms[number](self.convs[number](x)) + self.identity(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.block(0, x)
+        second = self.block(1, first)
+        view = second[:, :, ::2]
+        third = self.block(2, second)
+        last = self.block(3, third)
+        return torch.cat((last, first), dim=2) + torch.cat((view, view, view, view), dim=2)
+
+
+@torch.no_grad()
+def test_memory_is_written_again_only_where_nothing_reads_it_later() -> None:
+    torch.manual_seed(0)
+    model = Residuals()
+    fill(model, 0.9)
+    model.eval()
+    batch = torch.randn(3, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    before, form = batch.clone(), inference_form(model)
+    assert [layer.in_place for layer in inference_layers(form)] == [False, False, False, True]
+    assert torch.equal(form(batch), model(batch)) and torch.equal(batch, before)
 
 
 @torch.no_grad()
