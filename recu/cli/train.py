@@ -77,6 +77,7 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--augmentation", **absent, help="in place of the dataset's (see params/datasets.yaml)")
     group.add_argument("--precision", **absent, help="fp32 or bf16")
+    group.add_argument("--compile", **absent, help="kernels or cuda-graphs, on a GPU (torch.compile)")
     group.add_argument(
         "--seed", type=int, default=1, help="0 draws one at random and records it (default: %(default)s)"
     )

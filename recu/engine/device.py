@@ -13,6 +13,9 @@ from torch import nn
 from recu.engine.gpu_slot import slots_folder, take_slot, visible_gpus
 from recu.errors import ConfigError
 
+COMPILE_MODES = {"kernels": "default", "cuda-graphs": "reduce-overhead"}
+"""torch.compile's name of each."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -67,12 +70,28 @@ def describe(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to the device in the memory layout its convolutions are fastest in.
+def place(model: nn.Module, device: torch.device, *, compile_as: str | None = None) -> nn.Module:
+    """Move a network to the device in the memory layout its convolutions are fastest in, and compile it if wanted.
 
-    channels_last changes strides only; it is the layout oneDNN and cuDNN compute in. Compilation belongs here too.
+    channels_last changes strides only; it is the layout oneDNN and cuDNN compute in.
+
+    Args:
+        model: changed in place; its parameters keep their names.
+        device: where it goes.
+        compile_as: a key of `COMPILE_MODES`, or None.
+
+    Raises:
+        ConfigError: compilation is asked for on a CPU.
     """
-    return model.to(device=device, memory_format=torch.channels_last)
+    model = model.to(device=device, memory_format=torch.channels_last)
+    if compile_as is not None:
+        if device.type != "cuda":
+            raise ConfigError(
+                f"compile is {compile_as!r} and the device is the {device.type.upper()}: torch.compile is for GPUs"
+                " here, on a CPU the package's own loops are compiled; leave compile out, or choose a GPU"
+            )
+        model.compile(mode=COMPILE_MODES[compile_as], dynamic=False)
+    return model
 
 
 def lay_out(images: torch.Tensor) -> torch.Tensor:

@@ -284,7 +284,7 @@ def _prepare_trainer(job: _Job, loaders: Loaders, device: torch.device) -> tuple
     if job.initial is not None and checkpoint is None:
         job.initial.load_into(model)
     trainer = Trainer(
-        place(model, device),
+        place(model, device, compile_as=experiment.hyperparameters.compile),
         loaders,
         experiment.hyperparameters,
         Identity(

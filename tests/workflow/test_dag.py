@@ -70,11 +70,19 @@ def test_a_new_row_leaves_finished_rows_alone(restored: Project):
     assert "train" in restored.planned()
 
 
+def test_another_suite_runs_as_a_whole_after_the_first(restored: Project):
+    suites = restored.folder / "params/suites"
+    (suites / "other.yaml").write_text((suites / "smallest.yaml").read_text())
+    restored.edit("config.yaml", "suites: smallest", "suites: other")
+    # All but the dataset, which both share.
+    assert restored.planned() == {"prepare_tracking", "train", "evaluate", "collect", "report", "all"}
+
+
 def test_tracking_workers_and_device_rerun_nothing(restored: Project):
     restored.edit("config.yaml", "workers: 2", "workers: 1")
     restored.edit("config.yaml", 'gpus: ""', 'gpus: "cpu"')
     restored.edit("config.yaml", "sqlite:///mlflow.db", "sqlite:///other.db")
-    assert restored.planned() <= {"prepare_tracking"}
+    assert restored.planned() == set()
 
 
 def test_one_experiment_alone_by_file_and_by_alias(project: Project):

@@ -36,7 +36,7 @@ DATA_DIR = Path(CONFIG.data_dir)
 RESULTS_DIR = Path(CONFIG.results_dir)
 REPORTS_DIR = Path(CONFIG.reports_dir)
 LOGS_DIR = RESULTS_DIR / "logs"
-TRACKING_READY = RESULTS_DIR / "tracking.ready"
+TRACKING_DIR = RESULTS_DIR / "tracking"
 
 EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
 RELEASED_ID = "{released_suite}/{released_file}"
@@ -78,6 +78,7 @@ def one_of(values):
 wildcard_constraints:
     suite=one_of(SUITES),
     released_suite=one_of(RELEASED_SUITES),
+    tracked_suite=one_of(CHOSEN),
     released_file=one_of(released.name for released in RELEASED.values()),
     dataset=one_of(USED_DATASETS),
     network=one_of(experiment.network for experiment in EXPERIMENTS.values()),

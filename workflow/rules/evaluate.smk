@@ -1,7 +1,7 @@
 rule evaluate:
     input:
         manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
-        tracking=ancient(TRACKING_READY),
+        tracking=ancient(TRACKING_DIR / "{suite}.ready"),
         checkpoint=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.BEST_CHECKPOINT,
         metrics=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.METRICS,
     output:

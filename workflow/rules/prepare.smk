@@ -1,17 +1,15 @@
 rule prepare_tracking:
     output:
-        ready=touch(TRACKING_READY),
+        ready=touch(TRACKING_DIR / "{tracked_suite}.ready"),
     log:
-        LOGS_DIR / "prepare_tracking.log",
+        LOGS_DIR / "tracking" / "{tracked_suite}.log",
     localrule: True
     conda:
         "../../environment.yml"
-    params:
-        suites=list(CHOSEN),
     message:
-        "Creating the MLflow store (once, before any job logs to it)"
+        "Creating the MLflow experiment of suite {wildcards.tracked_suite} (once, before any job logs to it)"
     shell:
-        f"recu store {TRACKING_OPTIONS} --suites {{params.suites:q}} > {{log:q}} 2>&1"
+        f"recu store {TRACKING_OPTIONS} --suites {{wildcards.tracked_suite:q}} > {{log:q}} 2>&1"
 
 
 rule prepare:

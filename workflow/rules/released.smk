@@ -1,7 +1,7 @@
 rule evaluate_released:
     input:
         manifest=get_released_manifest,
-        tracking=ancient(TRACKING_READY),
+        tracking=ancient(TRACKING_DIR / "{released_suite}.ready"),
     output:
         metrics=RESULTS_DIR / "released" / RELEASED_ID / paths.METRICS,
     log:

@@ -1,7 +1,7 @@
 rule train:
     input:
         manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
-        tracking=ancient(TRACKING_READY),
+        tracking=ancient(TRACKING_DIR / "{suite}.ready"),
         parents=get_parents,
     output:
         checkpoint=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.BEST_CHECKPOINT,

@@ -160,6 +160,13 @@ def test_a_recipe_option_reaches_the_recipe_and_the_result(recu, plain, words, n
         assert _rows(folder) != _rows(plain[0])
 
 
+def test_compilation_is_for_gpus(recu, plain):
+    assert recu.train("--save", "one", "--data_dir", plain[1], "--compile", "kernels", "--gpus", "cpu") == 2
+    assert "torch.compile is for GPUs" in recu.error()
+    assert recu.train("--save", "one", "--data_dir", plain[1], "--compile", "kernel") == 2
+    assert "compile" in recu.error() and "kernels" in recu.error()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

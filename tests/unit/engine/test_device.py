@@ -1,10 +1,14 @@
 """Choosing a device."""
 
+import importlib
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from recu.engine.device import choose_device, describe, place
 from recu.errors import ConfigError
+from recu.models import build_model
 from tests.unit.engine.tiny import CPU, TinyNet
 
 
@@ -55,3 +59,38 @@ def test_the_authors_list_of_gpus_uses_the_first_and_says_so(gpus, caplog):
 def test_description_and_layout():
     assert describe(CPU).startswith("CPU, ")
     assert place(TinyNet(), CPU).conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compiling_changes_no_name_and_is_for_gpus(monkeypatch):
+    with pytest.raises(ConfigError, match=r"compile is 'kernels' and the device is the CPU: .* leave compile out"):
+        place(TinyNet(), CPU, compile_as="kernels")
+    network, compiled = TinyNet(), []
+    monkeypatch.setattr(network, "to", lambda **_: network)
+    monkeypatch.setattr(network, "compile", lambda **options: compiled.append(options))
+    keys = list(network.state_dict())
+    assert place(network, torch.device("cuda:0"), compile_as="cuda-graphs") is network
+    assert compiled == [{"mode": "reduce-overhead", "dynamic": False}] and list(network.state_dict()) == keys
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "size"),
+    [
+        ("birealnet", "birealnet18", 32),
+        pytest.param("cifar", "resnet20_1w1a", 32, marks=pytest.mark.slow),
+        pytest.param("cifar", "vgg_small_1w1a", 32, marks=pytest.mark.slow),
+        pytest.param("imagenet", "resnet18_1w1a", 32, marks=pytest.mark.slow),
+        pytest.param("reactnet", "resnet18_1w1a", 32, marks=pytest.mark.slow),
+    ],
+)
+def test_networks_are_one_graph_for_the_compiler(monkeypatch, family, name, size):
+    """With the operations that a GPU runs: whatever made the host wait, or a choice by value, would break the graph."""
+    for module in ("sign_bits", "winograd", "binary_conv"):
+        monkeypatch.setattr(importlib.import_module(f"recu.nn.{module}"), "compiled_for", lambda *_: False)
+    network = build_model(name, family=family, num_classes=4)
+    images, labels = torch.randn(4, 3, size, size), torch.arange(4)
+    plain = F.cross_entropy(network(images), labels)
+    network.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    loss = F.cross_entropy(network(images), labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert all(parameter.grad is not None for parameter in network.parameters())

@@ -36,6 +36,7 @@ RECIPE = {
     "loader": "memory",
     "skip_unreadable": False,
     "precision": "fp32",
+    "compile": None,
 }
 
 
