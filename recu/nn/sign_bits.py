@@ -14,6 +14,7 @@ Words of 16, 32 or 64 bits, whichever the channels of a pixel fill best, are com
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ LARGEST_COUNT = int(np.iinfo(np.int16).max)
 _WORDS = (np.uint16, np.uint32, np.uint64)
 _LANES = 16
 """Values whose signs are packed at once."""
+_LANES_IN_ORDER = sys.byteorder == "little"
+"""Whether the first sixteen bits of a word come first in memory."""
 _NO_VALUES = np.empty((0, 0, 0, 0), np.float32)
 
 
@@ -167,10 +170,11 @@ def convolve_to_values(
         out = added
     else:
         out = np.empty((len(images.words), *geometry.result_size(len(scale))), scale.numpy().dtype)
-    per_channel = (as_row(values, out) for values in (scale, *(norm or (scale, scale))))
-    added = out if residual is None else as_rows(residual)
-    flags = (norm is not None, residual is not None, hardtanh)
-    over_samples(_convolve_to_values, len(out), *_operands(images, filters, geometry), *per_channel, added, *flags, out)
+    factor, shift = norm or (torch.ones_like(scale), torch.zeros_like(scale))
+    per_channel = (as_row(values, out) for values in (scale, factor, shift))
+    more, bound = (out if added is None else added), out.dtype.type(1.0 if hardtanh else np.inf)
+    operands = _operands(images, filters, geometry)
+    over_samples(_convolve_to_values, len(out), *operands, *per_channel, more, added is not None, bound, out)
     return as_images(out)
 
 
@@ -319,13 +323,23 @@ def _pack_row(values, words):
 
 @compiled
 def _pack_images(first, stop, values, words, down, across, signless):
-    height, width, _ = values.shape[1:]
+    height, width, channels = values.shape[1:]
+    # Then lanes fill words without a gap, and a row of pixels is one row of lanes.
+    whole = _LANES_IN_ORDER and channels == words.shape[3] * words.itemsize * 8
     for image in range(first, stop):
         none = 0
         words[image] = 0
         for y in range(height):
-            for x in range(width):
-                none += _pack_row(values[image, y, x], words[image, down + y, across + x])
+            inside = words[image, down + y, across : across + width]
+            if whole:
+                lanes, row = inside.reshape(-1).view(np.uint16), values[image, y].reshape(-1)
+                for i in range(len(lanes)):
+                    positive, without = _signs_of_lanes(row, i * _LANES)
+                    lanes[i] = positive
+                    none += _popcount(without)
+            else:
+                for x in range(width):
+                    none += _pack_row(values[image, y, x], inside[x])
         signless[image] = none
 
 
@@ -467,31 +481,26 @@ def _convolve(first, stop, images, filters, geometry, counts, sums, squares):
 
 
 @compiled
-def _convolve_to_values(
-    first, stop, images, filters, geometry, scale, factor, shift, added, normalises, adds, clips, out
-):
+def _convolve_to_values(first, stop, images, filters, geometry, scale, factor, shift, added, adds, bound, out):
     differences = np.empty(out.shape[2:], filters.dtype)
     counts = np.empty(out.shape[1:], np.int16)
     row = np.empty(len(scale), out.dtype)
-    low, high = out.dtype.type(-1), out.dtype.type(1)
     for image in range(first, stop):
         _convolve_image(image, images, filters, geometry, counts, differences)
         for y in range(len(counts)):
             count, result, more = counts[y].reshape(-1), out[image, y].reshape(-1), added[image, y].reshape(-1)
-            for i in range(len(row)):
-                row[i] = out.dtype.type(count[i]) * scale[i]
-            if normalises:
-                for i in range(len(row)):
-                    row[i] = _fused_multiply_add(row[i], factor[i], shift[i])
             if adds:
                 for i in range(len(row)):
-                    row[i] += more[i]
-            if clips:
-                for i in range(len(row)):
+                    value = _fused_multiply_add(out.dtype.type(count[i]) * scale[i], factor[i], shift[i]) + more[i]
                     # In this form what is not a number stays so.
-                    value = low if row[i] < low else row[i]
-                    row[i] = high if value > high else value
-            # Last, since the result may lie where the residual was.
+                    value = -bound if value < -bound else value
+                    row[i] = bound if value > bound else value
+            else:
+                for i in range(len(row)):
+                    value = _fused_multiply_add(out.dtype.type(count[i]) * scale[i], factor[i], shift[i])
+                    value = -bound if value < -bound else value
+                    row[i] = bound if value > bound else value
+            # Apart, since the result may lie where the residual was.
             for i in range(len(row)):
                 result[i] = row[i]
 
