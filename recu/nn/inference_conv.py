@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.nn import sign_bits
+from recu.nn.compiled import compiled_for
 from recu.nn.sign_bits import SignBits
 
 
@@ -59,7 +60,7 @@ class InferenceConv2d(nn.Module):
     def forward(self, activation: Tensor | SignBits, residual: Tensor | None = None) -> Tensor | SignBits:
         """(N, I, H, W), real values or another layer's bits, to (N, O, H', W'); `residual` like the result."""
         images = self._as_bits(activation)
-        if images is None:
+        if images is None or not self._can_add(residual, images):
             return self._convolve_floats(activation, residual)
         if self.sign_threshold is not None:
             return sign_bits.convolve_to_signs(images, self._filters, self.stride, *self.sign_threshold)
@@ -72,6 +73,13 @@ class InferenceConv2d(nn.Module):
             residual=residual,
             hardtanh=self.hardtanh,
             in_place=self.in_place,
+        )
+
+    def _can_add(self, residual: Tensor | None, images: SignBits) -> bool:
+        """Whether a residual has the result's shape and type, so that nothing has to be broadcast or converted."""
+        return residual is None or (
+            residual.shape == sign_bits.result_shape(images, self._filters, self.stride)
+            and compiled_for(residual, self.scale)
         )
 
     def _as_bits(self, activation: Tensor | SignBits) -> SignBits | None:

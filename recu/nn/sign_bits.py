@@ -117,6 +117,14 @@ def with_padding(images: SignBits, padding: tuple[int, int]) -> SignBits:
     return images._replace(words=words, padding=padding)
 
 
+def result_shape(images: SignBits, filters: FilterBits, stride: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(N, O, H', W') of a convolution."""
+    count, *sides, _ = images.words.shape
+    taps = filters.positive.shape[:2]
+    height, width = ((side - tap) // step + 1 for side, tap, step in zip(sides, taps, stride, strict=True))
+    return count, filters.positive.shape[2], height, width
+
+
 def convolve(images: SignBits, filters: FilterBits, stride: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """The convolution of signs, padded as the images are, and what a BatchNorm wants to know of it.
 

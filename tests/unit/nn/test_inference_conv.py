@@ -59,6 +59,16 @@ def test_convolution_and_what_follows_it(shape, zeros) -> None:
         assert torch.equal(conv(values, residual), F.hardtanh(normalised + residual))
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 1, 1), (3, 16, 8, 1), (1, 1, 1, 1), (5, 3, 16, 8, 8)])
+@torch.inference_mode()
+def test_what_is_added_may_be_broadcast(shape) -> None:
+    conv, values = layer(16, 16, 3, 1, norm=batch_norm(16), hardtanh=True), activation(16, 8)
+    other = torch.randn(shape)
+    normalised = conv.norm(whole_numbers(conv, values) * conv.scale.view(-1, 1, 1))
+    assert torch.equal(conv(values, other), F.hardtanh(normalised + other))
+    assert torch.equal(conv(values, other.double()), F.hardtanh(normalised + other.double()))
+
+
 @SHAPES
 @torch.inference_mode()
 def test_scaled_convolution_alone(shape) -> None:
