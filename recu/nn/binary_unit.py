@@ -39,7 +39,8 @@ def binary_unit(
         (N, O, H', W').
 
     Raises:
-        ValueError: a channel has a single value, which no BatchNorm can normalise in training.
+        ValueError: a channel has a single value, which no BatchNorm can normalise in training; or the residual's shape
+            is not the result's.
     """
     if _has_fast_form(conv, norm, activation):
         return _BinaryUnit.apply(

@@ -27,7 +27,12 @@ def normalise(counts: Tensor, scale: Tensor, shift: Tensor, added: Tensor | None
 
     Returns:
         (N, O, H, W), channels_last.
+
+    Raises:
+        ValueError: the residual has another shape.
     """
+    if added is not None and added.shape != counts.shape:
+        raise ValueError(f"the residual's shape is {tuple(added.shape)}, the convolution's {tuple(counts.shape)}")
     rows = as_rows(counts)
     out = np.empty(rows.shape, scale.numpy().dtype)
     more = out if added is None else as_rows(added)

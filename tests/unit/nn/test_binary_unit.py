@@ -140,6 +140,12 @@ def test_a_single_value_cannot_be_normalised():
         layers.at_once(torch.randn(1, 16, 1, 1), None, False)
 
 
+def test_a_residual_of_another_shape_is_refused():
+    layers = Layers(16, 16, 1).train()
+    with pytest.raises(ValueError, match=r"residual's shape is \(1, 16, 1, 1\), the convolution's \(5, 16, 8, 8\)"):
+        layers.at_once(torch.randn(IMAGES, 16, SIDE, SIDE), torch.randn(1, 16, 1, 1), False)
+
+
 def test_a_channel_that_never_changes_gives_finite_numbers():
     torch.manual_seed(0)
     layers = Layers(128, 128, 1).train()
