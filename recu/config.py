@@ -89,9 +89,10 @@ class Hyperparameters(Model):
     test image that cannot be read always stops."""
     precision: Literal["fp32", "bf16"]
     """Arithmetic of the forward and backward pass; bf16 (autocast) changes results and is meant for GPUs."""
-    compile: Literal["kernels", "cuda-graphs"] | None
+    compile: Literal["kernels", "cuda-graphs"] | None = None
     """torch.compile of the network in training, on GPUs: `kernels` fuses operations, `cuda-graphs` replays a step's
-    kernels at once too. Both round differently from the uncompiled network. Null for neither."""
+    kernels at once too. Both round differently from the uncompiled network. Null for neither, as in checkpoints written
+    before there was a choice."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:

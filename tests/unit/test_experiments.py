@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from recu.config import Suite
@@ -166,3 +168,10 @@ def test_the_canonical_line_comes_back_equal():
     for experiment in load_experiments(PARAMS_DIR, ("demo",)).values():
         assert parse_experiment(experiment.canonical) == experiment
         assert "\n" not in experiment.canonical
+
+
+def test_a_line_written_before_compilation_was_a_choice_can_be_read():
+    experiment = next(iter(load_experiments(PARAMS_DIR, ("demo",)).values()))
+    older = json.loads(experiment.canonical)
+    del older["hyperparameters"]["compile"]
+    assert parse_experiment(json.dumps(older)) == experiment
