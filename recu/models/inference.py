@@ -19,11 +19,14 @@ from torch import Tensor, fx, nn
 from recu.models.layers import HardTanh
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
 from recu.nn.inference_conv import InferenceConv2d
+from recu.nn.inference_norm import InferenceNorm2d
 
 _log = logging.getLogger(__name__)
 _BINARY = (BinaryConv2d, CompetitorBinaryConv2d)
 _PREFIX = "inference_"
 """Of the names of the layers put into a graph."""
+_FRESH = (InferenceConv2d, InferenceNorm2d, nn.BatchNorm2d)
+"""Layers whose result nothing else has a name for."""
 _UNTRACEABLE = (fx.proxy.TraceError, RuntimeError, TypeError, AttributeError)
 
 
@@ -58,6 +61,9 @@ def inference_form(model: nn.Module) -> nn.Module:
         for node in list(graph.nodes):
             if _calls(node, layers, _BINARY):
                 _replace(form, node, layers)
+        for node in list(graph.nodes):
+            if _calls(node, layers, nn.Conv2d) and not _calls(node, layers, _BINARY):
+                _replace_norm(form, node, layers)
     _work_in_place(graph, dict(form.named_modules()))
     graph.lint()
     form.delete_all_unused_submodules()
@@ -87,7 +93,7 @@ def _work_in_place(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
     for node in graph.nodes:
         if _calls(node, layers, InferenceConv2d) and len(node.args) == 2:
             residual = node.args[1]
-            layers[node.target].in_place = _calls(residual, layers, (InferenceConv2d, nn.BatchNorm2d)) and all(
+            layers[node.target].in_place = _calls(residual, layers, _FRESH) and all(
                 _calls(user, layers, InferenceConv2d) and order[user] <= order[node] for user in residual.users
             )
 
@@ -122,6 +128,22 @@ def _replace(form: fx.GraphModule, node: fx.Node, layers: Mapping[str, nn.Module
         form.graph.erase_node(old)
 
 
+def _replace_norm(form: fx.GraphModule, conv: fx.Node, layers: Mapping[str, nn.Module]) -> None:
+    """Put an `InferenceNorm2d` in the place of the BatchNorm, and its hardtanh, that alone follow a real convolution."""
+    norm = _only_user(conv)
+    if norm is None or not _is_folding_norm(norm, layers):
+        return
+    tail, following = [norm], _only_user(norm)
+    if following is not None and _clips_to_one(following, layers):
+        tail.append(following)
+    name = f"{_PREFIX}{norm.name}"
+    form.add_submodule(name, InferenceNorm2d(layers[norm.target], hardtanh=len(tail) == 2))
+    with form.graph.inserting_before(tail[-1]):
+        tail[-1].replace_all_uses_with(form.graph.call_module(name, (conv,)))
+    for old in reversed(tail):
+        form.graph.erase_node(old)
+
+
 def _up_to_hardtanh(
     node: fx.Node, layers: Mapping[str, nn.Module]
 ) -> tuple[list[fx.Node], nn.BatchNorm2d | None, fx.Node | None, bool]:
@@ -141,7 +163,7 @@ def _up_to_hardtanh(
         residual = second if first is tail[-1] else first
         tail.append(following)
         following = _only_user(following)
-    if following is not None and _is_hardtanh(following, layers) and _bounds(following) == (-1.0, 1.0):
+    if following is not None and _clips_to_one(following, layers):
         hardtanh = True
         tail.append(following)
     return tail[1:], norm, residual, hardtanh
@@ -219,6 +241,10 @@ def _is_folding_norm(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
 
 def _is_hardtanh(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
     return _calls(node, layers, HardTanh) or (node.op == "call_function" and node.target is F.hardtanh)
+
+
+def _clips_to_one(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
+    return _is_hardtanh(node, layers) and _bounds(node) == (-1.0, 1.0)
 
 
 def _bounds(hardtanh: fx.Node) -> tuple[float, float]:

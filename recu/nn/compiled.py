@@ -15,6 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.extending import intrinsic
 from torch import Tensor
 
 
@@ -36,6 +37,12 @@ def compiled_for(*tensors: Tensor) -> bool:
         and tensor.dtype == tensors[0].dtype
         for tensor in tensors
     )
+
+
+@intrinsic
+def fused_multiply_add(_context: Any, factor: Any, _other: Any, _term: Any) -> Any:
+    """The first times the second plus the third, rounded once; all of the type of the first."""
+    return factor(factor, factor, factor), lambda _target, builder, _signature, arguments: builder.fma(*arguments)
 
 
 def over_samples(loop: Callable[..., Any], count: int, *arguments: Any) -> None:

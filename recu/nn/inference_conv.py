@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from recu.nn import sign_bits
 from recu.nn.compiled import compiled_for
+from recu.nn.inference_norm import factor_and_shift
 from recu.nn.sign_bits import SignBits
 
 
@@ -55,7 +56,7 @@ class InferenceConv2d(nn.Module):
         self._filters = None
         if sign_bits.suits(binary_weight, binary_weight):
             self._filters = sign_bits.pack_filters(binary_weight)
-            self._factor_and_shift = None if self.norm is None else _factor_and_shift(self.norm)
+            self._factor_and_shift = None if self.norm is None else factor_and_shift(self.norm)
 
     def forward(self, activation: Tensor | SignBits, residual: Tensor | None = None) -> Tensor | SignBits:
         """(N, I, H, W), real values or another layer's bits, to (N, O, H', W'); `residual` like the result."""
@@ -103,10 +104,3 @@ class InferenceConv2d(nn.Module):
         out = out if self.norm is None else self.norm(out)
         out = out if residual is None else out + residual
         return F.hardtanh(out, inplace=True) if self.hardtanh else out
-
-
-def _factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The BatchNorm as x * factor + shift, rounded once: to the last bit what PyTorch computes in float32."""
-    factor = torch.rsqrt(norm.running_var + norm.eps)
-    factor = factor if norm.weight is None else factor * norm.weight.detach()
-    return factor, norm(factor.new_zeros(1, len(factor), 1, 1)).detach().flatten()

@@ -25,7 +25,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from recu.nn.compiled import as_images, as_row, as_rows, compiled, compiled_for, over_samples
+from recu.nn.compiled import as_images, as_row, as_rows, compiled, compiled_for, fused_multiply_add, over_samples
 
 LARGEST_COUNT = int(np.iinfo(np.int16).max)
 """Weights of a filter at most: results are kept in two bytes."""
@@ -282,12 +282,6 @@ def _signs_of_lanes(_context: Any, values: Any, first: Any) -> Any:
     return result(values, first), generate
 
 
-@intrinsic
-def _fused_multiply_add(_context: Any, factor: Any, _other: Any, _term: Any) -> Any:
-    """The first times the second plus the third, rounded once; all of the type of the first."""
-    return factor(factor, factor, factor), lambda _target, builder, _signature, arguments: builder.fma(*arguments)
-
-
 @compiled
 def _pack_filters(signs, words, positive):
     """Returns how many weights are neither 1 nor -1; signs (kH, kW, I, O)."""
@@ -499,13 +493,13 @@ def _convolve_to_values(first, stop, images, filters, geometry, scale, factor, s
             count, result, more = counts[y].reshape(-1), out[image, y].reshape(-1), added[image, y].reshape(-1)
             if adds:
                 for i in range(len(row)):
-                    value = _fused_multiply_add(out.dtype.type(count[i]) * scale[i], factor[i], shift[i]) + more[i]
+                    value = fused_multiply_add(out.dtype.type(count[i]) * scale[i], factor[i], shift[i]) + more[i]
                     # In this form what is not a number stays so.
                     value = -bound if value < -bound else value
                     row[i] = bound if value > bound else value
             else:
                 for i in range(len(row)):
-                    value = _fused_multiply_add(out.dtype.type(count[i]) * scale[i], factor[i], shift[i])
+                    value = fused_multiply_add(out.dtype.type(count[i]) * scale[i], factor[i], shift[i])
                     value = -bound if value < -bound else value
                     row[i] = bound if value > bound else value
             # Apart, since the result may lie where the residual was.
