@@ -129,7 +129,7 @@ def _replace(form: fx.GraphModule, node: fx.Node, layers: Mapping[str, nn.Module
 
 
 def _replace_norm(form: fx.GraphModule, conv: fx.Node, layers: Mapping[str, nn.Module]) -> None:
-    """Put an `InferenceNorm2d` in the place of the BatchNorm, and its hardtanh, that alone follow a real convolution."""
+    """Put an `InferenceNorm2d` in the place of a BatchNorm, and its hardtanh, that alone follow a real convolution."""
     norm = _only_user(conv)
     if norm is None or not _is_folding_norm(norm, layers):
         return
