@@ -17,15 +17,22 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def make_deterministic() -> None:
+def make_deterministic(*, compiles: bool = False) -> None:
     """Make equal inputs give equal bits on this machine: deterministic kernels, and fp32 that is really fp32.
+
+    Args:
+        compiles: whether torch.compile is going to be used, and has to be told too.
 
     An operation without a deterministic kernel warns instead of failing, since that is a property of the GPU library
     and not something the user could mend.
     """
     # cuBLAS reads it when it is first used; without it its workspaces, and so its results, may differ.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compiles:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:
+        # The same for everything but the compiler, which is not imported for it: two seconds of every evaluation.
+        torch.set_deterministic_debug_mode("warn")
     # Only a help for finding reads of uninitialised memory; it writes every new tensor once more.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False

@@ -274,7 +274,7 @@ def _prepare_trainer(job: _Job, loaders: Loaders, device: torch.device) -> tuple
     from recu.engine.trainer import Identity, Trainer
 
     experiment = job.experiment
-    make_deterministic()
+    make_deterministic(compiles=experiment.hyperparameters.compile is not None)
     num_classes = experiment.data["num_classes"]
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
     teacher = None if job.build_teacher is None else place(job.build_teacher(num_classes), device)

@@ -1,6 +1,8 @@
 """Seeds and states of every generator."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -32,3 +34,15 @@ def test_states_survive_a_checkpoint(tmp_path):
     seed_everything(99)
     restore_random_states(read_checkpoint(tmp_path / "file")["random"])
     assert [_draw() for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize(("compiles", "compiler"), [(False, False), (True, True)])
+def test_deterministic_kernels_are_chosen_and_the_compiler_is_imported_only_to_be_used(compiles, compiler):
+    code = (
+        "import sys, torch; from recu.engine.seeding import make_deterministic\n"
+        f"make_deterministic(compiles={compiles})\n"
+        "assert torch.are_deterministic_algorithms_enabled()\n"
+        "assert torch.is_deterministic_algorithms_warn_only_enabled()\n"
+        f"assert ('torch._inductor' in sys.modules) == {compiler}\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
