@@ -1,9 +1,10 @@
 """The form of a network for evaluation: binarised once, signs as bits, every value as before to the last bit.
 
 The network's graph is read by torch.fx, so that any network of binary convolutions has such a form, not only those
-of this package. A BatchNorm is folded into the convolution before it where only the sign of its result is looked at:
-there it comes down to comparing a whole number with a threshold, which is exact. Folded into a multiplication and
-an addition it would round differently; signs near zero would flip, and a few predictions in ten thousand with them.
+of this package. Where only the sign of a BatchNorm's result is looked at, it comes down to comparing a whole number
+with a threshold, which is exact. Elsewhere it is computed in the pass that ends the convolution, with the rounding
+that PyTorch gives it: folded into the convolution's scale it would round differently; signs near zero would flip, and
+a few predictions in ten thousand with them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Loops compiled for the processor at hand, and their run over the samples of a batch by several threads.
 
 numba compiles a loop when it is first called with arrays of a type, in seconds, and keeps the result beside the source
-for later processes, so no compiler is needed on the user's machine.
+for later processes, so no compiler is needed on the user's machine. What it keeps is renewed when the file of a loop
+changes, but not when another file does that the loop calls: after a change of `fused_multiply_add` remove the
+`__pycache__` folders.
 """
 
 from __future__ import annotations

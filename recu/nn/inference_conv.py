@@ -53,7 +53,7 @@ class InferenceConv2d(nn.Module):
         self.stride, self.padding = tuple(stride), tuple(padding)
         self.in_place = False
         self.norm, self.hardtanh, self.sign_threshold = copy.deepcopy(norm), hardtanh, sign_threshold
-        self._filters = None
+        self._filters = self._factor_and_shift = None
         if sign_bits.suits(binary_weight, binary_weight):
             self._filters = sign_bits.pack_filters(binary_weight)
             self._factor_and_shift = None if self.norm is None else factor_and_shift(self.norm)

@@ -50,7 +50,7 @@ def through_hardtanh(grad: Tensor, output: Tensor | None, counts: Tensor) -> tup
         counts: convolution of signs, int16, like `grad`.
 
     Returns:
-        The gradient, zero where the result was clipped ( `grad` itself without a hardtanh), channels_last; its sum over
+        The gradient, zero where the result was clipped (`grad` itself without a hardtanh), channels_last; its sum over
         images and pixels, and that of its product with the counts, float64 (O,).
     """
     rows, factors = as_rows(grad), as_rows(counts)

@@ -114,7 +114,7 @@ def _transform_signs(first, stop, images, tiles):
     zero, one = images.dtype.type(0), images.dtype.type(1)
     # Rows of an image with a pixel of padding around.
     signs = np.zeros((height + 2, (width + 2) * channels), images.dtype)
-    half = np.empty((6, (width + 2) * channels), images.dtype)
+    half = np.empty((6, 1, (width + 2) * channels), images.dtype)
     for image in range(first, stop):
         for y in range(height):
             row, sign = images[image, y].reshape(-1), signs[y + 1, channels:]
@@ -122,38 +122,11 @@ def _transform_signs(first, stop, images, tiles):
                 sign[i] = (one if row[i] > zero else zero) - (one if row[i] < zero else zero)
         tile = image * (height // 4) * (width // 4)
         for y in range(0, height, 4):
-            _six_to_six(
-                signs[y],
-                signs[y + 1],
-                signs[y + 2],
-                signs[y + 3],
-                signs[y + 4],
-                signs[y + 5],
-                half[0],
-                half[1],
-                half[2],
-                half[3],
-                half[4],
-                half[5],
-            )
+            _six_to_six(signs[y : y + 6], half, 0, 0)
             for down in range(6):
-                a, b = half[down].reshape(width + 2, channels), tiles[6 * down : 6 * down + 6]
+                pixels = half[down].reshape(width + 2, channels)
                 for x in range(0, width, 4):
-                    t = tile + x // 4
-                    _six_to_six(
-                        a[x],
-                        a[x + 1],
-                        a[x + 2],
-                        a[x + 3],
-                        a[x + 4],
-                        a[x + 5],
-                        b[0, t],
-                        b[1, t],
-                        b[2, t],
-                        b[3, t],
-                        b[4, t],
-                        b[5, t],
-                    )
+                    _six_to_six(pixels[x : x + 6], tiles, 6 * down, tile + x // 4)
             tile += width // 4
 
 
@@ -161,42 +134,17 @@ def _transform_signs(first, stop, images, tiles):
 def _transform_grad(first, stop, grad, scale, tiles):
     """Gradients (n, H, W, C), times `scale`, as tiles like those of `_transform_signs`."""
     _, height, width, channels = grad.shape
-    half = np.empty((6, width * channels), grad.dtype)
+    half = np.empty((6, 1, width * channels), grad.dtype)
     scale, one = grad.dtype.type(scale), grad.dtype.type(1)
     for image in range(first, stop):
         tile = image * (height // 4) * (width // 4)
         rows = grad[image].reshape(height, width * channels)
         for y in range(0, height, 4):
-            _four_to_six(
-                rows[y],
-                rows[y + 1],
-                rows[y + 2],
-                rows[y + 3],
-                scale,
-                half[0],
-                half[1],
-                half[2],
-                half[3],
-                half[4],
-                half[5],
-            )
+            _four_to_six(rows[y : y + 4], scale, half, 0, 0)
             for down in range(6):
-                a, b = half[down].reshape(width, channels), tiles[6 * down : 6 * down + 6]
+                pixels = half[down].reshape(width, channels)
                 for x in range(0, width, 4):
-                    t = tile + x // 4
-                    _four_to_six(
-                        a[x],
-                        a[x + 1],
-                        a[x + 2],
-                        a[x + 3],
-                        one,
-                        b[0, t],
-                        b[1, t],
-                        b[2, t],
-                        b[3, t],
-                        b[4, t],
-                        b[5, t],
-                    )
+                    _four_to_six(pixels[x : x + 4], one, tiles, 6 * down, tile + x // 4)
             tile += width // 4
 
 
@@ -205,52 +153,35 @@ def _transform_back(first, stop, tiles, images):
     """The transpose of what `_transform_signs` does to signs: from tiles to images (n, H, W, C)."""
     _, height, width, channels = images.shape
     sums = np.empty((height + 2, (width + 2) * channels), images.dtype)
-    half = np.empty((6, (width + 2) * channels), images.dtype)
+    half = np.empty((6, 1, (width + 2) * channels), images.dtype)
     for image in range(first, stop):
         sums[:] = 0
         tile = image * (height // 4) * (width // 4)
         for y in range(0, height, 4):
             half[:] = 0
             for down in range(6):
-                a, b = half[down].reshape(width + 2, channels), tiles[6 * down : 6 * down + 6]
+                pixels = half[down].reshape(width + 2, channels)
                 for x in range(0, width, 4):
-                    t = tile + x // 4
-                    _add_six_from_six(
-                        b[0, t],
-                        b[1, t],
-                        b[2, t],
-                        b[3, t],
-                        b[4, t],
-                        b[5, t],
-                        a[x],
-                        a[x + 1],
-                        a[x + 2],
-                        a[x + 3],
-                        a[x + 4],
-                        a[x + 5],
-                    )
-            _add_six_from_six(
-                half[0],
-                half[1],
-                half[2],
-                half[3],
-                half[4],
-                half[5],
-                sums[y],
-                sums[y + 1],
-                sums[y + 2],
-                sums[y + 3],
-                sums[y + 4],
-                sums[y + 5],
-            )
+                    _add_six_from_six(tiles, 6 * down, tile + x // 4, pixels[x : x + 6])
+            _add_six_from_six(half, 0, 0, sums[y : y + 6])
             tile += width // 4
         for y in range(height):
             images[image, y].reshape(-1)[:] = sums[y + 1, channels : (width + 1) * channels]
 
 
 @compiled
-def _six_to_six(a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5):
-    """The transform of inputs along one side: rows (4 0 -5 0 1 0), (0 -4 -4 1 1 0), (0 4 -4 -1 1 0), ..."""
+def _six_to_six(a, transformed, first, tile):
+    """The transform of inputs along one side: rows (4 0 -5 0 1 0), (0 -4 -4 1 1 0), (0 4 -4 -1 1 0), ...
+
+    Args:
+        a: the inputs, (6, n).
+        transformed: (positions, tiles, n); six positions of a tile are written.
+        first: of the six positions.
+        tile: of the tiles.
+    """
+    a0, a1, a2, a3, a4, a5 = a[0], a[1], a[2], a[3], a[4], a[5]
+    b0, b1, b2 = transformed[first, tile], transformed[first + 1, tile], transformed[first + 2, tile]
+    b3, b4, b5 = transformed[first + 3, tile], transformed[first + 4, tile], transformed[first + 5, tile]
     for i in range(len(a0)):
         even, odd = a4[i] - 4 * a2[i], a3[i] - 4 * a1[i]
         near, far = a4[i] - a2[i], 2 * (a3[i] - a1[i])
@@ -263,8 +194,11 @@ def _six_to_six(a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5):
 
 
 @compiled
-def _add_six_from_six(b0, b1, b2, b3, b4, b5, a0, a1, a2, a3, a4, a5):
-    """The transpose of `_six_to_six`, added to what is there."""
+def _add_six_from_six(transformed, first, tile, a):
+    """The transpose of `_six_to_six`, added to what is in `a`."""
+    a0, a1, a2, a3, a4, a5 = a[0], a[1], a[2], a[3], a[4], a[5]
+    b0, b1, b2 = transformed[first, tile], transformed[first + 1, tile], transformed[first + 2, tile]
+    b3, b4, b5 = transformed[first + 3, tile], transformed[first + 4, tile], transformed[first + 5, tile]
     for i in range(len(a0)):
         even, odd = b1[i] + b2[i], b1[i] - b2[i]
         near, far = b3[i] + b4[i], 2 * (b3[i] - b4[i])
@@ -277,8 +211,11 @@ def _add_six_from_six(b0, b1, b2, b3, b4, b5, a0, a1, a2, a3, a4, a5):
 
 
 @compiled
-def _four_to_six(a0, a1, a2, a3, scale, b0, b1, b2, b3, b4, b5):
-    """The transpose of the transform that ends in outputs, along one side, times a scale."""
+def _four_to_six(a, scale, transformed, first, tile):
+    """The transpose of the transform that ends in outputs, along one side, of `a` (4, n) times a scale."""
+    a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
+    b0, b1, b2 = transformed[first, tile], transformed[first + 1, tile], transformed[first + 2, tile]
+    b3, b4, b5 = transformed[first + 3, tile], transformed[first + 4, tile], transformed[first + 5, tile]
     for i in range(len(a0)):
         g0, g1, g2, g3 = a0[i] * scale, a1[i] * scale, a2[i] * scale, a3[i] * scale
         even, odd = -4 * (g0 + g2), -4 * (g1 + g3)
