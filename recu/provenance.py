@@ -84,11 +84,9 @@ def code_hash(package: Path) -> str:
 
 def environment_hash() -> str:
     """16 hexadecimal digits over the Python version and every installed distribution's name and version."""
-    installed = {
-        f"{_normalised(name)}=={distribution.version}"
-        for distribution in importlib.metadata.distributions()
-        if (name := distribution.metadata["Name"])
-    }
+    # Each access to a distribution's metadata reads its file again.
+    described = (distribution.metadata for distribution in importlib.metadata.distributions())
+    installed = {f"{_normalised(name)}=={metadata['Version']}" for metadata in described if (name := metadata["Name"])}
     return hash_text(canonical_json([platform.python_version(), sorted(installed)]))
 
 
