@@ -6,6 +6,8 @@ A subcommand's module is imported only when it is called, so that `recu --help` 
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import logging
 import os
@@ -82,6 +84,8 @@ def _run(command: str, words: list[str]) -> None:
         raise unknown_name("command", command, COMMANDS)
     # Read when PyTorch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS_OF_WAITING_THREADS)
+    # Python would look through all of PyTorch for garbage as it exits, for a second.
+    atexit.register(gc.freeze)
     module_name, help_text = COMMANDS[command]
     module = importlib.import_module(module_name)
     parser = _Parser(

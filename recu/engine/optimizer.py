@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from recu.errors import unknown_name
+from recu.imports import without_collection
 
 
 def _decays_always(_name: str, _parameter: nn.Parameter) -> bool:
@@ -82,6 +83,8 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
     groups = parameter_groups(model, weight_decay, grouping)
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum)
-    return torch.optim.Adam(groups, lr=lr)
+    # The first optimiser of a process imports PyTorch's compiler, whether anything is compiled or not.
+    with without_collection():
+        if name == "sgd":
+            return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+        return torch.optim.Adam(groups, lr=lr)

@@ -14,7 +14,7 @@ from recu.experiments import Experiment, network_name
 from recu.integrity import write_sealed_json
 from recu.registry import check_network
 from recu.stages.networks import Weights, build_network
-from recu.stages.train import Running, check_writable, tracked, use_threads
+from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
 from recu.stages.trained import Trained, read_trained
 
 if TYPE_CHECKING:
@@ -52,33 +52,31 @@ def evaluate(
         RecuError: one line each: a missing result, one of other parameters, an altered checkpoint, bad data.
         Interrupted: a signal came.
     """
-    from recu import provenance
-    from recu.engine.device import choose_device, describe
-    from recu.stages.description import describe_run
-    from recu.tracking import open_tracker, resolve_tracking_uri
-
     running = running or Running()
     folder = paths.evaluate_folder(results_dir, experiment.id)
     check_writable(folder)
     trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
-    device = choose_device(running.gpus)
-    use_threads(running.threads)
-    loaders = build_test_loaders(
-        dataset,
-        data_folder,
-        experiment.hyperparameters.batch_size_test,
-        experiment.hyperparameters.loader,
-        device,
-        running,
-    )
-    origin = provenance.collect(describe(device))
     state = paths.state_folder(runs_dir, experiment.id, experiment.spec_hash)
-    tracker = open_tracker(resolve_tracking_uri(running.tracking_uri), state / "evaluate" / paths.OUTBOX)
-    with tracked(tracker):
+    with opened_tracker(running, state / "evaluate" / paths.OUTBOX) as tracker, tracked(tracker):
+        from recu import provenance
+        from recu.engine.device import choose_device, describe
+        from recu.stages.description import describe_run
+
+        device = choose_device(running.gpus)
+        use_threads(running.threads)
+        loaders = build_test_loaders(
+            dataset,
+            data_folder,
+            experiment.hyperparameters.batch_size_test,
+            experiment.hyperparameters.loader,
+            device,
+            running,
+        )
+        origin = provenance.collect(describe(device))
         run = describe_run(experiment, "evaluate", loaders.manifest, origin, parent_run_id=trained.run_id)
         tracker.start(run)
         evaluation = _measure_trained(trained, experiment, loaders, device)
-        metrics = _metrics(experiment, evaluation, trained, loaders.manifest, origin, tracker.run_id)
+        metrics = _metrics(experiment, evaluation, trained, loaders.manifest, origin, tracker.wait_for_run_id())
         write_sealed_json(folder / paths.METRICS, metrics)
         mirror_evaluation(tracker, evaluation, folder / paths.METRICS)
     _log.info("%s: %s", experiment.id, describe_evaluation(evaluation))

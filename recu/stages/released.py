@@ -24,7 +24,7 @@ from recu.stages.evaluate import (
     mirror_evaluation,
 )
 from recu.stages.networks import describe_cost
-from recu.stages.train import Running, check_writable, tracked, use_threads
+from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
 
 if TYPE_CHECKING:
     from recu.engine.checkpoint import LoadReport
@@ -55,34 +55,32 @@ def evaluate_released(
         RecuError: one line each: the file is missing, damaged or of another network; bad data; an unwritable folder.
         Interrupted: a signal came.
     """
-    from recu import provenance
-    from recu.engine.device import choose_device, describe
-    from recu.stages.description import describe_released_run
-    from recu.tracking import open_tracker, resolve_tracking_uri
-
     running = running or Running()
     check_writable(output.parent)
     file = Path(released.path)
     digest = _digest(released, file)
-    device = choose_device(running.gpus)
-    use_threads(running.threads)
-    loaded = load_file(
-        file,
-        model=released.model,
-        family=released.family,
-        variant=None,
-        stage=released.stage,
-        num_classes=dataset.num_classes,
-    )
-    _log.info("%s: %s", file, loaded.report)
-    loaders = build_test_loaders(dataset, data_folder, released.batch_size_test, released.loader, device, running)
-    origin = provenance.collect(describe(device))
     state = paths.state_folder(runs_dir, released.id, released.spec_hash)
-    tracker = open_tracker(resolve_tracking_uri(running.tracking_uri), state / "evaluate" / paths.OUTBOX)
-    network = network_name(released.family, loaded.variant, released.model)
-    # Counted first: moving the network to the device may change its layout.
-    about = _about(released, loaded, dataset)
-    with tracked(tracker):
+    with opened_tracker(running, state / "evaluate" / paths.OUTBOX) as tracker, tracked(tracker):
+        from recu import provenance
+        from recu.engine.device import choose_device, describe
+        from recu.stages.description import describe_released_run
+
+        device = choose_device(running.gpus)
+        use_threads(running.threads)
+        loaded = load_file(
+            file,
+            model=released.model,
+            family=released.family,
+            variant=None,
+            stage=released.stage,
+            num_classes=dataset.num_classes,
+        )
+        _log.info("%s: %s", file, loaded.report)
+        loaders = build_test_loaders(dataset, data_folder, released.batch_size_test, released.loader, device, running)
+        origin = provenance.collect(describe(device))
+        network = network_name(released.family, loaded.variant, released.model)
+        # Counted first: moving the network to the device may change its layout.
+        about = _about(released, loaded, dataset)
         tracker.start(describe_released_run(released, network, loaders.manifest, origin))
         evaluation = measure(loaded.network, loaders, device)
         metrics = asdict(evaluation) | about
@@ -90,7 +88,7 @@ def evaluate_released(
             "checkpoint_sha256": digest,
             "data_fingerprint": loaders.manifest.fingerprint,
             "provenance": origin,
-            "mlflow_run_id": tracker.run_id,
+            "mlflow_run_id": tracker.wait_for_run_id(),
         }
         write_sealed_json(output, metrics)
         mirror_evaluation(tracker, evaluation, output)

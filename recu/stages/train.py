@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,46 +221,48 @@ def check_new(folder: Path) -> None:
 
 def _run(job: _Job) -> None:
     """Train what is left and publish, with a log beside the state and a mirror in the tracking store."""
+    # Under the lock nobody else writes there, so what is left of killed processes may go.
+    for folder in (job.state, job.results):
+        remove_temporary_files(folder)
+    with log_to(job.state / paths.LOG), opened_tracker(job.running, job.state / paths.OUTBOX) as tracker:
+        _run_mirrored(job, tracker)
+
+
+def _run_mirrored(job: _Job, tracker: Tracker) -> None:
     from recu import provenance
     from recu.engine.device import choose_device, describe
     from recu.engine.signals import stop_on_signals
     from recu.stages.description import describe_run
-    from recu.tracking import open_tracker, resolve_tracking_uri
 
-    # Under the lock nobody else writes there, so what is left of killed processes may go.
-    for folder in (job.state, job.results):
-        remove_temporary_files(folder)
-    with log_to(job.state / paths.LOG):
-        device = choose_device(job.running.gpus)
-        use_threads(job.running.threads)
-        loaders = _build_loaders(job, device)
-        origin = provenance.collect(describe(device))
-        experiment = job.experiment
-        _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin["device"])
-        _write_experiment(job)
-        trainer, run_id = _prepare_trainer(job, loaders, device)
-        tracker = open_tracker(resolve_tracking_uri(job.running.tracking_uri), job.state / paths.OUTBOX)
-        with stop_on_signals() as stop, tracked(tracker):
-            parent_run_id = job.initial.run_id if job.initial else None
-            tracker.start(
-                describe_run(experiment, "train", loaders.manifest, origin, parent_run_id=parent_run_id, run_id=run_id)
-            )
-            tracker.log_history(trainer.history)
-            outcome = trainer.run(
-                stop,
-                run_id=lambda: tracker.run_id or run_id,
-                on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
-            )
-            metrics = _metrics(job, outcome, loaders.manifest, origin, tracker.run_id or run_id)
-            publish(job.results, outcome.best_checkpoint, metrics)
-            _log.info(
-                "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
-                outcome.best["epoch"],
-                outcome.best["top1"],
-                outcome.last["top1"],
-                job.results,
-            )
-            _mirror_result(tracker, job, outcome)
+    device = choose_device(job.running.gpus)
+    use_threads(job.running.threads)
+    loaders = _build_loaders(job, device)
+    origin = provenance.collect(describe(device))
+    experiment = job.experiment
+    _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin["device"])
+    _write_experiment(job)
+    trainer, run_id = _prepare_trainer(job, loaders, device)
+    with stop_on_signals() as stop, tracked(tracker):
+        parent_run_id = job.initial.run_id if job.initial else None
+        tracker.start(
+            describe_run(experiment, "train", loaders.manifest, origin, parent_run_id=parent_run_id, run_id=run_id)
+        )
+        tracker.log_history(trainer.history)
+        outcome = trainer.run(
+            stop,
+            run_id=lambda: tracker.run_id or run_id,
+            on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
+        )
+        metrics = _metrics(job, outcome, loaders.manifest, origin, tracker.wait_for_run_id() or run_id)
+        publish(job.results, outcome.best_checkpoint, metrics)
+        _log.info(
+            "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
+            outcome.best["epoch"],
+            outcome.best["top1"],
+            outcome.last["top1"],
+            job.results,
+        )
+        _mirror_result(tracker, job, outcome)
 
 
 def _prepare_trainer(job: _Job, loaders: Loaders, device: torch.device) -> tuple[Trainer, str | None]:
@@ -329,6 +331,8 @@ def _is_resumable(ours: Any) -> bool:
 
 def _set_other_data_aside(job: _Job) -> None:
     """Where the state was reached on other data than is prepared now, start afresh and keep the old state beside."""
+    if not job.state.exists():
+        return
     from recu.data import read_manifest
     from recu.engine.checkpoint import RESUME_KEY, load_latest
 
@@ -448,6 +452,18 @@ def _metrics(
         "shortcut": find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
         "cost": network_cost(experiment),
     }
+
+
+def opened_tracker(running: Running, outbox: Path) -> closing[Tracker]:
+    """The tracker of one run. To be opened before PyTorch is imported: MLflow takes as long, and is imported meanwhile.
+
+    Args:
+        running: says which store.
+        outbox: file for what the store does not take.
+    """
+    from recu.tracking import open_tracker, resolve_tracking_uri
+
+    return closing(open_tracker(resolve_tracking_uri(running.tracking_uri), outbox))
 
 
 @contextmanager

@@ -22,8 +22,8 @@ __all__ = [
 def open_tracker(tracking_uri: str | None, outbox: Path) -> Tracker:
     """A tracker for one run: into the MLflow store at `tracking_uri`, or nowhere for None.
 
-    It never raises and never holds a training up; see `recu.tracking.safe`. Call `start`, then log, then
-    `finish`, whatever happens in between.
+    It never raises and never holds a training up; see `recu.tracking.safe`. It begins to import MLflow, in a process
+    of its own, so open it early. Call `start`, then log, then `finish`, whatever happens in between, and `close`.
 
     Args:
         tracking_uri: see `resolve_tracking_uri`.
@@ -35,9 +35,9 @@ def open_tracker(tracking_uri: str | None, outbox: Path) -> Tracker:
     from recu.tracking.safe import SafeTracker
 
     def make_target() -> Tracker:
-        from recu.tracking.mlflow_tracker import MlflowTracker
+        from recu.tracking.process import ProcessTracker
 
-        return MlflowTracker(tracking_uri)
+        return ProcessTracker(tracking_uri)
 
     return SafeTracker(make_target, outbox, address=tracking_uri)
 

@@ -6,8 +6,13 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from recu.imports import without_collection
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+
+SERVER = ("http://", "https://")
+"""How the address of a server begins; any other is a database's."""
 
 _ENFORCED = {
     # "DO_NOT_TRACK=1" would not be understood by MLflow, so a user's own value is replaced by one that is.
@@ -28,14 +33,18 @@ _DEFAULTS = {
 _NOISY_LOGGERS = ("alembic", "urllib3.connectionpool", "mlflow.store.db.utils")
 
 
-def import_mlflow() -> None:
-    """Import MLflow with its environment set. Takes one to three seconds the first time, and contacts
-    nobody.
+def import_mlflow(tracking_uri: str) -> None:
+    """Import MLflow with its environment set, and what it opens this store with. Takes one to four seconds the
+    first time, and contacts nobody.
     """
     os.environ.update(_ENFORCED)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
+    with without_collection():
+        import mlflow
+
+        if not tracking_uri.startswith(SERVER):
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -47,7 +56,7 @@ def connect(tracking_uri: str) -> MlflowClient:
     Raises:
         mlflow.exceptions.MlflowException: the address is not understood, or the database cannot be opened.
     """
-    import_mlflow()
+    import_mlflow(tracking_uri)
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=tracking_uri)

@@ -34,7 +34,7 @@ class MlflowTracker(Tracker):
     """One run in the MLflow store at `tracking_uri`; nothing is contacted before `start`."""
 
     def __init__(self, tracking_uri: str) -> None:
-        import_mlflow()
+        import_mlflow(tracking_uri)
         self._tracking_uri = tracking_uri
         self._client: MlflowClient | None = None
         self._run_id: str | None = None
@@ -46,7 +46,7 @@ class MlflowTracker(Tracker):
         """Known from `start` on."""
         return self._run_id
 
-    def start(self, description: RunDescription) -> str:
+    def start(self, description: RunDescription) -> None:
         """Continue the given run, else the one with the same identity tags, else make one.
 
         Calling it again after it failed half-way is safe: the identity tags are set when the run is made.
@@ -65,7 +65,6 @@ class MlflowTracker(Tracker):
         _complete(client, run, description)
         self._client, self._run_id = client, run.info.run_id
         self._epochs_by_metric.clear()
-        return self._run_id
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """One call for the whole row; a row whose epoch the run already has is left out."""

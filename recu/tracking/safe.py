@@ -1,9 +1,8 @@
 """A tracker that can neither block nor break a training.
 
-Records go to a local outbox file and to a background thread that sends them. A store that is down, hangs
-or answers with errors costs the training nothing while it runs, and a few seconds at its start and its
-end; what could not be sent stays in the outbox, where the next start of the same run, or `recu sync`,
-finds it.
+Records go to a local outbox file and to a background thread that sends them. A store that
+is down, hangs or answers with errors costs the training nothing while it runs, and a few seconds at its end;
+what could not be sent stays in the outbox, where the next start of the same run, or `recu sync`, finds it.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ class SafeTracker(Tracker):
     """Wraps the tracker that `make_target` builds; no method raises or waits longer than said.
 
     Args:
-        make_target: builds the real tracker; called in the background.
+        make_target: builds the real tracker; called at once, and again in the background if it fails.
         outbox: file for what is not sent yet, in the run's own state folder.
         address: what messages call the store.
-        answer_wait_s: the longest that `start` and `finish` wait for one answer of the store.
+        answer_wait_s: the longest that `wait_for_run_id` and `finish` wait for one answer of the store.
         finish_wait_s: the longest that `finish` waits for a store that does answer to take everything.
         pause_s: time between two attempts once the store has failed.
     """
@@ -47,7 +46,7 @@ class SafeTracker(Tracker):
         outbox: Path,
         *,
         address: str,
-        answer_wait_s: float = 4.0,
+        answer_wait_s: float = 6.0,
         finish_wait_s: float = 10.0,
         pause_s: float = 300.0,
     ) -> None:
@@ -56,7 +55,7 @@ class SafeTracker(Tracker):
         self._answer_wait_s, self._finish_wait_s, self._pause_s = answer_wait_s, finish_wait_s, pause_s
         self._outbox = Outbox(outbox)
         self._outbox_failed = False
-        self._target: Tracker | None = None
+        self._target = _made(make_target)
         self._description: RunDescription | None = None
         # Everything below is shared with the sending thread and guarded by the condition.
         self._changed = threading.Condition()
@@ -67,7 +66,7 @@ class SafeTracker(Tracker):
 
     @property
     def run_id(self) -> str | None:
-        """None until the store has answered; ask again when writing it down."""
+        """None until the store has answered."""
         return None if self._target is None else self._target.run_id
 
     @property
@@ -76,8 +75,8 @@ class SafeTracker(Tracker):
         with self._changed:
             return sum(record is not _START for record in self._pending) + len(self._refused)
 
-    def start(self, description: RunDescription) -> str | None:
-        """Waits up to `answer_wait_s` for the store's first answer; training goes on without it."""
+    def start(self, description: RunDescription) -> None:
+        """Returns at once."""
         self._description = redact_description(description)
         self._guarded(self._open_outbox)
         self._pending.appendleft(_START)
@@ -87,8 +86,12 @@ class SafeTracker(Tracker):
         except RuntimeError as error:
             _log.warning("tracking: no thread to send records with (%s); they are kept in the outbox", error)
             self._attempts, self._gave_up = 1, True
-        with self._changed:
-            self._changed.wait_for(lambda: self._attempts > 0, timeout=self._answer_wait_s)
+
+    def wait_for_run_id(self) -> str | None:
+        """Waits up to `answer_wait_s` for the store's first answer, good or bad, if it has not come yet."""
+        if self._description is not None:
+            with self._changed:
+                self._changed.wait_for(lambda: self._attempts > 0, timeout=self._answer_wait_s)
         return self.run_id
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -124,6 +127,11 @@ class SafeTracker(Tracker):
             )
         self._guarded(self._cut_back)
         self._guarded(self._outbox.release)
+
+    def close(self) -> None:
+        """Closes the real tracker, whatever it is doing."""
+        if self._target is not None:
+            self._target.close()
 
     def _wait_until_sent(self) -> None:
         """The condition is held."""
@@ -242,6 +250,14 @@ class SafeTracker(Tracker):
             if not self._outbox_failed:
                 _log.warning("tracking: cannot write the outbox %s: %s", self._outbox.path, _worded(error))
             self._outbox_failed = True
+
+
+def _made(make_target: Callable[[], Tracker]) -> Tracker | None:
+    try:
+        return make_target()
+    except Exception:
+        # It is tried again when the run starts, and reported then.
+        return None
 
 
 def _identity(description: RunDescription) -> tuple[str, str, str]:

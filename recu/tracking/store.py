@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 from recu.errors import ConfigError, OutputError
 from recu.files import check_ordinary
 from recu.redaction import redact
-from recu.tracking.client import connect, import_mlflow
+from recu.tracking.client import SERVER, connect, import_mlflow
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _SQLITE = "sqlite:///"
-_SERVER = ("http://", "https://")
 _DATABASE = ("postgresql", "mysql", "mssql")
 _LOCK_TIMEOUT_S = 120
 
@@ -47,7 +46,7 @@ def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: 
     if file is not None:
         _prepare_sqlite(tracking_uri, file, names, artifact_root or file.parent / "mlartifacts")
         return
-    if not tracking_uri.startswith((*_SERVER, *_DATABASE)):
+    if not tracking_uri.startswith((*SERVER, *_DATABASE)):
         raise ConfigError(
             f"tracking address {redact(tracking_uri)!r} is not usable: expected sqlite:///FILE, http(s)://SERVER or a "
             "database address (MLflow no longer supports plain folders)"
@@ -68,7 +67,7 @@ def sqlite_file(tracking_uri: str) -> Path | None:
 
 
 def _is_server(tracking_uri: str) -> bool:
-    return tracking_uri.startswith(_SERVER)
+    return tracking_uri.startswith(SERVER)
 
 
 def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_root: Path) -> None:
@@ -92,12 +91,13 @@ def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_ro
 
 def _create_sqlite(file: Path, artifact_root: Path) -> None:
     """Build the database under a temporary name, so that a store that exists is a whole one."""
-    import_mlflow()
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    address = f"{_SQLITE}{temporary}"
+    import_mlflow(address)
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        store = SqlAlchemyStore(f"{_SQLITE}{temporary}", artifact_root.resolve().as_uri())
+        store = SqlAlchemyStore(address, artifact_root.resolve().as_uri())
         store.engine.dispose()
         with closing(sqlite3.connect(temporary)) as connection:
             # Write-ahead logging stays switched on in the file; it lets readers and one writer work side

@@ -56,13 +56,15 @@ class Tracker:
 
     @property
     def run_id(self) -> str | None:
-        """The store's id of the run, as soon as it is known; ask again when writing it down."""
+        """The store's id of the run, as soon as it is known."""
         return None
 
-    def start(self, description: RunDescription) -> str | None:
-        """Make or continue the run. Returns its id, or None where there is none (yet)."""
-        del description
-        return None
+    def start(self, description: RunDescription) -> None:
+        """Make or continue the run."""
+
+    def wait_for_run_id(self) -> str | None:
+        """The id for a result that is written down now; None where the store has not answered in time."""
+        return self.run_id
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Mirror one history row.
@@ -85,7 +87,10 @@ class Tracker:
         """Mirror the file at `path`, below `folder` of the run's artifacts. The file must stay as it is."""
 
     def finish(self, status: Status) -> None:
-        """Close the run. Nothing may be logged afterwards."""
+        """End the run. Nothing may be logged afterwards."""
+
+    def close(self) -> None:
+        """Let go of what the tracker holds, also where no run was started."""
 
 
 def numbers_of(metrics: Mapping[str, object]) -> dict[str, float]:

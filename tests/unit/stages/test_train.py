@@ -175,6 +175,29 @@ def _command(project, experiment):
     ]  # fmt: skip
 
 
+def test_the_tracker_is_opened_before_pytorch_is_imported(project):
+    # MLflow takes as long to import as PyTorch; it is imported meanwhile, in the tracker's process.
+    experiment = project.experiment(epochs=1)
+    project.train(experiment)
+    code = """
+import sys
+import recu.tracking
+from recu.cli.main import main
+
+def open_tracker(*_):
+    print("torch" in sys.modules)
+    raise SystemExit
+
+recu.tracking.open_tracker = open_tracker
+main(sys.argv[1:])
+"""
+    other = project.experiment(epochs=2)
+    for stage, what in (("train", other), ("evaluate", experiment)):
+        words = [word if word != "train" else stage for word in _command(project, what)[3:]]
+        answer = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        assert answer.stdout.strip() == "False", answer.stderr
+
+
 @pytest.mark.slow
 def test_the_command_line_trains_evaluates_and_waits_for_another(project):
     long, short = project.experiment(epochs=400), project.experiment(epochs=1)

@@ -82,7 +82,8 @@ def events(outbox):
 def test_everything_arrives_in_order_and_nothing_stays(target, outbox, description, tmp_path):
     (tmp_path / "log").write_text("x")
     tracker = make(target, outbox)
-    assert tracker.start(description) == "r1"
+    tracker.start(description)
+    assert tracker.wait_for_run_id() == tracker.run_id == "r1"
     tracker.log_epoch(0, {"time": 1, "a": 1.0})
     tracker.log_epoch(1, {"time": 2, "a": 1.0})
     tracker.log_metrics({"top1": 5.0})
@@ -96,9 +97,10 @@ def test_a_store_that_fails_costs_nothing_and_everything_is_kept(target, outbox,
     target.works = False
     tracker = make(target, outbox)
     begin = time.monotonic()
-    assert tracker.start(description) is None
+    tracker.start(description)
     for epoch in range(50):
         tracker.log_epoch(epoch, {"time": epoch, "a": 1.0})
+    assert tracker.wait_for_run_id() is None
     tracker.finish("FINISHED")
     assert time.monotonic() - begin < 3
     assert tracker.unsent == 51
@@ -114,6 +116,8 @@ def test_a_store_that_hangs_holds_nothing_up(target, outbox, description):
     begin = time.monotonic()
     tracker.start(description)
     tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    assert time.monotonic() - begin < 0.2
+    assert tracker.wait_for_run_id() is None
     tracker.finish("KILLED")
     assert time.monotonic() - begin < 3
     target.hangs.set()
@@ -136,6 +140,7 @@ def test_a_pause_between_attempts_is_kept_but_the_end_tries_once_more(target, ou
     target.start = lambda description: attempts.append(time.monotonic()) or (_ for _ in ()).throw(OSError("down"))
     tracker = make(target, outbox)
     tracker.start(description)
+    tracker.wait_for_run_id()
     time.sleep(0.3)
     assert len(attempts) == 1
     tracker.finish("FINISHED")
@@ -196,9 +201,30 @@ def test_values_that_are_no_plain_numbers(target, outbox, description):
     assert target.calls[1] == {"time": 7, "a": 1.5}
 
 
-def test_a_tracker_that_was_never_started_may_be_closed(target, outbox):
-    make(target, outbox).finish("FAILED")
-    assert target.calls == [] and not outbox.exists()
+def test_a_tracker_that_was_never_started_may_be_finished_and_closed(target, outbox):
+    closed = []
+    target.close = lambda: closed.append(True)
+    tracker = make(target, outbox)
+    assert tracker.wait_for_run_id() is None
+    tracker.finish("FAILED")
+    tracker.close()
+    assert target.calls == [] and closed == [True] and not outbox.exists()
+
+
+def test_a_tracker_that_cannot_be_made_is_tried_again_at_the_start(target, outbox, description):
+    outcomes = iter([OSError("no process can be started"), target])
+
+    def make_target():
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    tracker = SafeTracker(make_target, outbox, address="sqlite:///x.db")
+    tracker.start(description)
+    assert tracker.wait_for_run_id() == "r1"
+    tracker.finish("FINISHED")
+    assert [call[0] for call in target.calls] == ["start", "finish"]
 
 
 def test_secrets_reach_neither_store_nor_outbox(store, description, tmp_path, monkeypatch):
@@ -252,7 +278,7 @@ def test_a_server_that_accepts_and_never_answers(description, tmp_path, monkeypa
             finish_wait_s=1,
         )
         begin = time.monotonic()
-        assert tracker.start(description) is None
+        tracker.start(description)
         tracker.log_epoch(0, {"time": 1, "a": 1.0})
         tracker.finish("FAILED")
         assert time.monotonic() - begin < 4
@@ -267,7 +293,8 @@ def open_mlflow(address):
 
 def test_no_address_means_no_tracking_at_all(tmp_path, description):
     tracker = open_tracker(None, tmp_path / "outbox.jsonl")
-    assert tracker.start(description) is None
+    tracker.start(description)
+    assert tracker.wait_for_run_id() is None
     tracker.log_epoch(0, {})
     tracker.finish("FINISHED")
     assert list(tmp_path.iterdir()) == []
@@ -292,7 +319,7 @@ def test_importing_and_opening_import_no_mlflow():
 
 def test_mlflow_is_imported_without_telemetry_and_with_short_waits():
     code = (
-        "import json, os; from recu.tracking.client import import_mlflow; import_mlflow();"
+        "import json, os; from recu.tracking.client import import_mlflow; import_mlflow('http://host');"
         "print(json.dumps(dict(os.environ)))"
     )
     environment = os.environ | {"DO_NOT_TRACK": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "9"}
