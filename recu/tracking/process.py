@@ -26,7 +26,7 @@ class StoreError(Exception):
 class ProcessTracker(Tracker):
     """An `MlflowTracker` in another process, which ends with this one, however that ends.
 
-    Every method raises `StoreError` or `Refused`. Making one costs milliseconds; may raise OSError.
+    Every method raises `StoreError` or `Refused`. Making one costs milliseconds, and may raise OSError too.
     """
 
     def __init__(self, tracking_uri: str) -> None:
