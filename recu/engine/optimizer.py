@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +11,6 @@ import torch
 from torch import nn
 
 from recu.errors import unknown_name
-from recu.imports import without_collection
 
 
 def _decays_always(_name: str, _parameter: nn.Parameter) -> bool:
@@ -83,8 +83,18 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
     groups = parameter_groups(model, weight_decay, grouping)
-    # The first optimiser of a process imports PyTorch's compiler, whether anything is compiled or not.
-    with without_collection():
-        if name == "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=momentum)
-        return torch.optim.Adam(groups, lr=lr)
+    if name == "sgd":
+        return _never_compiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum)
+    return _never_compiled(torch.optim.Adam)(groups, lr=lr)
+
+
+def _never_compiled(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The class without the wrappers that keep PyTorch's compiler out of its methods, and import it to do so.
+
+    That takes two seconds of every training; here a compiled program holds networks, but never an optimiser.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    # Its wrapper also says that no gradients are taken.
+    methods["step"] = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), methods)

@@ -66,8 +66,8 @@ def measure_cost(model: nn.Module, image_size: int) -> Cost:
     inference needs and cannot derive from signs. Not stored: latent weights, `tau`, `num_batches_tracked`. Nothing is
     folded (alpha into BatchNorm, say), and a file's own overhead is left out.
 
-    The network passes one image in evaluation mode as a copy on the meta device: nothing is computed, no memory is
-    taken, and `model` keeps its state, mode and gradients.
+    A copy of the network passes one image in evaluation mode, so `model` keeps its state, mode and gradients. One on
+    the meta device computes nothing, but PyTorch imports its compiler for that, which takes longer than an image.
 
     Args:
         model: a network from (N, 3, H, W) to logits, of `recu.models.build_model` or a plain torchvision ResNet; not
@@ -131,14 +131,14 @@ def _count_operations(model: nn.Module, image_size: int) -> tuple[int, int]:
     def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         counts[is_binary_convolution(layer)] += output.numel() * _operations_per_output(layer)
 
-    skeleton = _meta_copy(model).eval()
-    for layer in skeleton.modules():
+    network = copy.deepcopy(model).eval()
+    for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.register_forward_hook(count)
-    dtype = next((parameter.dtype for parameter in skeleton.parameters()), torch.float32)
+    like = next(network.parameters(), torch.empty(()))
     try:
         with torch.no_grad():
-            skeleton(torch.empty(1, 3, image_size, image_size, device="meta", dtype=dtype))
+            network(like.new_zeros(1, 3, image_size, image_size))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -151,14 +151,3 @@ def _count_operations(model: nn.Module, image_size: int) -> tuple[int, int]:
 def _operations_per_output(layer: nn.Conv2d | nn.Linear) -> int:
     """Multiply-accumulates behind one output value: the weights of one filter, or of one row."""
     return layer.weight[0].numel()
-
-
-def _meta_copy(model: nn.Module) -> nn.Module:
-    """A copy with the same layers whose tensors have shapes but no memory."""
-    # deepcopy takes what is already in its memo, so that no weight is ever copied.
-    memo: dict[int, Tensor] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo)

@@ -99,11 +99,7 @@ def build_network(experiment: Experiment) -> nn.Module:
 
 def network_cost(experiment: Experiment) -> dict[str, float]:
     """What one image costs the experiment's network: the fields of `recu.models.cost.Cost` and its OPs."""
-    import torch
-
-    with torch.device("meta"):
-        network = build_network(experiment)
-    return describe_cost(network, experiment.data["image_size"])
+    return describe_cost(build_network(experiment), experiment.data["image_size"])
 
 
 def describe_cost(network: nn.Module, image_size: int) -> dict[str, float]:

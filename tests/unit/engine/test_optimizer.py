@@ -35,6 +35,33 @@ def test_competitors_grouping_goes_by_dimensions_and_name() -> None:
     assert not decaying & {"fc.weight", "fc.bias", "bn1.weight", "layer1.0.prelu.weight"}
 
 
+@pytest.mark.parametrize(("name", "pytorchs"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
+def test_the_optimisers_are_pytorchs_to_the_last_bit(name: str, pytorchs: type[torch.optim.Optimizer]) -> None:
+    def run(build) -> tuple[list[torch.Tensor], dict]:
+        torch.manual_seed(1)
+        model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+        optimizer = build(model)
+        for step in range(4):
+            if step == 2:
+                state = optimizer.state_dict()
+                optimizer = build(model)
+                optimizer.load_state_dict(state)
+            optimizer.zero_grad()
+            model(torch.randn(4, 7)).square().sum().backward()
+            optimizer.step()
+        assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
+        return list(model.parameters()), optimizer.state_dict()
+
+    settings = {"lr": 0.1, "weight_decay": 0.01} | ({"momentum": 0.9} if name == "sgd" else {})
+    ours, our_state = run(lambda model: build_optimizer(model, name, 0.1, 0.9, 0.01, "all"))
+    theirs, their_state = run(lambda model: pytorchs(model.parameters(), **settings))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert our_state["param_groups"] == their_state["param_groups"]
+    for index, values in their_state["state"].items():
+        assert values.keys() == our_state["state"][index].keys()
+        assert all(torch.equal(value, our_state["state"][index][key]) for key, value in values.items())
+
+
 @pytest.mark.parametrize("foreach", [False, True])
 def test_sgd_takes_the_textbook_step(foreach: bool) -> None:
     model = torch.nn.Linear(1, 1, bias=False)

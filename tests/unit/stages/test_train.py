@@ -175,6 +175,21 @@ def _command(project, experiment):
     ]  # fmt: skip
 
 
+def test_a_job_that_compiles_nothing_imports_no_compiler(project):
+    # PyTorch's optimisers, and operations on the meta device, import it by themselves, in two seconds.
+    code = """
+import sys
+from recu.cli.main import main
+
+code = main(sys.argv[1:])
+print(code, "torch" in sys.modules, "torch._dynamo" in sys.modules)
+"""
+    for stage in ("train", "evaluate"):
+        words = [word if word != "train" else stage for word in _command(project, project.experiment(epochs=1))[3:]]
+        answer = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        assert answer.stdout.strip() == "0 True False", answer.stderr
+
+
 def test_the_tracker_is_opened_before_pytorch_is_imported(project):
     # MLflow takes as long to import as PyTorch; it is imported meanwhile, in the tracker's process.
     experiment = project.experiment(epochs=1)
