@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.tracking.client import connect, import_mlflow
-from recu.tracking.store import prepare_store
+from recu.tracking.store import empty_log, prepare_store, sqlite_file
 from recu.tracking.tracker import DatasetDescription, RunDescription, Status, Tracker, numbers_of
 
 if TYPE_CHECKING:
@@ -108,6 +108,12 @@ class MlflowTracker(Tracker):
         """Set the run's end and status."""
         with _refusals():
             self._started().set_terminated(self._run_id, status=status)
+
+    def close(self) -> None:
+        """Leave a SQLite store as one file."""
+        file = sqlite_file(self._tracking_uri)
+        if self._client is not None and file is not None:
+            empty_log(file)
 
     def _started(self) -> MlflowClient:
         if self._client is None:

@@ -6,17 +6,22 @@ for those of a client.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
 from recu.tracking.tracker import RunDescription, Status, Tracker
+
+_LONGEST_END_S = 3.0
+"""How long the process may take to close its store and end."""
 
 
 class StoreError(Exception):
@@ -43,6 +48,10 @@ class ProcessTracker(Tracker):
         """Known from `start` on."""
         return self._run_id
 
+    def load(self) -> None:
+        """Waits for MLflow's import, which begins when the process does."""
+        self._ask("load")
+
     def start(self, description: RunDescription) -> None:
         """As `MlflowTracker.start`."""
         self._run_id = self._ask("start", description)
@@ -64,9 +73,15 @@ class ProcessTracker(Tracker):
         self._ask("finish", status)
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.communicate()
+        """Let the process close its store and end; after a few seconds end it, whatever it is doing."""
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_LONGEST_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
     def _ask(self, method: str, *arguments: Any) -> str | None:
         self._send((method, arguments))
@@ -102,8 +117,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     An answer is the run's id, why the store refuses, and what went wrong, in words: errors of MLflow itself would have
     to be imported where they arrive.
     """
-    try:
-        tracker = MlflowTracker(pickle.load(requests))
+    with suppress(EOFError, BrokenPipeError), closing(MlflowTracker(pickle.load(requests))) as tracker:
         while True:
             method, arguments = pickle.load(requests)
             refusal = failure = None
@@ -114,8 +128,6 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
             _write((tracker.run_id, refusal, failure), answers)
-    except (EOFError, BrokenPipeError):
-        return
 
 
 def _main() -> None:
@@ -126,6 +138,8 @@ def _main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _serve(sys.stdin.buffer, answers)
+    # Looking through all of MLflow for garbage takes two seconds.
+    gc.freeze()
 
 
 if __name__ == "__main__":

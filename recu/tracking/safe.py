@@ -26,6 +26,8 @@ from recu.tracking.tracker import RunDescription, Status, Tracker, numbers_of
 _log = logging.getLogger(__name__)
 
 _START = {"event": "start"}
+_LOAD_WAIT_S = 60.0
+"""The longest that anything waits for imports, which on a busy machine take longer than any answer of a store."""
 
 
 class SafeTracker(Tracker):
@@ -62,7 +64,7 @@ class SafeTracker(Tracker):
         self._pending: deque[Record] = deque()
         self._refused: list[Record] = []
         self._attempts = self._failures = 0
-        self._finishing = self._gave_up = self._closed = False
+        self._loaded = self._finishing = self._gave_up = self._closed = False
 
     @property
     def run_id(self) -> str | None:
@@ -85,12 +87,13 @@ class SafeTracker(Tracker):
             thread.start()
         except RuntimeError as error:
             _log.warning("tracking: no thread to send records with (%s); they are kept in the outbox", error)
-            self._attempts, self._gave_up = 1, True
+            self._attempts, self._loaded, self._gave_up = 1, True, True
 
     def wait_for_run_id(self) -> str | None:
-        """Waits up to `answer_wait_s` for the store's first answer, good or bad, if it has not come yet."""
+        """Waits for imports, then up to `answer_wait_s` for the store's first answer, good or bad."""
         if self._description is not None:
             with self._changed:
+                self._changed.wait_for(lambda: self._loaded, timeout=_LOAD_WAIT_S)
                 self._changed.wait_for(lambda: self._attempts > 0, timeout=self._answer_wait_s)
         return self.run_id
 
@@ -135,6 +138,7 @@ class SafeTracker(Tracker):
 
     def _wait_until_sent(self) -> None:
         """The condition is held."""
+        self._changed.wait_for(lambda: self._loaded, timeout=_LOAD_WAIT_S)
         deadline = time.monotonic() + self._finish_wait_s
         while self._pending and not self._gave_up and (left := deadline - time.monotonic()) > 0:
             seen = self._attempts
@@ -174,6 +178,15 @@ class SafeTracker(Tracker):
 
     def _send_all(self) -> None:
         """The background thread."""
+        try:
+            if self._target is not None:
+                self._target.load()
+        except Exception as error:
+            # Sending fails too, then, and that is reported.
+            _log.debug("tracking: %s", _worded(error))
+        with self._changed:
+            self._loaded = True
+            self._changed.notify_all()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._pending or self._closed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SQLITE = "sqlite:///"
 _DATABASE = ("postgresql", "mysql", "mssql")
 _LOCK_TIMEOUT_S = 120
+_BUSY_WAIT_S = 1.0
 
 
 def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: Path | None = None) -> None:
@@ -66,6 +67,16 @@ def sqlite_file(tracking_uri: str) -> Path | None:
     return Path(tracking_uri.removeprefix(_SQLITE).split("?", 1)[0]).absolute()
 
 
+def empty_log(file: Path) -> None:
+    """Bring what a SQLite store has only logged into its file; a store that others use just now is left to them.
+
+    Closing the last connection would do it, but MLflow's stays open until the process ends. Whoever copies or removes
+    the file may not think of the log beside it.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=_BUSY_WAIT_S)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def _is_server(tracking_uri: str) -> bool:
     return tracking_uri.startswith(SERVER)
 
@@ -81,6 +92,7 @@ def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_ro
                     _create_sqlite(file, artifact_root)
         _check_opens(file)
         _create_experiments(connect(tracking_uri), names, artifact_root)
+        empty_log(file)
     except Timeout as error:
         raise OutputError(
             f"cannot create the MLflow store {file}: another process has been at it for {_LOCK_TIMEOUT_S} s"
@@ -103,6 +115,9 @@ def _create_sqlite(file: Path, artifact_root: Path) -> None:
             # Write-ahead logging stays switched on in the file; it lets readers and one writer work side
             # by side.
             connection.execute("PRAGMA journal_mode=wal")
+        # A log of an earlier database of this name, left by a process that was killed, would be played into this one.
+        for suffix in ("-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
         temporary.replace(file)
     finally:
         for leftover in file.parent.glob(f"{temporary.name}*"):

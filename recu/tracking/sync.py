@@ -70,6 +70,7 @@ def _replay(box: Outbox, content: Content, tracking_uri: str) -> Replay:
     if rejected:
         atomic_write_text(box.path.with_suffix(".rejected"), "".join(f"{line}\n" for line in rejected))
     box.remove()
+    tracker.close()
     sent = len(content.records) + len(content.unreadable) - len(rejected)
     return Replay(box.path, tracker.run_id, sent=sent, rejected=len(rejected))
 

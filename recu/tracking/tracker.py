@@ -59,6 +59,9 @@ class Tracker:
         """The store's id of the run, as soon as it is known."""
         return None
 
+    def load(self) -> None:
+        """Return when everything is imported; nothing is contacted."""
+
     def start(self, description: RunDescription) -> None:
         """Make or continue the run."""
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -89,12 +90,28 @@ def test_signals_meant_for_the_training_do_not_end_it(tracker, description):
     tracker.finish("KILLED")
 
 
-def test_it_ends_when_closed_whatever_it_is_doing(store):
-    tracker = ProcessTracker(store)
+def test_closing_leaves_a_database_that_is_whole_without_its_log(tracker, store, description):
+    file = Path(store.removeprefix("sqlite:///"))
+    log = file.with_name(f"{file.name}-wal")
+    tracker.start(description)
+    tracker.log_epoch(0, {"epoch": 0, "time": 1000, "test_top1": 50.0})
+    assert log.stat().st_size > 0
     tracker.close()
-    assert tracker._process.returncode == -signal.SIGKILL
+    assert tracker._process.returncode == 0
+    assert not log.exists() or log.stat().st_size == 0
     with pytest.raises(StoreError, match="has ended"):
         tracker.finish("FINISHED")
+
+
+def test_one_that_hangs_is_ended(monkeypatch):
+    monkeypatch.setattr("recu.tracking.process._LONGEST_END_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        tracker = ProcessTracker(f"http://127.0.0.1:{server.getsockname()[1]}")
+        tracker._send(("finish", ("FINISHED",)))
+        os.kill(tracker._process.pid, signal.SIGSTOP)
+        begin = time.monotonic()
+        tracker.close()
+    assert tracker._process.returncode == -signal.SIGKILL and time.monotonic() - begin < 3
 
 
 def test_it_ends_with_the_process_that_was_killed(store):

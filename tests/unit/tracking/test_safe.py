@@ -124,6 +124,15 @@ def test_a_store_that_hangs_holds_nothing_up(target, outbox, description):
     assert [event["event"] for event in events(outbox)] == ["start", "epoch", "finish"]
 
 
+def test_imports_are_waited_for_however_short_the_wait_for_an_answer_is(target, outbox, description):
+    target.load = lambda: time.sleep(1)
+    tracker = make(target, outbox)
+    tracker.start(description)
+    assert tracker.wait_for_run_id() == "r1"
+    tracker.finish("FINISHED")
+    assert tracker.unsent == 0
+
+
 def test_a_store_that_comes_back_gets_everything(target, outbox, description):
     target.works = False
     tracker = make(target, outbox, pause_s=0.05, finish_wait_s=5)

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 
@@ -63,6 +65,26 @@ def test_a_server_that_refuses_is_one_readable_error_without_credentials():
     with pytest.raises(OutputError) as caught:
         prepare_store("http://alice:pa55word@127.0.0.1:9", ["demo"])
     assert "pa55word" not in str(caught.value) and "***@127.0.0.1:9" in str(caught.value)
+
+
+def test_a_new_store_takes_nothing_from_the_log_of_one_that_was_removed(tmp_path):
+    file = tmp_path / "mlflow.db"
+    code = f"""
+import os, signal
+from recu.tracking.client import connect
+from recu.tracking.store import prepare_store
+prepare_store("sqlite:///{file}", ["first"])
+connect("sqlite:///{file}").create_experiment("second")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert file.with_name("mlflow.db-wal").stat().st_size > 0
+    file.unlink()
+    prepare_store(f"sqlite:///{file}", ["third"])
+    names = {found.name for found in connect(f"sqlite:///{file}").search_experiments()}
+    assert names == {"Default", "third"}
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_sqlite_file():
