@@ -229,6 +229,7 @@ def _run(job: _Job) -> None:
 
 
 def _run_mirrored(job: _Job, tracker: Tracker) -> None:
+    """The work of `_run`, with its imports of PyTorch."""
     from recu import provenance
     from recu.engine.device import choose_device, describe
     from recu.engine.signals import stop_on_signals

@@ -34,7 +34,6 @@ class MlflowTracker(Tracker):
     """One run in the MLflow store at `tracking_uri`; nothing is contacted before `start`."""
 
     def __init__(self, tracking_uri: str) -> None:
-        import_mlflow(tracking_uri)
         self._tracking_uri = tracking_uri
         self._client: MlflowClient | None = None
         self._run_id: str | None = None
@@ -45,6 +44,10 @@ class MlflowTracker(Tracker):
     def run_id(self) -> str | None:
         """Known from `start` on."""
         return self._run_id
+
+    def load(self) -> None:
+        """Import MLflow; may raise ImportError, as `start` does then."""
+        import_mlflow(self._tracking_uri)
 
     def start(self, description: RunDescription) -> None:
         """Continue the given run, else the one with the same identity tags, else make one.

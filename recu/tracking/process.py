@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
 from recu.tracking.tracker import RunDescription, Status, Tracker
 
+_END = "end"
+"""The last request."""
 _LONGEST_END_S = 3.0
 """How long the process may take to close its store and end."""
 
@@ -74,6 +76,9 @@ class ProcessTracker(Tracker):
 
     def close(self) -> None:
         """Let the process close its store and end; after a few seconds end it, whatever it is doing."""
+        # Its requests need not end when this end is closed: a process that loads images may still hold another copy.
+        with suppress(StoreError):
+            self._send(_END)
         with suppress(OSError):
             self._process.stdin.close()
         try:
@@ -118,8 +123,11 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     to be imported where they arrive.
     """
     with suppress(EOFError, BrokenPipeError), closing(MlflowTracker(pickle.load(requests))) as tracker:
-        while True:
-            method, arguments = pickle.load(requests)
+        # What fails here fails again when it is asked for, and is answered then.
+        with suppress(Exception):
+            tracker.load()
+        while (request := pickle.load(requests)) != _END:
+            method, arguments = request
             refusal = failure = None
             try:
                 getattr(tracker, method)(*arguments)

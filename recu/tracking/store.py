@@ -92,7 +92,6 @@ def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_ro
                     _create_sqlite(file, artifact_root)
         _check_opens(file)
         _create_experiments(connect(tracking_uri), names, artifact_root)
-        empty_log(file)
     except Timeout as error:
         raise OutputError(
             f"cannot create the MLflow store {file}: another process has been at it for {_LOCK_TIMEOUT_S} s"

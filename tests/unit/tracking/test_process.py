@@ -39,6 +39,7 @@ def ends(pid: int, within_s: float = 20.0) -> bool:
 def test_a_whole_run(tracker, store, description, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("log").write_text("x")
+    tracker.load()
     assert tracker.run_id is None
     tracker.start(description)
     tracker.log_epoch(0, {"epoch": 0, "time": 1000, "test_top1": 50.0})
@@ -58,6 +59,28 @@ def test_errors_arrive_in_words_and_the_next_request_is_answered(tracker, descri
     with pytest.raises(Refused, match="does not exist"):
         tracker.log_artifact(tmp_path / "absent")
     tracker.finish("FINISHED")
+
+
+def test_mlflow_that_cannot_be_imported_is_an_answer_and_no_traceback(description, tmp_path, monkeypatch, capfd):
+    (tmp_path / "mlflow.py").write_text("raise ImportError('mlflow is broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with closing(ProcessTracker(f"sqlite:///{tmp_path}/mlflow.db")) as tracker:
+        with pytest.raises(StoreError, match="ImportError: mlflow is broken"):
+            tracker.load()
+        with pytest.raises(StoreError, match="mlflow is broken"):
+            tracker.start(description)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_it_ends_although_another_process_holds_its_requests_open(tracker):
+    tracker.load()
+    holder = subprocess.Popen(["sleep", "60"], pass_fds=[tracker._process.stdin.fileno()])
+    try:
+        tracker.close()
+    finally:
+        holder.kill()
+        holder.wait()
+    assert tracker._process.returncode == 0
 
 
 def test_nothing_heavy_is_imported_here_and_no_address_is_shown():
