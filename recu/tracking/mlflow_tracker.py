@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ENTITIES_PER_CALL = 100
 _LONGEST_PARAM, _LONGEST_TAG, _LONGEST_DIGEST = 6000, 5000, 36
+_TAKEN = "BAD_REQUEST"
+"""Among others, of a database in which something unique is there already."""
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 
 
@@ -172,7 +174,22 @@ def _complete(client: MlflowClient, run: Run, description: RunDescription) -> No
     for some in _chunks(tags):
         client.log_batch(run_id, tags=some)
     if description.dataset is not None and not run.inputs.dataset_inputs:
-        client.log_inputs(run_id, [_dataset_input(description.dataset, description.stage)])
+        _log_input(client, run_id, _dataset_input(description.dataset, description.stage))
+
+
+def _log_input(client: MlflowClient, run_id: str, dataset_input: DatasetInput) -> None:
+    """Name a dataset as an input, also where another run names it for the first time just now.
+
+    MLflow looks for a dataset and then adds it; whoever adds it second is refused, and finds it when asking again.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, [dataset_input])
+    except MlflowException as error:
+        if error.error_code != _TAKEN:
+            raise
+        client.log_inputs(run_id, [dataset_input])
 
 
 def _identity(description: RunDescription) -> dict[str, str]:

@@ -6,6 +6,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
+from mlflow.tracking import MlflowClient
 
 from recu.tracking.client import connect
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
@@ -124,6 +127,37 @@ def test_global_random_state_is_left_alone(store, description):
     tracker.log_epoch(0, row(0))
     tracker.finish("FINISHED")
     assert (random.getstate(), numpy.random.get_state()[1].tolist()) == before
+
+
+def test_a_dataset_that_another_run_adds_first(store, description, monkeypatch):
+    log_inputs = MlflowClient.log_inputs
+    calls = []
+
+    def add_too_late(client, run_id, datasets):
+        calls.append(run_id)
+        if len(calls) == 1:
+            other = client.create_run(client.get_run(run_id).info.experiment_id)
+            log_inputs(client, other.info.run_id, datasets)
+            raise MlflowException("UNIQUE constraint failed: datasets.name", BAD_REQUEST)
+        log_inputs(client, run_id, datasets)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", add_too_late)
+    tracker = started(store, description)
+    inputs = connect(store).get_run(tracker.run_id).inputs.dataset_inputs
+    assert [entry.dataset.name for entry in inputs] == [description.dataset.name] and len(calls) == 2
+
+
+def test_a_store_that_fails_is_not_asked_for_the_dataset_again(store, description, monkeypatch):
+    calls = []
+
+    def fail(client, run_id, datasets):
+        calls.append(run_id)
+        raise MlflowException("the store has gone", TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", fail)
+    with pytest.raises(MlflowException, match="has gone"):
+        started(store, description)
+    assert len(calls) == 1
 
 
 def _log_epochs(store, description, barrier):
