@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from recu.errors import ConfigError
+from recu.paths import user_path
 from recu.redaction import without_credentials
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
@@ -38,6 +40,17 @@ _LARGEST = 2**31 - 1  # what PyTorch, MLflow and SQLite all hold
 Count = Annotated[int, Field(ge=1, le=_LARGEST)]
 LARGEST_SEED = 2**63 - 1
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+def _expand(text: str) -> str:
+    try:
+        return str(user_path(text)) if text else text
+    except ConfigError as error:
+        raise ValueError(str(error)) from error  # so that the message begins with file and key
+
+
+UserPath = Annotated[str, AfterValidator(_expand)]
+"""A path in which `~` and variables are replaced; relative ones are relative to the project directory."""
 
 
 class Model(BaseModel):
@@ -217,7 +230,7 @@ class ReleasedFile(Model):
 
     name: Name
     """Its place in every folder and table."""
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[UserPath, Field(min_length=1)]
     """The file, relative to the project directory; made by this program or the authors'."""
     model: Name
     family: Family | None = None
@@ -283,20 +296,20 @@ class WorkflowConfig(Model):
 
     suites: Name | tuple[Name, ...]
     """Names of files under params/suites/ (one, or a list)."""
-    data_dir: str
+    data_dir: UserPath
     """Prepared datasets."""
-    results_dir: str
+    results_dir: UserPath
     """What rules produce."""
-    runs_dir: str
+    runs_dir: UserPath
     """Resumable state of trainings; never a declared output."""
-    reports_dir: str
+    reports_dir: UserPath
     tracking_uri: str
     """MLflow store, without password; MLFLOW_TRACKING_URI in the environment wins."""
-    sources: dict[Name, str] = {}
+    sources: dict[Name, UserPath] = {}
     """Local archive or folder by dataset, in place of a download."""
     gpus: str = ""
     """Device ids as for --gpus; empty chooses by itself."""
-    teacher_weights: str = ""
+    teacher_weights: UserPath = ""
     """Local file with the published weights of the torchvision teacher, in place of a download."""
     workers: Annotated[int, Field(ge=0, le=MOST_PROCESSES)] = 2
     """Loader processes of one job, for datasets that are not held in memory."""

@@ -5,7 +5,11 @@ Relative paths are relative to the working directory, which for the workflow is 
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+
+from recu.errors import ConfigError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 """The checkout this package runs from (it is installed in place)."""
@@ -23,6 +27,40 @@ HISTORY = "history.jsonl"
 LOG = "train.log"
 EXPERIMENT = "experiment.json"
 OUTBOX = "tracking-outbox.jsonl"
+
+
+_VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[^{}]*)\})")
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a person wrote it in an option or a file, with `~`, `~user`, `$NAME` and `${NAME}` replaced.
+
+    A shell replaces them only where they stand free: not in `--source=~/A`, not between quotes, not in a YAML file.
+    A name with "$" that exists as it is written stays, where no such variable is set.
+
+    Raises:
+        ConfigError: a variable is not set, or a home folder is not known.
+    """
+    expanded = _with_variables(str(text))
+    if not expanded.startswith("~"):
+        return Path(expanded)
+    try:
+        return Path(expanded).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text}: the home folder is not known ({error}); write the whole path") from error
+
+
+def _with_variables(text: str) -> str:
+    def value_of(found: re.Match[str]) -> str:
+        name = found["plain"] or found["braced"]
+        if name in os.environ:
+            return os.environ[name]
+        as_written = text[: found.end()] + text[found.end() :].split("/")[0]
+        if os.path.lexists(as_written):
+            return found[0]
+        raise ConfigError(f"{text}: the variable {name or found[0]} is not set; set it or write the whole path")
+
+    return _VARIABLE.sub(value_of, text)
 
 
 def config_file(params_dir: Path) -> Path:

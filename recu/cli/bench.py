@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from recu.cli import options
 from recu.errors import unknown_name
 from recu.files import atomic_write_json
+from recu.paths import user_path
 
 _MODELS = ("resnet20_1w1a", "resnet18_1w1a", "vgg_small_1w1a")
 _CLOCKS = ("cpu", "wall")
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--images",
-        type=Path,
+        type=user_path,
         metavar="PATH",
         help="measure the input of large images too, on a folder, tar or zip of <class>/<name>.JPEG",
     )
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="wall, or cpu: seconds computed, for a machine that others use too (default: %(default)s)",
     )
     parser.add_argument("--gpus", default="cpu", help="a device number, or cpu (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the numbers here")
+    parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write the numbers here")
 
 
 def run(arguments: argparse.Namespace) -> None:

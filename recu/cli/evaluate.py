@@ -7,13 +7,13 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import asdict
-from pathlib import Path
 
 from recu.cli import options
 from recu.cli.train import experiment_dataset, running_of
 from recu.errors import ConfigError, OutputError
 from recu.experiments import parse_experiment
 from recu.files import atomic_write_json
+from recu.paths import user_path
 from recu.registry import check_network
 from recu.released import parse_released
 
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand; those of the authors' program have its names."""
     parser.add_argument(
-        "-e", "--evaluate", type=Path, metavar="FILE", help="checkpoint of this program or the authors'"
+        "-e", "--evaluate", type=user_path, metavar="FILE", help="checkpoint of this program or the authors'"
     )
     parser.add_argument(
         "--experiment", metavar="JSON", help="an experiment of the workflow, whose training is evaluated"
     )
     parser.add_argument("--released", metavar="JSON", help="a released file of the workflow, which is measured")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write top1, top5, loss and n here")
+    parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write top1, top5, loss and n here")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     options.add_network_options(parser)
     options.add_place_options(parser)

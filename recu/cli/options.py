@@ -10,6 +10,7 @@ from recu import paths
 from recu.config import MOST_PROCESSES, Dataset, Family, Hyperparameters
 from recu.errors import ConfigError, unknown_name
 from recu.params import load_datasets, load_defaults, validate_model
+from recu.paths import user_path
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
@@ -19,14 +20,19 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     """Where files are and what computes; nothing here changes a result."""
     group = parser.add_argument_group("place")
     group.add_argument(
-        "--params_dir", type=Path, default=paths.PARAMS_DIR, help="defaults and datasets (default: %(default)s)"
-    )
-    group.add_argument("--data_dir", type=Path, default=Path("data"), help="prepared datasets (default: %(default)s)")
-    group.add_argument(
-        "--results_dir", type=Path, default=Path("results"), help="where results go (default: %(default)s)"
+        "--params_dir", type=user_path, default=paths.PARAMS_DIR, help="defaults and datasets (default: %(default)s)"
     )
     group.add_argument(
-        "--runs_dir", type=Path, default=Path("runs"), help="resumable state, with --experiment (default: %(default)s)"
+        "--data_dir", type=user_path, default=Path("data"), help="prepared datasets (default: %(default)s)"
+    )
+    group.add_argument(
+        "--results_dir", type=user_path, default=Path("results"), help="where results go (default: %(default)s)"
+    )
+    group.add_argument(
+        "--runs_dir",
+        type=user_path,
+        default=Path("runs"),
+        help="resumable state, with --experiment (default: %(default)s)",
     )
     group.add_argument(
         "--gpus", default="", help="a device number, or cpu (default: a GPU if there is one, else the CPU)"
@@ -82,7 +88,7 @@ def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:
 
 def data_source(arguments: argparse.Namespace) -> Path | None:
     """`--data_path` as prepare takes it."""
-    return Path(arguments.data_path) if arguments.data_path else None
+    return user_path(arguments.data_path) if arguments.data_path else None
 
 
 def hyperparameters_of(arguments: argparse.Namespace, family: Family, **more: Any) -> Hyperparameters:

@@ -8,7 +8,7 @@ from pathlib import Path
 from recu import params, plan
 from recu.experiments import Experiment, load_experiments
 from recu.files import read_json
-from recu.paths import METRICS, config_file, released_folder, state_folder, train_folder
+from recu.paths import METRICS, config_file, released_folder, state_folder, train_folder, user_path
 from recu.released import Released, load_released
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suites", nargs="*", help="names of files in params/suites/ (default: those of params/config.yaml)"
     )
-    parser.add_argument("--params_dir", type=Path, default=Path("params"))
+    parser.add_argument("--params_dir", type=user_path, default=Path("params"))
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -9,23 +9,26 @@ from recu import paths
 from recu.cli import options
 from recu.errors import unknown_name
 from recu.params import load_datasets
+from recu.paths import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("dataset", help="a name in params/datasets.yaml")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="prepared datasets (default: %(default)s)")
+    parser.add_argument(
+        "--data_dir", type=user_path, default=Path("data"), help="prepared datasets (default: %(default)s)"
+    )
     parser.add_argument(
         "--source",
         "--data_path",
-        type=Path,
+        type=user_path,
         metavar="PATH",
         help="local archive or folder (default: the published archive is downloaded)",
     )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write a copy of the manifest here")
+    parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write a copy of the manifest here")
     parser.add_argument(
-        "--params_dir", type=Path, default=paths.PARAMS_DIR, help="datasets table (default: %(default)s)"
+        "--params_dir", type=user_path, default=paths.PARAMS_DIR, help="datasets table (default: %(default)s)"
     )
 
 

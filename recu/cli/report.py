@@ -8,6 +8,7 @@ from pathlib import Path
 from recu import params, paths
 from recu.errors import ResultError
 from recu.files import check_ordinary
+from recu.paths import user_path
 from recu.suite_facts import ReleasedFacts, SuiteFacts
 
 
@@ -18,11 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect = actions.add_parser("collect", help="gather the results of a suite's experiments into rows")
     _add_suite(collect)
     _add_results(collect)
-    collect.add_argument("--output", type=Path, required=True, metavar="FILE.json")
+    collect.add_argument("--output", type=user_path, required=True, metavar="FILE.json")
 
     render = actions.add_parser("render", help="render the table and curves of a suite from its rows")
     _add_suite(render)
-    render.add_argument("--rows", type=Path, required=True, metavar="FILE.json", help="made by `recu report collect`")
+    render.add_argument(
+        "--rows", type=user_path, required=True, metavar="FILE.json", help="made by `recu report collect`"
+    )
     _add_published(render)
     _add_output(render)
 
@@ -46,15 +49,15 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results_dir", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument("--results_dir", type=user_path, default=Path("results"), help="default: %(default)s")
 
 
 def _add_published(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--params_dir", type=Path, default=paths.PARAMS_DIR, help="published numbers")
+    parser.add_argument("--params_dir", type=user_path, default=paths.PARAMS_DIR, help="published numbers")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output_dir", type=Path, default=Path("reports"), help="default: %(default)s")
+    parser.add_argument("--output_dir", type=user_path, default=Path("reports"), help="default: %(default)s")
 
 
 def _suite(arguments: argparse.Namespace) -> SuiteFacts:

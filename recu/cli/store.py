@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from recu.paths import user_path
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
@@ -13,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--suites", nargs="+", required=True, help="one MLflow experiment is created for each")
     parser.add_argument(
-        "--artifacts", type=Path, default=Path("mlartifacts"), help="folder of a local store's artifacts"
+        "--artifacts", type=user_path, default=Path("mlartifacts"), help="folder of a local store's artifacts"
     )
 
 

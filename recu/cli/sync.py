@@ -7,14 +7,14 @@ from pathlib import Path
 
 from recu import params
 from recu.errors import ConfigError, OutputError
-from recu.paths import PARAMS_DIR, config_file
+from recu.paths import PARAMS_DIR, config_file, user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where jobs keep their state")
+    parser.add_argument("--runs_dir", type=user_path, default=Path("runs"), help="where jobs keep their state")
     parser.add_argument("--tracking_uri", help="MLflow store (default: that of params/config.yaml)")
-    parser.add_argument("--params_dir", type=Path, default=PARAMS_DIR, help="where config.yaml is")
+    parser.add_argument("--params_dir", type=user_path, default=PARAMS_DIR, help="where config.yaml is")
 
 
 def run(arguments: argparse.Namespace) -> None:

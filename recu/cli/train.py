@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from recu.cli import options
@@ -13,7 +12,7 @@ from recu.errors import ConfigError, Interrupted, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
 from recu.params import load_config, load_defaults, validate_model
-from recu.paths import CHECKPOINT, config_file
+from recu.paths import CHECKPOINT, config_file, user_path
 from recu.registry import check_network
 
 if TYPE_CHECKING:
@@ -31,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experiment", metavar="JSON", help="an experiment of the workflow, in place of everything that defines one"
     )
-    parser.add_argument("-e", "--evaluate", type=Path, metavar="FILE", help="only evaluate this checkpoint")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="with --evaluate: write the measurement here")
+    parser.add_argument("-e", "--evaluate", type=user_path, metavar="FILE", help="only evaluate this checkpoint")
+    parser.add_argument(
+        "--output", type=user_path, metavar="FILE.json", help="with --evaluate: write the measurement here"
+    )
     parser.add_argument("--overwrite", action="store_true", help="with --output: replace an existing file")
     options.add_network_options(parser)
     _add_recipe_options(parser)
@@ -87,22 +88,22 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
 def _add_start_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("start")
     group.add_argument("--save", help="name of the folder in --results_dir (default: made from the other options)")
-    group.add_argument("--resume", type=Path, metavar="FILE", help="checkpoint to continue")
+    group.add_argument("--resume", type=user_path, metavar="FILE", help="checkpoint to continue")
     group.add_argument(
         "--start_epoch", type=int, default=0, help="first epoch of a new training (default: %(default)s)"
     )
     group.add_argument(
         "--init_from",
-        type=Path,
+        type=user_path,
         default=options.NOT_GIVEN,
         metavar="FILE",
         help="checkpoint that gives the initial weights",
     )
-    group.add_argument("--stage1", type=Path, metavar="FILE", help="checkpoint of stage 1 to start stage 2 from")
+    group.add_argument("--stage1", type=user_path, metavar="FILE", help="checkpoint of stage 1 to start stage 2 from")
     group.add_argument(
         "--teacher", default=options.NOT_GIVEN, help="a torchvision network, or a checkpoint of this program"
     )
-    group.add_argument("--teacher_weights", type=Path, metavar="FILE", help="weights of the torchvision network")
+    group.add_argument("--teacher_weights", type=user_path, metavar="FILE", help="weights of the torchvision network")
 
 
 def _add_display_options(parser: argparse.ArgumentParser) -> None:

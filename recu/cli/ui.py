@@ -10,13 +10,13 @@ from pathlib import Path
 
 from recu import params
 from recu.errors import ConfigError, RecuError
-from recu.paths import config_file
+from recu.paths import config_file, user_path
 from recu.tracking import resolve_tracking_uri
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("--params_dir", type=Path, default=Path("params"))
+    parser.add_argument("--params_dir", type=user_path, default=Path("params"))
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the default admits this machine only"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from recu import params
 from recu.errors import VerificationError
 from recu.files import atomic_write_json
-from recu.paths import config_file
+from recu.paths import config_file, user_path
 
 if TYPE_CHECKING:
     from recu.stages.verify import SuiteVerification, Verification
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("suites", nargs="*", help="names of files in params/suites/ (default: all of them)")
-    parser.add_argument("--params_dir", type=Path, default=Path("params"), help="default: %(default)s")
-    parser.add_argument("--data_dir", type=Path, help="prepared data (default: that of params/config.yaml)")
-    parser.add_argument("--results_dir", type=Path, help="published results (default: that of params/config.yaml)")
-    parser.add_argument("--reports_dir", type=Path, help="rendered tables (default: that of params/config.yaml)")
+    parser.add_argument("--params_dir", type=user_path, default=Path("params"), help="default: %(default)s")
+    parser.add_argument("--data_dir", type=user_path, help="prepared data (default: that of params/config.yaml)")
+    parser.add_argument("--results_dir", type=user_path, help="published results (default: that of params/config.yaml)")
+    parser.add_argument("--reports_dir", type=user_path, help="rendered tables (default: that of params/config.yaml)")
     parser.add_argument(
         "--strict", action="store_true", help="also fail where code or environment differ from those of now"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write everything that was found here")
+    parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write everything that was found here")
 
 
 def run(arguments: argparse.Namespace) -> None:

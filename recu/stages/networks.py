@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from recu.errors import CheckpointError, ConfigError, unknown_name
 from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, parse_experiment
 from recu.files import hash_file, hash_text
+from recu.paths import user_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +61,7 @@ class Teacher:
     @property
     def origin(self) -> Origin:
         """What the experiment's hash sees: the name and the weights' content."""
-        file = self.weights or (Path(self.name) if self._is_file else None)
+        file = self.weights or (user_path(self.name) if self._is_file else None)
         try:
             digest = hash_text(TORCHVISION_WEIGHTS) if file is None else hash_file(file)[:16]
         except OSError as error:
@@ -76,7 +77,7 @@ class Teacher:
             CheckpointError: weights that do not fit, e.g. of another number of classes.
         """
         if self._is_file and self.weights is None:
-            return _teacher_from_checkpoint(Path(self.name), num_classes)
+            return _teacher_from_checkpoint(user_path(self.name), num_classes)
         return _torchvision_teacher(self.name, self.weights, num_classes)
 
     @property
