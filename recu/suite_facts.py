@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recu.config import Model
+from recu.config import Model, Name
 from recu.experiments import Origin
 
 
@@ -24,7 +24,7 @@ class MethodFacts(Model):
 class TableFacts(Model):
     """What stands over every table; made by the planner, so that a change of any of it renders the table again."""
 
-    name: str
+    name: Name
     title: str
     description: str
 

@@ -20,6 +20,7 @@ from typing import IO, NoReturn
 from recu import __version__
 from recu.errors import ConfigError, OutputError, RecuError, unknown_name
 from recu.redaction import RedactingFormatter, redact
+from recu.text import visible
 
 COMMANDS = {
     "prepare": ("recu.cli.prepare", "prepare a dataset for training"),
@@ -146,7 +147,7 @@ def _close_output() -> None:
 
 
 def _fail(error: RecuError) -> int:
-    print(f"error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
+    print(f"error: {visible(redact(str(error)))}", file=sys.stderr)
     return error.exit_code
 
 

@@ -10,6 +10,7 @@ from recu.errors import ResultError
 from recu.files import check_ordinary
 from recu.paths import user_path
 from recu.suite_facts import ReleasedFacts, SuiteFacts
+from recu.text import visible_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +95,7 @@ def _show(arguments: argparse.Namespace) -> None:
     for file in tables:
         try:
             check_ordinary(file)
-            print(file.read_text(encoding="utf-8"))
+            print(visible_lines(file.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise ResultError(f"cannot read {file}: {reason}; remove it and run `snakemake --cores all`") from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recu.report.summary import TableRow
+from recu.text import visible
 
 _PANELS_PER_LINE = 3
 _INCHES = (4.2, 3.1)
@@ -65,7 +66,11 @@ def _draw(axis: Any, rows: Sequence[Mapping[str, Any]], table: Sequence[TableRow
         if line.difference is not None:
             colour = f"C{methods.index(line.method) % 10}"
             axis.axhline(
-                line.published_top1, color=colour, linestyle="--", linewidth=1, label=f"{line.method}, published"
+                line.published_top1,
+                color=colour,
+                linestyle="--",
+                linewidth=1,
+                label=f"{_plain(line.method)}, published",
             )
     axis.set_xlim(-0.5, max(row["curve"]["epoch"][-1] for row in rows) + 0.5)
     axis.set_xlabel("epoch")
@@ -78,4 +83,4 @@ def _draw(axis: Any, rows: Sequence[Mapping[str, Any]], table: Sequence[TableRow
 
 def _plain(text: str) -> str:
     # A dollar sign would start a formula.
-    return text.replace("$", r"\$")
+    return visible(text).replace("$", r"\$")

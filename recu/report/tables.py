@@ -12,6 +12,7 @@ from typing import Any
 from recu.report.notes import Notes
 from recu.report.summary import Spread
 from recu.suite_facts import TableFacts
+from recu.text import csv_text, markdown_paragraph, markdown_text, visible
 
 _NONE = "-"
 
@@ -156,7 +157,7 @@ def markdown(
     """The suite's table with its notes, and links to the other forms beside it and to the curves where it has some."""
     from tabulate import tabulate
 
-    cells = [[_markdown_cell(column.text(row)) for column in columns] for row in table]
+    cells = [[markdown_text(column.text(row)) for column in columns] for row in table]
     grid = tabulate(
         cells,
         headers=[column.header for column in columns],
@@ -164,21 +165,21 @@ def markdown(
         colalign=["right" if column.numeric else "left" for column in columns],
         disable_numparse=True,
     )
-    listed = "\n".join(f"- {_markdown_text(note)}" for note in (*notes.reading, *notes.origin))
+    listed = "\n".join(f"- {markdown_text(note)}" for note in (*notes.reading, *notes.origin))
     return (
-        f"# {_markdown_text(suite.title)}\n\n{_markdown_text(suite.description)}\n\n{grid}\n\n"
+        f"# {markdown_text(suite.title)}\n\n{markdown_paragraph(suite.description)}\n\n{grid}\n\n"
         f"Accuracies in percent. As [CSV]({suite.name}.csv) and [HTML]({suite.name}.html).\n\n{listed}\n"
         + (f"\n![Test top-1 by epoch]({suite.name}.svg)\n" if with_curves else "")
     )
 
 
 def csv(table: Sequence[Any], *, columns: Sequence[Column] = COLUMNS) -> str:
-    """The table as plain values, one column for each number."""
+    """The table as plain values, one column for each number; text that would begin a formula as `csv_text` has it."""
     import pandas
 
     values = {name: value for column in columns for name, value in column.values.items()}
     frame = pandas.DataFrame(
-        [{name: value(row) for name, value in values.items()} for row in table], columns=list(values)
+        [{name: _plain(value(row)) for name, value in values.items()} for row in table], columns=list(values)
     )
     return frame.to_csv(index=False, lineterminator="\n")
 
@@ -202,18 +203,16 @@ def html(
         lstrip_blocks=True,
     )
     return environment.get_template("table.html.j2").render(
-        suite=suite,
+        name=suite.name,
+        title=visible(suite.title),
+        description=visible(suite.description),
         columns=columns,
-        lines=[[(column, column.text(row)) for column in columns] for row in table],
-        notes=notes,
+        lines=[[(column, visible(column.text(row))) for column in columns] for row in table],
+        reading=[visible(note) for note in notes.reading],
+        origin=[visible(note) for note in notes.origin],
         curves=None if curves is None else base64.b64encode(curves).decode(),
     )
 
 
-def _markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is: no HTML, no line breaks."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _markdown_cell(text: str) -> str:
-    return _markdown_text(text).replace("\\", "\\\\").replace("|", "\\|")
+def _plain(value: Any) -> Any:
+    return csv_text(value) if isinstance(value, str) else value

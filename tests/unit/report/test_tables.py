@@ -1,7 +1,9 @@
 """The same table three ways, safe against what names may hold."""
 
 import io
+import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pandas
 import pytest
@@ -117,19 +119,63 @@ def test_uncommitted_changes_other_hardware_and_disagreements_are_said(row, publ
     assert "gave 92.80, its training saw 92.00" in text
 
 
-def test_names_cannot_become_markup(row, published, suite):
-    nasty = '<script>alert("1")</script> | x'
-    datasets = {"cifar10": suite.datasets["cifar10"].model_copy(update={"title": nasty})}
-    suite = suite.model_copy(update={"title": nasty, "description": nasty, "datasets": datasets})
+NASTY = '=1\x1b[31m<script>alert("1")</script> | x [y](https://example.org) ![z](q) `c` \x00\u202e'
+SHOWN = '=1\\x1b[31m<script>alert("1")</script> | x [y](https://example.org) ![z](q) `c` \\x00\\u202e'
+
+
+@pytest.fixture
+def nasty(row, published, suite):
+    """Rows, table, notes and suite with NASTY wherever a user or a publication may write."""
+    datasets = {"cifar10": suite.datasets["cifar10"].model_copy(update={"title": NASTY})}
+    methods = {"vanilla": suite.methods["vanilla"].model_copy(update={"description": NASTY})}
+    suite = suite.model_copy(update={"title": NASTY, "description": NASTY, "datasets": datasets, "methods": methods})
+    results = tuple(result.model_copy(update={"source": NASTY}) for result in published.results)
     rows = [row()]
-    table = summarise(rows, published, suite.methods, suite.datasets)
-    below = notes(table, rows, suite)
-    page = Cells(html(table, below, suite, curves_svg(rows, table)))
-    assert "script" not in page.tags and page.lines[1][0] == nasty
+    rows[0]["train_provenance"] |= {"device": NASTY}
+    table = summarise(rows, published.model_copy(update={"results": results}), suite.methods, suite.datasets)
+    return rows, table, notes(table, rows, suite), suite
+
+
+def test_names_cannot_become_html(nasty):
+    rows, table, below, suite = nasty
+    text = html(table, below, suite, curves_svg(rows, table))
+    page = Cells(text)
+    assert "script" not in page.tags and page.lines[1][0] == SHOWN
+    assert not {"\x1b", "\x00", "\u202e"} & set(text)
+    assert not [address for address in page.addresses if "example.org" in address]
+
+
+def test_names_cannot_become_markdown(nasty):
+    _, table, below, suite = nasty
     text = markdown(table, below, suite)
-    assert "<script" not in text and "\\| x" in text
+    assert "<script" not in text and "\\| x" in text and not {"\x1b", "\x00", "\u202e"} & set(text)
     assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1
-    assert b"<script" not in curves_svg(rows, table)
+    # Every address, image and code mark that is left is the table's own.
+    bare = re.sub(r"\\.", "", text)
+    assert re.findall(r"\[[^]]*\]\([^)]*\)", bare) == [
+        "[CSV](cifar10.csv)", "[HTML](cifar10.html)", "[Test top-1 by epoch](cifar10.svg)"
+    ]  # fmt: skip
+    assert "`" not in bare and text.count("\n# ") + text.startswith("# ") == 1
+
+
+def test_names_cannot_become_formulas_and_read_back(nasty):
+    _, table, _, _ = nasty
+    (line,) = pandas.read_csv(io.StringIO(csv(table))).to_dict("records")
+    assert line["dataset_title"] == line["published_source"] == f"'{SHOWN}"
+    assert line["dataset_title"].removeprefix("'") == SHOWN
+    assert line["top1_best_mean"] == 92.8 and line["model"] == "resnet18_1w1a"
+
+
+def test_negative_numbers_stay_numbers(row, published, suite):
+    table = summarise([row(top1=90.0)], published, suite.methods, suite.datasets)
+    assert pandas.read_csv(io.StringIO(csv(table)))["difference"].tolist() == [-2.8]
+
+
+def test_names_cannot_become_svg(nasty):
+    rows, table, _, _ = nasty
+    drawn = ElementTree.fromstring(curves_svg(rows, table))  # refuses control characters
+    assert not [each for each in drawn.iter() if each.tag.endswith(("script", "}a", "foreignObject", "image"))]
+    assert any(SHOWN in (each.text or "") for each in drawn.iter())
 
 
 def test_the_page_needs_no_other_file_and_knows_dark_mode(table, rows, suite):
