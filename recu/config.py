@@ -6,18 +6,39 @@ words the errors, `recu.experiments` combines them into experiments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from recu.errors import ConfigError
-from recu.paths import user_path
-from recu.redaction import without_credentials
+from recu.schedules import check_warm_up
+from recu.values import (
+    LARGEST,
+    MOST_PROCESSES,
+    Address,
+    Advice,
+    Count,
+    Line,
+    Name,
+    NonNegative,
+    Positive,
+    Quantile,
+    Seed,
+    Single,
+    UserPath,
+    check_apart,
+    check_filled,
+    check_no_secret,
+    check_once,
+    check_printable,
+    empty_as_text,
+    number_as_text,
+    text_as_number,
+)
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
-"""A name that becomes part of a path, a wildcard and an MLflow tag: letters, digits, '_', '.' and '-'."""
+T = TypeVar("T", bound=Iterable[str])
 
 Family = Literal["cifar", "imagenet", "reactnet", "birealnet", "torchvision"]
 Augmentation = Literal[
@@ -31,26 +52,79 @@ CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
 never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
 once."""
 
-MOST_PROCESSES = 1024
-"""Worker processes or threads of one job; no machine here has more cores."""
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-_LARGEST = 2**31 - 1  # what PyTorch, MLflow and SQLite all hold
-Count = Annotated[int, Field(ge=1, le=_LARGEST)]
-LARGEST_SEED = 2**63 - 1
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+def _once(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A validator that refuses a value given twice."""
+
+    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        check_once(values, what)
+        return values
+
+    return check
 
 
-def _expand(text: str) -> str:
+def _apart(what: str) -> Callable[[T], T]:
+    """A validator that refuses names which differ in capitals only."""
+
+    def check(names: T) -> T:
+        check_apart(names, what)
+        return names
+
+    return check
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _empty_as_mapping(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _without_braces(path: str) -> str:
+    # Snakemake would take what stands in them for a wildcard.
+    if "{" in path or "}" in path:
+        raise ValueError(f"must hold no braces, found {path!r}")
+    return path
+
+
+def _check_store_address(address: str) -> str:
+    # It becomes a word of every job's command, which Snakemake prints and records.
     try:
-        return str(user_path(text)) if text else text
-    except ConfigError as error:
-        raise ValueError(str(error)) from error  # so that the message begins with file and key
+        return check_no_secret(address)
+    except ValueError as error:
+        raise ValueError(
+            "must hold no user name, password or key: put them into MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD, or the whole address into MLFLOW_TRACKING_URI"
+        ) from error
 
 
-UserPath = Annotated[str, AfterValidator(_expand)]
-"""A path in which `~` and variables are replaced; relative ones are relative to the project directory."""
+def _gpus_as_text(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(number_as_text(each)) for each in value)
+    return number_as_text(empty_as_text(value))
+
+
+def _check_gpus(gpus: str) -> str:
+    gpu_numbers(gpus)
+    return gpus
+
+
+def gpu_numbers(gpus: str) -> list[int]:
+    """The device numbers that a value of `gpus` names; none for "" and "cpu".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    wanted = gpus.strip().lower()
+    if wanted in ("", "cpu"):
+        return []
+    numbers = [part.strip() for part in wanted.split(",") if part.strip()]
+    if not numbers or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"{gpus!r} is neither 'cpu' nor a device number such as 0")
+    return [int(number) for number in numbers]
 
 
 class Model(BaseModel):
@@ -64,7 +138,7 @@ class Hyperparameters(Model):
 
     epochs: Count
     """Passes over the training split; also the length of the tau and learning-rate schedules."""
-    batch_size: Annotated[int, Field(ge=2, le=_LARGEST)]
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)]
     """Training images per step; at least two, since BatchNorm needs more than one."""
     batch_size_test: Count
     """Images per evaluation step; does not change results beyond rounding."""
@@ -73,24 +147,24 @@ class Hyperparameters(Model):
     """Initial (after warm-up: highest) learning rate."""
     lr_type: Literal["cos", "step", "linear", "linear_start"]
     """Shape of the learning-rate schedule; see `recu.schedules.learning_rate_at`."""
-    lr_decay_step: tuple[Count, ...]
+    lr_decay_step: Annotated[tuple[Count, ...], Field(max_length=1000)]
     """Epochs at which `step` multiplies the rate by 0.1; unused by the other shapes."""
     warm_up: bool
     """Raise the rate linearly over the first five epochs."""
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    momentum: Annotated[Single, Field(ge=0, lt=1)]
     """Of SGD; Adam ignores it."""
     weight_decay: NonNegative
     weight_decay_groups: Literal["all", "imagenet", "birealnet"]
     """Which parameters decay; see `recu.engine.optimizer.parameter_groups`."""
-    tau_min: Annotated[float, Field(ge=0.5, lt=1)]
-    """tau of the first epoch (a quantile, so in [0.5, 1))."""
-    tau_max: Annotated[float, Field(ge=0.5, lt=1)]
+    tau_min: Quantile
+    """tau of the first epoch."""
+    tau_max: Quantile
     """tau approached at the end of training."""
     stage: Literal[0, 1, 2]
     """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights."""
     init_from: Name | None
     """Method of the same row whose best checkpoint gives the initial weights; null starts from random ones."""
-    teacher: str | None
+    teacher: Line | None
     """Distillation teacher: null for none; `NETWORK/METHOD` of an earlier row with the same dataset and seed; or
     `torchvision:NAME` for torchvision's published ImageNet weights."""
     augmentation: Augmentation | None
@@ -113,6 +187,11 @@ class Hyperparameters(Model):
             raise ValueError(f"tau_min ({self.tau_min}) must not exceed tau_max ({self.tau_max})")
         if self.lr_type == "step" and not self.lr_decay_step:
             raise ValueError("lr_type 'step' needs lr_decay_step: the epochs at which the rate falls")
+        if self.warm_up:
+            try:
+                check_warm_up(self.lr_type)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error  # so that the message begins with file and key
         return self
 
 
@@ -133,8 +212,8 @@ HyperparameterOverrides = create_model(
 class Method(Model):
     """A named way to train a network, e.g. vanilla or finetune."""
 
-    description: str
-    published_as: str
+    description: Line
+    published_as: Name
     """Training method of params/published.yaml that this one is compared with."""
     reconstruction: bool = False
     """True where the authors publish no recipe, so that every table must say so."""
@@ -149,7 +228,7 @@ class Defaults(Model):
     hyperparameters: Hyperparameters
     families: dict[Family, HyperparameterOverrides] = {}
     """What the paper's recipe for a network family changes."""
-    methods: dict[Name, Method]
+    methods: Annotated[dict[Name, Method], AfterValidator(_apart("method"))]
 
     def recipe(self, family: Family) -> dict[str, Any]:
         """The hyper-parameters of a network family before any method, suite or option, JSON-compatible."""
@@ -160,7 +239,7 @@ class Defaults(Model):
 class Archive(Model):
     """A published file a dataset is made from."""
 
-    url: str
+    url: Address
     filename: Name
     checksum: Annotated[str, Field(pattern=r"^(md5|sha256):[0-9a-f]+$")]
     size_bytes: Annotated[int, Field(ge=1)] | None = None
@@ -169,7 +248,7 @@ class Archive(Model):
 class Dataset(Model):
     """One entry of params/datasets.yaml."""
 
-    title: str
+    title: Line
     """How tables call it."""
     kind: Literal["digits", "cifar10", "cifar100", "imagefolder", "tinyimagenet", "imagenet"]
     """Which preparation reads it; see `recu.data.preparation`."""
@@ -181,21 +260,25 @@ class Dataset(Model):
     train_images: Annotated[int, Field(ge=1)] | None = None
     """Expected number; null where any number is right."""
     test_images: Annotated[int, Field(ge=1)] | None = None
-    mean: tuple[float, float, float]
+    mean: tuple[Single, Single, Single]
     """Per channel (red, green, blue), of pixel values scaled to [0, 1]."""
     std: tuple[Positive, Positive, Positive]
     augmentation: Augmentation
     """Training augmentation; see `recu.data.augmentation`."""
-    published_as: str | None = None
+    published_as: Line | None = None
     """Dataset name in params/published.yaml; null where nothing published is comparable."""
     archives: tuple[Archive, ...] = ()
-    obtain: str = ""
+    obtain: Advice = ""
     """What to do where the files cannot be downloaded by this program."""
 
     def identity(self) -> dict[str, Any]:
         """The fields that change what a network learns, JSON-compatible."""
         fields = {"kind", "num_classes", "image_size", "mean", "std", "augmentation"}
         return self.model_dump(mode="json", include=fields)
+
+
+Datasets = Annotated[dict[Name, Dataset], AfterValidator(_apart("dataset"))]
+"""params/datasets.yaml."""
 
 
 class Row(Model):
@@ -207,7 +290,7 @@ class Row(Model):
     variant: Name | None = None
     dataset: Name | None = None
     """Defaults to the suite's."""
-    only: tuple[Name, ...] | None = None
+    only: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """Methods of the suite this row takes part in; null for all."""
     hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
     methods: dict[Name, HyperparameterOverrides] = {}
@@ -216,10 +299,10 @@ class Row(Model):
 class Suite(Model):
     """One file of params/suites/: a grid of rows, methods and seeds that ends in one table."""
 
-    title: str
-    description: str
+    title: Line
+    description: Line
     dataset: Name
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_once("seed"))]
     hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
     methods: Annotated[dict[Name, HyperparameterOverrides], Field(min_length=1)]
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
@@ -230,7 +313,7 @@ class ReleasedFile(Model):
 
     name: Name
     """Its place in every folder and table."""
-    path: Annotated[UserPath, Field(min_length=1)]
+    path: Annotated[UserPath, AfterValidator(check_filled)]
     """The file, relative to the project directory; made by this program or the authors'."""
     model: Name
     family: Family | None = None
@@ -247,7 +330,7 @@ class ReleasedFile(Model):
     """Dataset of the claim; null where it is the published one of `dataset`."""
     batch_size_test: Annotated[int, Field(ge=1)] | None = None
     """Images per evaluation step; null for that of params/defaults.yaml. Does not change results beyond rounding."""
-    obtain: Annotated[str, Field(min_length=1)]
+    obtain: Annotated[Advice, AfterValidator(check_filled)]
     """Where to get the file, said wherever it is missing."""
 
 
@@ -257,32 +340,31 @@ class ReleasedSuite(Model):
     Told apart from a `Suite` by its key `files`.
     """
 
-    title: str
-    description: str
+    title: Line
+    description: Line
     dataset: Name
     files: Annotated[tuple[ReleasedFile, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _check_names(self) -> ReleasedSuite:
         names = [file.name for file in self.files]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"the file name {twice!r} is given twice")
+        check_once(names, "file name")
+        check_apart(names, "file name")
         return self
 
 
 class PublishedResult(Model):
     """One published number."""
 
-    dataset: str
-    model: str
-    method: str
+    dataset: Line
+    model: Line
+    method: Line
     batch_size: int | None = None
     batch_size_test: int | None = None
     epochs: int | None = None
     top1: Annotated[float, Field(ge=0, le=100)]
     top5: Annotated[float, Field(ge=0, le=100)] | None = None
-    source: str
+    source: Line
 
 
 class Published(Model):
@@ -294,33 +376,29 @@ class Published(Model):
 class WorkflowConfig(Model):
     """params/config.yaml: what to run and where; nothing here changes a result."""
 
-    suites: Name | tuple[Name, ...]
+    suites: Annotated[
+        tuple[Name, ...],
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...]),
+        AfterValidator(_apart("suite")),
+    ]
     """Names of files under params/suites/ (one, or a list)."""
-    data_dir: UserPath
+    data_dir: Annotated[UserPath, AfterValidator(check_filled)]
     """Prepared datasets."""
-    results_dir: UserPath
+    results_dir: Annotated[UserPath, AfterValidator(check_filled), AfterValidator(_without_braces)]
     """What rules produce."""
-    runs_dir: UserPath
+    runs_dir: Annotated[UserPath, AfterValidator(check_filled)]
     """Resumable state of trainings; never a declared output."""
-    reports_dir: UserPath
-    tracking_uri: str
-    """MLflow store, without password; MLFLOW_TRACKING_URI in the environment wins."""
-    sources: dict[Name, UserPath] = {}
+    reports_dir: Annotated[UserPath, AfterValidator(check_filled), AfterValidator(_without_braces)]
+    tracking_uri: Annotated[
+        str, BeforeValidator(empty_as_text), AfterValidator(check_printable), AfterValidator(_check_store_address)
+    ]
+    """MLflow store, without password; empty for none. MLFLOW_TRACKING_URI in the environment wins."""
+    sources: Annotated[dict[Name, UserPath], BeforeValidator(_empty_as_mapping)] = {}
     """Local archive or folder by dataset, in place of a download."""
-    gpus: str = ""
+    gpus: Annotated[str, BeforeValidator(_gpus_as_text), AfterValidator(_check_gpus)] = ""
     """Device ids as for --gpus; empty chooses by itself."""
-    teacher_weights: UserPath = ""
+    teacher_weights: Annotated[UserPath, BeforeValidator(empty_as_text)] = ""
     """Local file with the published weights of the torchvision teacher, in place of a download."""
-    workers: Annotated[int, Field(ge=0, le=MOST_PROCESSES)] = 2
+    workers: Annotated[int, BeforeValidator(text_as_number), Field(ge=0, le=MOST_PROCESSES)] = 2
     """Loader processes of one job, for datasets that are not held in memory."""
-
-    @field_validator("tracking_uri")
-    @classmethod
-    def _check_no_password(cls, address: str) -> str:
-        # It becomes a word of every job's command, which Snakemake prints and records.
-        if without_credentials(address) != address:
-            raise ValueError(
-                "must hold no user name, password or key: put them into MLFLOW_TRACKING_USERNAME and"
-                " MLFLOW_TRACKING_PASSWORD, or the whole address into MLFLOW_TRACKING_URI"
-            )
-        return address

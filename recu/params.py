@@ -15,13 +15,22 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from recu import paths
-from recu.config import Dataset, Defaults, Name, Published, ReleasedSuite, Suite, WorkflowConfig
+from recu.config import Dataset, Datasets, Defaults, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.errors import ConfigError, unknown_name
 from recu.files import check_ordinary
+from recu.redaction import without_credentials
+from recu.values import Name
 
 T = TypeVar("T")
 
 _MOST_VALUES = 1_000_000
+
+_RESERVED = {
+    "readme": "its table would replace reports/README.md",
+    "command-line": "trainings on the command line are filed under it",
+    "default": "MLflow files runs of other programs under it",
+}
+"""Names that no suite may have, in small letters, and why."""
 
 
 def load_config(file: Path) -> WorkflowConfig:
@@ -36,7 +45,7 @@ def load_defaults(params_dir: Path) -> Defaults:
 
 def load_datasets(params_dir: Path) -> dict[str, Dataset]:
     """params/datasets.yaml. Raises ConfigError naming file, key and expected value."""
-    return parse_file(paths.datasets_file(params_dir), dict[Name, Dataset])
+    return parse_file(paths.datasets_file(params_dir), Datasets)
 
 
 def load_published(params_dir: Path) -> Published:
@@ -82,6 +91,11 @@ def _load_any_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
     file, known = paths.suite_file(params_dir, name), _all_suites(params_dir)
     if name not in known:
         raise unknown_name("suite", name, known)
+    validate_model(json.dumps(name), Name, f"{_shown(file)}: the file's name, which is the suite's")
+    if name.casefold() in _RESERVED:
+        raise ConfigError(
+            f"{_shown(file)}: a suite cannot be called {name}: {_RESERVED[name.casefold()]}; rename the file"
+        )
     data = _read_yaml(file)
     return validate_model(data, suite_kind(data), _shown(file))
 
@@ -104,8 +118,7 @@ def parse_workflow_config(config: dict[str, Any]) -> WorkflowConfig:
 
 def suite_names(config: WorkflowConfig) -> tuple[str, ...]:
     """The chosen suites, each once, in the order given."""
-    names = (config.suites,) if isinstance(config.suites, str) else config.suites
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(config.suites))
 
 
 def parse_file(file: Path, kind: type[T]) -> T:
@@ -205,7 +218,8 @@ def _describe(problem: Any, kind: Any) -> str:
         return f"{key}: missing"
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "value_error":
-        return f"{key}: {expected}"
+        # Of a whole model's values together: they name their keys themselves.
+        return f"{key}: {expected}" if location else expected
     return f"{key}: {expected}, found {_short(problem['input'])}{_number_hint(problem['input'])}"
 
 
@@ -245,7 +259,7 @@ def _step(kind: Any, part: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = without_credentials(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -11,8 +11,15 @@ from urllib.parse import quote
 _HIDDEN = "***"
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME")
 # Greedy up to the last "@" before the path ends, because a careless password may itself hold an "@".
-_USER_INFO = re.compile(r"(?<=://)[^/\s'\"]+@")
-_SECRET_QUERY = re.compile(r"(?i)([?&](?:password|passwd|token|key|secret)[^=&\s]*=)[^&\s'\"]+")
+# A careless one may hold a "/" or a quote too; what follows a port is a path.
+_USER_INFO = re.compile(r"(?<=://)(?:[^/\s'\"]+|(?!\[)[^/\s:@]*:(?!\d+(?:[/?#,)'\"]|$))[^\s@]*(?:@[^\s@/]*)*)@")
+# Names that hold such a word, e.g. X-Amz-Signature, access_token; of the short words, only whole parts of a name.
+_SECRET_NAME = (
+    r"[^=&;\s]*(?:passw|token|secret|signature|credential|apikey|accesskey|auth(?!or)|jwt|session)[^=&;\s]*"
+    r"|(?:[^=&;\s]*[-_.])?(?<!ssl[-_.])(?:key|sig|pwd|pass|sas)(?:[-_.][^=&;\s]*)?"
+    r"|key[^=&;\s]*"
+)
+_SECRET_QUERY = re.compile(rf"(?i)([?&;#](?:{_SECRET_NAME})=)[^&;\s'\"]+")
 _SHORTEST_SECRET = 4
 
 

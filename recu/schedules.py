@@ -66,13 +66,19 @@ def learning_rate_at(
     _check_epoch(epoch, epochs)
     if lr_type not in LEARNING_RATE_TYPES:
         raise unknown_name("lr_type", lr_type, LEARNING_RATE_TYPES)
-    if warm_up and lr_type == "linear_start":
-        raise ConfigError("warm_up is not defined for lr_type 'linear_start': set warm_up to false")
+    if warm_up:
+        check_warm_up(lr_type)
     if warm_up and epoch < WARM_UP_EPOCHS:
         return lr * (epoch + 1) / WARM_UP_EPOCHS
     # The scheduler steps after epoch 4 for the first time: one epoch of the five counts as its epoch 0.
     delay = WARM_UP_EPOCHS - 1 if warm_up else 0
     return lr * _decay(lr_type, epoch - delay, epochs, epochs - delay, lr_decay_step)
+
+
+def check_warm_up(lr_type: str) -> None:
+    """Raise ConfigError for a shape of the learning rate that cannot follow a warm-up."""
+    if lr_type == "linear_start":
+        raise ConfigError("warm_up is not defined for lr_type 'linear_start': set warm_up to false")
 
 
 def _check_epoch(epoch: int, epochs: int) -> None:

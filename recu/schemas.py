@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from recu.config import Dataset, Defaults, Name, Published, ReleasedSuite, Suite, WorkflowConfig
+from recu.config import Datasets, Defaults, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.files import atomic_write_text
 
 SCHEMAS: dict[str, Any] = {
     "config": WorkflowConfig,
     "defaults": Defaults,
-    "datasets": dict[Name, Dataset],
+    "datasets": Datasets,
     "suite": Suite,
     "released-suite": ReleasedSuite,
     "published": Published,

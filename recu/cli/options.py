@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from recu import paths
-from recu.config import MOST_PROCESSES, Dataset, Family, Hyperparameters
+from recu.config import Dataset, Family, Hyperparameters
 from recu.errors import ConfigError, unknown_name
 from recu.params import load_datasets, load_defaults, validate_model
 from recu.paths import user_path
+from recu.values import MOST_PROCESSES
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""

@@ -7,13 +7,14 @@ import json
 from typing import TYPE_CHECKING, Any, get_args
 
 from recu.cli import options
-from recu.config import LARGEST_SEED, Dataset, Family, Name
+from recu.config import Dataset, Family
 from recu.errors import ConfigError, Interrupted, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
 from recu.params import load_config, load_defaults, validate_model
 from recu.paths import CHECKPOINT, config_file, user_path
 from recu.registry import check_network
+from recu.values import LARGEST_SEED, Name
 
 if TYPE_CHECKING:
     from recu.stages.networks import Teacher, Weights

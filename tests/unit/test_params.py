@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recu import params
 from recu.config import Defaults, ReleasedSuite, Suite
@@ -40,6 +41,20 @@ def test_everything_shipped_is_valid():
             "seeds: [1]\n->seeds: [-1]\n",
             r"suite.yaml: seeds.0: should be greater than or equal to 0, found -1",
         ),
+        ("seeds: [1]->seeds: [1, 2, 1]", r"suite.yaml: seeds: the seed 1 is given twice"),
+        ("model: resnet20_1w1a->model: resnet20_1w1a, only: []", r"rows.0.only: Tuple should have at least 1 item"),
+        (
+            "vanilla: {}->vanilla: {tau_min: 0.5}",
+            r"methods.vanilla.tau_min: should be greater than 0.5, found 0.5",
+        ),
+        (
+            "vanilla: {}->vanilla: {tau_min: 0.50000001}",
+            r"methods.vanilla.tau_min: must exceed 0.5 in single precision too",
+        ),
+        ("vanilla: {}->vanilla: {lr: 1.0e+308}", r"methods.vanilla.lr: must fit into single precision"),
+        ("vanilla: {}->vanilla: {weight_decay: 1.0e-60}", r"weight_decay: must not vanish in single precision"),
+        ('title: T->title: "a\\e[31mb"', r"title: must hold no control characters, found U\+001B at position 1"),
+        ("dataset: digits->dataset: digits.", r"dataset: .*pattern"),
         (
             "vanilla: {}->vanilla: {epochs: -3}",
             r"methods.vanilla.epochs: should be greater than or equal to 1, found -3",
@@ -100,6 +115,97 @@ def test_a_password_in_the_configuration_is_refused_and_not_repeated(address):
     with pytest.raises(ConfigError, match="tracking_uri: must hold no user name, password or key") as raised:
         params.parse_workflow_config(content)
     assert "pa55word" not in str(raised.value) and "alice" not in str(raised.value)
+
+
+@pytest.mark.parametrize("place", ["url", "obtain"])
+@pytest.mark.parametrize("address", ["http://user:pa55word@host/x.tar", "https://h/x.tar?X-Amz-Signature=pa55word"])
+def test_a_secret_in_a_datasets_address_is_refused_and_not_repeated(tmp_path, place, address):
+    archive = {"url": "http://h/x.tar", "filename": "x.tar", "checksum": "md5:00"}
+    datasets = yaml.safe_load((PARAMS_DIR / "datasets.yaml").read_text())
+    datasets["cifar10"] |= (
+        {"archives": [archive | {"url": address}]} if place == "url" else {"obtain": f"see {address}"}
+    )
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump(datasets))
+    with pytest.raises(
+        ConfigError, match=rf"datasets.yaml: cifar10\..*{place}: must hold no user name, password"
+    ) as raised:
+        params.load_datasets(tmp_path)
+    assert "~/.netrc" in str(raised.value) and "`sources` in params/config.yaml" in str(raised.value)
+    assert "pa55word" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("gpus", 0, "0"),
+        ("gpus", [0, 1], "0,1"),
+        ("gpus", None, ""),
+        ("workers", "4", 4),
+        ("suites", 2024, ("2024",)),
+        ("suites", ["demo", 2024], ("demo", "2024")),
+        ("suites", "demo,cifar10", ("demo", "cifar10")),
+        ("sources", None, {}),
+        ("sources", {"a": 7}, {"a": "7"}),
+        ("data_dir", 2024, "2024"),
+        ("tracking_uri", None, ""),
+        ("teacher_weights", None, ""),
+    ],
+)
+def test_what_yaml_reads_as_another_type_is_taken_as_it_was_meant(key, value, meant):
+    content = params.load_config(PARAMS_DIR / "config.yaml").model_dump() | {key: value}
+    assert getattr(params.parse_workflow_config(content), key) == meant
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("gpus", True, "gpus: should be a valid string, found True"),
+        ("gpus", "cuda:0", "gpus: 'cuda:0' is neither 'cpu' nor a device number such as 0"),
+        ("gpus", -1, "gpus: '-1' is neither 'cpu' nor a device number such as 0"),
+        ("workers", True, "workers: should be a valid integer, found True"),
+        ("workers", "four", "workers: should be a valid integer, found 'four'"),
+        ("suites", [], "suites: .*at least 1 item"),
+        ("suites", None, "suites.0: should be a valid string, found None"),
+        ("suites", ["Demo", "demo"], "suites: the suites 'Demo' and 'demo' differ in capitals only"),
+        ("sources", "x", "sources: should be an object, found 'x'"),
+        ("sources", {"a": "http://u:pa55word@h/x"}, "sources.a: must hold no user name, password"),
+        ("data_dir", "", "data_dir: string should have at least 1 character"),
+        ("results_dir", "a{b}", "results_dir: must hold no braces, found 'a{b}'"),
+        ("teacher_weights", "a\0b", r"teacher_weights: must hold no control characters, found U\+0000"),
+    ],
+)
+def test_what_nobody_can_have_meant_is_one_line_with_key_and_expectation(key, value, message):
+    content = params.load_config(PARAMS_DIR / "config.yaml").model_dump() | {key: value}
+    with pytest.raises(ConfigError, match=message) as raised:
+        params.parse_workflow_config(content)
+    assert "pa55word" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["README", "readme", "command-line", "Default", "two words"])
+def test_a_suite_may_not_take_a_name_that_is_taken_or_cannot_be_one(tmp_path, name):
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / f"{name}.yaml").write_text(SUITE)
+    with pytest.raises(ConfigError, match=rf"suites/{name}.yaml: .*name") as raised:
+        params.load_suites(tmp_path, (name,))
+    assert "\n" not in str(raised.value)
+
+
+def test_texts_for_people_become_one_line(tmp_path):
+    suite = parse(tmp_path, SUITE.replace("description: D", "description: >\n  D  of\n  many"))
+    assert suite.description == "D of many"
+
+
+def test_a_warm_up_before_the_competitors_schedule_is_refused(tmp_path):
+    text = (PARAMS_DIR / "defaults.yaml").read_text().replace("lr_type: cos ", "lr_type: linear_start ")
+    with pytest.raises(ConfigError, match="hyperparameters: warm_up is not defined for lr_type 'linear_start': set"):
+        parse(tmp_path, text, Defaults)
+
+
+def test_datasets_that_a_disk_may_take_for_one_are_refused(tmp_path):
+    datasets = yaml.safe_load((PARAMS_DIR / "datasets.yaml").read_text())
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump(datasets | {"Digits": datasets["digits"]}))
+    with pytest.raises(ConfigError, match=r"the datasets '[Dd]igits' and '[Dd]igits' differ in capitals only"):
+        params.load_datasets(tmp_path)
 
 
 def test_suites_may_be_one_name_or_a_list():

@@ -17,6 +17,14 @@ from recu.redaction import RedactingFormatter, redact
         ("http://host/api?token=abc&x=1", "http://host/api?token=***&x=1"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("http://[::1]:5000/a@b", "http://[::1]:5000/a@b"),
+        ("http://u:p/w@host/x", "http://***@host/x"),
+        ("http://u:p'w@host/x", "http://***@host/x"),
+        ("https://h/x?X-Amz-Signature=abc&x=1", "https://h/x?X-Amz-Signature=***&x=1"),
+        ("https://h/x?se=3&sig=abc", "https://h/x?se=3&sig=***"),
+        ("https://h/x?access_token=abc", "https://h/x?access_token=***"),
+        ("https://h/x?download=1&author=me", "https://h/x?download=1&author=me"),
+        ("mysql://h/db?ssl_key=/x.pem", "mysql://h/db?ssl_key=/x.pem"),
     ],
 )
 def test_addresses(text, expected):
