@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recu.data import Manifest
 from recu.experiments import Experiment
 from recu.released import Released
-from recu.tracking import DatasetDescription, RunDescription, flatten_params
+from recu.tracking import DatasetDescription, RunDescription, flatten_params, rows_of
 
 
 def describe_run(
@@ -17,7 +18,9 @@ def describe_run(
     provenance: dict[str, Any],
     *,
     parent_run_id: str | None = None,
+    parent_checkpoint: str | None = None,
     run_id: str | None = None,
+    history: Iterable[Mapping[str, Any]] = (),
 ) -> RunDescription:
     """The run of one stage ("train" or "evaluate") of an experiment.
 
@@ -27,25 +30,31 @@ def describe_run(
         manifest: of the prepared data.
         provenance: of `recu.provenance.collect`.
         parent_run_id: the run this one builds on.
+        parent_checkpoint: SHA-256 of the checkpoint this one starts from, or measures.
         run_id: the run this one continues.
+        history: the rows that a training has behind it.
     """
+    trains = stage == "train"
     name = f"{experiment.network} {experiment.method} seed{experiment.seed}"
     return RunDescription(
         experiment=experiment.suite,
         stage=stage,
         experiment_id=experiment.id,
         spec_hash=experiment.spec_hash,
-        run_name=name if stage == "train" else f"{name} {stage}",
+        checkpoint_sha256=None if trains else parent_checkpoint,
+        run_name=name if trains else f"{name} {stage}",
         params=flatten_params(experiment.model_dump(mode="json")),
-        tags=_tags(experiment, experiment.network, stage, manifest, provenance) | {"seed": str(experiment.seed)},
+        tags=_tags(experiment, experiment.network, stage, provenance) | {"seed": str(experiment.seed)},
         dataset=DatasetDescription(name=experiment.dataset, digest=manifest.fingerprint, source=manifest.source.name),
         parent_run_id=parent_run_id,
+        parent_checkpoint=parent_checkpoint,
         run_id=run_id,
+        rows=rows_of(history) if trains else None,
     )
 
 
 def describe_released_run(
-    released: Released, network: str, manifest: Manifest, provenance: dict[str, Any]
+    released: Released, network: str, manifest: Manifest, provenance: dict[str, Any], *, checkpoint: str
 ) -> RunDescription:
     """The run that measures a released file.
 
@@ -54,29 +63,28 @@ def describe_released_run(
         network: family, variant as recognised, and model.
         manifest: of the prepared data.
         provenance: of `recu.provenance.collect`.
+        checkpoint: SHA-256 of the file.
     """
     return RunDescription(
         experiment=released.suite,
         stage="evaluate",
         experiment_id=released.id,
         spec_hash=released.spec_hash,
+        checkpoint_sha256=checkpoint,
         run_name=f"{released.name} evaluate",
         params=flatten_params(released.model_dump(mode="json")),
-        tags=_tags(released, network, "evaluate", manifest, provenance),
+        tags=_tags(released, network, "evaluate", provenance),
         dataset=DatasetDescription(name=released.dataset, digest=manifest.fingerprint, source=manifest.source.name),
     )
 
 
-def _tags(
-    job: Experiment | Released, network: str, stage: str, manifest: Manifest, provenance: dict[str, Any]
-) -> dict[str, str]:
+def _tags(job: Experiment | Released, network: str, stage: str, provenance: dict[str, Any]) -> dict[str, str]:
     tags = {
         "model": job.model,
         "network": network,
         "dataset": job.dataset,
         "method": job.method,
         "stage": stage,
-        "data_fingerprint": manifest.fingerprint,
         "git_commit": provenance["git_commit"],
         "git_dirty": provenance["git_dirty"],
         "device": provenance["device"],

@@ -73,7 +73,14 @@ def evaluate(
             running,
         )
         origin = provenance.collect(describe(device))
-        run = describe_run(experiment, "evaluate", loaders.manifest, origin, parent_run_id=trained.run_id)
+        run = describe_run(
+            experiment,
+            "evaluate",
+            loaders.manifest,
+            origin,
+            parent_run_id=trained.run_id,
+            parent_checkpoint=trained.metrics["checkpoint_sha256"],
+        )
         tracker.start(run)
         evaluation = _measure_trained(trained, experiment, loaders, device)
         metrics = _metrics(experiment, evaluation, trained, loaders.manifest, origin, tracker.wait_for_run_id())

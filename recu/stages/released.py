@@ -81,7 +81,7 @@ def evaluate_released(
         network = network_name(released.family, loaded.variant, released.model)
         # Counted first: moving the network to the device may change its layout.
         about = _about(released, loaded, dataset)
-        tracker.start(describe_released_run(released, network, loaders.manifest, origin))
+        tracker.start(describe_released_run(released, network, loaders.manifest, origin, checkpoint=digest))
         evaluation = measure(loaded.network, loaders, device)
         metrics = asdict(evaluation) | about
         metrics |= {

@@ -244,9 +244,19 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
     _write_experiment(job)
     trainer, run_id = _prepare_trainer(job, loaders, device)
     with stop_on_signals() as stop, tracked(tracker):
-        parent_run_id = job.initial.run_id if job.initial else None
         tracker.start(
-            describe_run(experiment, "train", loaders.manifest, origin, parent_run_id=parent_run_id, run_id=run_id)
+            describe_run(
+                experiment,
+                "train",
+                loaders.manifest,
+                origin,
+                parent_run_id=job.initial.run_id if job.initial else None,
+                parent_checkpoint=job.initial.parent["checkpoint_sha256"]
+                if job.initial and job.initial.parent
+                else None,
+                run_id=run_id,
+                history=trainer.history,
+            )
         )
         tracker.log_history(trainer.history)
         outcome = trainer.run(
@@ -255,7 +265,7 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
             on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
         )
         metrics = _metrics(job, outcome, loaders.manifest, origin, tracker.wait_for_run_id() or run_id)
-        publish(job.results, outcome.best_checkpoint, metrics)
+        published = publish(job.results, outcome.best_checkpoint, metrics)
         _log.info(
             "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
             outcome.best["epoch"],
@@ -263,7 +273,7 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
             outcome.last["top1"],
             job.results,
         )
-        _mirror_result(tracker, job, outcome)
+        _mirror_result(tracker, job, outcome, published["checkpoint_sha256"])
 
 
 def _prepare_trainer(job: _Job, loaders: Loaders, device: torch.device) -> tuple[Trainer, str | None]:
@@ -481,9 +491,12 @@ def tracked(tracker: Tracker) -> Iterator[None]:
     tracker.finish("FINISHED")
 
 
-def _mirror_result(tracker: Tracker, job: _Job, outcome: Outcome) -> None:
+def _mirror_result(tracker: Tracker, job: _Job, outcome: Outcome, checkpoint_sha256: str) -> None:
+    from recu.tracking import CHECKPOINT_TAG
+
     for kind, summary in (("best", outcome.best), ("last", outcome.last)):
         tracker.log_metrics({f"{kind}_{name}": value for name, value in summary.items()})
     tracker.log_metrics({"train_seconds": outcome.train_seconds})
+    tracker.log_tags({CHECKPOINT_TAG: checkpoint_sha256})
     for file in (job.results / paths.BEST_CHECKPOINT, job.state / paths.EXPERIMENT, job.state / paths.LOG):
         tracker.log_artifact(file)

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from recu.tracking.flatten import flatten_params
-from recu.tracking.tracker import DatasetDescription, RunDescription, Status, Tracker
+from recu.tracking.tracker import CHECKPOINT_TAG, DatasetDescription, RunDescription, Status, Tracker, rows_of
 
 __all__ = [
+    "CHECKPOINT_TAG",
     "DatasetDescription",
     "RunDescription",
     "Status",
@@ -16,6 +17,7 @@ __all__ = [
     "flatten_params",
     "open_tracker",
     "resolve_tracking_uri",
+    "rows_of",
 ]
 
 

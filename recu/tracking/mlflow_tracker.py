@@ -7,15 +7,24 @@ Every method raises what MLflow raises, or `Refused`; `recu.tracking.safe` stand
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.tracking.client import connect, import_mlflow
 from recu.tracking.store import empty_log, prepare_store, sqlite_file
-from recu.tracking.tracker import DatasetDescription, RunDescription, Status, Tracker, numbers_of
+from recu.tracking.tracker import (
+    CHECKPOINT_TAG,
+    DatasetDescription,
+    RunDescription,
+    Status,
+    Tracker,
+    numbers_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -25,6 +34,12 @@ _ENTITIES_PER_CALL = 100
 _LONGEST_PARAM, _LONGEST_TAG, _LONGEST_DIGEST = 6000, 5000, 36
 _TAKEN = "BAD_REQUEST"
 """Among others, of a database in which something unique is there already."""
+_STORED_INFINITY = 1.7e308
+"""A store keeps an infinite number as the largest finite one."""
+_STARTED = "recu.started"
+"""Tag: when the run was asked for, in nanoseconds."""
+_NEWER = "recu.newer_run"
+"""Tag of a training's run: the same training was begun anew, in this run."""
 _PERMANENT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 
 
@@ -40,7 +55,7 @@ class MlflowTracker(Tracker):
         self._client: MlflowClient | None = None
         self._run_id: str | None = None
         self._continued = False
-        self._epochs_by_metric: dict[str, set[int]] = {}
+        self._stored_by_metric: dict[str, dict[int, float]] = {}
 
     @property
     def run_id(self) -> str | None:
@@ -52,40 +67,49 @@ class MlflowTracker(Tracker):
         import_mlflow(self._tracking_uri)
 
     def start(self, description: RunDescription) -> None:
-        """Continue the given run, else the one with the same identity tags, else make one.
+        """Continue the given run, else one of the same identity, else make one.
 
-        Calling it again after it failed half-way is safe: the identity tags are set when the run is made.
+        A run is continued only if every epoch in it is one of the description's `rows`, so that no run ever shows two
+        trainings. Calling it again after it failed half-way is safe: the tags that find the run are set when it is
+        made.
         """
         prepare_store(self._tracking_uri, [description.experiment])
         client = connect(self._tracking_uri)
-        experiment = client.get_experiment_by_name(description.experiment)
-        run = _find_run(client, experiment.experiment_id, description)
+        experiment_id = client.get_experiment_by_name(description.experiment).experiment_id
+        description = _with_parent(client, experiment_id, description)
+        alike = _runs_with(client, experiment_id, description.identity)
+        run = _run_to_continue(client, alike, description)
         self._continued = run is not None
         if run is None:
-            run = client.create_run(
-                experiment.experiment_id, tags=_all_tags(description), run_name=description.run_name
-            )
+            run = _make_run(client, experiment_id, alike, description)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
         _complete(client, run, description)
         self._client, self._run_id = client, run.info.run_id
-        self._epochs_by_metric.clear()
+        self._stored_by_metric.clear()
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """One call for the whole row; a row whose epoch the run already has is left out."""
+        """One call for the whole row; a row that the run already has is left out.
+
+        Raises:
+            Refused: the run has another row of this epoch, which would stay beside it.
+        """
         from mlflow.entities import Metric
 
         timestamp = int(metrics["time"])
         numbers = numbers_of(metrics)
         if not numbers:
             return
-        known = self._known_epochs(min(numbers))
-        if epoch in known:
+        probe = min(numbers)
+        stored = self._stored(probe)
+        if epoch in stored:
+            if not _same_number(stored[epoch], numbers[probe]):
+                raise Refused(f"the run already has another epoch {epoch} ({probe} {stored[epoch]})")
             return
         entities = [Metric(name, value, timestamp, epoch) for name, value in numbers.items()]
         with _refusals():
             self._started().log_batch(self._run_id, metrics=entities)
-        known.add(epoch)
+        stored[epoch] = numbers[probe]
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """One call for all; a number that the run already shows is left out. "time" as in `log_epoch`, if
@@ -101,6 +125,13 @@ class MlflowTracker(Tracker):
             if changed:
                 entities = [Metric(name, value, timestamp, 0) for name, value in changed.items()]
                 client.log_batch(self._run_id, metrics=entities)
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """One call for all; a tag of the same name is replaced."""
+        from mlflow.entities import RunTag
+
+        with _refusals():
+            self._started().log_batch(self._run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy the file into the run's artifacts; the same file again replaces itself."""
@@ -125,26 +156,75 @@ class MlflowTracker(Tracker):
             raise RuntimeError("the tracker was not started")
         return self._client
 
-    def _known_epochs(self, metric: str) -> set[int]:
-        # A row is stored in one transaction, so one metric tells which rows are there. Asked once: nobody
-        # else writes.
-        if metric not in self._epochs_by_metric:
+    def _stored(self, metric: str) -> dict[int, float]:
+        """The metric's value by epoch. A row is stored in one transaction, so one metric tells which rows are there."""
+        # Asked once: nobody else writes.
+        if metric not in self._stored_by_metric:
             stored = self._started().get_metric_history(self._run_id, metric) if self._continued else ()
-            self._epochs_by_metric[metric] = {entry.step for entry in stored}
-        return self._epochs_by_metric[metric]
+            self._stored_by_metric[metric] = {entry.step: entry.value for entry in stored}
+        return self._stored_by_metric[metric]
 
 
-def _find_run(client: MlflowClient, experiment_id: str, description: RunDescription) -> Run | None:
-    identity = _identity(description)
-    if description.run_id is not None:
-        run = _get_run(client, description.run_id)
-        # A checkpoint may have been copied from elsewhere, with the id of another run.
-        if run is not None and all(run.data.tags.get(tag) == value for tag, value in identity.items()):
-            return run
-    # Identities are made of names that params/ restricts to letters, digits, "_", ".", "-" and "/".
-    conditions = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in identity.items())
-    found = client.search_runs([experiment_id], conditions, order_by=["attributes.start_time ASC"], max_results=1)
-    return found[0] if found else None
+def _run_to_continue(client: MlflowClient, alike: list[Run], description: RunDescription) -> Run | None:
+    """The run named by the checkpoint, else the newest of the same identity, that belongs to this very training."""
+    named = None if description.run_id is None else _get_run(client, description.run_id)
+    # A checkpoint may have been copied from elsewhere, with the id of another run.
+    if named is not None and _has_tags(named, description.identity) and _is_ours(client, named, description):
+        return named
+    return next((run for run in alike if _is_ours(client, run, description)), None)
+
+
+def _is_ours(client: MlflowClient, run: Run, description: RunDescription) -> bool:
+    """Whether a run of this identity holds nothing but epochs of this training."""
+    if description.rows is None:
+        return True
+    if not run.data.metrics:
+        # Nothing can be mixed up, but a training that runs beside this one may be about to log to it.
+        started = run.data.tags.get(_STARTED)
+        return description.run_id == run.info.run_id or (started is not None and started == str(description.started_ns))
+    times = {(row.metric, row.epoch): row.time for row in description.rows}
+    stored = [
+        (metric, entry.step, entry.timestamp)
+        for metric in sorted({row.metric for row in description.rows})
+        for entry in client.get_metric_history(run.info.run_id, metric)
+    ]
+    return bool(stored) and all(times.get((metric, epoch)) == time for metric, epoch, time in stored)
+
+
+def _runs_with(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
+    """Every run with these tags, the newest first."""
+    # The values are names that params/ restricts to letters, digits, "_", ".", "-" and "/", or digests.
+    conditions = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+    return client.search_runs([experiment_id], conditions, order_by=["attributes.start_time DESC"])
+
+
+def _has_tags(run: Run, tags: Mapping[str, str]) -> bool:
+    return all(run.data.tags.get(tag) == value for tag, value in tags.items())
+
+
+def _make_run(client: MlflowClient, experiment_id: str, alike: list[Run], description: RunDescription) -> Run:
+    """A new run; earlier ones of the same training say where it was begun anew."""
+    tags, start_time = _all_tags(description), None
+    if description.started_ns is not None:
+        tags[_STARTED] = str(description.started_ns)
+        start_time = description.started_ns // 1_000_000
+    run = client.create_run(experiment_id, start_time=start_time, tags=tags, run_name=description.run_name)
+    for earlier in alike:
+        if _NEWER not in earlier.data.tags and earlier.info.start_time <= run.info.start_time:
+            client.set_tag(earlier.info.run_id, _NEWER, run.info.run_id)
+    return run
+
+
+def _with_parent(client: MlflowClient, experiment_id: str, description: RunDescription) -> RunDescription:
+    """With the parent's run as this store knows it: the id stems from a file that may have met another store."""
+    wanted = description.parent_checkpoint
+    if wanted is None:
+        return description
+    parent = None if description.parent_run_id is None else _get_run(client, description.parent_run_id)
+    if parent is not None and parent.data.tags.get(CHECKPOINT_TAG, wanted) == wanted:
+        return description
+    found = _runs_with(client, experiment_id, {"recu.stage": "train", CHECKPOINT_TAG: wanted})
+    return replace(description, parent_run_id=found[0].info.run_id) if found else description
 
 
 def _get_run(client: MlflowClient, run_id: str) -> Run | None:
@@ -192,14 +272,6 @@ def _log_input(client: MlflowClient, run_id: str, dataset_input: DatasetInput) -
         client.log_inputs(run_id, [dataset_input])
 
 
-def _identity(description: RunDescription) -> dict[str, str]:
-    return {
-        "recu.experiment_id": description.experiment_id,
-        "recu.spec_hash": description.spec_hash,
-        "recu.stage": description.stage,
-    }
-
-
 def _all_tags(description: RunDescription) -> dict[str, str]:
     tags = {name: value[:_LONGEST_TAG] for name, value in description.tags.items()}
     # The login name that MLflow would take is nobody's business in a shared store.
@@ -207,7 +279,14 @@ def _all_tags(description: RunDescription) -> dict[str, str]:
     tags["mlflow.source.name"] = f"recu {description.stage}"
     if description.parent_run_id is not None:
         tags["mlflow.parentRunId"] = description.parent_run_id
-    return tags | _identity(description)
+    return tags | description.identity
+
+
+def _same_number(first: float, second: float) -> bool:
+    """Also for what a store changes: it keeps infinity as the largest number."""
+    if math.isfinite(second):
+        return first == second
+    return math.isnan(first) if math.isnan(second) else abs(first) > _STORED_INFINITY
 
 
 def _dataset_input(dataset: DatasetDescription, stage: str) -> DatasetInput:

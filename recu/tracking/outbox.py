@@ -18,10 +18,10 @@ from typing import Any
 
 from recu.errors import ResultError
 from recu.files import atomic_write_text
-from recu.tracking.tracker import DatasetDescription, RunDescription, Tracker
+from recu.tracking.tracker import DatasetDescription, Row, RunDescription, Tracker, rows_of
 
 Record = dict[str, Any]
-"""`{"event": "epoch" | "metrics" | "artifact" | "finish", ...}`; see `apply`."""
+"""`{"event": "epoch" | "metrics" | "tags" | "artifact" | "finish", ...}`; see `apply`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,10 +119,17 @@ def apply(record: Record, tracker: Tracker, base: Path) -> None:
             tracker.log_epoch(record["epoch"], record["metrics"])
         case "metrics":
             tracker.log_metrics(record["metrics"])
+        case "tags":
+            tracker.log_tags(record["tags"])
         case "artifact":
             tracker.log_artifact(base / record["path"], record["folder"])
         case "finish":
             tracker.finish(record["status"])
+
+
+def rows_in(records: Iterable[Record]) -> tuple[Row, ...]:
+    """The epochs that records tell of."""
+    return rows_of(record["metrics"] | {"epoch": record["epoch"]} for record in records if record["event"] == "epoch")
 
 
 def find_outboxes(folder: Path) -> Iterator[Path]:
@@ -134,6 +141,7 @@ def find_outboxes(folder: Path) -> Iterator[Path]:
 _REQUIRED = {
     "epoch": {"epoch": int, "metrics": dict},
     "metrics": {"metrics": dict},
+    "tags": {"tags": dict},
     "artifact": {"path": str, "folder": (str, type(None))},
     "finish": {"status": str},
 }
@@ -150,6 +158,8 @@ def _description(value: Any) -> RunDescription:
     fields = {name: content for name, content in value.items() if name != "event"}
     if fields.get("dataset") is not None:
         fields["dataset"] = DatasetDescription(**fields["dataset"])
+    if fields.get("rows") is not None:
+        fields["rows"] = tuple(Row(*row) for row in fields["rows"])
     return RunDescription(**fields)
 
 

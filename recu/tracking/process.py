@@ -66,6 +66,10 @@ class ProcessTracker(Tracker):
         """As `MlflowTracker.log_metrics`."""
         self._ask("log_metrics", metrics)
 
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """As `MlflowTracker.log_tags`."""
+        self._ask("log_tags", tags)
+
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """As `MlflowTracker.log_artifact`."""
         self._ask("log_artifact", path.absolute(), folder)

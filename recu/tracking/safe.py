@@ -19,9 +19,9 @@ from pathlib import Path
 from recu.files import hash_text
 from recu.redaction import redact
 from recu.tracking.mlflow_tracker import Refused
-from recu.tracking.outbox import Outbox, Record, apply
-from recu.tracking.redaction import redact_description
-from recu.tracking.tracker import RunDescription, Status, Tracker, numbers_of
+from recu.tracking.outbox import Outbox, Record, apply, rows_in
+from recu.tracking.redaction import redact_description, redact_values
+from recu.tracking.tracker import Row, RunDescription, Status, Tracker, numbers_of
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class SafeTracker(Tracker):
         self._outbox_failed = False
         self._target = _made(make_target)
         self._description: RunDescription | None = None
+        self._rows: list[Row] = []
         # Everything below is shared with the sending thread and guarded by the condition.
         self._changed = threading.Condition()
         self._pending: deque[Record] = deque()
@@ -79,7 +80,9 @@ class SafeTracker(Tracker):
 
     def start(self, description: RunDescription) -> None:
         """Returns at once."""
-        self._description = redact_description(description)
+        self._description = replace(
+            redact_description(description), started_ns=description.started_ns or time.time_ns()
+        )
         self._guarded(self._open_outbox)
         self._pending.appendleft(_START)
         thread = threading.Thread(target=self._send_all, name="recu-tracking", daemon=True)
@@ -99,11 +102,17 @@ class SafeTracker(Tracker):
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Returns at once."""
-        self._post({"event": "epoch", "epoch": epoch, "metrics": _with_time(metrics)})
+        record = {"event": "epoch", "epoch": epoch, "metrics": _with_time(metrics)}
+        self._rows += rows_in([record])
+        self._post(record)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Returns at once."""
         self._post({"event": "metrics", "metrics": _with_time(metrics)})
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Returns at once."""
+        self._post({"event": "tags", "tags": redact_values(tags)})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Returns at once; the file is read later."""
@@ -164,12 +173,20 @@ class SafeTracker(Tracker):
             self._outbox = Outbox(path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}"))
             self._outbox.acquire()
         content = self._outbox.read()
-        if content.description is not None and _identity(content.description) == _identity(self._description):
+        if content.description is not None and self._continues(content.description.with_rows(rows_in(content.records))):
             # How the earlier process ended no longer matters: the run goes on.
             self._pending.extend(record for record in content.records if record["event"] != "finish")
+            self._description = replace(self._description, started_ns=content.description.started_ns)
         elif content.description is not None or content.records:
             self._put_aside(content.description)
         self._outbox.rewrite(self._description, self._pending)
+
+    def _continues(self, earlier: RunDescription) -> bool:
+        """Whether this run goes on from where the one ended that left the outbox."""
+        now = self._description
+        if earlier.identity != now.identity:
+            return False
+        return now.rows is None or earlier.rows is None or set(earlier.rows) <= set(now.rows)
 
     def _put_aside(self, description: RunDescription | None) -> None:
         path = self._outbox.path
@@ -247,10 +264,11 @@ class SafeTracker(Tracker):
                 self._changed.wait_for(lambda: self._closed)
 
     def _cut_back(self) -> None:
-        """Reduce the outbox to what is still to be sent; remove it where that is nothing."""
+        """Reduce the outbox to what is still to be sent and to what the run is; remove it where nothing is left."""
         left = [*self._refused, *(record for record in self._pending if record is not _START)]
         if left or self._pending:
             description = replace(self._description, run_id=self.run_id or self._description.run_id)
+            description = description.with_rows(self._rows)
             self._outbox.rewrite(description, left)
         else:
             self._outbox.remove()
@@ -271,10 +289,6 @@ def _made(make_target: Callable[[], Tracker]) -> Tracker | None:
     except Exception:
         # It is tried again when the run starts, and reported then.
         return None
-
-
-def _identity(description: RunDescription) -> tuple[str, str, str]:
-    return description.stage, description.experiment_id, description.spec_hash
 
 
 def _with_time(metrics: Mapping[str, float]) -> dict[str, float]:

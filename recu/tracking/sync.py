@@ -9,7 +9,7 @@ from recu.errors import OutputError, ResultError
 from recu.files import atomic_write_text, canonical_json
 from recu.redaction import redact
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
-from recu.tracking.outbox import Content, Outbox, Record, apply
+from recu.tracking.outbox import Content, Outbox, Record, apply, rows_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def _replay(box: Outbox, content: Content, tracking_uri: str) -> Replay:
     if not any(record["event"] == "finish" for record in records):
         records.append({"event": "finish", "status": "KILLED"})
     try:
-        tracker.start(content.description)
+        tracker.start(content.description.with_rows(rows_in(records)))
         rejected = [*content.unreadable, *_send(records, tracker, box.folder)]
     except Exception as error:
         reason = " ".join(redact(str(error)).split())[:300]

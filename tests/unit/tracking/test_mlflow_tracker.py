@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from recu.tracking.client import connect
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
+from recu.tracking.tracker import rows_of
 
 
 def row(epoch):
@@ -70,12 +71,96 @@ def test_continuing_is_one_run_with_each_epoch_once(store, description, by_id):
     assert run.info.status == "FINISHED" and len(run.inputs.dataset_inputs) == 1
 
 
-def test_other_parameters_or_another_stage_is_another_run(store, description):
-    ids = {
-        started(store, changed).run_id
-        for changed in (description, replace(description, spec_hash="f" * 16), replace(description, stage="evaluate"))
-    }
-    assert len(ids) == 3
+def on_data(description, fingerprint):
+    return replace(description, dataset=replace(description.dataset, digest=fingerprint))
+
+
+def test_other_parameters_stage_data_or_checkpoint_is_another_run(store, description):
+    evaluation = replace(description, stage="evaluate", checkpoint_sha256="1" * 64)
+    described = [
+        description,
+        replace(description, spec_hash="f" * 16),
+        on_data(description, "cd" * 32),
+        evaluation,
+        on_data(evaluation, "cd" * 32),
+        replace(evaluation, checkpoint_sha256="2" * 64),
+    ]
+    ids = [started(store, each).run_id for each in described]
+    assert len(set(ids)) == len(ids)
+    assert [started(store, each).run_id for each in described] == ids, "each is found again"
+    tags = connect(store).get_run(ids[-1]).data.tags
+    assert (tags["data_fingerprint"], tags["checkpoint_sha256"]) == ("ab" * 32, "2" * 64)
+
+
+def test_a_run_id_of_other_data_is_not_believed(store, description):
+    other = started(store, on_data(description, "cd" * 32))
+    assert started(store, replace(description, run_id=other.run_id)).run_id != other.run_id
+
+
+def trained(store, description, epochs, later_ms=0, known=0):
+    """A training that has `known` epochs behind it and then logs up to `epochs`."""
+    rows = [row(epoch) | {"time": row(epoch)["time"] + later_ms} for epoch in range(epochs)]
+    tracker = started(store, replace(description, rows=rows_of(rows[:known])))
+    tracker.log_history(rows)
+    return tracker
+
+
+def test_a_training_begun_anew_is_a_run_of_its_own(store, description):
+    first = trained(store, description, 3)
+    second = trained(store, description, 2, later_ms=5)
+    assert second.run_id != first.run_id and steps(store, first.run_id) == [0, 1, 2]
+    assert steps(store, second.run_id) == [0, 1]
+    assert connect(store).get_run(first.run_id).data.tags["recu.newer_run"] == second.run_id
+    # Each goes on in its own, also where the checkpoint names the other's.
+    assert trained(store, description, 4, known=3).run_id == first.run_id
+    named = replace(description, run_id=first.run_id)
+    assert trained(store, named, 3, later_ms=5, known=2).run_id == second.run_id
+    assert steps(store, first.run_id) == [0, 1, 2, 3] and steps(store, second.run_id) == [0, 1, 2]
+
+
+def test_a_run_that_is_ahead_of_the_checkpoint_is_not_mixed_with_the_epochs_repeated(store, description):
+    first = trained(store, description, 3)
+    second = trained(store, replace(description, run_id=first.run_id), 3, known=2)
+    assert second.run_id != first.run_id and steps(store, second.run_id) == [0, 1, 2]
+
+
+def test_two_trainings_that_start_side_by_side_share_no_run(store, description):
+    first = started(store, replace(description, rows=(), started_ns=1))
+    second = started(store, replace(description, rows=(), started_ns=2))
+    assert first.run_id != second.run_id
+    assert started(store, replace(description, rows=(), started_ns=1)).run_id == first.run_id, "a start tried again"
+
+
+def test_another_row_of_an_epoch_is_refused(store, description):
+    tracker = started(store, description)
+    tracker.log_epoch(0, row(0) | {"lr": float("nan")})
+    tracker.log_epoch(0, row(0) | {"lr": float("nan")})
+    again = started(store, description)
+    again.log_epoch(0, row(0) | {"lr": float("nan")})
+    with pytest.raises(Refused, match="another epoch 0"):
+        again.log_epoch(0, row(0))
+
+
+def test_an_infinite_number_is_found_again(store, description):
+    for _ in range(2):
+        started(store, description).log_epoch(0, row(0) | {"a": float("inf")})
+
+
+def test_the_parent_is_found_by_its_checkpoint(store, description):
+    parent = started(store, replace(description, spec_hash="a" * 16))
+    parent.log_tags({"checkpoint_sha256": "3" * 64})
+    elsewhere = started(store, replace(description, spec_hash="b" * 16))
+    elsewhere.log_tags({"checkpoint_sha256": "4" * 64})
+    for named in (None, "f" * 32, elsewhere.run_id, parent.run_id):
+        evaluation = replace(
+            description,
+            stage="evaluate",
+            checkpoint_sha256="3" * 64,
+            parent_checkpoint="3" * 64,
+            parent_run_id=named,
+        )
+        tags = connect(store).get_run(started(store, evaluation).run_id).data.tags
+        assert tags["mlflow.parentRunId"] == parent.run_id
 
 
 @pytest.mark.parametrize("foreign", ["0" * 32, "not an id"])

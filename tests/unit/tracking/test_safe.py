@@ -20,6 +20,7 @@ from recu.tracking.mlflow_tracker import Refused
 from recu.tracking.outbox import Outbox
 from recu.tracking.safe import SafeTracker
 from recu.tracking.sync import replay
+from recu.tracking.tracker import Row
 
 
 class Recorder(Tracker):
@@ -188,6 +189,41 @@ def test_what_a_killed_process_left_is_sent_by_the_next(target, outbox, descript
     tracker.log_epoch(1, {"time": 2, "a": 1.0})
     tracker.finish("FINISHED")
     assert [call[:2] for call in target.calls[1:]] == [("epoch", 0), ("epoch", 1), ("finish", "FINISHED")]
+
+
+def test_the_outbox_of_a_training_begun_anew_is_kept_apart(target, outbox, description):
+    earlier = [{"event": "epoch", "epoch": 0, "metrics": {"time": 1, "a": 1.0}}]
+    outbox.parent.mkdir()
+    Outbox(outbox).rewrite(replace(description, rows=(), started_ns=1), earlier)
+    tracker = make(target, outbox)
+    tracker.start(replace(description, rows=()))
+    tracker.log_epoch(0, {"time": 9, "a": 2.0})
+    tracker.finish("FINISHED")
+    (kept,) = outbox.parent.glob("*.jsonl")
+    assert events(kept)[1:] == earlier
+    assert [call[0] for call in target.calls] == ["start", "epoch", "finish"]
+
+
+def test_a_start_killed_before_its_first_epoch_asks_for_the_same_run(target, outbox, description):
+    described = []
+    target.start = described.append
+    outbox.parent.mkdir()
+    Outbox(outbox).rewrite(replace(description, rows=(), started_ns=7))
+    tracker = make(target, outbox)
+    tracker.start(replace(description, rows=()))
+    tracker.finish("FINISHED")
+    assert described[0].started_ns == 7
+
+
+def test_an_outbox_knows_the_epochs_that_were_sent(target, outbox, description, tmp_path):
+    tracker = make(target, outbox)
+    tracker.start(replace(description, rows=(Row(0, 1, "a"),)))
+    tracker.log_epoch(1, {"time": 2, "a": 1.0})
+    tracker.log_artifact(tmp_path / "absent")
+    tracker.finish("FINISHED")
+    content = Outbox(outbox).read()
+    assert content.description.rows == (Row(0, 1, "a"), Row(1, 2, "a")) and content.description.started_ns is not None
+    assert [record["event"] for record in content.records] == ["artifact"]
 
 
 def test_the_outbox_of_another_run_is_kept_apart(target, outbox, description):
