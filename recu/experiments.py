@@ -181,7 +181,13 @@ class _RowResolver:
     ) -> Experiment:
         hyperparameters = self._hyperparameters(method)
         try:
-            check_network(self.row.model, family=self.family, variant=self.row.variant, stage=hyperparameters.stage)
+            check_network(
+                self.row.model,
+                family=self.family,
+                variant=self.row.variant,
+                stage=hyperparameters.stage,
+                image_size=self.dataset.image_size,
+            )
         except ConfigError as error:
             raise self._error(error) from error
         parent = hyperparameters.init_from

@@ -15,6 +15,12 @@ STAGES = (0, 1, 2)
 """What a network binarises: 0 nothing, 1 activations, 2 activations and weights."""
 
 
+ANY_SIZE = range(8, 4097)
+"""The image sizes that a dataset may have: networks that average over all that is left of an image take every one."""
+
+_VGG_SIZES = range(32, 40)  # three times halved, rounding down, they are the 4x4 that its classifier is made for
+
+
 class ModelName(NamedTuple):
     """What a user writes to get a network; `variant` is None for the current form."""
 
@@ -32,6 +38,8 @@ class Network(NamedTuple):
     """How residual connections are laid out; worth more than a point of accuracy, so every table shows it."""
     stages: tuple[int, ...] = STAGES
     """The stages it can be built at."""
+    sizes: range = ANY_SIZE
+    """Image sizes (pixels a side) that it takes."""
 
 
 _TWO, _ONE, _NONE = "two per block", "one per block", "none"
@@ -47,7 +55,7 @@ _NETWORKS: Mapping[ModelName, Network] = MappingProxyType(
         ModelName("cifar", "resnet20_1w1a", None): Network("recu.models.cifar:resnet20", _TWO),
         ModelName("cifar", "resnet20_1w1a", "2021-03"): Network("recu.models.cifar:resnet20_2021_03", _TWO),
         ModelName("cifar", "resnet34_1w1a", None): Network("recu.models.cifar:resnet34", _ONE),
-        ModelName("cifar", "vgg_small_1w1a", None): Network("recu.models.cifar:vgg_small", _NONE),
+        ModelName("cifar", "vgg_small_1w1a", None): Network("recu.models.cifar:vgg_small", _NONE, sizes=_VGG_SIZES),
         ModelName("imagenet", "resnet18_1w1a", None): Network("recu.models.imagenet:resnet18", _TWO),
         ModelName("imagenet", "resnet34_1w1a", None): Network("recu.models.imagenet:resnet34", _TWO),
         ModelName("reactnet", "resnet18_1w1a", None): Network("recu.models.reactnet:resnet18", _EACH),
@@ -71,13 +79,29 @@ def available_models(stage: int | None = None) -> list[ModelName]:
     return sorted(names, key=lambda entry: (entry.family, entry.name, entry.variant or ""))
 
 
-def check_network(name: str, *, family: str, variant: str | None, stage: int) -> None:
-    """Raise ConfigError for a network that is not in the table, or not at this stage."""
-    stages = find_network(name, family=family, variant=variant).stages
-    if stage not in stages:
+def check_network(name: str, *, family: str, variant: str | None, stage: int, image_size: int | None = None) -> None:
+    """Raise ConfigError for a network that is not in the table, or not at this stage, or not for images of this size.
+
+    Args:
+        name: as a user writes it.
+        family: likewise.
+        variant: None for the current form.
+        stage: what is binarised.
+        image_size: side of the dataset's images in pixels; None where it does not matter.
+    """
+    network = find_network(name, family=family, variant=variant)
+    if stage not in network.stages:
         raise ConfigError(
-            f"model {name!r} of family {family!r} has no stage {stage!r}, expected {' or '.join(map(str, stages))}"
-            " (0 full precision, 1 binary activations, 2 binary activations and weights)"
+            f"model {name!r} of family {family!r} has no stage {stage!r}, expected"
+            f" {' or '.join(map(str, network.stages))} (0 full precision, 1 binary activations, 2 binary activations"
+            " and weights)"
+        )
+    if image_size is not None and image_size not in network.sizes:
+        smallest, largest = network.sizes[0], network.sizes[-1]
+        raise ConfigError(
+            f"model {name!r} of family {family!r} takes images of {smallest} to {largest} pixels a side, the dataset's"
+            f" are {image_size}: choose another model, or set the dataset's image_size to {smallest} in"
+            " params/datasets.yaml"
         )
 
 

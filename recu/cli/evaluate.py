@@ -110,7 +110,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     family = getattr(arguments, "family", dataset.family)
     variant = getattr(arguments, "variant", None)
     recipe = options.hyperparameters_of(arguments, family)
-    check_network(model, family=family, variant=variant, stage=recipe.stage)
+    check_network(model, family=family, variant=variant, stage=recipe.stage, image_size=dataset.image_size)
     running = running_of(arguments)
     check_gpus(running.gpus)
     if arguments.output is not None:

@@ -185,6 +185,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         family=experiment.family,
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
+        image_size=dataset.image_size,
     )
     running = running_of(arguments)
     check_gpus(running.gpus)

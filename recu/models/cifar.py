@@ -1,7 +1,8 @@
 """Networks for 32x32 images (CIFAR-10 and -100): ResNet-20, -18 and -34, VGG-small, and two earlier forms.
 
 "ResNet-20" has two residual connections a block (Bi-Real style), ResNet-18 and -34 one. Every builder takes
-the number of classes and the class of the binarised convolutions; (N, 3, 32, 32) in, (N, num_classes) out.
+the number of classes and the class of the binarised convolutions; (N, 3, 32, 32) in, (N, num_classes) out. Which
+other sizes each takes stands in `recu.registry`.
 """
 
 from __future__ import annotations
@@ -189,7 +190,8 @@ class _CifarResNet18(nn.Module):
         # No activation after the stem: the first block's sign sees the BatchNorm's result.
         x = self.bn1(self.conv1(x))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        x = F.avg_pool2d(x, 4).flatten(1)
+        # All that is left: 4x4 of 32x32 images.
+        x = F.avg_pool2d(x, x.shape[-2:]).flatten(1)
         return self.linear(self.bn2(x))
 
 

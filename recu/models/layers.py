@@ -52,8 +52,8 @@ class AveragePoolShortcut(nn.Module):
         self.padding = _channel_padding(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
-        return F.pad(F.avg_pool2d(x, self.stride), self.padding)
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), rounded up as a convolution's."""
+        return F.pad(F.avg_pool2d(x, self.stride, ceil_mode=True), self.padding)
 
 
 class SubsampleShortcut(nn.Module):
@@ -65,7 +65,7 @@ class SubsampleShortcut(nn.Module):
         self.padding = _channel_padding(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), rounded up."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 

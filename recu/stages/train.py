@@ -112,6 +112,7 @@ def train(
         family=experiment.family,
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
+        image_size=dataset.image_size,
     )
     results = paths.train_folder(results_dir, experiment.id)
     check_writable(results)

@@ -41,6 +41,15 @@ def test_rows_times_methods_times_seeds_parents_first(defaults, datasets):
     ]
 
 
+def test_images_of_a_size_that_the_network_cannot_take_are_refused_before_anything_runs(defaults, datasets):
+    larger = datasets | {"digits": datasets["digits"].model_copy(update={"image_size": 64})}
+    assert resolve(defaults, larger), "resnet20 takes every size"
+    with pytest.raises(
+        ConfigError, match=r"params/suites/test\.yaml: model 'vgg_small_1w1a' .* takes images of 32 to 39"
+    ):
+        resolve(defaults, larger, rows=[{"model": "vgg_small_1w1a"}])
+
+
 def test_layers_override_in_the_documented_order(defaults, datasets):
     found = resolve(
         defaults,

@@ -5,11 +5,13 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from recu.errors import ConfigError
 from recu.models import ModelName, available_models, build_model
 from recu.nn import BinaryConv2d, set_tau
+from recu.registry import check_network
 
 ENTRIES = available_models(stage=2)
 
@@ -40,13 +42,37 @@ def test_forward_and_backward(entry: ModelName, stage: int) -> None:
         assert torch.isfinite(model(images)).all()
 
 
-@pytest.mark.parametrize("size", [33, 48, 50, 112])
-@pytest.mark.parametrize("family", ["imagenet", "reactnet", "birealnet"])
-def test_any_input_size(family: str, size: int) -> None:
-    name = "birealnet18" if family == "birealnet" else "resnet18_1w1a"
-    model = _build(ModelName(family, name, None)).eval()
-    with torch.no_grad():
-        assert torch.isfinite(model(torch.randn(1, 3, size, size))).all()
+_LIKE_ANOTHER = ("resnet34_1w1a", "resnet18B_1w1a", "resnet18C_1w1a")  # but deeper or wider
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.name not in _LIKE_ANOTHER], ids=_name)
+def test_a_network_takes_the_image_sizes_that_the_table_says_and_no_others(entry: ModelName) -> None:
+    # Without binarisation, which changes no shape, so that nothing has to be compiled.
+    model = _build(entry, stage=0).eval()
+    for size in (8, 9, 28, 31, 32, 39, 40, 64):
+        images = torch.randn(1, 3, size, size)
+        expected = {"name": entry.name, "family": entry.family, "variant": entry.variant, "stage": 0}
+        try:
+            check_network(**expected, image_size=size)
+        except ConfigError as error:
+            assert f"the dataset's are {size}" in str(error)
+            with torch.no_grad(), pytest.raises(RuntimeError):
+                model(images)
+            continue
+        with torch.no_grad():
+            assert torch.isfinite(model(images)).all(), size
+
+
+def test_vgg_small_says_which_images_it_takes() -> None:
+    with pytest.raises(ConfigError, match=r"takes images of 32 to 39 pixels a side, the dataset's are 64: .* to 32 in"):
+        check_network("vgg_small_1w1a", family="cifar", variant=None, stage=2, image_size=64)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pooling_for_any_size_gives_the_bits_of_the_fixed_one_at_the_usual_size(layout: torch.memory_format) -> None:
+    left, halved = (torch.randn(3, 64, size, size).contiguous(memory_format=layout) for size in (4, 8))
+    assert torch.equal(F.avg_pool2d(left, left.shape[-2:]), F.avg_pool2d(left, 4))
+    assert torch.equal(F.avg_pool2d(halved, 2, ceil_mode=True), F.avg_pool2d(halved, 2))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=_name)
