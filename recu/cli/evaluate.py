@@ -53,16 +53,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_experiment(arguments: argparse.Namespace) -> None:
+    from recu.data import open_prepared
     from recu.stages.evaluate import evaluate
 
     options.refuse_with_experiment(arguments)
     if arguments.output is not None:
         raise ConfigError("--output goes with --evaluate FILE; an experiment's evaluation goes into --results_dir")
     experiment = parse_experiment(arguments.experiment)
+    dataset = experiment_dataset(arguments, experiment)
     evaluate(
         experiment,
-        dataset=experiment_dataset(arguments, experiment),
-        data_folder=arguments.data_dir / experiment.dataset,
+        dataset=dataset,
+        prepared=open_prepared(arguments.data_dir / experiment.dataset, dataset),
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
         running=running_of(arguments),
@@ -70,6 +72,7 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_released(arguments: argparse.Namespace) -> None:
+    from recu.data import open_prepared
     from recu.stages.released import evaluate_released
 
     options.refuse_with_experiment(arguments, "--released")
@@ -85,7 +88,7 @@ def _evaluate_released(arguments: argparse.Namespace) -> None:
     evaluate_released(
         released,
         dataset=dataset,
-        data_folder=arguments.data_dir / released.dataset,
+        prepared=open_prepared(arguments.data_dir / released.dataset, dataset),
         runs_dir=arguments.runs_dir,
         output=arguments.output,
         running=running_of(arguments),
@@ -115,7 +118,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     check_gpus(running.gpus)
     if arguments.output is not None:
         _check_output(arguments)
-    prepare(
+    prepared = prepare(
         name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
     )
     evaluation, report = evaluate_file(
@@ -125,7 +128,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
         variant=variant,
         stage=recipe.stage,
         dataset=dataset,
-        data_folder=arguments.data_dir / name,
+        prepared=prepared,
         batch_size_test=recipe.batch_size_test,
         loader=recipe.loader,
         running=running,

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     datasets = load_datasets(arguments.params_dir)
     if arguments.dataset not in datasets:
         raise unknown_name("dataset", arguments.dataset, datasets)
-    manifest = prepare(
+    prepared = prepare(
         arguments.dataset,
         datasets[arguments.dataset],
         data_dir=arguments.data_dir,
@@ -48,10 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         output=arguments.output,
     )
+    manifest = prepared.manifest
     splits = ", ".join(f"{count} {split} images" for split, count in manifest.splits.items())
     print(
         f"{datasets[arguments.dataset].title}: {splits}, {len(manifest.classes)} classes, in"
-        f" {arguments.data_dir / arguments.dataset} (fingerprint {manifest.fingerprint[:12]})"
+        f" {prepared.folder} (fingerprint {manifest.fingerprint[:12]})"
     )
     for note in manifest.notes:
         print(f"note: {note}")

@@ -122,14 +122,16 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_experiment(arguments: argparse.Namespace) -> None:
+    from recu.data import open_prepared
     from recu.stages.train import train
 
     options.refuse_with_experiment(arguments)
     experiment = parse_experiment(arguments.experiment)
+    dataset = experiment_dataset(arguments, experiment)
     train(
         experiment,
-        dataset=experiment_dataset(arguments, experiment),
-        data_folder=arguments.data_dir / experiment.dataset,
+        dataset=dataset,
+        prepared=open_prepared(arguments.data_dir / experiment.dataset, dataset),
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
         teacher_weights=arguments.teacher_weights,
@@ -194,14 +196,14 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
     if arguments.resume is None:
         check_new(folder)
     # After everything that can be wrong in an instant, since preparing may take minutes.
-    prepare(
+    prepared = prepare(
         name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
     )
     try:
         train_in_folder(
             experiment,
             dataset=dataset,
-            data_folder=arguments.data_dir / name,
+            prepared=prepared,
             folder=folder,
             running=running,
             resume=arguments.resume,

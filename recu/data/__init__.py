@@ -5,27 +5,28 @@ Importing this package imports no torch, so that decoding processes start quickl
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from recu.config import CROP_SCALES, Dataset
 from recu.data.index import read_index
 from recu.data.loader import Loader, Loaders
-from recu.data.manifest import Manifest, read_manifest
+from recu.data.manifest import Manifest, Prepared, read_manifest
+from recu.data.opening import check_settings, open_prepared
 from recu.data.preparation import prepare
 from recu.errors import ConfigError, DataError, unknown_name
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Loaders", "Manifest", "build_loaders", "prepare", "read_manifest"]
+__all__ = ["Loaders", "Manifest", "Prepared", "build_loaders", "open_prepared", "prepare", "read_manifest"]
 
 LoaderName = Literal["auto", "memory", "torchvision", "dali"]
 _NAMES = ("auto", "memory", "torchvision", "dali")
 
 
 def build_loaders(
-    folder: Path,
+    prepared: Prepared,
     dataset: Dataset,
     *,
     batch_size: int,
@@ -36,11 +37,12 @@ def build_loaders(
     workers: int,
     augmentation: str | None = None,
     skip_unreadable: bool = False,
+    splits: Sequence[str] = ("train", "test"),
 ) -> Loaders:
-    """Loaders of both splits of the prepared data in `folder`.
+    """Loaders of prepared data: of exactly the content that `prepared` names.
 
     Args:
-        folder: what `prepare` filled.
+        prepared: what `prepare` or `open_prepared` returned.
         dataset: its entry in params/datasets.yaml.
         batch_size: training images a batch.
         batch_size_test: test images a batch.
@@ -51,19 +53,21 @@ def build_loaders(
         augmentation: of the training images, in place of the dataset's.
         skip_unreadable: leave out image files that cannot be read, with a warning, and count them in `Loader.skipped`,
             instead of stopping with a DataError.
+        splits: what will be read; ("test",) needs no training images, and `Loaders.train` is then None.
 
     Raises:
-        DataError: the folder holds no prepared data, or data prepared with other settings.
+        DataError: the data was prepared with other settings, lacks a split, or is no longer what was prepared.
         ConfigError: unknown loader, one that does not fit the dataset or is not installed, or a batch size that leaves
             one image over.
     """
     import torch
 
-    manifest = read_manifest(folder)
-    if manifest.identity != dataset.identity():
-        message = f"{folder} was prepared with other settings than those of {dataset.title} in params/datasets.yaml"
-        raise DataError(f"{message}; run `recu prepare` again")
-    if manifest.splits["train"] % batch_size == 1:
+    manifest = prepared.manifest
+    check_settings(prepared.folder, manifest, dataset)
+    for split in splits:
+        if split not in manifest.splits:
+            raise DataError(f"{prepared.folder} holds no {split} images; prepare {dataset.title} from a whole source")
+    if "train" in splits and manifest.splits["train"] % batch_size == 1:
         message = f"batch size {batch_size} leaves one of {manifest.splits['train']} training images for the last batch"
         raise ConfigError(f"{message}, which BatchNorm cannot use; choose another batch_size")
     dataset = dataset.model_copy(update={"augmentation": augmentation or dataset.augmentation})
@@ -71,8 +75,10 @@ def build_loaders(
     build = {"memory": _memory_loader, "torchvision": _torchvision_loader, "dali": _dali_loader}[chosen]
     common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device)}
     large = {"workers": workers, "skip_unreadable": skip_unreadable} if chosen != "memory" else {}
-    train = build(folder, dataset, manifest, "train", batch_size=batch_size, seed=seed, **common, **large)
-    test = build(folder, dataset, manifest, "test", batch_size=batch_size_test, seed=None, **common, **large)
+    train = None
+    if "train" in splits:
+        train = build(prepared, dataset, "train", batch_size=batch_size, seed=seed, **common, **large)
+    test = build(prepared, dataset, "test", batch_size=batch_size_test, seed=None, **common, **large)
     return Loaders(train, test, manifest)
 
 
@@ -93,31 +99,30 @@ def _choose(loader: str, dataset: Dataset, manifest: Manifest) -> str:
     return loader
 
 
-def _memory_loader(
-    folder: Path, dataset: Dataset, _manifest: Manifest, split: str, *, seed: int | None, **settings: Any
-) -> Loader:
+def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
     from recu.data.augmentation import BATCH_AUGMENTATIONS
     from recu.data.memory import MemoryLoader, load_arrays
 
     augmentation = None if seed is None else BATCH_AUGMENTATIONS[dataset.augmentation]
-    return MemoryLoader(*load_arrays(folder, split), seed=seed, augmentation=augmentation, **settings)
+    return MemoryLoader(*load_arrays(prepared.folder, split), seed=seed, augmentation=augmentation, **settings)
 
 
 def _torchvision_loader(
-    folder: Path, dataset: Dataset, manifest: Manifest, split: str, *, seed: int | None, **settings: Any
+    prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any
 ) -> Loader:
     from recu.data.memory import load_arrays
     from recu.data.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
 
-    arrays = manifest.storage == "arrays"
-    images = ArrayImages(*load_arrays(folder, split)) if arrays else FileImages(read_index(folder, split))
+    if prepared.manifest.storage == "arrays":
+        images = ArrayImages(*load_arrays(prepared.folder, split))
+    else:
+        images = FileImages(read_index(prepared.folder, split))
     return TorchvisionLoader(images, View(dataset.augmentation, dataset.image_size, seed), **settings)
 
 
-def _dali_loader(
-    folder: Path, dataset: Dataset, _manifest: Manifest, split: str, *, seed: int | None, **settings: Any
-) -> Loader:
+def _dali_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
     from recu.data.dali import DaliLoader
 
+    index = read_index(prepared.folder, split)
     scale = CROP_SCALES[dataset.augmentation]
-    return DaliLoader(read_index(folder, split), crop_scale=scale, size=dataset.image_size, seed=seed, **settings)
+    return DaliLoader(index, crop_scale=scale, size=dataset.image_size, seed=seed, **settings)

@@ -38,11 +38,8 @@ class FileIndex:
     labels: NDArray[np.int64]
 
 
-def write_index(out: Path, root: str, classes: tuple[str, ...], splits: dict[str, list[IndexedFile]]) -> str:
-    """Write the index into `out` and return its fingerprint.
-
-    The fingerprint covers split, class, file name and size of every image: hashing the content of ImageNet would
-    take as long as reading it. Where the images came in archives, their checksums cover the content.
+def write_index(out: Path, root: str, classes: tuple[str, ...], splits: dict[str, list[IndexedFile]]) -> dict[str, str]:
+    """Write the index into `out` and return a SHA-256 of each split.
 
     Args:
         out: existing folder.
@@ -51,8 +48,9 @@ def write_index(out: Path, root: str, classes: tuple[str, ...], splits: dict[str
         splits: files by split, in any order.
     """
     label_of = {name: label for label, name in enumerate(classes)}
-    digest = hashlib.sha256("\n".join(classes).encode())
+    digests = {}
     for split, files in splits.items():
+        digest = hashlib.sha256("\n".join(classes).encode())
         ordered = sorted(files, key=lambda file: (label_of[file.class_name], file.path))
         for file in ordered:
             name = file.path.rpartition("/")[2]
@@ -60,8 +58,9 @@ def write_index(out: Path, root: str, classes: tuple[str, ...], splits: dict[str
         labels = np.array([label_of[file.class_name] for file in ordered], dtype=np.int64)
         np.save(out / f"{split}_labels.npy", labels)
         atomic_write_text(out / f"{split}_files.txt", "".join(f"{file.path}\n" for file in ordered))
+        digests[split] = digest.hexdigest()
     atomic_write_json(out / ROOT_NAME, {"root": root})
-    return digest.hexdigest()
+    return digests
 
 
 def read_index(folder: Path, split: str) -> FileIndex:

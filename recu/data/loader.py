@@ -47,9 +47,10 @@ class Loader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    """Both splits of a dataset and what they were made from."""
+    """The splits of a dataset that were asked for, and what they were made from."""
 
-    train: Loader
+    train: Loader | None
+    """None where only the test split was asked for."""
     test: Loader
     manifest: Manifest
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from recu.errors import DataError
-from recu.files import atomic_write_text, hash_file
+from recu.files import atomic_write_text, canonical_json, hash_file
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 """Raised when the files beside the manifest change their form, so that older folders are prepared again."""
 
 Storage = Literal["arrays", "files"]
@@ -48,8 +51,10 @@ class Manifest(BaseModel):
     """Number of images of "train" and "test"."""
     classes: tuple[str, ...]
     """Names in label order: label i is classes[i]."""
+    content: dict[str, str]
+    """Hexadecimal SHA-256 over class names, labels and images of each split; the same wherever the images came from."""
     fingerprint: str
-    """SHA-256 over class names, labels and image content, hexadecimal."""
+    """`fingerprint_of` content and identity: the data's identity, in every result."""
     source: Source
     stored_size: int | None
     """Side of the stored square images in pixels; null where files keep their own sizes."""
@@ -59,6 +64,31 @@ class Manifest(BaseModel):
     """Hexadecimal SHA-256 of each of them; empty in manifests of earlier versions."""
     notes: tuple[str, ...] = ()
     """What preparation changed, in sentences, e.g. that images were resized."""
+
+    @model_validator(mode="after")
+    def _check_fingerprint(self) -> Manifest:
+        if self.fingerprint != fingerprint_of(self.content, self.identity):
+            raise ValueError("the fingerprint is not that of the content")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Prepared data as its own preparation left it; whoever reads it opens exactly this content, or is refused."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def fingerprint_of(content: Mapping[str, str], identity: Mapping[str, Any]) -> str:
+    """The data's identity: SHA-256 (hexadecimal) over the content of its splits and how the test images are seen.
+
+    Args:
+        content: SHA-256 by split.
+        identity: `recu.config.Dataset.identity()`, of which normalisation, image size and test view count.
+    """
+    seen = {key: identity.get(key) for key in ("mean", "std", "image_size", "test_view")}
+    return hashlib.sha256(canonical_json({"content": dict(content)} | seen).encode()).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,17 @@ from recu.data import image_tree, imagenet, tinyimagenet
 from recu.data.download import fetch, sha256_of, verify_checksum
 from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.data.index import HERE, ROOT_NAME, write_index
-from recu.data.manifest import FORMAT, MANIFEST_NAME, Manifest, Source, Storage, read_manifest, write_manifest
+from recu.data.manifest import (
+    FORMAT,
+    MANIFEST_NAME,
+    Manifest,
+    Prepared,
+    Source,
+    Storage,
+    fingerprint_of,
+    read_manifest,
+    write_manifest,
+)
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
 
@@ -41,14 +51,15 @@ class Content:
 
     classes: tuple[str, ...]
     splits: dict[str, int]
-    fingerprint: str
+    digests: dict[str, str]
+    """SHA-256 by split; see `recu.data.manifest.Manifest.content`."""
     stored_size: int | None
     storage: Storage = "arrays"
     notes: tuple[str, ...] = ()
 
 
-def prepare(name: str, dataset: Dataset, *, folder: Path, source: Path | None, workers: int) -> Manifest:
-    """Make `folder` hold the dataset, ready for training, and return its manifest.
+def prepare(name: str, dataset: Dataset, *, folder: Path, source: Path | None, workers: int) -> Prepared:
+    """Make `folder` hold the dataset, ready for training, and return it.
 
     Data prepared before is recognised by its manifest and left alone if its settings and source are the same. A second
     process that prepares the same folder waits for the first and then uses its result.
@@ -72,14 +83,14 @@ def prepare(name: str, dataset: Dataset, *, folder: Path, source: Path | None, w
     source = None if source is None else _resolve(dataset, source)
     found = _recognise(dataset, folder, source)
     if found is not None:
-        return found
+        return Prepared(folder, found)
     with _only_one(folder):
         _tidy(folder)
         found = _recognise(dataset, folder, source) or _adopt(name, dataset, folder, source)
-        if found is not None:
-            return found
-        _refuse_foreign(folder)
-        return _build(name, dataset, folder, source, workers)
+        if found is None:
+            _refuse_foreign(folder)
+            found = _build(name, dataset, folder, source, workers)
+        return Prepared(folder, found)
 
 
 def describe_source(dataset: Dataset, source: Path, *, checksum: bool) -> Source:
@@ -169,7 +180,9 @@ def _adopt(name: str, dataset: Dataset, folder: Path, source: Path | None) -> Ma
     )
     if not same_images or (source is not None and not _same_source(manifest.source, dataset, source)):
         return None
-    adopted = manifest.model_copy(update={"identity": dataset.identity()})
+    identity = dataset.identity()
+    seen = {"identity": identity, "fingerprint": fingerprint_of(manifest.content, identity)}
+    adopted = manifest.model_copy(update=seen)
     try:
         write_manifest(folder, adopted)
     except OSError as error:
@@ -243,7 +256,8 @@ def _build(name: str, dataset: Dataset, folder: Path, source: Path | None, worke
             storage=content.storage,
             splits=content.splits,
             classes=content.classes,
-            fingerprint=content.fingerprint,
+            content=content.digests,
+            fingerprint=fingerprint_of(content.digests, dataset.identity()),
             source=described,
             stored_size=content.stored_size,
             files={path.name: path.stat().st_size for path in files},
@@ -353,31 +367,35 @@ def _files(dataset: Dataset, source: Path, out: Path, workers: int) -> Content:
     else:
         root = str(source.resolve())
         classes, splits = image_tree.index_tree(source, classes_expected, workers)
-    fingerprint = write_index(out, root, classes, splits)
-    return Content(classes, {split: len(files) for split, files in splits.items()}, fingerprint, None, "files")
+    digests = write_index(out, root, classes, splits)
+    return Content(classes, {split: len(files) for split, files in splits.items()}, digests, None, "files")
 
 
 def _decoded_content(result: FolderArrays, size: int, out: Path) -> Content:
     for split, labels in result.labels.items():
         np.save(out / f"{split}_labels.npy", labels)
     notes = (f"{result.resized} images had another size and were resized to {size}x{size}",) if result.resized else ()
-    digest = hashlib.sha256(canonical_json([result.classes, size, result.content_digest]).encode()).hexdigest()
     splits = {split: len(labels) for split, labels in result.labels.items()}
-    return Content(result.classes, splits, digest, size, notes=notes)
+    return Content(result.classes, splits, _array_digests(result.classes, splits, out), size, notes=notes)
 
 
 def _store_arrays(
     classes: tuple[str, ...], splits: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]], out: Path
 ) -> Content:
-    digest = hashlib.sha256(canonical_json(classes).encode())
     for split, (images, labels) in splits.items():
-        digest.update(f"{split} {images.shape}".encode())
-        digest.update(np.ascontiguousarray(images).data)
-        digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
         np.save(out / f"{split}_images.npy", images)
         np.save(out / f"{split}_labels.npy", labels)
     counts = {split: len(labels) for split, (_, labels) in splits.items()}
-    return Content(classes, counts, digest.hexdigest(), splits["train"][0].shape[1])
+    return Content(classes, counts, _array_digests(classes, counts, out), splits["test"][0].shape[1])
+
+
+def _array_digests(classes: tuple[str, ...], splits: Iterable[str], out: Path) -> dict[str, str]:
+    """SHA-256 over class names and the files of each split's images and labels."""
+    digests = {}
+    for split in splits:
+        files = [hash_file(out / f"{split}_{part}.npy") for part in ("images", "labels")]
+        digests[split] = hashlib.sha256(canonical_json([classes, *files]).encode()).hexdigest()
+    return digests
 
 
 def _check_counts(name: str, dataset: Dataset, content: Content) -> None:

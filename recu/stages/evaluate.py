@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from recu.data import Loaders, Manifest
+    from recu.data import Loaders, Manifest, Prepared
     from recu.engine.checkpoint import LoadReport
     from recu.engine.evaluation import Evaluation
     from recu.tracking import Tracker
@@ -33,7 +33,7 @@ def evaluate(
     experiment: Experiment,
     *,
     dataset: Dataset,
-    data_folder: Path,
+    prepared: Prepared,
     results_dir: Path,
     runs_dir: Path,
     running: Running | None = None,
@@ -43,7 +43,7 @@ def evaluate(
     Args:
         experiment: what was trained.
         dataset: its dataset's entry.
-        data_folder: prepared data.
+        prepared: the data.
         results_dir: where the training was published and the evaluation will be.
         runs_dir: holds what could not be sent to the tracking store.
         running: how to run it.
@@ -66,7 +66,7 @@ def evaluate(
         use_threads(running.threads)
         loaders = build_test_loaders(
             dataset,
-            data_folder,
+            prepared,
             experiment.hyperparameters.batch_size_test,
             experiment.hyperparameters.loader,
             device,
@@ -97,7 +97,7 @@ def evaluate_file(
     variant: str | None,
     stage: int,
     dataset: Dataset,
-    data_folder: Path,
+    prepared: Prepared,
     batch_size_test: int,
     loader: str,
     running: Running | None = None,
@@ -111,7 +111,7 @@ def evaluate_file(
         variant: None to recognise it from the checkpoint's keys.
         stage: what the network binarises.
         dataset: the dataset's entry.
-        data_folder: prepared data.
+        prepared: the data.
         batch_size_test: images a step.
         loader: input pipeline.
         running: how to run it.
@@ -130,7 +130,7 @@ def evaluate_file(
     loaded = load_file(
         checkpoint, model=model, family=family, variant=variant, stage=stage, num_classes=dataset.num_classes
     )
-    loaders = build_test_loaders(dataset, data_folder, batch_size_test, loader, device, running)
+    loaders = build_test_loaders(dataset, prepared, batch_size_test, loader, device, running)
     return measure(loaded.network, loaders, device), loaded.report
 
 
@@ -196,16 +196,16 @@ def measure(network: nn.Module, loaders: Loaders, device: torch.device) -> Evalu
 
 
 def build_test_loaders(
-    dataset: Dataset, folder: Path, batch_size_test: int, loader: str, device: torch.device, running: Running
+    dataset: Dataset, prepared: Prepared, batch_size_test: int, loader: str, device: torch.device, running: Running
 ) -> Loaders:
     """Loaders of prepared data of which only the test split is read. Raises DataError."""
-    from recu.data import build_loaders, read_manifest
+    from recu.data import build_loaders
 
     return build_loaders(
-        folder,
+        prepared,
         dataset,
-        # One batch of everything: nothing is trained here, and no remainder can be wrong.
-        batch_size=max(2, read_manifest(folder).splits["train"]),
+        splits=("test",),
+        batch_size=batch_size_test,
         batch_size_test=batch_size_test,
         loader=loader,
         seed=0,

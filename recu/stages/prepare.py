@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from recu.config import Dataset
-from recu.data import Manifest
+from recu.data import Prepared
 from recu.data import prepare as prepare_data
 from recu.files import atomic_write_text
 
 
 def prepare(
     name: str, dataset: Dataset, *, data_dir: Path, source: Path | None, workers: int, output: Path | None = None
-) -> Manifest:
+) -> Prepared:
     """Prepare a dataset in its folder below `data_dir`; done before, it is recognised and left alone.
 
     Args:
@@ -27,7 +27,7 @@ def prepare(
         DataError: the source is missing, damaged or not of the expected form.
         OutputError: a file cannot be written.
     """
-    manifest = prepare_data(name, dataset, folder=data_dir / name, source=source, workers=workers)
+    prepared = prepare_data(name, dataset, folder=data_dir / name, source=source, workers=workers)
     if output is not None:
-        atomic_write_text(output, manifest.model_dump_json(indent=2) + "\n")
-    return manifest
+        atomic_write_text(output, prepared.manifest.model_dump_json(indent=2) + "\n")
+    return prepared

@@ -27,6 +27,7 @@ from recu.stages.networks import describe_cost
 from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
 
 if TYPE_CHECKING:
+    from recu.data import Prepared
     from recu.engine.checkpoint import LoadReport
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def evaluate_released(
     released: Released,
     *,
     dataset: Dataset,
-    data_folder: Path,
+    prepared: Prepared,
     runs_dir: Path,
     output: Path,
     running: Running | None = None,
@@ -46,7 +47,7 @@ def evaluate_released(
     Args:
         released: which file, and what is claimed of it.
         dataset: the entry of its dataset.
-        data_folder: prepared data.
+        prepared: the data.
         runs_dir: holds what could not be sent to the tracking store.
         output: metrics.json of the evaluation.
         running: how to run it.
@@ -76,7 +77,7 @@ def evaluate_released(
             num_classes=dataset.num_classes,
         )
         _log.info("%s: %s", file, loaded.report)
-        loaders = build_test_loaders(dataset, data_folder, released.batch_size_test, released.loader, device, running)
+        loaders = build_test_loaders(dataset, prepared, released.batch_size_test, released.loader, device, running)
         origin = provenance.collect(describe(device))
         network = network_name(released.family, loaded.variant, released.model)
         # Counted first: moving the network to the device may change its layout.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from recu.data import Loaders, Manifest
+    from recu.data import Loaders, Manifest, Prepared
     from recu.engine.trainer import Outcome, Settings, Trainer
     from recu.tracking import Tracker
 
@@ -66,7 +66,7 @@ class _Job:
 
     experiment: Experiment
     dataset: Dataset
-    data_folder: Path
+    prepared: Prepared
     state: Path
     """Folder of the resumable state."""
     results: Path
@@ -86,7 +86,7 @@ def train(
     experiment: Experiment,
     *,
     dataset: Dataset,
-    data_folder: Path,
+    prepared: Prepared,
     results_dir: Path,
     runs_dir: Path,
     teacher_weights: Path | None = None,
@@ -97,7 +97,7 @@ def train(
     Args:
         experiment: what to train.
         dataset: its dataset's entry.
-        data_folder: prepared data.
+        prepared: the data.
         results_dir: where parents are read from and the result is published.
         runs_dir: where the resumable state lives.
         teacher_weights: local file of a torchvision teacher's published weights; None downloads them.
@@ -128,7 +128,7 @@ def train(
     job = _Job(
         experiment=experiment,
         dataset=dataset,
-        data_folder=data_folder,
+        prepared=prepared,
         state=paths.state_folder(runs_dir, experiment.id, experiment.spec_hash),
         results=results,
         running=running or Running(),
@@ -146,7 +146,7 @@ def train_in_folder(
     experiment: Experiment,
     *,
     dataset: Dataset,
-    data_folder: Path,
+    prepared: Prepared,
     folder: Path,
     running: Running | None = None,
     resume: Path | None = None,
@@ -159,7 +159,7 @@ def train_in_folder(
     Args:
         experiment: what to train.
         dataset: its dataset's entry.
-        data_folder: prepared data.
+        prepared: the data.
         folder: for state and result.
         running: how to run it.
         resume: checkpoint to continue, of this program or the authors'.
@@ -177,7 +177,7 @@ def train_in_folder(
         job = _Job(
             experiment=experiment,
             dataset=dataset,
-            data_folder=data_folder,
+            prepared=prepared,
             state=folder,
             results=folder,
             running=running or Running(),
@@ -345,13 +345,12 @@ def _set_other_data_aside(job: _Job) -> None:
     """Where the state was reached on other data than is prepared now, start afresh and keep the old state beside."""
     if not job.state.exists():
         return
-    from recu.data import read_manifest
     from recu.engine.checkpoint import RESUME_KEY, load_latest
 
     checkpoint = load_latest(job.state / paths.CHECKPOINT)
     if checkpoint is None or not _is_resumable(checkpoint.get(RESUME_KEY)):
         return
-    before, now = checkpoint[RESUME_KEY].get("data_fingerprint"), read_manifest(job.data_folder).fingerprint
+    before, now = checkpoint[RESUME_KEY].get("data_fingerprint"), job.prepared.manifest.fingerprint
     if before == now:
         return
     aside = _free_name(job.state.with_name(f"{job.state.name}-data-{str(before)[:12]}"))
@@ -424,7 +423,7 @@ def _build_loaders(job: _Job, device: torch.device) -> Loaders:
 
     recipe = job.experiment.hyperparameters
     return build_loaders(
-        job.data_folder,
+        job.prepared,
         job.dataset,
         batch_size=recipe.batch_size,
         batch_size_test=recipe.batch_size_test,

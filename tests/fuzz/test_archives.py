@@ -74,7 +74,7 @@ def test_a_mutated_archive_is_prepared_whole_or_not_at_all(tmp_path, tiny_projec
     whole = _pack(tiny_project / "images", form)
     file = tmp_path / "archive"
     file.write_bytes(whole)
-    fingerprint = prepare("tiny", dataset, folder=tmp_path / "whole", source=file, workers=0).fingerprint
+    fingerprint = prepare("tiny", dataset, folder=tmp_path / "whole", source=file, workers=0).manifest.fingerprint
 
     @settings(max_examples=40)
     @given(mutated(whole, most=1))

@@ -115,6 +115,7 @@ def test_a_released_file_of_the_workflow(recu, checkpoint):
 
 
 def test_what_a_released_file_needs_and_fixes_is_said(recu, checkpoint):
+    assert recu("prepare", "tiny", "--source", recu.project / "images", "--params_dir", recu.project / "params") == 0
     words = ["evaluate", "--tracking_uri", "", *recu.places]
     text = released_json(recu, checkpoint)
     for more, message in (

@@ -8,6 +8,8 @@ import pytest
 
 from recu import params, paths, plan, provenance
 from recu.cli.main import main
+from recu.data import open_prepared
+from recu.data.manifest import fingerprint_of
 from recu.experiments import load_experiments
 from recu.integrity import SEAL, write_sealed_json
 from recu.released import load_released
@@ -65,14 +67,14 @@ def published(tiny_project, tmp_path_factory) -> Path:
     datasets = params.load_datasets(folder / "params")
     copy = paths.manifest_file(folder / "results", "tiny")
     source = tiny_project / "images"
-    prepare("tiny", datasets["tiny"], data_dir=folder / "data", source=source, workers=0, output=copy)
+    prepared = prepare("tiny", datasets["tiny"], data_dir=folder / "data", source=source, workers=0, output=copy)
     experiments = load_experiments(folder / "params", ("smallest",))
     for experiment in experiments.values():
         for stage in (train, evaluate):
             stage(
                 experiment,
                 dataset=datasets["tiny"],
-                data_folder=folder / "data/tiny",
+                prepared=prepared,
                 results_dir=folder / "results",
                 runs_dir=folder / "runs",
                 running=Running(gpus="cpu", workers=0),
@@ -99,7 +101,7 @@ def _measure_released(datasets, numbers) -> None:
     evaluate_released(
         file,
         dataset=datasets["tiny"],
-        data_folder=Path("data/tiny"),
+        prepared=open_prepared(Path("data/tiny"), datasets["tiny"]),
         runs_dir=Path("runs"),
         output=paths.released_folder(results, file.id) / paths.METRICS,
         running=Running(gpus="cpu", workers=0),
@@ -250,9 +252,13 @@ def test_a_raised_recipe_version_makes_everything_stale(project, verify):
 
 
 def test_other_data_is_found_from_its_manifest(project, verify):
-    _edit(Path("data/tiny/manifest.json"), _set("fingerprint", "f" * 64))
+    file = Path("data/tiny/manifest.json")
+    other = json.loads(file.read_text())
+    other["content"]["test"] = "f" * 64
+    other["fingerprint"] = fingerprint_of(other["content"], other["identity"])
+    file.write_text(json.dumps(other))
     code, shown = verify()
-    assert code == 4 and "other data (fingerprint " in shown and "now ffffffffffff" in shown
+    assert code == 4 and "other data (fingerprint " in shown and f"now {other['fingerprint']:.12}" in shown
 
 
 def test_prepared_data_that_was_altered_is_found(project, verify):

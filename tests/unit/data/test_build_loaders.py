@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recu.data import build_loaders, prepare
+from recu.data import build_loaders, open_prepared, prepare
 from recu.errors import ConfigError, DataError
 
 from .builders import class_tree, dataset, write_tar
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
 
 def build(folder: Path, entry=None, **changes):
     arguments = {"batch_size": 4, "batch_size_test": 4, "loader": "auto", "seed": 1, "device": "cpu", "workers": 0}
-    return build_loaders(folder, entry or dataset(), **{**arguments, **changes})
+    return build_loaders(open_prepared(folder, entry or dataset()), entry or dataset(), **{**arguments, **changes})
 
 
 def test_both_splits_are_served(folder: Path):

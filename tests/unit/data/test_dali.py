@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recu.data import build_loaders, prepare
+from recu.data import build_loaders, open_prepared, prepare
 from recu.data.index import read_index
 from recu.errors import ConfigError, DataError
 
@@ -24,7 +24,12 @@ def folder(tmp_path: Path) -> Path:
 
 def build(folder: Path, entry=None, loader: str = "dali", **changes):
     arguments = {"batch_size": 5, "batch_size_test": 3, "seed": 1, "device": "cpu", "workers": 1}
-    return build_loaders(folder, entry or large_dataset(), loader=loader, **{**arguments, **changes})
+    return build_loaders(
+        open_prepared(folder, entry or large_dataset()),
+        entry or large_dataset(),
+        loader=loader,
+        **{**arguments, **changes},
+    )
 
 
 def collect(batches) -> tuple[torch.Tensor, torch.Tensor]:

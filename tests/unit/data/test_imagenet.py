@@ -32,7 +32,7 @@ def archives(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, source: Path, workers: int = 0, **changes):
-    return prepare("imagenet", large_dataset(**changes), folder=folder, source=source, workers=workers)
+    return prepare("imagenet", large_dataset(**changes), folder=folder, source=source, workers=workers).manifest
 
 
 def test_devkit_gives_classes_of_the_validation_images_and_published_counts(archives: Path):

@@ -13,7 +13,7 @@ ENTRY = dataset(kind="tinyimagenet", num_classes=3, image_size=224, augmentation
 
 
 def run(tmp_path: Path, source: Path, name: str = "data"):
-    return prepare("tiny", ENTRY, folder=tmp_path / name, source=source, workers=0)
+    return prepare("tiny", ENTRY, folder=tmp_path / name, source=source, workers=0).manifest
 
 
 def test_validation_images_are_sorted_by_their_annotations(tmp_path: Path):
@@ -66,6 +66,6 @@ def test_bad_archives_are_named(tmp_path: Path, change: dict, text: str):
 def test_the_real_miniature(tmp_path: Path, shared_data: Path):
     entry = ENTRY.model_copy(update={"num_classes": 20, "train_images": 800, "test_images": 300})
     source = shared_data / "tiny-imagenet-mini.zip"
-    manifest = prepare("tiny", entry, folder=tmp_path / "data", source=source, workers=2)
+    manifest = prepare("tiny", entry, folder=tmp_path / "data", source=source, workers=2).manifest
     assert np.bincount(np.load(tmp_path / "data" / "train_labels.npy")).tolist() == [40] * 20
     assert manifest.splits["test"] == 300

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recu.data import build_loaders, prepare, torchvision_loader
+from recu.data import build_loaders, open_prepared, prepare, torchvision_loader
 from recu.data.index import read_index
 from recu.errors import ConfigError, DataError
 
@@ -23,7 +23,9 @@ def build(folder: Path, entry=None, **changes):
     arguments = {"batch_size": 4, "batch_size_test": 3, "loader": "auto", "seed": 1, "device": "cpu", "workers": 0}
     # Nine training images in batches of four leave one over, so train on batches of five.
     arguments["batch_size"] = 5
-    return build_loaders(folder, entry or large_dataset(), **{**arguments, **changes})
+    return build_loaders(
+        open_prepared(folder, entry or large_dataset()), entry or large_dataset(), **{**arguments, **changes}
+    )
 
 
 def collect(batches) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ import pytest
 
 from recu import paths
 from recu.config import Dataset
+from recu.data import open_prepared
 from recu.experiments import Experiment, Origin
 from recu.params import load_datasets, load_defaults
 from recu.stages.evaluate import evaluate
@@ -56,7 +57,11 @@ class Project:
 
     def places(self, **more) -> dict:
         running = Running(gpus="cpu", workers=0, tracking_uri=self.tracking_uri)
-        common = {"dataset": self.dataset, "data_folder": self.data_dir / "tiny", "running": running}
+        common = {
+            "dataset": self.dataset,
+            "prepared": open_prepared(self.data_dir / "tiny", self.dataset),
+            "running": running,
+        }
         return common | {"results_dir": self.results, "runs_dir": self.runs} | more
 
     def train(self, experiment: Experiment, **more) -> dict:

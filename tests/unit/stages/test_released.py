@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recu.config import Published
-from recu.data import build_loaders
+from recu.data import Prepared, build_loaders
 from recu.engine.evaluation import evaluate as evaluate_network
 from recu.errors import CheckpointError, OutputError, ResultError
 from recu.files import hash_file
@@ -42,14 +42,13 @@ def dataset(tiny_project):
 
 
 @pytest.fixture(scope="module")
-def data_folder(dataset, tiny_project, tmp_path_factory) -> Path:
+def prepared_data(dataset, tiny_project, tmp_path_factory) -> Prepared:
     data_dir = tmp_path_factory.mktemp("data")
-    prepare("tiny32", dataset, data_dir=data_dir, source=tiny_project / "images", workers=0)
-    return data_dir / "tiny32"
+    return prepare("tiny32", dataset, data_dir=data_dir, source=tiny_project / "images", workers=0)
 
 
 @pytest.fixture
-def measured(tmp_path, dataset, data_folder, monkeypatch):
+def measured(tmp_path, dataset, prepared_data, monkeypatch):
     """A function that measures a file and returns its metrics.json."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
@@ -60,7 +59,7 @@ def measured(tmp_path, dataset, data_folder, monkeypatch):
         evaluate_released(
             released,
             dataset=dataset,
-            data_folder=data_folder,
+            prepared=prepared_data,
             runs_dir=tmp_path / "runs",
             output=output,
             running=running,
@@ -124,14 +123,14 @@ def authors_form(network, prefix="module.") -> dict:
 
 @pytest.mark.parametrize(("family", "model", "variant", "stage"), NETWORKS)
 def test_files_of_every_family_and_form_are_measured_as_they_are(
-    measured, tmp_path, dataset, data_folder, family, model, variant, stage
+    measured, tmp_path, dataset, prepared_data, family, model, variant, stage
 ):
     network = make_network(family, model, variant, stage)
     file = tmp_path / "file.pth.tar"
     torch.save(authors_form(network), file, _use_new_zipfile_serialization=False)
     found = measured(file, family=family, model=model, stage=stage)
     loaders = build_loaders(
-        data_folder,
+        prepared_data,
         dataset,
         batch_size=8,
         batch_size_test=18,

@@ -136,8 +136,8 @@ def test_other_data_starts_afresh_and_keeps_the_earlier_state(project, tiny_proj
     shutil.copytree(tiny_project / "images", tmp_path / "images")
     for label in (0, 1):
         (tmp_path / f"images/train/class{label}/0.png").unlink()
-    prepare("tiny", project.dataset, data_dir=tmp_path / "data", source=tmp_path / "images", workers=0)
-    second = project.train(experiment, data_folder=tmp_path / "data" / "tiny")
+    other = prepare("tiny", project.dataset, data_dir=tmp_path / "data", source=tmp_path / "images", workers=0)
+    second = project.train(experiment, prepared=other)
     assert "starting afresh" in caplog.text
     assert first["data_fingerprint"] != second["data_fingerprint"]
     assert [row["epoch"] for row in second["history"]] == [0, 1]
