@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from recu import fit
 from recu.config import (
     Dataset,
     Defaults,
@@ -17,7 +20,7 @@ from recu.config import (
     Suite,
 )
 from recu.errors import ConfigError, unknown_name
-from recu.files import canonical_json, hash_text
+from recu.files import canonical_json, hash_file, hash_text
 from recu.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.registry import check_network
 
@@ -92,6 +95,27 @@ class Experiment(Model):
         return Origin(id=self.id, spec_hash=self.spec_hash)
 
 
+class TeacherWeights:
+    """The weights of torchvision teachers: a local file, or those that torchvision publishes."""
+
+    def __init__(self, file: str = "") -> None:
+        self.file = file
+        """Empty for those published."""
+
+    @functools.cached_property
+    def spec_hash(self) -> str:
+        """What tells them from others: the file's content. Raises ConfigError if it cannot be read."""
+        if not self.file:
+            return hash_text(TORCHVISION_WEIGHTS)
+        try:
+            return hash_file(Path(self.file))[:16]
+        except OSError as error:
+            raise ConfigError(
+                f"teacher: cannot read {self.file} (teacher_weights in params/config.yaml): {error.strerror}; name a"
+                " file with its weights, or leave teacher_weights empty for those that torchvision publishes"
+            ) from error
+
+
 def network_name(family: str, variant: str | None, model: str) -> str:
     """`family.model`, with `-variant` after the family where there is one."""
     return f"{family}{f'-{variant}' if variant else ''}.{model}"
@@ -102,32 +126,46 @@ def parse_experiment(text: str) -> Experiment:
     return validate_model(text, Experiment, "--experiment")
 
 
-def load_experiments(params_dir: Path, suites: tuple[str, ...]) -> dict[str, Experiment]:
+def load_experiments(params_dir: Path, suites: tuple[str, ...], teacher_weights: str = "") -> dict[str, Experiment]:
     """All experiments of the given suites by id, parents before children; a suite of released files has none.
+
+    Args:
+        params_dir: holds the suites.
+        suites: their names.
+        teacher_weights: local file with the weights of a torchvision teacher; empty for those torchvision publishes.
 
     Raises:
         ConfigError: naming the file and the key that is wrong.
     """
     defaults = load_defaults(params_dir)
     datasets = load_datasets(params_dir)
+    weights = TeacherWeights(teacher_weights)
     found: dict[str, Experiment] = {}
     for name, suite in load_suites(params_dir, suites).items():
         if not isinstance(suite, ReleasedSuite):
-            found |= resolve_suite(name, suite, defaults, datasets)
+            found |= resolve_suite(name, suite, defaults, datasets, weights)
     return found
 
 
-def resolve_suite(name: str, suite: Suite, defaults: Defaults, datasets: dict[str, Dataset]) -> dict[str, Experiment]:
+def resolve_suite(
+    name: str,
+    suite: Suite,
+    defaults: Defaults,
+    datasets: dict[str, Dataset],
+    teacher_weights: TeacherWeights | None = None,
+) -> dict[str, Experiment]:
     """Every row x method x seed of one suite, by id, parents before children.
 
     Raises:
-        ConfigError: a name that is not defined, a row given twice, or a value out of range.
+        ConfigError: a name that is not defined, a row given twice, a value out of range, or what a job would refuse
+            (see `recu.fit`).
     """
     where = f"params/suites/{name}.yaml"
+    weights = teacher_weights or TeacherWeights()
     experiments: dict[str, Experiment] = {}
     for row in suite.rows:
         for seed in suite.seeds:
-            resolver = _RowResolver(name, where, suite, row, seed, defaults, datasets)
+            resolver = _RowResolver(name, where, suite, row, seed, defaults, datasets, weights)
             for experiment in resolver.experiments(experiments):
                 if experiment.id in experiments:
                     raise ConfigError(f"{where}: rows: {experiment.network} on {experiment.dataset} is given twice")
@@ -147,9 +185,10 @@ class _RowResolver:
         seed: int,
         defaults: Defaults,
         datasets: dict[str, Dataset],
+        teacher_weights: TeacherWeights,
     ) -> None:
         self.suite_name, self.where, self.suite, self.row, self.seed = suite_name, where, suite, row, seed
-        self.defaults = defaults
+        self.defaults, self.teacher_weights = defaults, teacher_weights
         self.dataset_name = row.dataset or suite.dataset
         if self.dataset_name not in datasets:
             raise self._error(unknown_name("dataset", self.dataset_name, datasets))
@@ -180,6 +219,9 @@ class _RowResolver:
         self, method: str, resolved: dict[str, Experiment], known: dict[str, Experiment], names: list[str]
     ) -> Experiment:
         hyperparameters = self._hyperparameters(method)
+        parent = hyperparameters.init_from
+        if parent is not None and parent not in resolved:
+            raise self._error(unknown_name(f"method that {method} starts from (init_from)", parent, names))
         try:
             check_network(
                 self.row.model,
@@ -188,11 +230,12 @@ class _RowResolver:
                 stage=hyperparameters.stage,
                 image_size=self.dataset.image_size,
             )
+            fit.check_dataset(hyperparameters, self.dataset)
+            if parent is not None:
+                fit.check_initial_stage(parent, resolved[parent].hyperparameters.stage, hyperparameters.stage)
+            teacher = self._teacher(hyperparameters.teacher, known)
         except ConfigError as error:
-            raise self._error(error) from error
-        parent = hyperparameters.init_from
-        if parent is not None and parent not in resolved:
-            raise self._error(unknown_name(f"method that {method} starts from (init_from)", parent, names))
+            raise self._error(ConfigError(f"{self.row.model}, {method}: {error}")) from error
         return Experiment(
             suite=self.suite_name,
             dataset=self.dataset_name,
@@ -204,7 +247,7 @@ class _RowResolver:
             hyperparameters=hyperparameters,
             data=self.dataset.identity(),
             init_from=None if parent is None else resolved[parent].origin,
-            teacher=self._teacher(hyperparameters.teacher, known),
+            teacher=teacher,
             recipe_version=self.defaults.recipe_version,
         )
 
@@ -212,12 +255,18 @@ class _RowResolver:
         if teacher is None:
             return None
         if teacher.startswith(TORCHVISION):
-            return Origin(id=teacher, spec_hash=hash_text(TORCHVISION_WEIGHTS))
+            name = teacher.removeprefix(TORCHVISION)
+            fit.check_pretrained_teacher(name, self.dataset.num_classes, bool(self.teacher_weights.file))
+            return Origin(id=teacher, spec_hash=self.teacher_weights.spec_hash)
         teacher_id = f"{self.suite_name}/{self.dataset_name}/{teacher}/seed{self.seed}"
         if teacher_id not in known:
-            taught = [identifier.split("/", 2)[2].rsplit("/", 1)[0] for identifier in known]
-            raise self._error(unknown_name("teacher (an earlier row's NETWORK/METHOD)", teacher, taught))
+            kind = f"teacher (NETWORK/METHOD of an earlier row on {self.dataset_name}, or {TORCHVISION}NAME)"
+            raise unknown_name(kind, teacher, self._teachers(known.values()))
         return known[teacher_id].origin
+
+    def _teachers(self, known: Iterable[Experiment]) -> set[str]:
+        fitting = (found for found in known if found.dataset == self.dataset_name and found.seed == self.seed)
+        return {f"{found.network}/{found.method}" for found in fitting}
 
     def _hyperparameters(self, method: str) -> Hyperparameters:
         layers = (

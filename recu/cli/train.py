@@ -11,6 +11,7 @@ from recu.config import Dataset, Family
 from recu.errors import ConfigError, Interrupted, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
+from recu.fit import check_compile, check_dataset
 from recu.params import load_config, load_defaults, validate_model
 from recu.paths import CHECKPOINT, config_file, user_path
 from recu.registry import check_network
@@ -190,6 +191,8 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         image_size=dataset.image_size,
     )
     running = running_of(arguments)
+    check_dataset(experiment.hyperparameters, dataset)
+    check_compile(experiment.hyperparameters.compile, running.gpus)
     check_gpus(running.gpus)
     folder = arguments.results_dir / (arguments.save or _default_save(experiment))
     check_writable(folder)

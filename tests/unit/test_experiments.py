@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -45,7 +46,7 @@ def test_images_of_a_size_that_the_network_cannot_take_are_refused_before_anythi
     larger = datasets | {"digits": datasets["digits"].model_copy(update={"image_size": 64})}
     assert resolve(defaults, larger), "resnet20 takes every size"
     with pytest.raises(
-        ConfigError, match=r"params/suites/test\.yaml: model 'vgg_small_1w1a' .* takes images of 32 to 39"
+        ConfigError, match=r"params/suites/test\.yaml: vgg_small_1w1a, vanilla: model .* takes images of 32 to 39"
     ):
         resolve(defaults, larger, rows=[{"model": "vgg_small_1w1a"}])
 
@@ -151,6 +152,30 @@ def test_a_row_may_take_part_in_some_methods_only(defaults, datasets):
         ({"methods": {"vanilla": {"init_from": "finetune"}, "finetune": {}}}, "in a circle"),
         ({"methods": {"vanilla": {"tau_min": 0.995}}}, "must not exceed tau_max"),
         ({"methods": {"vanilla": {"teacher": "cifar.resnet18_1w1a/vanilla"}}}, "unknown teacher"),
+        ({"methods": {"vanilla": {"init_from": "vanilla"}}}, "in a circle"),
+        (
+            {"methods": {"vanilla": {}, "finetune": {"batch_size": 359}}},
+            "resnet20_1w1a, finetune: batch_size: 359 leaves one of 1437 training images",
+        ),
+        ({"hyperparameters": {"loader": "dali"}}, "resnet20_1w1a, vanilla: loader 'dali' cannot serve Digits"),
+        (
+            {"hyperparameters": {"loader": "memory", "augmentation": "rotate_flip"}},
+            "loader 'memory' cannot serve Digits",
+        ),
+        ({"hyperparameters": {"lr_type": "linear_start"}}, "warm_up is not defined for lr_type 'linear_start'"),
+        (
+            {"methods": {"vanilla": {}, "finetune": {"stage": 1}}},
+            "resnet20_1w1a, finetune: init_from: vanilla has stage 2, and a network of stage 1 starts",
+        ),
+        ({"hyperparameters": {"teacher": "torchvision:resnet34"}}, "has 1000 classes, the dataset has 10"),
+        (
+            {
+                "dataset": "imagenet",
+                "rows": [{"model": "resnet18_1w1a"}],
+                "hyperparameters": {"teacher": "torchvision:resnet43"},
+            },
+            "unknown teacher .*did you mean 'resnet34'",
+        ),
     ],
 )
 def test_each_mistake_names_the_file(defaults, datasets, changes, message):
@@ -171,6 +196,31 @@ def test_a_teacher_is_an_earlier_row(defaults, datasets):
     teacher, student = resolve(defaults, datasets, seeds=[1], rows=rows).values()
     assert student.teacher.id == teacher.id
     assert student.teacher.spec_hash == teacher.spec_hash
+
+
+def test_a_teacher_on_another_dataset_is_none(defaults, datasets):
+    rows = [
+        {"model": "resnet18_1w1a", "only": ["vanilla"], "dataset": "cifar10"},
+        {"model": "resnet20_1w1a", "only": ["vanilla"], "hyperparameters": {"teacher": "cifar.resnet18_1w1a/vanilla"}},
+    ]
+    with pytest.raises(ConfigError, match=r"earlier row on digits.*\(known: \)"):
+        resolve(defaults, datasets, rows=rows)
+
+
+def test_the_weights_of_a_pretrained_teacher_are_part_of_the_experiment(tmp_path):
+    def hashes(file: str) -> set[str]:
+        found = load_experiments(PARAMS_DIR, ("sota",), file).values()
+        return {each.teacher.spec_hash for each in found}
+
+    weights = tmp_path / "resnet34.pth"
+    weights.write_bytes(b"one")
+    published, one = hashes(""), hashes(str(weights))
+    assert one == {hashlib.sha256(b"one").hexdigest()[:16]} != published
+    weights.write_bytes(b"two")
+    assert hashes(str(weights)) not in (one, published)
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"sota.yaml: .*teacher: cannot read .*resnet34.pth \(teacher_weights"):
+        hashes(str(weights))
 
 
 def test_the_canonical_line_comes_back_equal():

@@ -378,6 +378,23 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(recu, words, message):
     assert not (recu.folder / "results/one/checkpoint.pth.tar").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--dataset digits --model resnet20_1w1a -b 359", "batch_size: 359 leaves one of 1437 training images"),
+        ("--dataset digits --model resnet20_1w1a --use_dali", "loader 'dali' cannot serve Digits"),
+        ("--dataset digits --model resnet20_1w1a --lr_type linear_start", "warm_up is not defined for lr_type"),
+        ("--dataset digits --model resnet20_1w1a --tau_min 0.5", "tau_min: should be greater than 0.5"),
+        ("--dataset digits --model resnet20_1w1a --lr 1e308", "lr: must fit into single precision"),
+        ("--dataset digits --model resnet20_1w1a --compile kernels", "torch.compile is for GPUs"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_any_data_is_prepared(recu, words, message):
+    assert recu("train", "--gpus", "cpu", "--tracking_uri", "", *words.split()) == 2
+    assert message in recu.error()
+    assert list(recu.folder.iterdir()) == []
+
+
 def test_missing_essentials(recu):
     assert recu("train", "--dataset", "tiny", *recu.places) == 2
     assert "--model is missing" in recu.error()

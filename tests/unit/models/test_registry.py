@@ -11,7 +11,7 @@ from torch import nn
 from recu.errors import ConfigError
 from recu.models import ModelName, available_models, build_model
 from recu.nn import BinaryConv2d, set_tau
-from recu.registry import check_network
+from recu.registry import TORCHVISION_TEACHERS, check_network
 
 ENTRIES = available_models(stage=2)
 
@@ -176,3 +176,11 @@ def test_a_wrong_argument_is_named_with_what_was_expected(arguments: dict, messa
 def test_listing_the_names_does_not_load_torch() -> None:
     program = "import sys, recu.models; recu.models.available_models(stage=2); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_teachers_that_planning_knows_are_those_whose_weights_torchvision_publishes():
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    published = [name for name in names if "IMAGENET1K_V1" in models.get_model_weights(name).__members__]
+    assert sorted(TORCHVISION_TEACHERS) == sorted(published)
