@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import json
 import lzma
 import stat
@@ -70,6 +71,11 @@ def describe_kind(path: Path) -> str | None:
         return "a device, pipe or socket"
     with path.open("rb") as stream:
         return _describe(stream)
+
+
+def describe_bytes(data: bytes) -> str | None:
+    """The same of a file's content."""
+    return _describe(io.BytesIO(data))
 
 
 def _describe(stream: BinaryIO) -> str | None:

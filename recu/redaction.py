@@ -8,6 +8,8 @@ import os
 import re
 from urllib.parse import quote
 
+from recu.text import encodable
+
 _HIDDEN = "***"
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME")
 # Greedy up to the last "@" before the path ends, because a careless password may itself hold an "@".
@@ -40,11 +42,11 @@ def without_credentials(text: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats as `logging.Formatter`, exceptions included, and redacts the whole of it."""
+    """Formats as `logging.Formatter`, exceptions included, redacts the whole of it and escapes what no file takes."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line to write."""
-        return redact(super().format(record))
+        return encodable(redact(super().format(record)))
 
 
 def _secrets() -> list[str]:

@@ -11,6 +11,7 @@ _DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 _MARKUP = re.compile(r"[\\`*\[\]{}|~$#]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown may take for its own anywhere in a line; an underscore inside a word it leaves alone."""
 _LIST_OR_RULE = re.compile(r"^(\d*)([-+.)])(?=\s|$|-)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20'")
@@ -27,6 +28,11 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """The same of a text whose line breaks are its own."""
     return "\n".join("".join(_escape(each) if _is_hidden(each) else each for each in line) for line in text.split("\n"))
+
+
+def encodable(text: str) -> str:
+    """`text` as any file and terminal takes it: bytes of a file name that are no UTF-8 as escapes, e.g. `caf\\xe9`."""
+    return _SURROGATE.sub(_byte_escape, text)
 
 
 def markdown_text(text: str) -> str:
@@ -47,6 +53,12 @@ def csv_text(text: str) -> str:
     """
     shown = visible(text)
     return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def _byte_escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    # Python reads a byte of a file name that is no UTF-8 as U+DC00 plus its value.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def _is_hidden(character: str) -> bool:

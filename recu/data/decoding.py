@@ -6,26 +6,56 @@ import hashlib
 import io
 import itertools
 import multiprocessing
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
-from recu.errors import DataError
+from recu.errors import DataError, RecuError
+from recu.file_kinds import describe_bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""File names that are taken for images, in lower case."""
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+MAX_IMAGE_BYTES = 64 << 20
+"""Of one image file; the largest of ImageNet has 15 MB. A few kilobytes of archive can stand for a terabyte."""
+MAX_PIXELS = 89_000_000
+"""Width times height of one image: a quarter of a gigabyte once decoded."""
+MAX_WAITING_BYTES = 256 << 20
+"""Encoded images that wait to be decoded, all together."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
 # Pillow would otherwise try every format it knows, some of which start other programs (EPS).
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"8BPS", "Photoshop"),
+    (b"qoif", "QOI"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"SIMPLE  =", "FITS"),
+)
+_FTYP_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+_PILLOW_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _SERIAL_CHUNKS = 2
 """So few chunks are decoded in this process: starting others would take longer."""
 
@@ -50,15 +80,37 @@ class DecodedChunk:
     """SHA-256 of each image's bytes before decoding: equal wherever the file is equal, whatever decoder is used."""
     resized: int
     """How many had another size."""
+    deep: int
+    """How many had more than 8 bits a channel."""
+    animated: int
+    """How many had several frames."""
 
 
-def is_image_name(name: str) -> bool:
-    """Whether the suffix is that of an image format this program reads."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def image_format_of(head: bytes) -> str | None:
+    """The image format that a file's first bytes are of; None for what is no image."""
+    if head[4:8] == b"ftyp" and head[8:12] in _FTYP_BRANDS:
+        return "AVIF" if b"avif" in head[8:64] else "HEIF"
+    if head.startswith(b"RIFF"):
+        return "WEBP" if head[8:12] == b"WEBP" else None
+    if head.startswith(b"BM"):
+        return "BMP" if head[6:10] == bytes(4) else None
+    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n#":
+        return "PPM"
+    return next((name for first_bytes, name in _SIGNATURES if head.startswith(first_bytes)), None)
 
 
-def open_image(data: bytes, name: str) -> Image.Image:
-    """Decode one image into RGB.
+def unreadable_format(name: str) -> str | None:
+    """Why images of a format of `image_format_of` cannot be read here; None if they can."""
+    feature = _PILLOW_FEATURES.get(name)
+    if name in _FORMATS and (feature is None or features.check(feature)):
+        return None
+    missing = ", which the installed Pillow was built without" if name in _FORMATS else ""
+    return f"it is a {name} image{missing}"
+
+
+@contextmanager
+def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
+    """Within the block, the image with its header read; whatever goes wrong there names the image in one line.
 
     Args:
         data: the encoded image.
@@ -68,12 +120,80 @@ def open_image(data: bytes, name: str) -> Image.Image:
         DataError: it is unreadable, truncated or absurdly large.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return image.convert("RGB")
+        if len(data) > MAX_IMAGE_BYTES:
+            raise DataError(f"{name} has {len(data)} bytes, more than the {MAX_IMAGE_BYTES} that an image may have")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(_too_large(name, f"{image.width}x{image.height} pixels"))
+            yield image
+    except RecuError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(_too_large(name, str(error))) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"unreadable image {name}: not in a known format; replace or remove it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"unreadable image {name}: {error}; replace or remove it") from error
+        kind = describe_bytes(data)
+        what = f"it is {kind}" if kind else "not in a known format"
+        raise DataError(f"unreadable image {name}: {what}; replace it or move it away") from error
+    except Exception as error:  # Pillow raises nearly anything on damaged images: IndexError, struct.error, ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"unreadable image {name}: {reason}; replace it or move it away") from error
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """Decode one image into RGB, 8 bits a channel, as `as_rgb` says; of an animation the first frame.
+
+    Raises:
+        DataError: as `opened_image` and `as_rgb`.
+    """
+    with opened_image(data, name) as image:
+        return as_rgb(image, name)
+
+
+def as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """The opened image in RGB, 8 bits a channel; transparency and EXIF orientation are ignored, as torchvision does.
+
+    Grey values of 16 bits are scaled by their depth: 255 v / 65535 = v / 257, rounded to the nearest (12 bits: 255 v /
+    4095). Of colours with 16 bits a channel Pillow keeps the upper 8, which is at most one level less. Everything else
+    is what Pillow's `convert("RGB")` gives.
+
+    Raises:
+        DataError: its values are 32-bit or floating-point numbers, whose black and white no file says.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales PGM to 16 bits
+        return _scaled_grey(image).convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        raise DataError(
+            f"unreadable image {name}: its pixels are of mode {image.mode!r} (32-bit or floating-point numbers), which"
+            " does not say what is black and white; convert it to 8 or 16 bits"
+        )
+    return image.convert("RGB")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits, so that `as_rgb` scales it; known before decoding."""
+    raw_modes = [str(tile[3]) for tile in image.tile]
+    return image.mode.startswith("I") or any(";16" in mode or ";12" in mode for mode in raw_modes)
+
+
+def frames_of(image: Image.Image) -> int:
+    """Number of frames; more than one of an animation."""
+    return getattr(image, "n_frames", 1)
+
+
+def _scaled_grey(image: Image.Image) -> Image.Image:
+    tags = getattr(image, "tag_v2", {})
+    highest = 4095 if tags.get(_TIFF_BITS) == (12,) else 65535
+    grey = np.asarray(image).astype(np.uint32)
+    scaled = ((grey * 255 + highest // 2) // highest).astype(np.uint8)
+    # Pillow inverts TIFFs whose 0 is white only where they have 8 bits or fewer.
+    return Image.fromarray(255 - scaled if tags.get(_TIFF_PHOTOMETRIC) == 0 else scaled)
+
+
+def _too_large(name: str, found: str) -> str:
+    return f"image {name} is too large ({found}), expected at most {MAX_PIXELS} pixels; scale it down"
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
@@ -94,20 +214,34 @@ def decode_chunk(chunk: EncodedChunk) -> DecodedChunk:
         DataError: an image is unreadable; the message names it.
     """
     images = np.empty((len(chunk.data), chunk.size, chunk.size, 3), dtype=np.uint8)
-    resized = 0
+    resized = deep = animated = 0
     for position, (name, data) in enumerate(zip(chunk.names, chunk.data, strict=True)):
-        image = open_image(data, name)
-        resized += image.size != (chunk.size, chunk.size)
-        images[position] = np.asarray(fit_square(image, chunk.size))
+        with opened_image(data, name) as image:
+            resized += image.size != (chunk.size, chunk.size)
+            deep += is_deep(image)
+            animated += frames_of(image) > 1
+            images[position] = np.asarray(fit_square(as_rgb(image, name), chunk.size))
     digests = tuple(hashlib.sha256(data).hexdigest() for data in chunk.data)
-    return DecodedChunk(images, digests, resized)
+    return DecodedChunk(images, digests, resized, deep, animated)
 
 
-def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def map_in_processes(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    *,
+    weight: Callable[[Item], int] | None = None,
+) -> Iterator[Result]:
     """`function` of each item, in order, computed by `workers` processes while further items are still being read.
 
     Processes are used because Pillow holds the interpreter's lock for most of the work on a small image. With fewer
     than two workers, or so few items that starting processes would take longer, everything happens in this process.
+
+    Args:
+        function: what to compute; picklable.
+        items: its arguments.
+        workers: processes.
+        weight: bytes of an item; no further item is read while `MAX_WAITING_BYTES` wait.
     """
     iterator = iter(items)
     head = list(itertools.islice(iterator, _SERIAL_CHUNKS + 1))
@@ -116,14 +250,19 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], 
         return
     # "spawn": forking a process that already runs threads (PyTorch's, MLflow's) can hang.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending: deque[Future[Result]] = deque()
+        pending: deque[tuple[int, Future[Result]]] = deque()
+        waiting = 0
         try:
             for item in itertools.chain(head, iterator):
-                pending.append(pool.submit(function, item))
-                if len(pending) > 4 * workers:  # bounds memory when reading is faster than decoding
-                    yield pending.popleft().result()
+                pending.append((weight(item) if weight else 0, pool.submit(function, item)))
+                waiting += pending[-1][0]
+                # Bounds memory when reading is faster than decoding.
+                while len(pending) > 4 * workers or waiting > MAX_WAITING_BYTES:
+                    bytes_done, future = pending.popleft()
+                    yield future.result()
+                    waiting -= bytes_done
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[1].result()
         except BrokenProcessPool as error:
             raise DataError(
                 "a decoding process was killed, perhaps for want of memory; try with fewer workers"

@@ -2,117 +2,78 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from recu.data.archives import iter_members
-from recu.data.decoding import is_image_name
-from recu.data.image_folder import SPLIT_FOLDERS, ClassTree, Place, place_of
+from recu.data.class_tree import ClassTree, read_tree
 from recu.data.index import IndexedFile
 from recu.errors import DataError
 
+_LOG = logging.getLogger(__name__)
 
-def split_folders(source: Path) -> dict[str, Path]:
-    """The folder of each split of an existing tree, by split; splits without a folder are left out.
+
+@dataclass(frozen=True, slots=True)
+class ImageTree:
+    """Large images as they lie on the disk."""
+
+    classes: tuple[str, ...]
+    """In label order."""
+    splits: dict[str, list[IndexedFile]]
+    notes: tuple[str, ...]
+    """What was left out, in sentences."""
+
+
+def index_tree(source: Path, num_classes: int, workers: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:
+    """List the images of a folder of class folders; paths are relative to `source`.
 
     Raises:
-        DataError: two folders serve as one split.
+        DataError: the tree is not of that form; see `read_tree`.
     """
-    found: dict[str, Path] = {}
-    for name, split in SPLIT_FOLDERS.items():
-        folder = source / name
-        if not folder.is_dir():
-            continue
-        if split in found:
-            raise DataError(f"{source} has both {found[split].name!r} and {name!r}, expected one of them; remove one")
-        found[split] = folder
-    return found
+    tree = _read(source, num_classes, workers, needed)
+    splits = {
+        split: [IndexedFile(image.class_name, image.name, image.size) for image in images]
+        for split, images in tree.splits.items()
+    }
+    return ImageTree(tree.classes, splits, tree.notes)
 
 
-def index_tree(source: Path, num_classes: int, workers: int) -> tuple[tuple[str, ...], dict[str, list[IndexedFile]]]:
-    """Class names in label order and the files of each split of source/{train,test|val}/<class>/*.
-
-    Folders are listed by several threads, since network file systems answer slowly.
+def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:
+    """Extract the class folders of an archive into out/images and list them; paths are relative to `out`.
 
     Raises:
-        DataError: the tree is not of that form; see `ClassTree.check`.
-    """
-    tree, splits = ClassTree(), {}
-    for split, folder in split_folders(source).items():
-        folders = _class_folders(folder)
-        with ThreadPoolExecutor(max(4, 4 * workers)) as pool:
-            listed = pool.map(lambda path: _list_images(path, source), folders)
-            bar = tqdm(listed, desc=f"listing {folder.name}", total=len(folders), unit=" classes", disable=None)
-            files = dict(zip([path.name for path in folders], bar, strict=True))
-        for name, images in files.items():
-            tree.add(Place("", folder.name, name, ""), source, is_image=False)
-            tree.counts[split][name] = len(images)
-        splits[split] = [file for images in files.values() for file in images]
-    return tree.check(source, num_classes), splits
-
-
-def extract_tree(source: Path, out: Path, num_classes: int) -> tuple[tuple[str, ...], dict[str, list[IndexedFile]]]:
-    """Extract train/<class>/* and test|val/<class>/* of an archive into out/images and list them.
-
-    Raises:
-        DataError: see `iter_members` and `ClassTree.check`.
+        DataError: see `iter_members` and `read_tree`.
         OSError: `out` cannot be written.
     """
-    tree, splits = ClassTree(), {"train": [], "test": []}
-    bar = tqdm(desc="extracting", unit=" images", disable=None)
-    with bar:
-        for member in iter_members(source, is_image_name):
-            place = place_of(member.name)
-            if place is None or (place.file == "" and not member.is_folder):
+    tree = _read(source, num_classes, 0, needed)
+    places = {
+        # Names were checked by iter_members: they cannot lead out of the folder.
+        image.name: (split, image, PurePosixPath("images", split, image.class_name, image.file))
+        for split, images in tree.splits.items()
+        for image in images
+    }
+    splits: dict[str, list[IndexedFile]] = {split: [] for split in tree.splits}
+    with tqdm(desc="extracting", total=len(places), unit=" images", disable=None) as bar:
+        for member in iter_members(source, places.__contains__):
+            if member.is_folder or member.name not in places:
                 continue
-            is_image = not member.is_folder and is_image_name(member.name)
-            tree.add(place, source, is_image=is_image)
-            if not is_image:
-                continue
-            split = SPLIT_FOLDERS[place.split_folder]
-            # Names were checked by iter_members: they cannot lead out of the folder.
-            path = PurePosixPath("images", split, place.class_name, place.file)
+            split, image, path = places.pop(member.name)
             target = out / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(member.data)
-            splits[split].append(IndexedFile(place.class_name, str(path), len(member.data)))
+            splits[split].append(IndexedFile(image.class_name, str(path), image.size))
             bar.update()
-    return tree.check(source, num_classes), splits
+    if places:
+        raise DataError(f"{source} changed while it was read: {next(iter(places))} is gone; run the same command again")
+    return ImageTree(tree.classes, splits, tree.notes)
 
 
-def tree_state(source: Path) -> str:
-    """What changes when a class folder gains or loses a file: every folder's path and modification time, as text.
-
-    Files are not looked at one by one: there may be over a million, and their pixels are read from where they lie.
-    """
-    lines = []
-    for folder in split_folders(source).values():
-        for path in (folder, *_class_folders(folder)):
-            lines.append(f"{path.relative_to(source)}\t{path.stat().st_mtime_ns}")
-    return "\n".join(lines)
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        found = list(entries)
-    folders = sorted(Path(entry.path) for entry in found if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        what = "its images lie in it directly" if any(is_image_name(entry.name) for entry in found) else "it is empty"
-        raise DataError(f"{folder} has no class folders ({what}); expected {folder.name}/<class>/*: sort the images")
-    return folders
-
-
-def _list_images(folder: Path, source: Path) -> list[IndexedFile]:
-    relative = PurePosixPath(folder.relative_to(source).as_posix())
-    try:
-        with os.scandir(folder) as entries:
-            return [
-                IndexedFile(folder.name, str(relative / entry.name), entry.stat().st_size)
-                for entry in entries
-                if is_image_name(entry.name) and not entry.name.startswith(".") and entry.is_file()
-            ]
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename or folder}: {error.strerror}") from error
+def _read(source: Path, num_classes: int, workers: int, needed: Iterable[str]) -> ClassTree:
+    tree = read_tree(source, num_classes, workers=workers, needed=needed)
+    for note in tree.notes:
+        _LOG.info("%s", note)
+    return tree

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recu.config import Dataset
+from recu.config import CROP_SCALES, Dataset
 from recu.data import image_tree, imagenet, tinyimagenet
+from recu.data.class_tree import split_folders, tree_state
 from recu.data.download import fetch, sha256_of, verify_checksum
 from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.data.index import HERE, ROOT_NAME, write_index
@@ -31,13 +32,13 @@ from recu.data.manifest import (
     Manifest,
     Prepared,
     Source,
+    Storage,
     fingerprint_of,
     read_manifest,
     write_manifest,
 )
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
-from recu.fit import Storage, storage_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -113,6 +114,11 @@ def describe_source(dataset: Dataset, source: Path, *, checksum: bool) -> Source
     return Source(name=source.name, size_bytes=status.st_size, checksum=digest, state=str(status.st_mtime_ns))
 
 
+def storage_of(dataset: Dataset) -> Storage:
+    """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
+    return "files" if dataset.augmentation in CROP_SCALES or dataset.kind == "imagenet" else "arrays"
+
+
 def stored_size_of(dataset: Dataset) -> int | None:
     """Side of the stored images in pixels; None where files keep their own sizes."""
     if storage_of(dataset) == "files":
@@ -121,10 +127,10 @@ def stored_size_of(dataset: Dataset) -> int | None:
 
 
 def _large_folder_state(source: Path) -> tuple[int, str]:
-    if imagenet.has_archives(source) and not image_tree.split_folders(source):
+    if imagenet.has_archives(source) and not split_folders(source):
         size, state = imagenet.archives_state(source)
     else:
-        size, state = 0, image_tree.tree_state(source)
+        size, state = 0, tree_state(source)
     return size, hashlib.sha256(state.encode()).hexdigest()
 
 
@@ -348,30 +354,31 @@ def _image_folder(dataset: Dataset, source: Path, out: Path, workers: int) -> Co
 
 
 def _files(dataset: Dataset, source: Path, out: Path, workers: int) -> Content:
-    classes_expected = dataset.num_classes
+    classes_expected, notes = dataset.num_classes, ()
     if source.is_file():
         if dataset.kind == "imagenet":
             raise DataError(f"{source} is one file, expected a folder: {dataset.obtain}")
         root = HERE
-        classes, splits = image_tree.extract_tree(source, out, classes_expected)
-    elif dataset.kind == "imagenet" and not image_tree.split_folders(source):
+        tree = image_tree.extract_tree(source, out, classes_expected)
+        classes, splits, notes = tree.classes, tree.splits, tree.notes
+    elif dataset.kind == "imagenet" and not split_folders(source):
         root = HERE
         classes, splits = imagenet.extract_imagenet(
             source, out, num_classes=classes_expected, archives=dataset.archives, workers=workers
         )
     else:
         root = str(source.resolve())
-        classes, splits = image_tree.index_tree(source, classes_expected, workers)
+        tree = image_tree.index_tree(source, classes_expected, workers)
+        classes, splits, notes = tree.classes, tree.splits, tree.notes
     digests = write_index(out, root, classes, splits)
-    return Content(classes, {split: len(files) for split, files in splits.items()}, digests, None, "files")
+    return Content(classes, {split: len(files) for split, files in splits.items()}, digests, None, "files", notes)
 
 
 def _decoded_content(result: FolderArrays, size: int, out: Path) -> Content:
     for split, labels in result.labels.items():
         np.save(out / f"{split}_labels.npy", labels)
-    notes = (f"{result.resized} images had another size and were resized to {size}x{size}",) if result.resized else ()
     splits = {split: len(labels) for split, labels in result.labels.items()}
-    return Content(result.classes, splits, _array_digests(result.classes, splits, out), size, notes=notes)
+    return Content(result.classes, splits, _array_digests(result.classes, splits, out), size, notes=result.notes)
 
 
 def _store_arrays(

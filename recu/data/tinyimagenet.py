@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from recu.data.archives import iter_members
-from recu.data.image_folder import FolderArrays, Layout, Place, decode_image_folder, place_of
+from recu.data.class_tree import Layout, Place, place_of
+from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.errors import DataError
 
 STORED_SIZE = 64

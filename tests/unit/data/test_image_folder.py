@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recu.data.class_tree import place_of
 from recu.data.decoding import EncodedChunk, decode_chunk, fit_square, map_in_processes
-from recu.data.image_folder import decode_image_folder, place_of
+from recu.data.image_folder import decode_image_folder
 from recu.errors import DataError
 
 from .builders import class_tree, image_bytes, write_folder, write_tar, write_zip
@@ -33,7 +34,7 @@ def test_place_of(name: str, expected: tuple):
 
 
 @pytest.mark.parametrize(
-    "name", ["README", "train", "a/b/train/ant/1.png", "train/.hidden/1.png", "__MACOSX/train/a/1.png"]
+    "name", ["README", "train", "a/b/c/d/train/ant/1.png", "train/.hidden/1.png", "__MACOSX/train/a/1.png"]
 )
 def test_place_of_what_belongs_to_no_class(name: str):
     assert place_of(name) is None
