@@ -374,7 +374,8 @@ class Published(Model):
 
 
 class WorkflowConfig(Model):
-    """params/config.yaml: what to run and where; nothing here changes a result."""
+    """params/config.yaml: what to run and where. Only `teacher_weights` changes results, and its content is part of the
+    experiments that it teaches."""
 
     suites: Annotated[
         tuple[Name, ...],
@@ -399,6 +400,7 @@ class WorkflowConfig(Model):
     gpus: Annotated[str, BeforeValidator(_gpus_as_text), AfterValidator(_check_gpus)] = ""
     """Device ids as for --gpus; empty chooses by itself."""
     teacher_weights: Annotated[UserPath, BeforeValidator(empty_as_text)] = ""
-    """Local file with the published weights of the torchvision teacher, in place of a download."""
+    """Local file with the published weights of the torchvision teacher, in place of a download; its SHA-256 is part of
+    the experiments that it teaches."""
     workers: Annotated[int, BeforeValidator(text_as_number), Field(ge=0, le=MOST_PROCESSES)] = 2
     """Loader processes of one job, for datasets that are not held in memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.errors import CheckpointError, ConfigError, unknown_name
-from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, parse_experiment
-from recu.files import hash_file, hash_text
+from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights, parse_experiment
+from recu.files import hash_file
 from recu.paths import user_path
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Taught:
+    """A distillation teacher, ready to teach."""
+
+    network: nn.Module
+    """In evaluation mode."""
+    digests: dict[str, str]
+    """What metrics.json says of its weights: SHA-256 of the tensors loaded (`weights_sha256`), and of their file
+    where there is one (`checkpoint_sha256`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Teacher:
     """A distillation teacher, given in one of three ways.
 
@@ -61,24 +73,35 @@ class Teacher:
     @property
     def origin(self) -> Origin:
         """What the experiment's hash sees: the name and the weights' content."""
-        file = self.weights or (user_path(self.name) if self._is_file else None)
-        try:
-            digest = hash_text(TORCHVISION_WEIGHTS) if file is None else hash_file(file)[:16]
-        except OSError as error:
-            raise ConfigError(f"cannot read the teacher's weights {file}: {error.strerror}") from error
-        label = Path(self.name).name if self._is_file else f"torchvision.{self.name}"
-        return Origin(id=label, spec_hash=digest)
+        label = user_path(self.name).name if self._is_file else f"torchvision.{self.name}"
+        return Origin(id=label, spec_hash=TeacherWeights(str(self._file or "")).spec_hash)
 
-    def build(self, num_classes: int) -> nn.Module:
-        """The teacher with its weights, in evaluation mode.
+    def check(self, planned: Origin) -> None:
+        """Raise ConfigError if the weights are not those that an experiment was planned with."""
+        found = TeacherWeights(str(self._file or "")).spec_hash
+        if found != planned.spec_hash:
+            raise ConfigError(
+                f"the weights of teacher {planned.id} ({self._file or 'those that torchvision publishes'}, hash"
+                f" {found}) are not those that the experiment was planned with (hash {planned.spec_hash}): plan again"
+                " with teacher_weights in params/config.yaml as it should be, which gives the experiment another hash"
+            )
+
+    def build(self, num_classes: int) -> Taught:
+        """The teacher with its weights, and their digests.
 
         Raises:
             ConfigError: unknown name, or weights that cannot be downloaded.
             CheckpointError: weights that do not fit, e.g. of another number of classes.
         """
         if self._is_file and self.weights is None:
-            return _teacher_from_checkpoint(user_path(self.name), num_classes)
-        return _torchvision_teacher(self.name, self.weights, num_classes)
+            network = _teacher_from_checkpoint(user_path(self.name), num_classes)
+        else:
+            network = _torchvision_teacher(self.name, self.weights, num_classes)
+        return _taught(network, None if self._file is None else hash_file(self._file))
+
+    @property
+    def _file(self) -> Path | None:
+        return self.weights or (user_path(self.name) if self._is_file else None)
 
     @property
     def _is_file(self) -> bool:
@@ -128,9 +151,24 @@ def missing_from_stage(stage: int, following: int) -> Sequence[str]:
     return STAGE_2_ONLY if following == 2 and stage < 2 else ()
 
 
-def teacher_of(parent: Trained, num_classes: int) -> nn.Module:
-    """A published training's network as teacher, in evaluation mode."""
-    return _load_teacher(parent.experiment, parent.checkpoint, num_classes)
+def teacher_of(parent: Trained, num_classes: int) -> Taught:
+    """A published training's network as teacher."""
+    network = _load_teacher(parent.experiment, parent.checkpoint, num_classes)
+    return _taught(network, parent.metrics["checkpoint_sha256"])
+
+
+def _taught(network: nn.Module, file_digest: str | None) -> Taught:
+    file = {} if file_digest is None else {"checkpoint_sha256": file_digest}
+    return Taught(network=network, digests=file | {"weights_sha256": hash_weights(network)})
+
+
+def hash_weights(network: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and values of a network's tensors, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _teacher_from_checkpoint(file: Path, num_classes: int) -> nn.Module:

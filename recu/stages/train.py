@@ -18,12 +18,11 @@ from recu.files import atomic_write_json, check_ordinary, remove_temporary_files
 from recu.registry import check_network, find_network
 from recu.stages.lock import only_one
 from recu.stages.logfile import log_to
-from recu.stages.networks import Teacher, Weights, build_network, network_cost, teacher_of, weights_of
+from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
 from recu.stages.trained import publish, read_trained
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from recu.data import Loaders, Manifest, Prepared
     from recu.engine.trainer import Outcome, Settings, Trainer
@@ -73,10 +72,8 @@ class _Job:
     """Folder the finished training is published into."""
     running: Running
     initial: Weights | None = None
-    build_teacher: Callable[[int], nn.Module] | None = None
+    build_teacher: Callable[[int], Taught] | None = None
     """From the number of classes to the teacher."""
-    taught_by: dict[str, str] | None = None
-    """How metrics.json names a published training that teaches."""
     start_epoch: int = 0
     resume: Path | None = None
     """A checkpoint to continue, where it is not the state folder's own."""
@@ -116,15 +113,17 @@ def train(
     )
     results = paths.train_folder(results_dir, experiment.id)
     check_writable(results)
-    initial, build_teacher, taught_by = None, None, None
+    initial, build_teacher = None, None
     if experiment.init_from is not None:
         parent = read_trained(results_dir, experiment.init_from.id, experiment.init_from.spec_hash)
         initial = weights_of(parent, experiment)
     if experiment.pretrained_teacher is not None:
-        build_teacher = Teacher(name=experiment.pretrained_teacher, weights=teacher_weights).build
+        pretrained = Teacher(name=experiment.pretrained_teacher, weights=teacher_weights)
+        pretrained.check(experiment.teacher)
+        build_teacher = pretrained.build
     elif experiment.teacher is not None:
         teacher = read_trained(results_dir, experiment.teacher.id, experiment.teacher.spec_hash)
-        build_teacher, taught_by = _teacher_builder(teacher), teacher.as_parent()
+        build_teacher = _teacher_builder(teacher)
     job = _Job(
         experiment=experiment,
         dataset=dataset,
@@ -134,7 +133,6 @@ def train(
         running=running or Running(),
         initial=initial,
         build_teacher=build_teacher,
-        taught_by=taught_by,
     )
     # The experiment's folder and not the parameters': trainings that publish into one place must take turns.
     with only_one(runs_dir / experiment.id, f"experiment {experiment.id}"):
@@ -243,7 +241,9 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
     experiment = job.experiment
     _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin["device"])
     _write_experiment(job)
-    trainer, run_id = _prepare_trainer(job, loaders, device)
+    # Before seeding, so that a teacher changes nothing in the student's random numbers.
+    taught = None if job.build_teacher is None else job.build_teacher(experiment.data["num_classes"])
+    trainer, run_id = _prepare_trainer(job, loaders, device, taught)
     with stop_on_signals() as stop, tracked(tracker):
         tracker.start(
             describe_run(
@@ -266,6 +266,7 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
             on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
         )
         metrics = _metrics(job, outcome, loaders.manifest, origin, tracker.wait_for_run_id() or run_id)
+        metrics["teacher"] = None if taught is None else experiment.teacher.model_dump() | taught.digests
         published = publish(job.results, outcome.best_checkpoint, metrics)
         _log.info(
             "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
@@ -277,7 +278,9 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
         _mirror_result(tracker, job, outcome, published["checkpoint_sha256"])
 
 
-def _prepare_trainer(job: _Job, loaders: Loaders, device: torch.device) -> tuple[Trainer, str | None]:
+def _prepare_trainer(
+    job: _Job, loaders: Loaders, device: torch.device, taught: Taught | None
+) -> tuple[Trainer, str | None]:
     """The trainer with initial weights, or where an earlier run stopped, and that run's id in the tracking store.
 
     Initial weights, in this order: the checkpoint being continued, the parent's, random ones of the seed.
@@ -289,9 +292,7 @@ def _prepare_trainer(job: _Job, loaders: Loaders, device: torch.device) -> tuple
 
     experiment = job.experiment
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
-    num_classes = experiment.data["num_classes"]
-    # Before seeding, so that a teacher changes nothing in the student's random numbers.
-    teacher = None if job.build_teacher is None else place(job.build_teacher(num_classes), device)
+    teacher = None if taught is None else place(taught.network, device)
     seed_everything(experiment.seed)
     model = build_network(experiment)
     checkpoint = _checkpoint_to_continue(job)
@@ -406,7 +407,7 @@ def _same_file(first: Path, second: Path) -> bool:
     return first.absolute().parent.resolve() == second.absolute().parent.resolve() and first.name == second.name
 
 
-def _teacher_builder(trained: Any) -> Callable[[int], nn.Module]:
+def _teacher_builder(trained: Any) -> Callable[[int], Taught]:
     return lambda num_classes: teacher_of(trained, num_classes)
 
 
@@ -459,7 +460,6 @@ def _metrics(
         "provenance": origin,
         "mlflow_run_id": run_id,
         "parent": job.initial.parent if job.initial else None,
-        "teacher": job.taught_by,
         "shortcut": find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
         "cost": network_cost(experiment),
     }

@@ -15,6 +15,7 @@ from recu import paths
 from recu.engine.checkpoint import read_checkpoint
 from recu.engine.trainer import Trainer, comparable, read_history
 from recu.errors import ConfigError, Interrupted, OutputError, ResultError
+from recu.experiments import Origin, TeacherWeights
 from recu.files import hash_file
 from recu.stages import train as module
 from recu.stages.prepare import prepare
@@ -83,6 +84,25 @@ def test_stage_2_starts_from_stage_1_and_a_teacher_is_read(project):
     taught = second.model_copy(update={"teacher": second.init_from, "method": "taught"})
     assert project.train(second)["parent"]["id"] == first.id
     assert project.train(taught)["history"][0]["train_loss"] != project.trained(second)["history"][0]["train_loss"]
+
+
+def test_a_torchvision_teachers_file_is_the_one_planned_and_is_named(project, tmp_path):
+    import torchvision
+
+    files = [tmp_path / "teacher1.pth", tmp_path / "teacher2.pth"]
+    for seed, file in enumerate(files):
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), file)
+    origin = Origin(id="torchvision:resnet18", spec_hash=TeacherWeights(str(files[0])).spec_hash)
+    recipe = project.experiment(epochs=1).hyperparameters.model_copy(update={"teacher": origin.id})
+    experiment = project.experiment().model_copy(update={"hyperparameters": recipe, "teacher": origin})
+    for weights in (files[1], None):
+        with pytest.raises(ConfigError, match="are not those that the experiment was planned with"):
+            project.train(experiment, teacher_weights=weights)
+    assert not project.runs.exists()
+    teacher = project.train(experiment, teacher_weights=files[0])["teacher"]
+    assert teacher["id"] == origin.id and teacher["checkpoint_sha256"] == hash_file(files[0])
+    assert len(teacher["weights_sha256"]) == 64
 
 
 def test_a_finished_training_publishes_again_without_training(project, monkeypatch):
