@@ -7,50 +7,27 @@ A checkpoint is a dict with the authors' keys `epoch` (the NEXT epoch), `model`,
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
 import sys
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from recu.engine.checkpoint_reading import as_tensor, listed, read_bytes, read_content, shown
 from recu.errors import CheckpointError, OutputError
-from recu.files import atomic_writer, check_ordinary
-from recu.models import normalise_state_dict
+from recu.files import atomic_writer
 
 RESUME_KEY = "recu"
-STAGE_2_ONLY = ("alpha", "tau")
-"""Tensors that only a network with ReCU has; the one thing an earlier stage's weights may lack."""
 
 _log = logging.getLogger(__name__)
-# Counters that profilers such as thop leave in a network's buffers; they are no part of it.
-_PROFILER_COUNTERS = ("total_ops", "total_params")
-_SHOWN = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What became of the tensors of a checkpoint."""
-
-    expected: int
-    taken: int
-    missing: tuple[str, ...]
-    """Names the network has and the checkpoint has not, all of them allowed."""
-    unexpected: tuple[str, ...]
-    """Names the checkpoint has and the network has not, all of them harmless."""
-
-    def __str__(self) -> str:
-        text = f"{self.taken} of {self.expected} tensors taken"
-        missing = f", {len(self.missing)} missing ({_listed(self.missing)})" if self.missing else ", 0 missing"
-        extra = f", {len(self.unexpected)} unexpected ({_listed(self.unexpected)})" if self.unexpected else ""
-        return text + missing + (extra or ", 0 unexpected")
+_AVERAGED = re.compile(r"(?:^|[_.])ema(?:$|[_.])|average", re.IGNORECASE)
 
 
 def previous_of(path: Path) -> Path:
@@ -85,7 +62,7 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     following = _beside(path, "next")
     write_checkpoint(following, checkpoint)
     try:
-        _check_readable(following)
+        read_content(read_bytes(following), following)
     except CheckpointError as error:
         following.unlink(missing_ok=True)
         raise OutputError(f"a checkpoint just written reads back damaged: {error}; check the disk") from error
@@ -128,60 +105,46 @@ def load_latest(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this program or of the authors' (zip or legacy format), tensors on the CPU.
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFile:
+    """A checkpoint as it was read, of this program, of the authors' or of others."""
 
-    A file that holds nothing but named tensors is taken for a `state_dict`.
-
-    Raises:
-        CheckpointError: one line: missing, damaged, not a checkpoint, or holding objects that could run code.
-    """
-    _check_integrity(path)
-    content = _load(path)
-    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-        content = {"state_dict": content}
-    if not isinstance(content, Mapping) or not _is_state_dict(content.get("state_dict")):
-        raise CheckpointError(f"{path} is not a checkpoint: expected a dict with a `state_dict` of named tensors")
-    return dict(content)
+    path: Path
+    content: dict[str, Any]
+    """Its top-level keys; `state_dict` is there whatever the file calls it."""
+    weights_key: str | None
+    """The key that the weights stood under; None where the file is nothing but weights."""
+    sha256: str
+    """Of the very bytes that were read."""
 
 
-def load_weights(
-    model: nn.Module, state_dict: Mapping[str, Tensor], *, allow_missing: Sequence[str] = ()
-) -> LoadReport:
-    """Copy a checkpoint's weights into a network; all of them or none.
+def open_checkpoint(path: Path) -> CheckpointFile:
+    """Read a checkpoint (zip format or that before PyTorch 1.6), tensors on the CPU, and say where its weights stood.
 
-    `module.` prefixes are stripped and `tau` may have either shape.
-
-    Args:
-        model: keeps its device, dtypes and layout.
-        state_dict: named tensors.
-        allow_missing: last parts of names that may be missing, `STAGE_2_ONLY` when a stage 0 or 1 network's weights
-            start a stage 2 network; empty otherwise.
+    A file that holds nothing but named tensors is taken for a `state_dict`; where a file has none, the weights under
+    another key are taken if they are the only ones, averaged ones (`ema`) aside.
 
     Raises:
-        CheckpointError: tensors are missing, have another shape, or belong to layers that the network has not.
+        CheckpointError: one line: missing, damaged, of another kind, not a checkpoint, holding objects that could run
+            code, or several sets of weights of which none is the one to take.
     """
-    given = normalise_state_dict(state_dict)
-    own = model.state_dict()
-    missing = tuple(name for name in own if name not in given)
-    unexpected = tuple(name for name in given if name not in own)
-    shared = [name for name in own if name in given]
-    problems = _problems(
-        lacking=[name for name in missing if _last_part(name) not in allow_missing],
-        foreign=[name for name in unexpected if _last_part(name) not in _PROFILER_COUNTERS],
-        misshapen=[
-            f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}"
-            for name in shared
-            if given[name].shape != own[name].shape
-        ],
+    data = read_bytes(path)
+    content = read_content(data, path)
+    key, weights = _find_weights(content, path)
+    found = dict(content) if key is not None else {}
+    if key != "state_dict":
+        found.pop(key, None)
+    return CheckpointFile(
+        path=path,
+        content=found | {"state_dict": weights},
+        weights_key=key,
+        sha256=hashlib.sha256(data).hexdigest(),
     )
-    if problems:
-        raise CheckpointError(
-            f"the checkpoint does not fit the network, {len(own)} tensors expected: {'; '.join(problems)};"
-            " check model, family, variant, stage and dataset"
-        )
-    _copy(own, given, shared)
-    return LoadReport(expected=len(own), taken=len(shared), missing=missing, unexpected=unexpected)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; as `open_checkpoint`."""
+    return open_checkpoint(path).content
 
 
 def to_cpu(value: Any) -> Any:
@@ -204,87 +167,64 @@ def _move_aside(path: Path) -> None:
         raise OutputError(f"cannot move the damaged {path} aside: {error.strerror}; check permissions") from error
 
 
-def _copy(own: Mapping[str, Tensor], given: Mapping[str, Tensor], names: Sequence[str]) -> None:
-    with torch.no_grad():
-        for name in names:
-            try:
-                own[name].copy_(given[name])
-            except (RuntimeError, NotImplementedError, TypeError) as error:
-                raise CheckpointError(f"the checkpoint's {name} cannot be used: {_one_line(error)}") from error
-
-
-def _problems(*, lacking: list[str], foreign: list[str], misshapen: list[str]) -> list[str]:
-    kinds = (("missing", lacking), ("of another shape", misshapen), ("of no layer of this network", foreign))
-    return [f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds if names]
-
-
-def _last_part(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
 def _beside(path: Path, word: str) -> Path:
     stem, _, suffix = path.name.partition(".")
     return path.with_name(f"{stem}.{word}.{suffix}")
 
 
-def _is_state_dict(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
-    )
+def _find_weights(content: Any, path: Path) -> tuple[str | None, dict[str, Tensor]]:
+    """The key of the weights to take (None: the file is nothing else), and the weights."""
+    bare = _weights_in(content)
+    if bare:
+        return None, bare
+    found = {key: weights for key in _keys(content) if (weights := _weights_in(content[key])) and _may_be(key, weights)}
+    averaged = [key for key in found if _AVERAGED.search(key)]
+    plain = [key for key in found if key not in averaged]
+    key = "state_dict" if "state_dict" in found else next(iter(plain if len(plain) == 1 else found), None)
+    if key is None:
+        raise CheckpointError(
+            f"{path} is not a checkpoint: expected a dict with a `state_dict` of named tensors, found"
+            f" {_what(content)}; write the weights alone where it was made: torch.save(model.state_dict(),"
+            " 'weights.pth')"
+        )
+    others = [other for other in found if other != key]
+    if key != "state_dict" and len(plain) != 1 and others:
+        raise CheckpointError(
+            f"{path} holds several sets of weights ({listed(list(found))}), and none is called `state_dict`: write"
+            f" those that are meant into a file of their own, e.g. torch.save(torch.load(FILE)[{key!r}], 'weights.pth')"
+        )
+    if key != "state_dict" or others:
+        left = f", not those of {listed(others)}" if others else ""
+        _log.info("%s: the weights under its key %s are taken%s", path, shown(key), left)
+    return key, found[key]
 
 
-def _check_readable(path: Path) -> None:
-    _check_integrity(path)
-    _load(path)
+def _keys(content: Any) -> list[str]:
+    return [key for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
 
 
-def _check_integrity(path: Path) -> None:
-    """Compare the checksums of a zip-format file, which torch itself ignores: a flipped bit would become a weight."""
-    try:
-        check_ordinary(path)
-        if not zipfile.is_zipfile(path):
-            return
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # zipfile raises many kinds for damaged files
-        raise CheckpointError(f"{path} is damaged: {_one_line(error)}") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of its part {damaged} is wrong")
+def _weights_in(value: Any) -> dict[str, Tensor]:
+    """Named tensors (or arrays); empty where `value` is anything else."""
+    if not isinstance(value, Mapping):
+        return {}
+    tensors = {name: as_tensor(inner) for name, inner in value.items() if isinstance(name, str)}
+    whole = len(tensors) == len(value) and all(tensor is not None for tensor in tensors.values())
+    return {name: tensor.detach() for name, tensor in tensors.items()} if whole else {}
 
 
-def _load(path: Path) -> Any:
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        with stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the damaged content happens to trigger
-        blocked = re.search(r"(?:GLOBAL|global|class) ([\w.]+) ", str(error))
-        if blocked and "weights" in str(error).lower():
-            raise CheckpointError(
-                f"{path} holds Python objects that could run code ({blocked[1]}); a checkpoint may hold only tensors"
-                " and plain values"
-            ) from error
-        # torch's own text is a page about its defaults, and says nothing about the file.
-        reason = "PyTorch cannot read it" if "weights_only" in str(error) else _one_line(error)
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
+def _may_be(key: str, weights: Mapping[str, Tensor]) -> bool:
+    # Measurements are named tensors too, but single numbers.
+    return key == "state_dict" or any(tensor.ndim > 1 for tensor in weights.values())
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}..."
+def _what(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    inside = content.get("state_dict")
+    if isinstance(inside, Mapping) and inside:
+        other = next((name for name in inside if as_tensor(inside[name]) is None), None)
+        return f"a `state_dict` whose {shown(other)} is no tensor"
+    return f"the keys {listed(list(content), most=12)}" if content else "an empty dict"
 
 
 def _canonical(value: Any) -> Any:

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from recu import paths
 from recu.config import Hyperparameters
-from recu.engine.checkpoint import RESUME_KEY, load_weights, save_checkpoint, to_cpu, write_checkpoint
+from recu.engine.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, write_checkpoint
 from recu.engine.evaluation import Evaluation, evaluate
 from recu.engine.loop import check_batches, train_steps
 from recu.engine.optimizer import build_optimizer
 from recu.engine.progress import Progress
 from recu.engine.seeding import random_states, restore_random_states
 from recu.engine.sums import RunningSums
+from recu.engine.weights import load_weights
 from recu.errors import CheckpointError, ConfigError, DivergenceError, Interrupted
 from recu.files import atomic_write_text, canonical_json
 from recu.nn import set_tau

@@ -1,7 +1,15 @@
 """Networks: one architecture family a file, and a registry from name to builder."""
 
 from recu.models.build import build_model
-from recu.models.variants import normalise_state_dict, recognise_variant
+from recu.models.variants import canonical_names, normalise_state_dict, recognise_variant, removed_prefixes
 from recu.registry import ModelName, available_models
 
-__all__ = ["ModelName", "available_models", "build_model", "normalise_state_dict", "recognise_variant"]
+__all__ = [
+    "ModelName",
+    "available_models",
+    "build_model",
+    "canonical_names",
+    "normalise_state_dict",
+    "recognise_variant",
+    "removed_prefixes",
+]

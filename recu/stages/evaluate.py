@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from recu.data import Loaders, Manifest, Prepared
-    from recu.engine.checkpoint import LoadReport
     from recu.engine.evaluation import Evaluation
+    from recu.engine.weights import LoadReport
     from recu.tracking import Tracker
 
 _log = logging.getLogger(__name__)
@@ -152,11 +152,15 @@ def load_file(
     Raises:
         RecuError: one line each: unknown names, an unreadable checkpoint or one that does not fit.
     """
-    from recu.engine.checkpoint import load_weights, read_checkpoint
+    from recu.engine.checkpoint import read_checkpoint
+    from recu.engine.weights import load_weights
     from recu.models import build_model, recognise_variant
 
     state_dict = read_checkpoint(checkpoint)["state_dict"]
-    variant = variant or recognise_variant(state_dict)
+    try:
+        variant = variant or recognise_variant(state_dict)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
     check_network(model, family=family, variant=variant, stage=stage)
     network = build_model(model, family=family, num_classes=num_classes, variant=variant, stage=stage)
     try:

@@ -29,7 +29,7 @@ class Weights:
 
     checkpoint: Path
     allow_missing: Sequence[str] = ()
-    """See `recu.engine.checkpoint.load_weights`."""
+    """See `recu.engine.weights.load_weights`."""
     parent: dict[str, str] | None = None
     """How metrics.json names it."""
     run_id: str | None = None
@@ -37,7 +37,8 @@ class Weights:
 
     def load_into(self, model: nn.Module, what: str = "initial weights") -> None:
         """Copy the weights and report, calling them `what`. Raises CheckpointError naming the file."""
-        from recu.engine.checkpoint import load_weights, read_checkpoint
+        from recu.engine.checkpoint import read_checkpoint
+        from recu.engine.weights import load_weights
 
         state_dict = read_checkpoint(self.checkpoint)["state_dict"]
         try:
@@ -146,7 +147,7 @@ def weights_of(parent: Trained, experiment: Experiment) -> Weights:
 
 def missing_from_stage(stage: int, following: int) -> Sequence[str]:
     """What weights of one stage may lack when they start another one."""
-    from recu.engine.checkpoint import STAGE_2_ONLY
+    from recu.engine.weights import STAGE_2_ONLY
 
     return STAGE_2_ONLY if following == 2 and stage < 2 else ()
 

@@ -28,7 +28,7 @@ from recu.stages.train import Running, check_writable, opened_tracker, tracked, 
 
 if TYPE_CHECKING:
     from recu.data import Prepared
-    from recu.engine.checkpoint import LoadReport
+    from recu.engine.weights import LoadReport
 
 _log = logging.getLogger(__name__)
 
@@ -129,4 +129,4 @@ def _about(released: Released, loaded: LoadedFile, dataset: Dataset) -> dict[str
 
 def _load(report: LoadReport) -> dict[str, Any]:
     values = asdict(report)
-    return values | {"missing": list(report.missing), "unexpected": list(report.unexpected)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

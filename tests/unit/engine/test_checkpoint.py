@@ -1,88 +1,27 @@
-"""Checkpoint files: whole or refused in one line, and never half taken."""
+"""Checkpoint files: whole or refused in one line, in every form that is found in public."""
 
 import os
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 
 from recu.engine.checkpoint import (
-    STAGE_2_ONLY,
     load_latest,
-    load_weights,
+    open_checkpoint,
     previous_of,
     read_checkpoint,
     save_checkpoint,
     write_checkpoint,
 )
 from recu.errors import CheckpointError, OutputError
-from recu.models import build_model
-
-
-def _network(name="resnet20_1w1a", **more):
-    return build_model(name, **({"family": "cifar", "num_classes": 10} | more))
+from recu.files import hash_file
 
 
 def _checkpoint(epoch=1):
     return {"epoch": epoch, "state_dict": {"weight": torch.arange(3.0)}, "best_prec1": 61.5}
-
-
-def _equal(model, state_dict):
-    return all(torch.equal(value, state_dict[name]) for name, value in model.state_dict().items())
-
-
-def test_all_weights_are_taken():
-    source, target = _network(), _network()
-    report = load_weights(target, source.state_dict())
-    assert (report.expected, report.taken, report.missing, report.unexpected) == (157, 157, (), ())
-    assert str(report) == "157 of 157 tensors taken, 0 missing, 0 unexpected"
-    assert _equal(target, source.state_dict())
-
-
-def test_module_prefix_and_both_shapes_of_tau_are_accepted():
-    source, target = _network(), _network()
-    saved = {f"module.{name}": value for name, value in source.state_dict().items()}
-    saved["module.layer1.0.conv1.tau"] = torch.tensor([0.93])
-    assert load_weights(target, saved).taken == 157
-    assert target.state_dict()["layer1.0.conv1.tau"] == pytest.approx(0.93)
-
-
-def test_missing_tensors_are_listed_and_nothing_is_taken():
-    target = _network()
-    before = {name: value.clone() for name, value in target.state_dict().items()}
-    saved = _network().state_dict()
-    del saved["linear.bias"], saved["layer2.1.bn1.weight"]
-    with pytest.raises(CheckpointError, match=r"157 tensors expected: 2 missing \(layer2.1.bn1.weight, linear.bias\)"):
-        load_weights(target, saved)
-    assert _equal(target, before)
-
-
-def test_another_number_of_classes_names_the_shapes():
-    with pytest.raises(CheckpointError, match=r"linear.weight \(100, 64\) for \(10, 64\)"):
-        load_weights(_network(), _network(num_classes=100).state_dict())
-
-
-def test_a_deeper_network_of_the_same_names_is_another_network():
-    deeper = _network("resnet34_1w1a").state_dict()
-    with pytest.raises(CheckpointError, match=r"of no layer of this network \(layer1.2.conv1.weight"):
-        load_weights(_network("resnet18_1w1a"), deeper)
-
-
-def test_counters_of_a_profiler_are_reported_and_harmless():
-    saved = _network().state_dict() | {"total_ops": torch.zeros(1)}
-    assert load_weights(_network(), saved).unexpected == ("total_ops",)
-
-
-@pytest.mark.parametrize("stage", [0, 1])
-def test_an_earlier_stage_may_lack_alpha_and_tau_only_where_that_is_said(stage):
-    earlier = _network("resnet18_1w1a", family="reactnet", stage=stage).state_dict()
-    target = _network("resnet18_1w1a", family="reactnet")
-    with pytest.raises(CheckpointError, match="missing"):
-        load_weights(target, earlier)
-    report = load_weights(target, earlier, allow_missing=STAGE_2_ONLY)
-    assert report.taken == len(earlier) and report.taken + len(report.missing) == report.expected
-    assert {name.rpartition(".")[2] for name in report.missing} == {"alpha", "tau"}
 
 
 @pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
@@ -217,7 +156,71 @@ def test_equal_content_gives_equal_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_the_authors_checkpoint(shared_data):
-    checkpoint = read_checkpoint(shared_data / "authors-format-resnet20-10ep.pth.tar")
-    assert (checkpoint["epoch"], checkpoint["best_prec1"]) == (10, 61.69)
-    assert load_weights(_network(), checkpoint["state_dict"]).taken == 157
+WEIGHTS = {"conv1.weight": torch.arange(24.0).view(2, 3, 2, 2), "conv1.bias": torch.tensor([0.5, -1.0])}
+OTHER = {name: value + 1 for name, value in WEIGHTS.items()}
+CONTAINERS = {
+    "state_dict": ({"state_dict": WEIGHTS, "epoch": 1}, None),
+    "bare": (WEIGHTS, None),
+    "net": ({"net": WEIGHTS, "acc": 61.0}, "its key net are taken"),
+    "model": ({"model": WEIGHTS, "epoch": 3}, "its key model are taken"),
+    "model_state_dict": ({"model_state_dict": WEIGHTS, "optimizer_state_dict": {}}, "its key model_state_dict"),
+    "any name": ({"generator": WEIGHTS}, "its key generator are taken"),
+    "ema alone": ({"state_dict_ema": WEIGHTS, "epoch": 1}, "its key state_dict_ema are taken"),
+    "ema beside": ({"model": WEIGHTS, "model_ema": OTHER}, "its key model are taken, not those of model_ema"),
+    "ema beside state_dict": ({"ema": OTHER, "state_dict": WEIGHTS}, "its key state_dict are taken, not those of ema"),
+    "measurements": ({"net": WEIGHTS, "best": {"top1": torch.tensor(61.0)}}, "its key net are taken"),
+    "ordered": ({"state_dict": OrderedDict(WEIGHTS)}, None),
+    "parameters": ({"state_dict": {name: torch.nn.Parameter(value) for name, value in WEIGHTS.items()}}, None),
+    "arrays": ({"state_dict": {name: value.numpy() for name, value in WEIGHTS.items()}}, None),
+}
+
+
+def _same_weights(found, expected=WEIGHTS):
+    return list(found) == list(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("form", CONTAINERS)
+def test_weights_are_found_wherever_they_stand_and_it_is_said_where(tmp_path, caplog, form):
+    content, said = CONTAINERS[form]
+    torch.save(content, tmp_path / "file.pth")
+    caplog.set_level("INFO")
+    found = open_checkpoint(tmp_path / "file.pth")
+    assert _same_weights(found.content["state_dict"])
+    assert found.content["state_dict"]["conv1.bias"].requires_grad is False
+    assert (said in caplog.text) if said else not caplog.text
+    assert found.sha256 == hash_file(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"net": WEIGHTS, "model": OTHER}, r"several sets of weights \(net, model\)"),
+        ({"ema": WEIGHTS, "ema_2": OTHER}, r"several sets of weights \(ema, ema_2\)"),
+        ({"state_dict": {}, "epoch": 3}, "found the keys state_dict, epoch;"),
+        ({"state_dict": WEIGHTS | {"step": 3}}, "found a `state_dict` whose step is no tensor"),
+        ({"a\nb": 1, 7: 2}, "found the keys a b, 7;"),
+        ([WEIGHTS], "found a list"),
+        ({}, "found an empty dict"),
+        ({f"key{number}": 1 for number in range(30)}, "key11, and 18 more"),
+    ],
+)
+def test_what_has_no_weights_or_several_names_its_keys_and_how_to_convert(tmp_path, content, message):
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match=message) as raised:
+        read_checkpoint(tmp_path / "file.pth")
+    assert "torch.save(" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_several_sets_of_weights_converted_as_advised_are_read(tmp_path):
+    torch.save({"net": WEIGHTS, "model": OTHER}, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match=r"torch.save\(torch.load\(FILE\)\['net'\], 'weights.pth'\)"):
+        read_checkpoint(tmp_path / "file.pth")
+    torch.save(torch.load(tmp_path / "file.pth")["net"], tmp_path / "weights.pth")
+    assert _same_weights(read_checkpoint(tmp_path / "weights.pth")["state_dict"])
+
+
+def test_weights_of_a_gpu_are_read_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda _storage: "cuda:0")
+    for zip_format in (True, False):
+        torch.save({"state_dict": WEIGHTS}, tmp_path / "file.pth", _use_new_zipfile_serialization=zip_format)
+        assert _same_weights(read_checkpoint(tmp_path / "file.pth")["state_dict"])
