@@ -10,9 +10,10 @@ from recu import params
 from recu.errors import VerificationError
 from recu.files import atomic_write_json
 from recu.paths import config_file, user_path
+from recu.text import visible
 
 if TYPE_CHECKING:
-    from recu.stages.verify import SuiteVerification, Verification
+    from recu.stages.verify import Places, SuiteVerification, Verification
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=user_path, help="prepared data (default: that of params/config.yaml)")
     parser.add_argument("--results_dir", type=user_path, help="published results (default: that of params/config.yaml)")
     parser.add_argument("--reports_dir", type=user_path, help="rendered tables (default: that of params/config.yaml)")
+    parser.add_argument("--runs_dir", type=user_path, help="state of trainings (default: that of params/config.yaml)")
     parser.add_argument(
-        "--strict", action="store_true", help="also fail where code or environment differ from those of now"
+        "--strict",
+        action="store_true",
+        help="also fail where something is missing that others rest on, or made by other code or environment",
     )
     parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write everything that was found here")
 
@@ -41,13 +45,15 @@ def run(arguments: argparse.Namespace) -> None:
         params_dir=arguments.params_dir,
         data_dir=arguments.data_dir or Path(config.data_dir),
         results_dir=arguments.results_dir or Path(config.results_dir),
+        runs_dir=arguments.runs_dir or Path(config.runs_dir),
         reports_dir=arguments.reports_dir or Path(config.reports_dir),
+        teacher_weights=config.teacher_weights,
     )
     verification = verify(places, arguments.suites or all_suites(arguments.params_dir))
     if arguments.output is not None:
         atomic_write_json(arguments.output, as_json(verification))
     _print(verification)
-    _judge(verification, arguments.strict)
+    _judge(verification, places, arguments.strict)
 
 
 def _print(verification: Verification) -> None:
@@ -57,11 +63,16 @@ def _print(verification: Verification) -> None:
             _print_suite(suite)
     for each in verification.data:
         if each.reasons:
-            print(f"{each.status}: {each.subject}: {'; '.join(each.reasons)}")
+            print(visible(f"{each.status}: {each.subject}: {'; '.join(each.reasons)}"))
     if empty:
         print(f"nothing is published of: {', '.join(empty)}")
     for file in verification.unclaimed:
-        print(f"note: {file} belongs to no experiment of params/; no table rests on it")
+        print(
+            visible(
+                f"note: {file} belongs to no experiment of params/, and no table rests on it; if nobody needs it, move"
+                f" {Path(file).parent} away"
+            )
+        )
 
 
 def _print_suite(suite: SuiteVerification) -> None:
@@ -74,10 +85,15 @@ def _print_suite(suite: SuiteVerification) -> None:
             "-" if ground.seed is None else ground.seed,
             "-" if ground.top1 is None else f"{ground.top1:.2f}",
             ground.spec_hash,
-            (ground.checkpoint_sha256 or "-")[:12],
-            (ground.data_fingerprint or "-")[:12],
-            (ground.git_commit or "-")[:12],
-            (ground.environment_hash or "-")[:12],
+            *(
+                visible(value or "-")[:12]
+                for value in (
+                    ground.checkpoint_sha256,
+                    ground.data_fingerprint,
+                    ground.git_commit,
+                    ground.environment_hash,
+                )
+            ),
             ground.training.status,
             ground.evaluation.status,
         )
@@ -89,27 +105,30 @@ def _print_suite(suite: SuiteVerification) -> None:
     )
     print(tabulate(lines, headers=headers, disable_numparse=True))
     for each in suite.findings:
-        if each.status not in ("good", "missing") or (each.status == "missing" and each.reasons != ("not there",)):
-            print(f"{each.status}: {each.subject}: {'; '.join(each.reasons)}")
+        if each.status in ("stale", "altered") or each.is_gap:
+            print(visible(f"{each.status}: {each.subject}: {'; '.join(each.reasons)}"))
     there = [each.subject for each in suite.files if each.status == "good"]
     if there:
         print(f"good: {', '.join(there)}")
     noted = {note for each in suite.findings for note in each.notes}
     for note in sorted(noted):
         count = sum(note in each.notes for each in suite.findings)
-        print(f"note: {count} result{'s' if count > 1 else ''} {note}")
+        print(visible(f"note: {count} result{'s' if count > 1 else ''} {note}"))
     print()
 
 
-def _judge(verification: Verification, strict: bool) -> None:
+def _judge(verification: Verification, places: Places, strict: bool) -> None:
+    from recu.stages.mending import mend
+
     counts = {status: verification.count(status) for status in ("good", "missing", "stale", "altered")}
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
     faults = [f"{counts[status]} {status}" for status in ("stale", "altered") if counts[status]]
+    gaps = sum(each.is_gap for each in verification.findings)
     if strict:
-        older = sum(bool(each.notes) for suite in verification.suites for each in suite.findings)
+        older = sum(bool(each.notes) for each in verification.findings)
+        faults += [f"{gaps} missing that others rest on"] if gaps else []
         faults += [f"{older} made by other code or in another environment"] if older else []
     if faults:
-        raise VerificationError(
-            f"{', '.join(faults)}: remove what was altered and run `snakemake --cores all`, which makes again what is"
-            " missing or stale"
-        )
+        raise VerificationError(f"{', '.join(faults)}: make them again: {mend(verification, places, strict=strict)}")
+    if gaps:
+        print(f"{gaps} missing that others rest on: make them again: {mend(verification, places, strict=strict)}")

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from recu.experiments import Experiment, Origin
 from recu.files import canonical_json, hash_text
 from recu.integrity import seal_problem
+from recu.report.rows import impossible
+from recu.report.segments import described, segments_of
 from recu.tracking import flatten_params
 
 Status = Literal["good", "missing", "stale", "altered"]
 """From best to worst. `missing`: not there. `stale`: as published, but other parameters, data, parents or a changed
 recipe ask for another result now. `altered`: not as this program published it."""
 
+ABSENT = "not there"
+"""The reason of what is missing as a whole."""
+
 _ORDER: tuple[Status, ...] = ("good", "missing", "stale", "altered")
 _SHOWN = 4
 
 Problem = tuple[Status, str]
+
+_WRONG_FORM = (KeyError, TypeError, AttributeError, ValueError, IndexError)
+"""What reading a file of another form, or of another version, ends in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +40,19 @@ class Finding:
     """Why it is not good."""
     notes: tuple[str, ...] = ()
     """What is worth knowing and no fault, e.g. that code or environment have changed since."""
+    afresh: bool = False
+    """Of a training: its state gave this result and would give it again, so that it must be trained from the start."""
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it is missing although something rests on it; what was never made is none."""
+        return self.status == "missing" and self.reasons != (ABSENT,)
+
+    def needed_by(self, what: str | None) -> Finding:
+        """The same, as a gap where it is missing and `what`, in words, rests on it; None for nothing."""
+        if self.status != "missing" or what is None:
+            return self
+        return replace(self, reasons=tuple(f"{reason}, though {what} rests on it" for reason in self.reasons))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +76,11 @@ def finding(subject: str, problems: Iterable[Problem], notes: Iterable[str] = ()
     )
 
 
+def absent(subject: str) -> Finding:
+    """The finding of a file that is not there."""
+    return finding(subject, [("missing", ABSENT)])
+
+
 def worst(statuses: Iterable[Status]) -> Status:
     """The worst of several; "good" of none."""
     return max(statuses, key=_ORDER.index, default="good")
@@ -67,7 +93,7 @@ def judge_training(
     *,
     checkpoint_sha256: str | None,
     data_fingerprint: str | None,
-    checkpoints: Mapping[str, str | None],
+    checkpoints: Mapping[str, str],
     now: Surroundings,
 ) -> Finding:
     """Judge one published training.
@@ -78,22 +104,28 @@ def judge_training(
         expected: the experiment as params/ defines it now.
         checkpoint_sha256: of the checkpoint beside metrics.json; None where there is none.
         data_fingerprint: of the data as prepared now; None where it is not here.
-        checkpoints: by experiment id, the SHA-256 that its published metrics.json names now.
+        checkpoints: by experiment id, the SHA-256 of its published checkpoint now, of those that are there.
         now: the code and environment that run now.
     """
     try:
+        of_the_state = [*_parents(metrics, checkpoints), *_pieces(metrics)]
         problems = [
             *_seal(metrics),
             *_own_parameters(metrics),
             *_checkpoint(metrics, checkpoint_sha256),
             *_parameters(metrics["experiment"], metrics["spec_hash"], expected),
             *_data(metrics, data_fingerprint),
-            *_parents(metrics, checkpoints),
+            *of_the_state,
         ]
-        notes = _surroundings(metrics, now)
-    except (KeyError, TypeError, AttributeError) as error:
-        return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
-    return finding(subject, problems, notes)
+        pieces = segments_of(metrics)
+        notes = [
+            note + (f" in {described(piece)}" if len(pieces) > 1 else "")
+            for piece in pieces
+            for note in _surroundings(piece["provenance"], now)
+        ]
+    except _WRONG_FORM as error:
+        return _unreadable(subject, error)
+    return replace(finding(subject, problems, notes), afresh=bool(of_the_state))
 
 
 def judge_evaluation(
@@ -111,12 +143,13 @@ def judge_evaluation(
         subject: its metrics.json.
         metrics: the content.
         expected: the experiment as params/ defines it now.
-        checkpoint_sha256: of the training's published checkpoint; None where there is none.
+        checkpoint_sha256: of the training's published checkpoint, or as its metrics.json names it where the file is
+            gone; None where neither is there.
         data_fingerprint: of the data as prepared now.
         now: the code and environment that run now.
     """
     try:
-        problems = _seal(metrics)
+        problems = [*_seal(metrics), *_numbers(metrics)]
         if metrics["experiment_id"] != expected.id:
             problems.append(("altered", f"is the evaluation of {metrics['experiment_id']}"))
         if metrics["spec_hash"] != expected.spec_hash:
@@ -124,9 +157,9 @@ def judge_evaluation(
         if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
             problems.append(("stale", "measured another checkpoint than the one published now"))
         problems += _data(metrics, data_fingerprint)
-        notes = _surroundings(metrics, now)
-    except (KeyError, TypeError, AttributeError) as error:
-        return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
+        notes = _surroundings(metrics["provenance"], now)
+    except _WRONG_FORM as error:
+        return _unreadable(subject, error)
     return finding(subject, problems, notes)
 
 
@@ -150,7 +183,7 @@ def judge_released(
         now: the code and environment that run now.
     """
     try:
-        problems = _seal(metrics)
+        problems = [*_seal(metrics), *_numbers(metrics)]
         if metrics["spec_hash"] != expected.spec_hash:
             problems.append(
                 ("stale", f"another file or settings (hash {metrics['spec_hash']}, now {expected.spec_hash})")
@@ -158,9 +191,9 @@ def judge_released(
         if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
             problems.append(("stale", "measured another file than the one there now (SHA-256 differs)"))
         problems += _data(metrics, data_fingerprint)
-        notes = _surroundings(metrics, now)
-    except (KeyError, TypeError, AttributeError) as error:
-        return finding(subject, [("altered", f"is not of the expected form ({error!r})")])
+        notes = _surroundings(metrics["provenance"], now)
+    except _WRONG_FORM as error:
+        return _unreadable(subject, error)
     return finding(subject, problems, notes)
 
 
@@ -174,12 +207,31 @@ def judge_file(subject: str, found: bytes | None, expected: bytes | None, source
         source: what it is made from, in words.
     """
     if found is None:
-        return finding(subject, [("missing", "not there")])
+        return absent(subject)
     if expected is None:
         return finding(subject, [("stale", f"cannot be made again from {source}")])
     if found != expected:
         return finding(subject, [("altered", f"is not what {source} gives: altered, or made from other content")])
     return finding(subject, [])
+
+
+def _unreadable(subject: str, error: Exception) -> Finding:
+    return finding(subject, [("altered", f"is not of the expected form ({error!r}): altered, or of another version")])
+
+
+def _numbers(metrics: Mapping[str, Any]) -> list[Problem]:
+    percents = {name: metrics[name] for name in ("top1", "top5")}
+    problem = impossible(percents, {"loss": metrics["loss"]}, metrics["n"])
+    return [] if problem is None else [("altered", problem)]
+
+
+def _pieces(metrics: Mapping[str, Any]) -> list[Problem]:
+    """Epochs that were trained under other parameters than those the result is published under."""
+    return [
+        ("stale", f"trained with other parameters (hash {piece['spec_hash']}) in {described(piece)}")
+        for piece in metrics.get("segments") or ()
+        if piece["spec_hash"] != metrics["spec_hash"]
+    ]
 
 
 def _seal(metrics: Mapping[str, Any]) -> list[Problem]:
@@ -219,10 +271,10 @@ def _parameters(found: Mapping[str, Any], spec_hash: str, expected: Experiment) 
 def _data(metrics: Mapping[str, Any], fingerprint: str | None) -> list[Problem]:
     if fingerprint is None or metrics["data_fingerprint"] == fingerprint:
         return []
-    return [("stale", f"other data (fingerprint {metrics['data_fingerprint']:.12}, now {fingerprint:.12})")]
+    return [("stale", f"other data (fingerprint {metrics['data_fingerprint']!s:.12}, now {fingerprint:.12})")]
 
 
-def _parents(metrics: Mapping[str, Any], checkpoints: Mapping[str, str | None]) -> list[Problem]:
+def _parents(metrics: Mapping[str, Any], checkpoints: Mapping[str, str]) -> list[Problem]:
     problems: list[Problem] = []
     for role in ("parent", "teacher"):
         origin = metrics.get(role)
@@ -233,8 +285,8 @@ def _parents(metrics: Mapping[str, Any], checkpoints: Mapping[str, str | None]) 
     return problems
 
 
-def _surroundings(metrics: Mapping[str, Any], now: Surroundings) -> list[str]:
-    then, notes = metrics["provenance"], []
+def _surroundings(then: Mapping[str, Any], now: Surroundings) -> list[str]:
+    notes = []
     if then["code_hash"] != now.code_hash:
         notes.append(f"made by other code of the same recipe version ({then['code_hash'][:12]})")
     if then["environment_hash"] != now.environment_hash:

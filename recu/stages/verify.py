@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recu import params, paths, plan, provenance
 from recu.config import Dataset, Method, ReleasedSuite, Suite
-from recu.data import read_manifest
+from recu.data import open_prepared
 from recu.data.manifest import check_contents
 from recu.errors import DataError, ResultError
 from recu.experiments import Experiment, load_experiments
@@ -18,8 +19,10 @@ from recu.files import check_ordinary, hash_file, read_json
 from recu.released import Released, load_released
 from recu.report.verification import (
     Finding,
+    Problem,
     Status,
     Surroundings,
+    absent,
     finding,
     judge_evaluation,
     judge_file,
@@ -37,7 +40,10 @@ class Places:
     params_dir: Path
     data_dir: Path
     results_dir: Path
+    runs_dir: Path
     reports_dir: Path
+    teacher_weights: str = ""
+    """As params/config.yaml names it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +65,8 @@ class Ground:
     git_commit: str | None
     code_hash: str | None
     environment_hash: str | None
+    parents: tuple[str, ...] = ()
+    """Experiments whose checkpoints it rests on."""
     training: Finding
     """Of a released file: the file itself."""
     evaluation: Finding
@@ -76,7 +84,9 @@ class SuiteVerification:
     name: str
     grounds: tuple[Ground, ...]
     files: tuple[Finding, ...]
-    """Rows and rendered tables."""
+    """Rows (of a suite that trains, first) and rendered tables."""
+    released: bool = False
+    """Whether it measures released files and trains nothing."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -98,10 +108,14 @@ class Verification:
     unclaimed: tuple[str, ...]
     """Results that no experiment of params/ asks for; no table rests on them."""
 
+    @property
+    def findings(self) -> list[Finding]:
+        """All of them."""
+        return [*self.data, *(each for suite in self.suites for each in suite.findings)]
+
     def count(self, status: Status) -> int:
         """How many findings have this status."""
-        everything = [*self.data, *(each for suite in self.suites for each in suite.findings)]
-        return sum(each.status == status for each in everything)
+        return sum(each.status == status for each in self.findings)
 
 
 def verify(places: Places, suites: Iterable[str]) -> Verification:
@@ -136,6 +150,7 @@ def as_json(verification: Verification) -> dict[str, Any]:
 
     return {
         "good": not (verification.count("stale") or verification.count("altered")),
+        "complete": not any(each.is_gap for each in verification.findings),
         "counts": {status: verification.count(status) for status in ("good", "missing", "stale", "altered")},
         **asdict(verification),
     }
@@ -176,23 +191,26 @@ class _Shared:
         return self._fingerprints[dataset]
 
     def _find_fingerprint(self, dataset: str) -> str | None:
-        copy = paths.manifest_file(self.places.results_dir, dataset)
+        copy, folder = paths.manifest_file(self.places.results_dir, dataset), self.places.data_dir / dataset
         published = _read(copy)
-        stated = published.get("fingerprint") if isinstance(published, dict) else None
-        folder = self.places.data_dir / dataset
-        if not (folder / paths.MANIFEST).exists():
-            return stated
-        try:
-            manifest = read_manifest(folder)
-            check_contents(folder, manifest)
-            now = manifest.fingerprint
-        except DataError as error:
-            self.data_findings[dataset] = finding(str(folder), [("altered", str(error))])
-            return stated
-        different = stated not in (None, now)
-        reasons = [("stale", f"{copy} describes other data (fingerprint {stated!s:.12}, prepared is {now:.12})")]
-        self.data_findings[dataset] = finding(str(folder), reasons if different else [])
-        return now
+        stated = _text(published, "fingerprint")
+        problems: list[Problem] = []
+        if published is None:
+            problems.append(("missing", f"{copy} is not there, though results rest on it"))
+        elif stated is None:
+            problems.append(("altered", f"{copy} is not of the expected form"))
+        now = None
+        if (folder / paths.MANIFEST).exists():
+            try:
+                manifest = open_prepared(folder, self.datasets[dataset]).manifest
+                check_contents(folder, manifest)
+                now = manifest.fingerprint
+            except DataError as error:
+                problems.append(("altered", str(error)))
+        if None not in (stated, now) and stated != now:
+            problems.append(("stale", f"{copy} describes other data (fingerprint {stated:.12}, prepared is {now:.12})"))
+        self.data_findings[dataset] = finding(str(folder), problems)
+        return now or stated
 
 
 class _SuiteVerifier:
@@ -200,22 +218,25 @@ class _SuiteVerifier:
 
     def __init__(self, shared: _Shared, name: str, suite: Suite) -> None:
         self._shared, self._places, self._name, self._suite = shared, shared.places, name, suite
-        self._experiments = load_experiments(self._places.params_dir, (name,))
-        self._checkpoints: dict[str, str | None] = {}
+        self._experiments = load_experiments(self._places.params_dir, (name,), self._places.teacher_weights)
+        self._checkpoints: dict[str, str] = {}
         self._statuses: dict[str, Status] = {}
 
     def verify(self) -> SuiteVerification:
         # Parents come before children, so what a child rests on is known when it is judged.
         grounds = tuple(self._ground(experiment) for experiment in self._experiments.values())
         rows = paths.rows_file(self._places.results_dir, self._name)
-        return SuiteVerification(name=self._name, grounds=grounds, files=(self._rows(rows), *self._reports(rows)))
+        files = _needed_by_one_another((self._rows(rows), *self._reports(rows)))
+        return SuiteVerification(name=self._name, grounds=_needed_by(grounds, files), files=files)
 
     def _ground(self, experiment: Experiment) -> Ground:
         folder = paths.train_folder(self._places.results_dir, experiment.id)
         trained = _read(folder / paths.METRICS)
         evaluated = _read(paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS)
         digest = _digest(folder / paths.BEST_CHECKPOINT)
-        self._checkpoints[experiment.id] = digest
+        stated = digest or _text(trained, "checkpoint_sha256")
+        if stated is not None:
+            self._checkpoints[experiment.id] = stated
         training = self._training(experiment, folder / paths.METRICS, trained, digest)
         self._statuses[experiment.id] = training.status
         return Ground(
@@ -228,13 +249,14 @@ class _SuiteVerifier:
             spec_hash=experiment.spec_hash,
             checkpoint_sha256=digest,
             **_origin(trained),
+            parents=tuple(parent.id for parent in experiment.parents),
             training=training,
-            evaluation=self._evaluation(experiment, evaluated, digest),
+            evaluation=self._evaluation(experiment, evaluated, stated),
         )
 
     def _training(self, experiment: Experiment, file: Path, metrics: Any, digest: str | None) -> Finding:
         if metrics is None:
-            return finding(str(file), [("missing", "not there")])
+            return absent(str(file))
         judged = judge_training(
             str(file),
             metrics,
@@ -244,22 +266,19 @@ class _SuiteVerifier:
             checkpoints=self._checkpoints,
             now=self._shared.surroundings,
         )
-        faults = [
-            ("stale", f"rests on {parent.id}, which is {self._statuses[parent.id]}")
+        faults = tuple(
+            f"rests on {parent.id}, which is {self._statuses[parent.id]}"
             for parent in experiment.parents
             if self._statuses.get(parent.id, "good") in ("stale", "altered")
-        ]
+        )
         if not faults:
             return judged
-        reasons = (*judged.reasons, *(reason for _, reason in faults))
-        return Finding(
-            subject=judged.subject, status=worst((judged.status, "stale")), reasons=reasons, notes=judged.notes
-        )
+        return replace(judged, status=worst((judged.status, "stale")), reasons=(*judged.reasons, *faults))
 
     def _evaluation(self, experiment: Experiment, metrics: Any, digest: str | None) -> Finding:
         file = str(paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS)
         if metrics is None:
-            return finding(file, [("missing", "not there")])
+            return absent(file)
         return judge_evaluation(
             file,
             metrics,
@@ -272,7 +291,7 @@ class _SuiteVerifier:
     def _rows(self, file: Path) -> Finding:
         found = _read(file)
         if found is None:
-            return finding(str(file), [("missing", "not there")])
+            return absent(str(file))
         try:
             origins = [experiment.origin for experiment in self._experiments.values()]
             expected = collect_rows(origins, self._places.results_dir)
@@ -305,13 +324,15 @@ class _ReleasedVerifier:
             lambda: rendered_released_files(facts, self._shared.published, results),
             str(paths.released_folder(results, self._name)),
         )
-        return SuiteVerification(name=self._name, grounds=grounds, files=files)
+        files = _needed_by_one_another(files)
+        grounds = _needed_by(grounds, files)
+        return SuiteVerification(name=self._name, grounds=grounds, files=files, released=True)
 
     def _ground(self, released: Released) -> Ground:
         file = paths.released_folder(self._places.results_dir, released.id) / paths.METRICS
         metrics, digest = _read(file), _digest(Path(released.path))
         if metrics is None:
-            measured = finding(str(file), [("missing", "not there")])
+            measured = absent(str(file))
         else:
             measured = judge_released(
                 str(file),
@@ -331,16 +352,46 @@ class _ReleasedVerifier:
             spec_hash=released.spec_hash,
             checkpoint_sha256=digest,
             **_origin(metrics),
-            training=finding(released.path, [] if digest is not None else [("missing", "not there")]),
+            training=finding(released.path, []) if digest is not None else absent(released.path),
             evaluation=measured,
         )
+
+
+def _needed_by_one_another(files: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Rows and tables of which some are there and others are gaps."""
+    there = next((each.subject for each in files if each.status != "missing"), None)
+    # Rows without any table are a suite that is being made.
+    if all(each.status == "missing" for each in files[1:]):
+        return files
+    return tuple(each.needed_by(there) for each in files)
+
+
+def _needed_by(grounds: tuple[Ground, ...], files: tuple[Finding, ...]) -> tuple[Ground, ...]:
+    """Results of which some are gaps, since rows, tables, an evaluation or a child rest on them."""
+    table = next((each.subject for each in files if each.status != "missing"), None)
+    children: dict[str, str] = {}
+    for ground in grounds:
+        if ground.training.status != "missing":
+            children |= dict.fromkeys(ground.parents, ground.training.subject)
+    return tuple(
+        replace(
+            ground,
+            training=ground.training.needed_by(
+                ground.evaluation.subject
+                if ground.evaluation.status != "missing"
+                else children.get(ground.experiment_id, table)
+            ),
+            evaluation=ground.evaluation.needed_by(table),
+        )
+        for ground in grounds
+    )
 
 
 def _tables(files: Iterable[str], render: Callable[[], Mapping[str, bytes]], source: str) -> tuple[Finding, ...]:
     """Judge rendered files; they are rendered again, in memory, only where any is there."""
     places = [Path(file) for file in files]
     if not any(file.exists() for file in places):
-        return tuple(finding(str(file), [("missing", "not there")]) for file in places)
+        return tuple(absent(str(file)) for file in places)
     try:
         rendered = render()
     except ResultError:
@@ -364,9 +415,10 @@ def _read(file: Path) -> Any:
     if not file.exists():
         return None
     try:
-        return read_json(file)
+        content = read_json(file)
     except ResultError:
         return {}
+    return {} if content is None else content
 
 
 def _digest(file: Path) -> str | None:
@@ -384,18 +436,18 @@ def _content(file: Path) -> bytes | None:
         return None
 
 
+def _text(content: Any, name: str) -> str | None:
+    value = content.get(name) if isinstance(content, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
 def _number(metrics: Any, name: str) -> float | None:
     value = metrics.get(name) if isinstance(metrics, Mapping) else None
-    return value if isinstance(value, (int, float)) else None
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _origin(metrics: Any) -> dict[str, str | None]:
     """The data, commit, code and environment that a result names; None for what it does not."""
-    content = metrics if isinstance(metrics, Mapping) else {}
-    origin = content.get("provenance")
-    origin = origin if isinstance(origin, Mapping) else {}
-    named = {name: origin.get(name) for name in ("git_commit", "code_hash", "environment_hash")}
-    return {
-        name: value if isinstance(value, str) else None
-        for name, value in ({"data_fingerprint": content.get("data_fingerprint")} | named).items()
-    }
+    provenance_of = metrics.get("provenance") if isinstance(metrics, Mapping) else None
+    named = {name: _text(provenance_of, name) for name in ("git_commit", "code_hash", "environment_hash")}
+    return {"data_fingerprint": _text(metrics, "data_fingerprint")} | named

@@ -229,6 +229,110 @@ def test_a_missing_checkpoint_is_missing(project, verify):
     code, shown = verify()
     assert "the checkpoint beside it is not there" in shown and "1 missing" in shown
     assert code == 0, "not there is neither stale nor altered"
+    assert f"--forcerun {_metrics('train', 'finetune')}`" in shown
+    assert verify("--strict")[0] == 4
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        _metrics("train"), _metrics("train", "finetune"), _metrics("evaluate"), Path("given.pth.tar"),
+        Path("results/report/smallest/rows.json"), Path("results/prepare/tiny/manifest.json"),
+        Path("reports/smallest.csv"), Path("results/released/given/best/metrics.json"),
+    ],
+)  # fmt: skip
+def test_what_others_rest_on_is_missed_by_strict(project, verify, gone):
+    gone.unlink()
+    code, shown = verify("--strict")
+    assert code == 4 and "1 missing that others rest on" in shown, shown
+    assert any(line.startswith("missing: ") and str(gone) in line for line in shown.splitlines()), shown
+    assert ("put the released file back: given.pth.tar" if gone.suffix == ".tar" else f"--forcerun {gone}") in shown
+
+
+def test_a_suite_that_is_being_made_is_complete_so_far(project, verify):
+    shutil.rmtree("reports")
+    for file in (_metrics("train", "finetune"), _metrics("evaluate", "finetune"), _metrics("evaluate")):
+        file.unlink()
+    Path("results/report/smallest/rows.json").unlink()
+    code, shown = verify("--strict", "smallest")
+    assert code == 0 and "8 missing" in shown, shown
+
+
+def test_every_piece_of_a_training_is_judged(project, verify):
+    def cut(metrics):
+        (piece,) = metrics["segments"] if "segments" in metrics else [_whole(metrics)]
+        old = piece["provenance"] | {"code_hash": "0" * 64}
+        metrics["segments"] = [piece | {"provenance": old}, piece | {"from_epoch": 1, "to_epoch": 3}]
+
+    _edit(_metrics("train", "finetune"), cut, seal=True)
+    code, shown = verify("--strict", "smallest")
+    assert "made by other code of the same recipe version (000000000000) in epoch 0" in shown
+    assert "in epochs 1 to 3" not in shown
+    assert code == 4 and f"`mv {_state('finetune')} {_state('finetune')}.old && snakemake" in shown
+
+
+def test_pieces_of_other_parameters_are_stale(project, verify):
+    def cut(metrics):
+        (piece,) = metrics["segments"] if "segments" in metrics else [_whole(metrics)]
+        metrics["segments"] = [piece | {"spec_hash": "0" * 16}, piece | {"from_epoch": 1, "to_epoch": 3}]
+
+    _edit(_metrics("train", "finetune"), cut, seal=True)
+    code, shown = verify("smallest")
+    assert (
+        code == 4 and "stale: " in shown and "trained with other parameters (hash 0000000000000000) in epoch 0" in shown
+    )
+    assert f"mv {_state('finetune')} " in shown
+
+
+def _whole(metrics):
+    return {"from_epoch": 0, "to_epoch": 0, "spec_hash": metrics["spec_hash"], "provenance": metrics["provenance"]}
+
+
+def _state(method):
+    metrics = json.loads(_metrics("train", method).read_text())
+    return paths.state_folder(Path("runs"), metrics["experiment"]["id"], metrics["spec_hash"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b"3", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"experiment": 1}', b'{"top1": NaN}'],
+)
+def test_files_of_any_content_are_altered_and_never_a_traceback(project, verify, content):
+    results = Path("results")
+    rows, copy = paths.rows_file(results, "smallest"), paths.manifest_file(results, "tiny")
+    for file in (_metrics("train"), _metrics("evaluate"), rows, copy, results / "released/given/best/metrics.json"):
+        file.write_bytes(content)
+    code, shown = verify("--output", "found.json")
+    assert code == 4 and "error: " in shown and shown.count("error: ") == 1
+    assert f"altered: {_metrics('train')}: is not of the expected form" in shown
+
+
+@pytest.mark.parametrize("value", [None, 3, {"\x1b": 1e400}])
+@pytest.mark.parametrize("key", ["experiment", "data_fingerprint", "provenance", "parent", "segments", "spec_hash"])
+def test_values_of_any_kind_are_no_traceback(project, verify, key, value):
+    file = _metrics("train", "finetune")
+    _edit(file, _set(key, value))
+    code, shown = verify("--output", "found.json")
+    assert code == 4 and f"altered: {file}" in shown and "\x1b" not in shown
+
+
+def test_without_the_folder_of_states_nothing_differs(project, verify):
+    shutil.rmtree("runs")
+    assert verify("--strict")[0] == 0
+
+
+def test_results_of_a_suite_that_is_gone_are_a_note(project, verify):
+    Path("params/suites/given.yaml").unlink()
+    code, shown = verify()
+    assert code == 0 and "note: results/released/given/best/metrics.json belongs to no experiment" in shown
+
+
+def test_more_than_a_line_holds_is_named_by_rules(project, verify, monkeypatch):
+    monkeypatch.setattr("recu.stages.mending._MOST_FILES", 1)
+    _edit(_metrics("evaluate"), _set("top1", 99.9))
+    Path("reports/smallest.md").write_text("")
+    code, shown = verify()
+    assert code == 4 and "--config suites=smallest --forcerun evaluate collect report`" in shown
 
 
 def test_other_parameters_name_what_changed(project, verify):
