@@ -95,7 +95,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ResultError(f"{path} is not valid JSON ({error}); remove it and run the step again") from error
+        raise ResultError(f"{path} is not valid JSON ({error})") from error
 
 
 def canonical_json(value: Any) -> str:

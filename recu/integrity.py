@@ -30,7 +30,7 @@ def seal_problem(content: Mapping[str, Any]) -> str | None:
     """Why `content` is not as it was published, in words; None where it is."""
     stated = content.get(SEAL)
     if stated is None:
-        return f"has no {SEAL}: altered, or published before there was one"
+        return f"has no {SEAL}: altered, or of an earlier version"
     try:
         intact = stated == content_hash(content)
     except ValueError:  # NaN and infinities, which no stage writes
@@ -45,18 +45,23 @@ def write_sealed_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return written
 
 
-def read_sealed_json(path: Path) -> dict[str, Any]:
-    """A published JSON file, refused where its self-check says that it was altered.
+def read_sealed_json(path: Path, *, again: str) -> dict[str, Any]:
+    """A published JSON file, refused unless its self-check says that it is as it was published.
 
-    A file without a self-check is accepted here: earlier versions wrote none. `recu verify` reports it.
+    Args:
+        path: the file.
+        again: the command that makes it again, said where it is refused.
 
     Raises:
         ResultError: it is missing, is no JSON object, or was altered.
     """
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except ResultError as error:
+        raise ResultError(f"{error}: make it again: {again}") from error
     if not isinstance(content, dict):
-        raise ResultError(f"{path} is not of the expected form; run the step that makes it again")
-    problem = seal_problem(content) if SEAL in content else None
+        raise ResultError(f"{path} is not of the expected form: make it again: {again}")
+    problem = seal_problem(content)
     if problem is not None:
-        raise ResultError(f"{path} {problem}: run the step that makes it again")
+        raise ResultError(f"{path} {problem}: make it again: {again}")
     return content

@@ -9,6 +9,7 @@ from recu import params, paths
 from recu.errors import ResultError
 from recu.files import check_ordinary
 from recu.paths import user_path
+from recu.remake import remake
 from recu.suite_facts import ReleasedFacts, SuiteFacts
 from recu.text import visible_lines
 
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect = actions.add_parser("collect", help="gather the results of a suite's experiments into rows")
     _add_suite(collect)
     _add_results(collect)
+    collect.add_argument("--runs_dir", type=user_path, default="runs", help="state of trainings (default: %(default)s)")
     collect.add_argument("--output", type=user_path, required=True, metavar="FILE.json")
 
     render = actions.add_parser("render", help="render the table and curves of a suite from its rows")
@@ -68,7 +70,7 @@ def _suite(arguments: argparse.Namespace) -> SuiteFacts:
 def _collect(arguments: argparse.Namespace) -> None:
     from recu.stages.report import collect
 
-    collect(_suite(arguments).experiments, arguments.results_dir, arguments.output)
+    collect(_suite(arguments).experiments, arguments.results_dir, arguments.runs_dir, arguments.output)
 
 
 def _render(arguments: argparse.Namespace) -> None:
@@ -98,5 +100,8 @@ def _show(arguments: argparse.Namespace) -> None:
             print(visible_lines(file.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
-            raise ResultError(f"cannot read {file}: {reason}; remove it and run `snakemake --cores all`") from error
+            again = remake([file], suites=[file.stem], reports_dir=arguments.output_dir)
+            raise ResultError(
+                f"cannot read {file}: {reason}: make the table of suite {file.stem} again: {again}"
+            ) from error
     print(f"Tables and curves: {arguments.output_dir}/   every run in MLflow: make ui")

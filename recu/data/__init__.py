@@ -14,7 +14,8 @@ from recu.data.loader import Loader, Loaders
 from recu.data.manifest import Manifest, Prepared, read_manifest
 from recu.data.opening import check_settings, open_prepared
 from recu.data.preparation import prepare
-from recu.errors import ConfigError, DataError, unknown_name
+from recu.errors import DataError
+from recu.fit import check_batch_size, choose_loader
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Loaders", "Manifest", "Prepared", "build_loaders", "open_prepared", "prepare", "read_manifest"]
 
 LoaderName = Literal["auto", "memory", "torchvision", "dali"]
-_NAMES = ("auto", "memory", "torchvision", "dali")
 
 
 def build_loaders(
@@ -67,11 +67,10 @@ def build_loaders(
     for split in splits:
         if split not in manifest.splits:
             raise DataError(f"{prepared.folder} holds no {split} images; prepare {dataset.title} from a whole source")
-    if "train" in splits and manifest.splits["train"] % batch_size == 1:
-        message = f"batch size {batch_size} leaves one of {manifest.splits['train']} training images for the last batch"
-        raise ConfigError(f"{message}, which BatchNorm cannot use; choose another batch_size")
+    if "train" in splits:
+        check_batch_size(batch_size, manifest.splits["train"])
     dataset = dataset.model_copy(update={"augmentation": augmentation or dataset.augmentation})
-    chosen = _choose(loader, dataset, manifest)
+    chosen = choose_loader(loader, dataset, manifest.storage)
     build = {"memory": _memory_loader, "torchvision": _torchvision_loader, "dali": _dali_loader}[chosen]
     common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device)}
     large = {"workers": workers, "skip_unreadable": skip_unreadable} if chosen != "memory" else {}
@@ -80,23 +79,6 @@ def build_loaders(
         train = build(prepared, dataset, "train", batch_size=batch_size, seed=seed, **common, **large)
     test = build(prepared, dataset, "test", batch_size=batch_size_test, seed=None, **common, **large)
     return Loaders(train, test, manifest)
-
-
-def _choose(loader: str, dataset: Dataset, manifest: Manifest) -> str:
-    from recu.data.augmentation import BATCH_AUGMENTATIONS
-
-    if loader not in _NAMES:
-        raise unknown_name("loader", loader, _NAMES)
-    fits_memory = manifest.storage == "arrays" and dataset.augmentation in BATCH_AUGMENTATIONS
-    if loader == "auto":
-        return "memory" if fits_memory else "torchvision"
-    if loader == "memory" and not fits_memory:
-        message = f"loader 'memory' cannot serve {dataset.title} (augmentation {dataset.augmentation!r})"
-        raise ConfigError(f"{message}; choose 'torchvision'")
-    if loader == "dali" and (manifest.storage != "files" or dataset.augmentation not in CROP_SCALES):
-        message = f"loader 'dali' cannot serve {dataset.title}, whose images were decoded when they were prepared"
-        raise ConfigError(f"{message}; leave out --use_dali")
-    return loader
 
 
 def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:

@@ -6,18 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from recu.errors import DataError
 from recu.files import atomic_write_text, canonical_json, hash_file
+from recu.fit import Storage
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 2
 """Raised when the files beside the manifest change their form, so that older folders are prepared again."""
-
-Storage = Literal["arrays", "files"]
 
 
 class Source(BaseModel):

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recu.config import CROP_SCALES, Dataset
+from recu.config import Dataset
 from recu.data import image_tree, imagenet, tinyimagenet
 from recu.data.class_tree import split_folders, tree_state
 from recu.data.download import fetch, sha256_of, verify_checksum
@@ -32,13 +32,13 @@ from recu.data.manifest import (
     Manifest,
     Prepared,
     Source,
-    Storage,
     fingerprint_of,
     read_manifest,
     write_manifest,
 )
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
+from recu.fit import Storage, storage_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -112,11 +112,6 @@ def describe_source(dataset: Dataset, source: Path, *, checksum: bool) -> Source
         raise DataError(f"cannot read {source}: {error.strerror}") from error
     digest = sha256_of(source) if checksum else None
     return Source(name=source.name, size_bytes=status.st_size, checksum=digest, state=str(status.st_mtime_ns))
-
-
-def storage_of(dataset: Dataset) -> Storage:
-    """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
-    return "files" if dataset.augmentation in CROP_SCALES or dataset.kind == "imagenet" else "arrays"
 
 
 def stored_size_of(dataset: Dataset) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recu.report.segments import described
 from recu.report.summary import RULE, TableRow
 from recu.suite_facts import MethodFacts, SuiteFacts
 
@@ -15,8 +16,6 @@ COST = (
     "and linear layers; OPs = BOPs / 64 + FLOPs."
 )
 """What the cost columns of every table mean."""
-
-_EVALUATION_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Notes:
 def notes(table: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], suite: SuiteFacts) -> Notes:
     """All notes of one suite's table."""
     return Notes(
-        reading=(RULE, *_columns(), *_methods(table, suite), *_disagreements(rows)),
+        reading=(RULE, *_columns(), *_methods(table, suite)),
         origin=_origin(rows),
     )
 
@@ -59,17 +58,8 @@ def _method(name: str, method: MethodFacts) -> str:
     )
 
 
-def _disagreements(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    apart = [row for row in rows if abs(row["top1_best"] - row["top1_best_training"]) > _EVALUATION_TOLERANCE]
-    return [
-        f"Disagreement: evaluating the checkpoint of {row['experiment_id']} gave {row['top1_best']:.2f}, its training "
-        f"saw {row['top1_best_training']:.2f}."
-        for row in apart
-    ]
-
-
 def _origin(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    trained = [row["train_provenance"] for row in rows]
+    trained = [segment["provenance"] for row in rows for segment in row["segments"]]
     evaluated = [row["evaluate_provenance"] for row in rows]
     everything = [*trained, *evaluated]
     hours = sum(row["train_seconds"] for row in rows) / 3600
@@ -78,10 +68,22 @@ def _origin(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         f"Hardware: trained on {listed(each['device'] for each in trained)}; evaluated on "
         f"{listed(each['device'] for each in evaluated)}. Training took {hours:.2f} h in all.",
         *versions(everything),
+        *_pieces(rows),
         f"Data: {listed(data_of(row, row['test_images']) for row in rows)}.",
         f"Rests on: {len(rows)} trainings and the evaluation of each one's best checkpoint, whose parameters, data and "
         "checkpoint hashes agree: metrics.json below results/train/ and results/evaluate/, by the experiments' names.",
     )
+
+
+def _pieces(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which epochs of a training that was interrupted rest on what."""
+    interrupted = [row for row in rows if len({_commit(each["provenance"]) for each in row["segments"]}) > 1]
+    return [
+        f"Pieces: {row['experiment_id']} was trained by more than one code: "
+        + "; ".join(f"{described(each)} by {_commit(each['provenance'])}" for each in row["segments"])
+        + "."
+        for row in interrupted
+    ]
 
 
 def dates(origins: Iterable[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from recu.config import Published
 from recu.errors import ResultError
 from recu.report.notes import COST, Notes, data_of, dates, listed, versions
 from recu.report.published import Setting, match
+from recu.report.rows import impossible
 from recu.report.tables import (
     NETWORK_COLUMNS,
     PUBLISHED_COLUMN,
@@ -122,13 +123,19 @@ def released_rows(
     rows = []
     for result in results:
         try:
+            _check_numbers(result)
             rows.append(_row(result, published, datasets[result["dataset"]]))
         except (KeyError, TypeError) as error:
             name = result.get("name", "?")
-            raise ResultError(
-                f"the result of {name} is not of the expected form ({error!r}); measure it again"
-            ) from error
+            raise ResultError(f"the result of {name} is not of the expected form ({error!r})") from error
     return rows
+
+
+def _check_numbers(result: Mapping[str, Any]) -> None:
+    percents = {name: result[name] for name in ("top1", "top5", "claimed_top1")}
+    wrong = impossible(percents, {"loss": result["loss"]}, result["n"])
+    if wrong is not None:
+        raise ResultError(f"the result of {result['name']}: {wrong}")
 
 
 def judge(measured: float, claimed: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,32 @@ from recu import paths
 from recu.config import Published
 from recu.errors import ResultError
 from recu.experiments import Origin
-from recu.files import atomic_write_bytes, atomic_write_json, read_json
-from recu.integrity import read_sealed_json
+from recu.files import atomic_write_bytes, read_json
+from recu.integrity import read_sealed_json, write_sealed_json
+from recu.remake import afresh, remake, suite_of
+from recu.report.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
 from recu.suite_facts import ReleasedFacts, SuiteFacts
 
 
-def collect(experiments: Iterable[Origin], results_dir: Path, output: Path) -> None:
-    """Write one result row for each experiment to `output` (JSON), in the order given.
+def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path) -> None:
+    """Write one result row for each experiment to `output` (JSON with a self-check), in the order given.
+
+    Args:
+        experiments: which results, with the parameters they must rest on.
+        results_dir: where the train and evaluate stages publish.
+        runs_dir: where trainings keep their state; named by what is advised where one must be trained again.
+        output: the file.
 
     Raises:
         ResultError: as `collect_rows`. OutputError: `output` cannot be written.
     """
-    atomic_write_json(output, collect_rows(experiments, results_dir))
+    try:
+        rows = collect_rows(experiments, results_dir)
+    except DisagreementError as error:
+        raise ResultError(f"{error}; {_to_agree(error, results_dir, runs_dir)}") from error
+    except RowError as error:
+        raise ResultError(f"{error}; make them again: {_to_mend(error, results_dir)}") from error
+    write_sealed_json(output, {"rows": rows})
 
 
 def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> list[dict[str, Any]]:
@@ -32,23 +46,59 @@ def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> list[dict[
         results_dir: where the train and evaluate stages publish.
 
     Raises:
-        ResultError: a result is missing or altered, belongs to other parameters, or its training and evaluation do not
-            fit together.
+        ResultError: a result is missing or altered.
+        RowError: one belongs to other parameters, or results do not fit together.
     """
-    from recu.report.rows import result_row
-
     rows = []
     for experiment in experiments:
-        train = read_sealed_json(paths.train_folder(results_dir, experiment.id) / paths.METRICS)
-        evaluate = read_sealed_json(paths.evaluate_folder(results_dir, experiment.id) / paths.METRICS)
+        train = _read_result(paths.train_folder, results_dir, experiment)
+        evaluate = _read_result(paths.evaluate_folder, results_dir, experiment)
         row = result_row(train, evaluate)
         if row["spec_hash"] != experiment.spec_hash or row["experiment_id"] != experiment.id:
-            raise ResultError(
+            raise RowError(
                 f"the result of {experiment.id} belongs to other parameters (hash {row['spec_hash']}, expected "
-                f"{experiment.spec_hash}); train it again"
+                f"{experiment.spec_hash})",
+                train=(experiment.id,),
+                evaluate=(experiment.id,),
             )
         rows.append(row)
+    check_rows(rows)
     return rows
+
+
+def _read_result(folder: Callable[[Path, str], Path], results_dir: Path, job: Origin) -> dict[str, Any]:
+    file = folder(results_dir, job.id) / paths.METRICS
+    return read_sealed_json(file, again=remake([file], suites=[suite_of(job.id)], results_dir=results_dir))
+
+
+def _to_mend(error: RowError, results_dir: Path) -> str:
+    train = error.train
+    if isinstance(error, MixedDataError):
+        now = _prepared_now(results_dir, error.dataset)
+        outdated = [name for fingerprint, names in error.found.items() if fingerprint != now for name in names]
+        train = tuple(outdated)
+    targets = [paths.train_folder(results_dir, name) / paths.METRICS for name in train]
+    targets += [paths.evaluate_folder(results_dir, name) / paths.METRICS for name in error.evaluate]
+    suites = [suite_of(name) for name in (*train, *error.evaluate)]
+    return remake(targets, suites=suites, results_dir=results_dir)
+
+
+def _prepared_now(results_dir: Path, dataset: str) -> str | None:
+    """Fingerprint of the data that the workflow prepared last."""
+    try:
+        return read_json(paths.manifest_file(results_dir, dataset))["fingerprint"]
+    except (ResultError, KeyError, TypeError):
+        return None
+
+
+def _to_agree(error: DisagreementError, results_dir: Path, runs_dir: Path) -> str:
+    (name,) = error.evaluate
+    evaluated = paths.evaluate_folder(results_dir, name) / paths.METRICS
+    trained = paths.train_folder(results_dir, name) / paths.METRICS
+    again = remake([evaluated], suites=[suite_of(name)], results_dir=results_dir)
+    states = [runs_dir / name] if (runs_dir / name).exists() else []
+    fresh = afresh(states, [trained], suites=[suite_of(name)], results_dir=results_dir, runs_dir=runs_dir)
+    return f"evaluate it again: {again}; if they still differ, train it afresh with the code of now: {fresh}"
 
 
 def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir: Path) -> list[Path]:
@@ -72,14 +122,15 @@ def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> 
     from recu.report.summary import summarise
     from recu.report.tables import csv, html, markdown
 
-    rows = read_json(rows_file)
+    again = remake([rows_file], suites=[suite.name])
+    rows = read_sealed_json(rows_file, again=again).get("rows")
     if not rows:
-        raise ResultError(f"{rows_file} holds no results; suite {suite.name} has no finished experiment")
+        raise ResultError(f"{rows_file} holds no results, or is of another version: make it again: {again}")
     try:
         table = summarise(rows, published, suite.methods, suite.datasets)
         below, curves = notes(table, rows, suite), curves_svg(rows, table)
     except (KeyError, TypeError) as error:
-        raise ResultError(f"{rows_file} is not of the expected form ({error!r}); collect the results again") from error
+        raise ResultError(f"{rows_file} is not of the expected form ({error!r}): make it again: {again}") from error
     return {
         f"{suite.name}.svg": curves,
         f"{suite.name}.csv": csv(table).encode(),
@@ -107,8 +158,13 @@ def rendered_released_files(suite: ReleasedFacts, published: Published, results_
     from recu.report.tables import csv, html, markdown
 
     results = [_released_result(file, results_dir) for file in suite.files]
-    table = released_rows(results, published, suite.datasets)
-    below = released_notes(table, results, suite)
+    try:
+        table = released_rows(results, published, suite.datasets)
+        below = released_notes(table, results, suite)
+    except ResultError as error:
+        files = [paths.released_folder(results_dir, file.id) / paths.METRICS for file in suite.files]
+        again = remake(files, suites=[suite.name], results_dir=results_dir)
+        raise ResultError(f"{error}: make it again: {again}") from error
     return {
         f"{suite.name}.csv": csv(table, columns=COLUMNS).encode(),
         f"{suite.name}.md": markdown(table, below, suite, columns=COLUMNS, with_curves=False).encode(),
@@ -117,12 +173,14 @@ def rendered_released_files(suite: ReleasedFacts, published: Published, results_
 
 
 def _released_result(file: Origin, results_dir: Path) -> dict[str, Any]:
-    result = read_sealed_json(paths.released_folder(results_dir, file.id) / paths.METRICS)
+    result = _read_result(paths.released_folder, results_dir, file)
     found = result.get("spec_hash")
     if found != file.spec_hash:
+        place = paths.released_folder(results_dir, file.id) / paths.METRICS
+        again = remake([place], suites=[suite_of(file.id)], results_dir=results_dir)
         raise ResultError(
             f"the measurement of {file.id} belongs to another file or other parameters (hash {found}, expected "
-            f"{file.spec_hash}); measure it again"
+            f"{file.spec_hash}): measure it again: {again}"
         )
     return result
 

@@ -13,6 +13,7 @@ from recu.experiments import Experiment
 from recu.files import hash_file
 from recu.integrity import read_sealed_json, write_sealed_json
 from recu.params import validate_model
+from recu.remake import remake, suite_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +72,21 @@ def read_trained(results_dir: Path, experiment_id: str, spec_hash: str) -> Train
             checkpoint is not the one that its metrics.json names.
     """
     folder = paths.train_folder(results_dir, experiment_id)
-    metrics = read_sealed_json(folder / paths.METRICS)
+    file, checkpoint = folder / paths.METRICS, folder / paths.BEST_CHECKPOINT
+    again = remake([file], suites=[suite_of(experiment_id)], results_dir=results_dir)
+    metrics = read_sealed_json(file, again=again)
     found = metrics.get("spec_hash")
     if found != spec_hash:
         raise ResultError(
-            f"{folder / paths.METRICS} was made with other parameters (hash {found}, expected {spec_hash}): train"
-            f" {experiment_id} again"
+            f"{file} was made with other parameters (hash {found}, expected {spec_hash}): make it again: {again}"
         )
-    checkpoint = folder / paths.BEST_CHECKPOINT
     try:
         digest = hash_file(checkpoint)
     except OSError as error:
-        raise ResultError(f"cannot read {checkpoint}: {error.strerror}; train {experiment_id} again") from error
+        raise ResultError(f"cannot read {checkpoint}: {error.strerror}: make it again: {again}") from error
     if digest != metrics.get("checkpoint_sha256"):
         raise ResultError(
-            f"{checkpoint} is not the checkpoint that metrics.json beside it names (SHA-256 differs): train"
-            f" {experiment_id} again"
+            f"{checkpoint} is not the checkpoint that metrics.json beside it names (SHA-256 differs): make it again:"
+            f" {again}"
         )
     return Trained(checkpoint=checkpoint, metrics=metrics)

@@ -16,6 +16,7 @@ from recu.data.manifest import check_contents
 from recu.errors import DataError, ResultError
 from recu.experiments import Experiment, load_experiments
 from recu.files import check_ordinary, hash_file, read_json
+from recu.integrity import seal_problem
 from recu.released import Released, load_released
 from recu.report.verification import (
     Finding,
@@ -297,8 +298,9 @@ class _SuiteVerifier:
             expected = collect_rows(origins, self._places.results_dir)
         except ResultError as error:
             return finding(str(file), [("stale", f"cannot be collected again: {error}")])
-        same = found == expected
-        return finding(str(file), [] if same else [("altered", "is not what collecting the results gives")])
+        problem = seal_problem(found) if isinstance(found, dict) else "is not of the expected form"
+        same = problem is None and found.get("rows") == expected
+        return finding(str(file), [] if same else [("altered", problem or "is not what collecting the results gives")])
 
     def _reports(self, rows: Path) -> tuple[Finding, ...]:
         facts = plan.suite_facts(

@@ -337,7 +337,7 @@ def _half_trained(lab: Laboratory, place: Place) -> str | None:
 
 
 def _evaluated(lab: Laboratory, place: Place) -> dict[str, Any]:
-    metrics = read_sealed_json(paths.evaluate_folder(place.results, lab.experiment.id) / paths.METRICS)
+    metrics = read_sealed_json(paths.evaluate_folder(place.results, lab.experiment.id) / paths.METRICS, again="")
     return {name: value for name, value in metrics.items() if name not in _OF_THE_MOMENT}
 
 

@@ -58,7 +58,7 @@ RUN_OPTIONS = plan.as_options(
 )
 TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CONFIG.teacher_weights else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
-COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR)
+COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_dir)
 RENDER_RELEASED_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR, output_dir=REPORTS_DIR)
 RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)
 

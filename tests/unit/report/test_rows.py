@@ -3,7 +3,7 @@
 import pytest
 
 from recu.errors import ResultError
-from recu.report.rows import result_row
+from recu.report.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
 
 
 def test_the_evaluation_gives_the_best_epochs_numbers_and_the_training_the_last(results):
@@ -26,7 +26,7 @@ def test_the_evaluation_gives_the_best_epochs_numbers_and_the_training_the_last(
 def test_hashes_that_differ(results, key, word):
     train, evaluate = results()
     evaluate[key] = "other"
-    with pytest.raises(ResultError, match=rf"seed1: .*other {word}.*evaluate it again"):
+    with pytest.raises(ResultError, match=rf"seed1: .*other {word} than the training"):
         result_row(train, evaluate)
 
 
@@ -48,6 +48,82 @@ def test_a_missing_key_is_one_readable_line(results, key):
     del train[key]
     with pytest.raises(ResultError, match=f"seed1 are not of the expected form.*{key}"):
         result_row(train, evaluate)
+
+
+def test_the_pieces_of_a_training_are_kept_and_an_older_training_is_one_piece(results):
+    train, evaluate = results()
+    (whole,) = result_row(train, evaluate)["segments"]
+    assert (whole["from_epoch"], whole["to_epoch"], whole["provenance"]) == (0, 4, train["provenance"])
+    pieces = [
+        {"from_epoch": 0, "to_epoch": 2, "experiment": {}, "spec_hash": "x", "provenance": {"device": "a"}},
+        {"from_epoch": 3, "to_epoch": 4, "experiment": {}, "spec_hash": "x", "provenance": {"device": "b"}},
+    ]
+    row = result_row(train | {"segments": pieces}, evaluate)
+    assert [piece["provenance"]["device"] for piece in row["segments"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "images"),
+    [("top1", 0.21, 10000), ("top5", -0.21, 10000), ("top1", 0.6, 360), ("loss", 0.005, 10000), ("top1", 20.1, 10)],
+)
+def test_a_difference_beyond_rounding_is_refused(results, name, by, images):
+    train, evaluate = results(top1=50.0)
+    evaluate["n"] = images
+    evaluate[name] += by
+    with pytest.raises(DisagreementError, match=f"seed1: the evaluation of its checkpoint gave {name} "):
+        result_row(train, evaluate)
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "images"),
+    [("top1", 0.2, 10000), ("top1", -200 / 360, 360), ("top1", 20.0, 10), ("loss", 0.0039, 10000)],
+)
+def test_rounding_is_not(results, name, by, images):
+    train, evaluate = results(top1=50.0)
+    evaluate["n"] = images
+    evaluate[name] += by
+    result_row(train, evaluate)
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        ("best", "top1", float("nan")), ("last", "top5", 100.5), ("best", "top1", True), ("last", "top1", "92"),
+        ("best", "loss", float("inf")), ("last", "loss", -0.1), (None, "train_seconds", float("nan")),
+        ("evaluate", "top1", float("nan")), ("evaluate", "top5", -1), ("evaluate", "loss", None),
+        ("evaluate", "n", 0), ("evaluate", "n", 2.5), ("evaluate", "n", True), ("history", "test_top1", 101.0),
+        ("history", "train_top1", float("nan")),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_stage_writes_are_refused(results, place, key, value):
+    train, evaluate = results()
+    holder = {"evaluate": evaluate, "history": train["history"][2], None: train}.get(place) or train[place]
+    holder[key] = value
+    with pytest.raises(RowError, match=r"seed1: .* is .*, expected"):
+        result_row(train, evaluate)
+
+
+def test_rows_on_different_data_cannot_stand_together(row):
+    first, second, third = row(seed=1), row(seed=2), row(dataset="digits")
+    third["data_fingerprint"] = "e" * 64
+    check_rows([first, second, third])
+    second["data_fingerprint"] = "f" * 64
+    with pytest.raises(
+        MixedDataError, match=r"dataset cifar10 .* dddddddddddd \(.*seed1\) and ffffffffffff \(.*seed2\)"
+    ):
+        check_rows([first, second, third])
+
+
+@pytest.mark.parametrize("role", ["parent", "teacher"])
+def test_a_child_of_another_checkpoint_is_refused(row, role):
+    parent, child = row(), row(method="finetune")
+    child[role] = {"id": parent["experiment_id"], "checkpoint_sha256": parent["checkpoint_sha256"]}
+    check_rows([parent, child])
+    check_rows([child])
+    child[role]["checkpoint_sha256"] = "other"
+    with pytest.raises(RowError, match=f"finetune/seed1 rests on another checkpoint of its {role}") as error:
+        check_rows([parent, child])
+    assert error.value.train == (child["experiment_id"],)
 
 
 def test_something_else_altogether():

@@ -109,14 +109,31 @@ def test_rule_reconstruction_and_origin_are_printed_under_the_table(table, rows,
     assert "uncommitted" not in text
 
 
-def test_uncommitted_changes_other_hardware_and_disagreements_are_said(row, published, suite):
+def test_uncommitted_changes_and_other_hardware_are_said(row, published, suite):
     only = row()
-    only["train_provenance"] |= {"git_dirty": True, "device": "cpu"}
-    only["top1_best_training"] = 92.0
-    below = notes(summarise([only], published, suite.methods, suite.datasets), [only], suite)
-    text = " ".join((*below.reading, *below.origin))
+    only["segments"][0]["provenance"] |= {"git_dirty": True, "device": "cpu"}
+    text = shown_below([only], published, suite)
     assert "with uncommitted changes" in text and "trained on cpu; evaluated on NVIDIA A100" in text
-    assert "gave 92.80, its training saw 92.00" in text
+    assert "Pieces" not in text
+
+
+def test_every_piece_of_an_interrupted_training_is_said(row, published, suite):
+    only = row()
+    (whole,) = only["segments"]
+    other = {"git_commit": "b" * 40, "device": "old GPU", "created": "2026-11-02T10:00:00+00:00"}
+    only["segments"] = [
+        {"from_epoch": 0, "to_epoch": 0, "provenance": whole["provenance"] | other},
+        {"from_epoch": 1, "to_epoch": 4, "provenance": whole["provenance"]},
+    ]
+    text = shown_below([only], published, suite)
+    assert "Date: 2026-11-02 to 2026-11-20" in text and "trained on old GPU, NVIDIA A100" in text
+    assert "Code: git commit bbbbbbbbbbbb, git commit aaaaaaaaaaaa." in text
+    assert "epoch 0 by git commit bbbbbbbbbbbb; epochs 1 to 4 by git commit aaaaaaaaaaaa" in text
+
+
+def shown_below(rows, published, suite):
+    below = notes(summarise(rows, published, suite.methods, suite.datasets), rows, suite)
+    return " ".join((*below.reading, *below.origin))
 
 
 NASTY = '=1\x1b[31m<script>alert("1")</script> | x [y](https://example.org) ![z](q) `c` \x00\u202e'
@@ -131,7 +148,7 @@ def nasty(row, published, suite):
     suite = suite.model_copy(update={"title": NASTY, "description": NASTY, "datasets": datasets, "methods": methods})
     results = tuple(result.model_copy(update={"source": NASTY}) for result in published.results)
     rows = [row()]
-    rows[0]["train_provenance"] |= {"device": NASTY}
+    rows[0]["segments"][0]["provenance"] |= {"device": NASTY}
     table = summarise(rows, published.model_copy(update={"results": results}), suite.methods, suite.datasets)
     return rows, table, notes(table, rows, suite), suite
 

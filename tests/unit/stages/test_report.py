@@ -1,15 +1,19 @@
 """Results on disk become rows, and rows become the suite's files."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from recu.config import Published, PublishedResult
 from recu.errors import OutputError, ResultError
 from recu.experiments import Origin
+from recu.files import read_json
+from recu.integrity import write_sealed_json
 from recu.stages.report import collect, render
 from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
+RUNS = Path("runs")
 ID = "demo/digits/cifar.resnet20_1w1a/vanilla/seed1"
 PROVENANCE = {
     "device": "cpu",
@@ -51,7 +55,7 @@ def results(tmp_path):
     for stage, metrics in (("train", train), ("evaluate", evaluate)):
         file = tmp_path / "results" / stage / ID / "metrics.json"
         file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(metrics))
+        write_sealed_json(file, metrics)
     return tmp_path / "results"
 
 
@@ -75,7 +79,7 @@ def published():
 
 def test_results_become_the_suites_four_files(results, suite, published, tmp_path):
     rows = tmp_path / "rows.json"
-    collect(suite.experiments, results, rows)
+    collect(suite.experiments, results, RUNS, rows)
     files = render(rows, suite, published, tmp_path / "reports")
     assert sorted(file.name for file in files) == ["demo.csv", "demo.html", "demo.md", "demo.svg"]
     assert "not comparable: nothing is published on this dataset" in (tmp_path / "reports" / "demo.md").read_text()
@@ -87,6 +91,7 @@ def test_a_missing_result_is_named_and_nothing_is_written(results, suite, tmp_pa
         collect(
             (*suite.experiments, Origin(id=ID.replace("seed1", "seed2"), spec_hash="x")),
             results,
+            RUNS,
             tmp_path / "rows.json",
         )
     assert not (tmp_path / "rows.json").exists()
@@ -94,21 +99,78 @@ def test_a_missing_result_is_named_and_nothing_is_written(results, suite, tmp_pa
 
 def test_a_result_of_other_parameters_is_not_taken(results, tmp_path):
     with pytest.raises(ResultError, match="belongs to other parameters"):
-        collect((Origin(id=ID, spec_hash="6" * 16),), results, tmp_path / "rows.json")
+        collect((Origin(id=ID, spec_hash="6" * 16),), results, RUNS, tmp_path / "rows.json")
 
 
 @pytest.mark.parametrize(
-    "content, problem", [("[]", "no results"), ("{", "not valid JSON"), ('[{"dataset": 1}]', "expected form")]
+    "content, problem",
+    [
+        ({}, "no results"),
+        ({"rows": []}, "no results"),
+        ("{", "not valid JSON"),
+        ("[]", "expected form"),
+        ({"rows": [{"dataset": 1}]}, "expected form"),
+        ('{"rows": []}', "has no content_sha256"),
+    ],
 )
 def test_a_rows_file_that_is_no_rows_file(content, problem, suite, published, tmp_path):
-    (tmp_path / "rows.json").write_text(content)
-    with pytest.raises(ResultError, match=problem):
+    if isinstance(content, str):
+        (tmp_path / "rows.json").write_text(content)
+    else:
+        write_sealed_json(tmp_path / "rows.json", content)
+    with pytest.raises(ResultError, match=rf"{problem}.*make it again: `snakemake .* --forcerun .*rows\.json`"):
         render(tmp_path / "rows.json", suite, published, tmp_path / "reports")
     assert not (tmp_path / "reports").exists()
 
 
+def _edit(results, stage, **changes):
+    file = results / stage / ID / "metrics.json"
+    content = read_json(file) | changes
+    write_sealed_json(file, content)
+    return file
+
+
+def test_a_number_beyond_rounding_advises_both_steps(results, suite, tmp_path):
+    file = _edit(results, "evaluate", top1=90.0)
+    state = tmp_path / "runs" / ID
+    state.mkdir(parents=True)
+    with pytest.raises(ResultError, match="gave top1 90, its training saw 95") as error:
+        collect(suite.experiments, results, tmp_path / "runs", tmp_path / "rows.json")
+    assert f"--forcerun {file}`; if they still differ" in str(error.value)
+    assert f"`mv {state} {state}.old && snakemake" in str(error.value)
+    assert not (tmp_path / "rows.json").exists()
+
+
+def test_mixed_data_advises_to_train_what_is_not_on_the_data_of_now(results, suite, tmp_path):
+    other = ID.replace("seed1", "seed2")
+    for stage in ("train", "evaluate"):
+        content = read_json(results / stage / ID / "metrics.json")
+        content |= {"data_fingerprint": "0" * 64, "experiment_id": other}
+        content["experiment"] = content.get("experiment", {}) | {"id": other}
+        write_sealed_json(results / stage / other / "metrics.json", content)
+    experiments = (*suite.experiments, Origin(id=other, spec_hash="5" * 16))
+    files = {name: str(results / "train" / name / "metrics.json") for name in (ID, other)}
+    with pytest.raises(ResultError, match="rest on different data") as unknown:
+        collect(experiments, results, RUNS, tmp_path / "rows.json")
+    assert all(file in str(unknown.value) for file in files.values())
+    manifest = results / "prepare" / "digits" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"fingerprint": "d" * 64}))
+    with pytest.raises(ResultError, match="--config suites=demo") as known:
+        collect(experiments, results, RUNS, tmp_path / "rows.json")
+    assert files[other] in str(known.value) and files[ID] not in str(known.value)
+
+
+def test_rows_edited_by_hand_are_refused(results, suite, published, tmp_path):
+    rows = tmp_path / "rows.json"
+    collect(suite.experiments, results, RUNS, rows)
+    rows.write_text(rows.read_text().replace('"top1_best": 95.0', '"top1_best": 99.0'))
+    with pytest.raises(ResultError, match=r"rows\.json was altered after it was published"):
+        render(rows, suite, published, tmp_path / "reports")
+
+
 def test_an_output_that_cannot_be_written(results, suite, published, tmp_path):
-    collect(suite.experiments, results, tmp_path / "rows.json")
+    collect(suite.experiments, results, RUNS, tmp_path / "rows.json")
     (tmp_path / "reports").touch()
     with pytest.raises(OutputError, match="cannot write"):
         render(tmp_path / "rows.json", suite, published, tmp_path / "reports")
