@@ -24,6 +24,8 @@ def birealnet18(num_classes: int, convolution: Convolution) -> nn.Module:
 class _Block(nn.Module):
     """Shift, binary 3x3 convolution, BatchNorm, residual, shift, PReLU, shift."""
 
+    fixed_graph = True
+
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__()
         self.move0 = LearnableShift(in_channels)
@@ -47,6 +49,8 @@ class _Block(nn.Module):
 
 
 class _BiRealNet(nn.Module):
+    fixed_graph = True
+
     def __init__(self, num_classes: int, convolution: Convolution, blocks: Sequence[int]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)

@@ -85,6 +85,8 @@ def _kaiming_resnet18(
 class _TwoShortcutBlock(nn.Module):
     """Two binary convolutions, each with its own residual connection."""
 
+    fixed_graph = True
+
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__()
         self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
@@ -101,6 +103,8 @@ class _TwoShortcutBlock(nn.Module):
 
 class _PreluBlock(nn.Module):
     """March 2021: the second residual connection starts before the first hardtanh, a PReLU ends the block."""
+
+    fixed_graph = True
 
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__()
@@ -121,6 +125,8 @@ class _PreluBlock(nn.Module):
 class _OneShortcutBlock(nn.Module):
     """Two binary convolutions inside one residual connection, as in an ordinary ResNet."""
 
+    fixed_graph = True
+
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__()
         self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
@@ -138,6 +144,8 @@ class _OneShortcutBlock(nn.Module):
 class _ConvolutionShortcutBlock(_OneShortcutBlock):
     """March 2021: where the shape changes, a binary 1x1 strided convolution and BatchNorm shortcut."""
 
+    fixed_graph = True
+
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__(in_channels, channels, stride, convolution)
         if stride != 1 or in_channels != channels:
@@ -147,6 +155,8 @@ class _ConvolutionShortcutBlock(_OneShortcutBlock):
 
 
 class _CifarResNet20(nn.Module):
+    fixed_graph = True
+
     def __init__(
         self, num_classes: int, convolution: Convolution, block: type[_TwoShortcutBlock | _PreluBlock]
     ) -> None:
@@ -168,6 +178,8 @@ class _CifarResNet20(nn.Module):
 
 
 class _CifarResNet18(nn.Module):
+    fixed_graph = True
+
     def __init__(
         self,
         num_classes: int,
@@ -196,6 +208,8 @@ class _CifarResNet18(nn.Module):
 
 
 class _VggSmall(nn.Module):
+    fixed_graph = True
+
     def __init__(self, num_classes: int, convolution: Convolution) -> None:
         super().__init__()
         self.conv0 = nn.Conv2d(3, 128, 3, padding=1, bias=False)

@@ -7,28 +7,39 @@ one multiply-accumulate of a convolution or a linear layer for one image. docs/c
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from recu.errors import ConfigError
-from recu.models.layers import LearnableShift
-from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
+from recu.nn.layer_cost import LayerCost, stated_cost
 
 # A 64-bit machine does 64 binary multiply-accumulates with the instructions of one.
 BINARY_OPERATIONS_PER_OPERATION = 64
 
 BYTES_PER_FLOAT = 4
 
-# The one list of layers whose weights AND activations are binary.
-_BINARY_CONVOLUTIONS = (BinaryConv2d, CompetitorBinaryConv2d)
+# torch's layers cannot say what they cost: these very classes, and none derived from them, are known here.
+_MULTIPLYING_LAYERS = (nn.Conv2d, nn.Linear)
+_OTHER_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
 
-# Layers with state of their own whose few operations per value the convention leaves out.
-_UNCOUNTED_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU, LearnableShift)
+# A buffer of theirs that only training reads.
+_TRAINING_BUFFER = "num_batches_tracked"
 
-# Persistent buffers that only training reads.
-_TRAINING_BUFFERS = ("num_batches_tracked", "tau")
+# Functions whose operations the convention counts. A layer that calls one must say what that costs.
+_MULTIPLYING_FUNCTIONS = (
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution",
+    "linear", "bilinear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "dot", "inner", "addmm",
+    "addmv", "addbmm", "baddbmm", "multi_dot", "einsum", "tensordot", "scaled_dot_product_attention",
+    "multi_head_attention_forward",
+)  # fmt: skip
+
+
+_ADVICE = "define layer_cost() in the body of its class, or of one derived from it (docs/extending.md)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,78 +77,93 @@ def measure_cost(model: nn.Module, image_size: int) -> Cost:
     inference needs and cannot derive from signs. Not stored: latent weights, `tau`, `num_batches_tracked`. Nothing is
     folded (alpha into BatchNorm, say), and a file's own overhead is left out.
 
+    A layer says itself what it costs, see `recu.nn.layer_cost`; torch's convolution, linear layer, BatchNorm and PReLU
+    are known. A tensor that several layers share is stored once.
+
     A copy of the network passes one image in evaluation mode, so `model` keeps its state, mode and gradients. One on
     the meta device computes nothing, but PyTorch imports its compiler for that, which takes longer than an image.
 
     Args:
-        model: a network from (N, 3, H, W) to logits, of `recu.models.build_model` or a plain torchvision ResNet; not
-            wrapped by a compiler or for several devices.
+        model: a network from (N, 3, H, W) to logits; not wrapped by a compiler or for several devices.
         image_size: H = W, in pixels.
 
     Returns:
         The counts. A layer that runs twice costs its operations twice; one that does not run costs none.
 
     Raises:
-        ConfigError: the network does not accept images of this size, or holds a layer with parameters or buffers that
-            the convention does not cover.
+        ConfigError: the network does not accept images of this size, or something in it holds parameters or buffers, or
+            multiplies and adds, without saying what that costs.
     """
     if image_size < 1:
         raise ConfigError(f"image_size is {image_size}, expected at least 1 pixel")
-    _require_known_layers(model)
+    checkpoint_bytes = _stored_bytes(_costs(model).values())
     binary_operations, floating_point_operations = _count_operations(model, image_size)
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        checkpoint_bytes=sum(_stored_bytes(layer) for layer in model.modules()),
+        checkpoint_bytes=checkpoint_bytes,
         binary_operations=binary_operations,
         floating_point_operations=floating_point_operations,
     )
 
 
-def is_binary_convolution(layer: nn.Module) -> bool:
-    """Whether a layer convolves binary activations with binary weights."""
-    return isinstance(layer, _BINARY_CONVOLUTIONS)
+def check_costs(model: nn.Module) -> None:
+    """Find out, without running it, that `measure_cost` would refuse a network for one of its layers.
+
+    Raises:
+        ConfigError: a layer has state of its own and does not say what it costs.
+    """
+    _costs(model)
 
 
-def _require_known_layers(model: nn.Module) -> None:
-    known = (nn.Conv2d, nn.Linear, *_UNCOUNTED_LAYERS)
+def _costs(model: nn.Module) -> dict[nn.Module, LayerCost]:
+    """Of every layer that has a cost.
+
+    Raises:
+        ConfigError: one has state of its own and does not say what it costs.
+    """
+    costs = {}
     for name, layer in model.named_modules():
-        has_state = any(True for _ in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)))
-        if has_state and not isinstance(layer, known):
+        cost = stated_cost(layer) or _cost_of_torch_layer(layer)
+        if cost is not None:
+            costs[layer] = cost
+        elif any(True for _ in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))):
             raise ConfigError(
-                f"the cost of layer {name!r} ({type(layer).__name__}) is not defined: "
-                f"expected one of {', '.join(kind.__name__ for kind in known)}; add it to recu/models/cost.py"
+                f"layer {name!r} ({type(layer).__name__}) holds parameters or buffers and does not say what it costs:"
+                f" {_ADVICE}; what a class inherits is said of another layer"
             )
+    return costs
 
 
-def _stored_bytes(layer: nn.Module) -> int:
-    """Of the layer's own state, without that of the layers inside it."""
-    values = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-    values += sum(
-        buffer.numel() for name, buffer in layer.named_buffers(recurse=False) if name not in _TRAINING_BUFFERS
+def _cost_of_torch_layer(layer: nn.Module) -> LayerCost | None:
+    if type(layer) not in (*_MULTIPLYING_LAYERS, *_OTHER_LAYERS):
+        return None
+    buffers = (buffer for name, buffer in layer.named_buffers(recurse=False) if name != _TRAINING_BUFFER)
+    cost = LayerCost(values=(*layer.parameters(recurse=False), *buffers))
+    if type(layer) in _MULTIPLYING_LAYERS:
+        cost = cost._replace(operations_per_output=layer.weight[0].numel())
+    return cost
+
+
+def _stored_bytes(costs: Iterable[LayerCost]) -> int:
+    stored: set[int] = set()
+
+    def numel(tensors: Sequence[Tensor]) -> int:
+        new = [tensor for tensor in tensors if id(tensor) not in stored]
+        stored.update(id(tensor) for tensor in new)
+        return sum(tensor.numel() for tensor in new)
+
+    return sum(
+        -(-numel(cost.bits) // 8) + (numel(cost.values) + cost.derived_values) * BYTES_PER_FLOAT for cost in costs
     )
-    if not is_binary_convolution(layer):
-        return values * BYTES_PER_FLOAT
-    bits = layer.weight.numel()
-    values -= bits
-    if isinstance(layer, CompetitorBinaryConv2d):
-        values += layer.out_channels
-    return -(-bits // 8) + values * BYTES_PER_FLOAT
 
 
 def _count_operations(model: nn.Module, image_size: int) -> tuple[int, int]:
     """(BOPs, FLOPs) of one image."""
-    counts = {True: 0, False: 0}
-
-    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        counts[is_binary_convolution(layer)] += output.numel() * _operations_per_output(layer)
-
     network = copy.deepcopy(model).eval()
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.register_forward_hook(count)
+    counting = _Counting(_costs(network))
     like = next(network.parameters(), torch.empty(()))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), counting:
             network(like.new_zeros(1, 3, image_size, image_size))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -145,9 +171,52 @@ def _count_operations(model: nn.Module, image_size: int) -> tuple[int, int]:
             f"{type(model).__name__} does not accept images of {image_size}x{image_size} pixels ({reason}): "
             "use the image_size of the dataset this network is for"
         ) from error
-    return counts[True], counts[False]
+    return counting.operations[True], counting.operations[False]
 
 
-def _operations_per_output(layer: nn.Conv2d | nn.Linear) -> int:
-    """Multiply-accumulates behind one output value: the weights of one filter, or of one row."""
-    return layer.weight[0].numel()
+class _Counting(TorchFunctionMode):
+    """While it is active, counts the operations of layers that are called, and refuses those that no layer states.
+
+    Args:
+        costs: of every layer that says them; hooks are put on these.
+
+    Attributes:
+        operations: multiply-accumulates by whether they are binary.
+    """
+
+    def __init__(self, costs: Mapping[nn.Module, LayerCost]) -> None:
+        super().__init__()
+        self.operations = {True: 0, False: 0}
+        self._costs = costs
+        self._called: list[nn.Module] = []
+        for layer in costs:
+            layer.register_forward_pre_hook(self._enter)
+            layer.register_forward_hook(self._leave)
+
+    def _enter(self, layer: nn.Module, _inputs: tuple[Any, ...]) -> None:
+        self._called.append(layer)
+
+    def _leave(self, layer: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        self._called.pop()
+        cost = self._costs[layer]
+        if cost.operations_per_output:
+            if not isinstance(output, Tensor):
+                raise ConfigError(
+                    f"{type(layer).__name__} gives a {type(output).__name__}: expected one tensor where it states"
+                    " operations_per_output in layer_cost()"
+                )
+            self.operations[cost.binary] += output.numel() * cost.operations_per_output
+
+    def __torch_function__(
+        self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Called with every function of PyTorch that the network calls."""
+        name = getattr(func, "__name__", "")
+        if name in _MULTIPLYING_FUNCTIONS and not any(
+            self._costs[layer].operations_per_output for layer in self._called
+        ):
+            raise ConfigError(
+                f"the network calls {name} outside of the layers that say what they cost: put the call into a layer and"
+                f" {_ADVICE}"
+            )
+        return func(*args, **(kwargs or {}))

@@ -30,6 +30,8 @@ def resnet34(num_classes: int, convolution: Convolution) -> nn.Module:
 
 
 class _Block(nn.Module):
+    fixed_graph = True
+
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__()
         self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
@@ -48,6 +50,8 @@ class _Block(nn.Module):
 
 
 class _ImageNetResNet(nn.Module):
+    fixed_graph = True
+
     def __init__(self, num_classes: int, convolution: Convolution, blocks: Sequence[int]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)

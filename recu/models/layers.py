@@ -16,6 +16,7 @@ from recu.nn import (
     RescaledSignActivationConv2d,
     SignActivationConv2d,
 )
+from recu.nn.layer_cost import LayerCost
 
 Convolution = type[nn.Conv2d]
 
@@ -82,6 +83,10 @@ class LearnableShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         return x + self.bias
+
+    def layer_cost(self) -> LayerCost:
+        """32 bits a channel; its additions are not counted."""
+        return LayerCost(values=(self.bias,))
 
 
 def initialise_kaiming(model: nn.Module, *, linear: bool = False) -> None:

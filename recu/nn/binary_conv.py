@@ -16,6 +16,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recu.nn import sign_bits, unit_loops, winograd
 from recu.nn.compiled import compiled_for
+from recu.nn.geometry import require_plain_geometry
+from recu.nn.layer_cost import LayerCost
 from recu.nn.recu_clamp import LAPLACIAN_STD, VARIANCE_EPSILON, quantile_threshold
 from recu.nn.ste import polynomial_gradient
 
@@ -52,12 +54,17 @@ class BinaryConv2d(nn.Conv2d):
 
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
+        require_plain_geometry(self)
         if not torch.is_grad_enabled():
             binary_weight = torch.sign(_centred(self.weight))
             return scaled_convolution(activation, binary_weight, self.alpha, self.stride, self.padding)
         return _BinaryConvolution.apply(
             activation, self.weight, self.alpha, self.tau, self.stride, self.padding, self.training
         )
+
+    def layer_cost(self) -> LayerCost:
+        """One bit a weight and 32 a filter's alpha; tau and the latent weights are for training alone."""
+        return LayerCost.of_filters(self.weight, binary=True, values=(self.alpha,))
 
 
 class _BinaryConvolution(torch.autograd.Function):
@@ -134,7 +141,7 @@ def scaled_convolution(
     padding: tuple[int, int],
 ) -> Tensor:
     """The convolution of sign(activation) with binary weights, a whole number, times alpha (O, 1, 1)."""
-    if sign_bits.suits(activation, binary_weight):
+    if sign_bits.suits(activation, binary_weight, padding) and scales_filters(alpha, binary_weight):
         filters = sign_bits.pack_filters(binary_weight)
         if filters is not None:
             images = sign_bits.pack_images(activation, padding)
@@ -142,6 +149,11 @@ def scaled_convolution(
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
     return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding).mul_(alpha)
+
+
+def scales_filters(alpha: Tensor, weight: Tensor) -> bool:
+    """Whether alpha is (O, 1, 1) and of the type of the weights (O, I, kH, kW), so that loops can take it."""
+    return alpha.shape == (len(weight), 1, 1) and compiled_for(alpha, weight)
 
 
 def convolution_gradients(

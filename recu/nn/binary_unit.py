@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recu.nn import sign_bits, unit_loops, winograd
-from recu.nn.binary_conv import BinaryConv2d, convolution_gradients, latent_weight_gradient, standardised_weight
+from recu.nn.binary_conv import (
+    BinaryConv2d,
+    convolution_gradients,
+    latent_weight_gradient,
+    scales_filters,
+    standardised_weight,
+)
+from recu.nn.compiled import compiled_for
+from recu.nn.exact import is_exactly
+from recu.nn.geometry import has_plain_geometry
 
 _CONVOLUTION_VALUES = 1 << 20
 """Of the activations of one gradient of a convolution, so that little memory is taken beside the whole batch's."""
@@ -26,10 +35,11 @@ def binary_unit(
 ) -> Tensor:
     """hardtanh(norm(conv(activation)) + residual), in one pass where that is possible: ReCU's training on a CPU.
 
-    In one pass neither layer is called, so hooks on them are not either.
+    In one pass neither layer is called, so that form is for these very layers alone: anything on them that would notice
+    or change a call, a subclass or a hook, and they are called one by one.
 
     Args:
-        conv: any convolution; a `BinaryConv2d` has the fast form.
+        conv: any convolution; a `BinaryConv2d`, and no class derived from it, has the fast form.
         norm: the BatchNorm behind it.
         activation: (N, I, H, W).
         residual: (N, O, H', W'), or None for none; it may be the activation itself.
@@ -42,7 +52,7 @@ def binary_unit(
         ValueError: a channel has a single value, which no BatchNorm can normalise in training; or the residual's shape
             is not the result's.
     """
-    if _has_fast_form(conv, norm, activation):
+    if _has_fast_form(conv, norm) and _fits(conv, norm, activation, residual):
         return _BinaryUnit.apply(
             activation,
             None if residual is activation else residual,
@@ -54,10 +64,11 @@ def binary_unit(
             _Unit(conv, norm, residual is activation, hardtanh),
         )
     out = norm(conv(activation))
+    # In place where nobody needs the result again: neither addition nor a BatchNorm does, another layer may.
+    own = residual is not None or is_exactly(norm, nn.BatchNorm2d)
     if residual is not None:
         out = out + residual
-    # In place: neither BatchNorm nor addition needs its result again.
-    return F.hardtanh(out, inplace=True) if hardtanh else out
+    return F.hardtanh(out, inplace=own) if hardtanh else out
 
 
 class _Unit(NamedTuple):
@@ -69,17 +80,30 @@ class _Unit(NamedTuple):
     hardtanh: bool
 
 
-def _has_fast_form(conv: nn.Module, norm: nn.BatchNorm2d, activation: Tensor) -> bool:
+def _has_fast_form(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether the layers are these very ones, in training."""
     return (
-        isinstance(conv, BinaryConv2d)
-        and conv.training
+        conv.training
         and norm.training
+        and torch.is_grad_enabled()
+        and is_exactly(conv, BinaryConv2d)
+        and is_exactly(norm, nn.BatchNorm2d)
+        and has_plain_geometry(conv)
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and torch.is_grad_enabled()
-        and conv.weight.dtype == norm.weight.dtype
-        and sign_bits.suits(activation, conv.weight)
+        and norm.num_batches_tracked is not None
+    )
+
+
+def _fits(conv: BinaryConv2d, norm: nn.BatchNorm2d, activation: Tensor, residual: Tensor | None) -> bool:
+    """Whether all tensors are on the CPU, of one type and of shapes that fit together."""
+    per_channel = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return (
+        sign_bits.suits(activation, conv.weight, conv.padding)
+        and scales_filters(conv.alpha, conv.weight)
+        and all(values is not None and values.shape == (len(conv.weight),) for values in per_channel)
+        and compiled_for(activation, *per_channel, *(() if residual is None else (residual,)))
     )
 
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recu.nn.binary_conv import scaled_convolution
+from recu.nn.geometry import require_plain_geometry
+from recu.nn.layer_cost import LayerCost
 from recu.nn.real_conv import RealConv2d
 from recu.nn.ste import sign_polynomial
 
@@ -53,8 +55,13 @@ class CompetitorBinaryConv2d(RealConv2d):
 
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
+        require_plain_geometry(self)
         if not torch.is_grad_enabled():
             # Whole numbers first, which are exact, and then their magnitude.
             magnitude = self.weight.abs().mean((1, 2, 3)).view(-1, 1, 1)
             return scaled_convolution(activation, torch.sign(self.weight), magnitude, self.stride, self.padding)
         return F.conv2d(sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding)
+
+    def layer_cost(self) -> LayerCost:
+        """One bit a weight and 32 for each filter's mean|w|, which cannot be derived from signs."""
+        return LayerCost.of_filters(self.weight, binary=True, derived_values=self.out_channels)

@@ -19,6 +19,10 @@ import numpy as np
 import torch
 from numba.extending import intrinsic
 from torch import Tensor
+from torch.nn import Parameter
+
+_PLAIN = (Tensor, Parameter)
+"""Not the classes derived from them, which may mean something else by their memory."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,12 +36,22 @@ def compiled_sums(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compiled_for(*tensors: Tensor) -> bool:
-    """Whether loops can take these: on the CPU, all float32 or all float64, outside of mixed precision."""
-    return not torch.is_autocast_enabled("cpu") and all(
-        tensor.device.type == "cpu"
-        and tensor.dtype in (torch.float32, torch.float64)
-        and tensor.dtype == tensors[0].dtype
-        for tensor in tensors
+    """Whether loops can take these: plain tensors on the CPU, all float32 or all float64, outside of mixed precision.
+
+    While PyTorch records a network (`torch.jit.trace`) they cannot: what they compute would be recorded as a constant.
+    """
+    return (
+        not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and all(
+            type(tensor) in _PLAIN
+            and tensor.device.type == "cpu"
+            and tensor.layout is torch.strided
+            and tensor.dtype in (torch.float32, torch.float64)
+            and tensor.dtype == tensors[0].dtype
+            and not tensor.is_neg()
+            for tensor in tensors
+        )
     )
 
 

@@ -88,8 +88,10 @@ class InferenceConv2d(nn.Module):
         if self._filters is None:
             return None
         if isinstance(activation, SignBits):
-            return sign_bits.with_padding(activation, self.padding)
-        if not sign_bits.suits(activation, self.weight):
+            images = sign_bits.with_padding(activation, self.padding)
+            fits = sign_bits.can_filter(images.words.shape[1:3], self.weight.shape[2:], (0, 0))
+            return images if fits else None
+        if not sign_bits.suits(activation, self.weight, self.padding):
             return None
         return sign_bits.pack_images(activation, self.padding)
 

@@ -37,7 +37,7 @@ class InferenceNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        if self._factor_and_shift is None or not compiled_for(x, self.norm.running_mean):
+        if self._factor_and_shift is None or not self._fits(x):
             out = self.norm(x)
             return F.hardtanh(out, inplace=True) if self.hardtanh else out
         rows = as_rows(x)
@@ -45,6 +45,9 @@ class InferenceNorm2d(nn.Module):
         bound = rows.dtype.type(1.0 if self.hardtanh else np.inf)
         over_samples(_normalise_in_place, len(rows), rows, *per_channel, bound)
         return as_images(rows)
+
+    def _fits(self, x: Tensor) -> bool:
+        return compiled_for(x, self.norm.running_mean) and x.dim() == 4 and x.shape[1] == len(self.norm.running_mean)
 
 
 @compiled

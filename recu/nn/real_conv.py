@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.nn.activation_rescaling import rescale_per_sample
+from recu.nn.geometry import require_plain_geometry
+from recu.nn.layer_cost import LayerCost
 from recu.nn.ste import sign_polynomial
 
 
@@ -25,20 +27,30 @@ class RealConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
 
+    def layer_cost(self) -> LayerCost:
+        """32 bits a weight, and floating-point operations: binary activations alone save none of them."""
+        return LayerCost.of_filters(self.weight, binary=False)
+
 
 class SignActivationConv2d(RealConv2d):
     """Binary activations, real weights, no rescaling of activations (stage 1 of the competitor)."""
 
+    layer_cost = RealConv2d.layer_cost
+
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
+        require_plain_geometry(self)
         return F.conv2d(sign_polynomial(activation), self.weight, None, self.stride, self.padding)
 
 
 class RescaledSignActivationConv2d(RealConv2d):
     """Binary activations, rescaled while training, and real weights (stage 1 of the ReCU families)."""
 
+    layer_cost = RealConv2d.layer_cost
+
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
+        require_plain_geometry(self)
         if self.training:
             activation = rescale_per_sample(activation)
         return F.conv2d(sign_polynomial(activation), self.weight, None, self.stride, self.padding)

@@ -15,6 +15,7 @@ Words of 16, 32 or 64 bits, whichever the channels of a pixel fill best, are com
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -61,14 +62,28 @@ class SignBits(NamedTuple):
     """How many values of each image are zero or not a number, int64 (N,)."""
 
 
-def suits(activation: Tensor, weight: Tensor) -> bool:
+def suits(activation: Tensor, weight: Tensor, padding: Sequence[int] = (0, 0)) -> bool:
     """Whether signs can be convolved as bits; whether a weight is zero, only `pack_filters` knows.
+
+    Where shapes do not fit together they cannot: the library's convolution says so, a loop would not notice.
 
     Args:
         activation: (N, I, H, W).
         weight: (O, I, kH, kW).
+        padding: zeros above and below, left and right.
     """
-    return compiled_for(activation, weight) and weight[0].numel() <= LARGEST_COUNT
+    return (
+        compiled_for(activation, weight)
+        and activation.dim() == weight.dim() == 4
+        and activation.shape[1] == weight.shape[1]
+        and can_filter(activation.shape[2:], weight.shape[2:], padding)
+        and weight[0].numel() <= LARGEST_COUNT
+    )
+
+
+def can_filter(sides: Sequence[int], taps: Sequence[int], padding: Sequence[int]) -> bool:
+    """Whether filters of `taps` lie inside of images of `sides` with padding around, all (height, width)."""
+    return all(zeros >= 0 and side + 2 * zeros >= tap for side, tap, zeros in zip(sides, taps, padding, strict=True))
 
 
 def pack_filters(binary_weight: Tensor) -> FilterBits | None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from recu.errors import ConfigError
-from recu.nn.binary_conv import BinaryConv2d
 
 
 def set_tau(model: nn.Module, tau: float) -> int:
-    """Write tau into every ReCU binary convolution of a network; nothing is read back from the device.
+    """Write tau into every layer of a network that has a buffer of this name; nothing is read back from the device.
+
+    By the buffer, not by the class: a binariser of one's own that clamps at a quantile, derived from `BinaryConv2d` or
+    not, follows the schedule too.
 
     Args:
-        model: any network; one without ReCU layers is left as it is.
+        model: any network; one without such layers is left as it is.
         tau: in (0.5, 1]; 1 means no clamping (ReCU, ICCV 2021: Q(tau) is positive only above 0.5).
 
     Returns:
@@ -23,7 +25,9 @@ def set_tau(model: nn.Module, tau: float) -> int:
     """
     if not 0.5 < tau <= 1.0:
         raise ConfigError(f"tau is {tau}, expected a value in (0.5, 1]: change tau_min and tau_max")
-    layers = [module for module in model.modules() if isinstance(module, BinaryConv2d)]
-    for layer in layers:
-        layer.tau.fill_(tau)
-    return len(layers)
+    buffers = [
+        buffer for layer in model.modules() for name, buffer in layer.named_buffers(recurse=False) if name == "tau"
+    ]
+    for buffer in buffers:
+        buffer.fill_(tau)
+    return len(buffers)

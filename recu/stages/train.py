@@ -289,12 +289,15 @@ def _prepare_trainer(
     from recu.engine.device import place
     from recu.engine.seeding import make_deterministic, seed_everything
     from recu.engine.trainer import Identity, Trainer
+    from recu.models.cost import check_costs
 
     experiment = job.experiment
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
     teacher = None if taught is None else place(taught.network, device)
     seed_everything(experiment.seed)
     model = build_network(experiment)
+    # Its costs are published at the end: now is the time to find that a layer does not say them.
+    check_costs(model)
     checkpoint = _checkpoint_to_continue(job)
     if job.initial is not None and checkpoint is None:
         job.initial.load_into(model)

@@ -12,7 +12,7 @@ from torch import nn
 
 from recu.errors import ConfigError
 from recu.models import ModelName, available_models, build_model
-from recu.models.cost import Cost, is_binary_convolution, measure_cost
+from recu.models.cost import Cost, check_costs, measure_cost
 from recu.nn import (
     BinaryConv2d,
     CompetitorBinaryConv2d,
@@ -20,6 +20,7 @@ from recu.nn import (
     RescaledSignActivationConv2d,
     SignActivationConv2d,
 )
+from recu.nn.layer_cost import LayerCost, stated_cost
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "costs.md"
 
@@ -164,8 +165,8 @@ def test_frozen_teacher_counts_its_parameters() -> None:
 
 
 def test_is_binary_needs_both_operands_binary() -> None:
-    binary = {kind for kind in (BinaryConv2d, CompetitorBinaryConv2d, RealConv2d, SignActivationConv2d,
-                                RescaledSignActivationConv2d) if is_binary_convolution(kind(4, 4, 3))}  # fmt: skip
+    kinds = (BinaryConv2d, CompetitorBinaryConv2d, RealConv2d, SignActivationConv2d, RescaledSignActivationConv2d)
+    binary = {kind for kind in kinds if stated_cost(kind(4, 4, 3)).binary}
     assert binary == {BinaryConv2d, CompetitorBinaryConv2d}
 
 
@@ -178,10 +179,76 @@ def test_wrong_image_size_is_one_readable_line() -> None:
         measure_cost(model, 0)
 
 
-def test_layer_outside_the_convention_is_an_error() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 4, 2))
-    with pytest.raises(ConfigError, match=r"layer '1' \(ConvTranspose2d\)"):
+class Silent(BinaryConv2d):
+    """A layer of one's own that inherits what `BinaryConv2d` says of itself."""
+
+    def forward(self, activation: torch.Tensor) -> torch.Tensor:
+        return super().forward(activation) * 0
+
+
+class Stating(Silent):
+    """As the error of `Silent` advises: it says itself what it costs, here a scale of 64 bits a filter more."""
+
+    def layer_cost(self) -> LayerCost:
+        return LayerCost.of_filters(self.weight, binary=True, values=(self.alpha,), derived_values=2 * len(self.weight))
+
+
+def test_what_a_class_inherits_is_not_said_of_it_and_the_advice_helps() -> None:
+    with pytest.raises(ConfigError, match=r"layer '2' \(Silent\) .* define layer_cost\(\) in the body of its class"):
+        measure_cost(small_network(Silent), 8)
+    with pytest.raises(ConfigError, match="layer '2'"):
+        check_costs(small_network(Silent))
+    check_costs(small_network(Stating))
+    stated, known = measure_cost(small_network(Stating), 8), measure_cost(small_network(BinaryConv2d), 8)
+    assert stated.checkpoint_bytes == known.checkpoint_bytes + 2 * 5 * 4
+    assert stated.binary_operations == known.binary_operations == SECOND
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(4, 4, 2),
+        nn.LazyConv2d(4, 1),
+        nn.GroupNorm(2, 4),
+        nn.SyncBatchNorm(4),
+        nn.Embedding(4, 4),
+        nn.MultiheadAttention(4, 2),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)),
+        type("Derived", (nn.Conv2d,), {})(4, 4, 1),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layer_outside_the_convention_is_an_error(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer)
+    with pytest.raises(
+        ConfigError, match=rf"layer '1' \({type(layer).__name__}\) .* does not say what it costs"
+    ) as error:
         measure_cost(model, 8)
+    assert "\n" not in str(error.value)
+
+
+class Functional(nn.Module):
+    """Convolves with a weight of another layer, which is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.conv.weight)
+
+
+def test_a_convolution_outside_of_any_layer_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="calls conv2d outside of the layers that say what they cost"):
+        measure_cost(Functional(), 8)
+
+
+def test_a_tensor_that_layers_share_is_stored_once() -> None:
+    first, second = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    second.weight = first.weight
+    cost = measure_cost(nn.Sequential(first, second), 4)
+    assert (cost.parameters, cost.checkpoint_bytes) == (81, 4 * 81)
+    assert cost.floating_point_operations == 2 * 48 * 27
 
 
 def test_documented_table_is_what_its_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

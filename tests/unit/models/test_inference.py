@@ -94,6 +94,8 @@ def test_batch_norm_residual_and_hardtanh_are_part_of_the_convolution(family, na
 
 
 class Pair(nn.Module):
+    fixed_graph = True
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = BinaryConv2d(2, 6, 3), BinaryConv2d(6, 6, 3)
@@ -162,6 +164,8 @@ def test_nothing_binary_nothing_changed() -> None:
 
 
 class Branching(nn.Module):
+    fixed_graph = True
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = BinaryConv2d(3, 4, 3)
@@ -180,6 +184,8 @@ def test_a_network_whose_graph_depends_on_values_is_left_as_it_is_with_a_warning
 class Tangled(nn.Module):
     """Layers used twice, results used twice, functions instead of modules, a BatchNorm without statistics."""
 
+    fixed_graph = True
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = BinaryConv2d(8, 8, 3, padding=1)
@@ -196,6 +202,8 @@ class Tangled(nn.Module):
 
 class Residuals(nn.Module):
     """The first block's residual is read again at the end, the second's by way of a view; the third's by nothing."""
+
+    fixed_graph = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,3 +24,17 @@ def test_a_network_without_binary_convolutions_is_left_alone() -> None:
 def test_a_tau_outside_its_range_is_refused(tau: float) -> None:
     with pytest.raises(ConfigError, match="tau"):
         set_tau(BinaryConv2d(2, 2, 1), tau)
+
+
+class OwnConvolution(nn.Module):
+    """Not derived from a layer of the package; its buffer says that it follows the schedule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("tau", torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("layer", [type("Derived", (BinaryConv2d,), {})(2, 2, 3), OwnConvolution()])
+def test_a_layer_of_ones_own_follows_the_schedule(layer: nn.Module) -> None:
+    assert set_tau(nn.Sequential(layer, nn.Identity()), 0.9) == 1
+    assert layer.tau == torch.tensor(0.9)
