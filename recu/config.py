@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
+from recu.addresses import check_store_address
 from recu.errors import ConfigError
 from recu.schedules import check_warm_up
 from recu.values import (
@@ -392,7 +393,11 @@ class WorkflowConfig(Model):
     """Resumable state of trainings; never a declared output."""
     reports_dir: Annotated[UserPath, AfterValidator(check_filled), AfterValidator(_without_braces)]
     tracking_uri: Annotated[
-        str, BeforeValidator(empty_as_text), AfterValidator(check_printable), AfterValidator(_check_store_address)
+        str,
+        BeforeValidator(empty_as_text),
+        AfterValidator(check_printable),
+        AfterValidator(_check_store_address),
+        AfterValidator(check_store_address),
     ]
     """MLflow store, without password; empty for none. MLFLOW_TRACKING_URI in the environment wins."""
     sources: Annotated[dict[Name, UserPath], BeforeValidator(_empty_as_mapping)] = {}

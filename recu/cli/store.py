@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import threading
 
+from recu.errors import RecuError
 from recu.paths import user_path
+
+_LONGEST_ANSWER_S = 90.0
+"""How long a store in another program may take; a SQLite store has its own limits."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +19,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--suites", nargs="+", required=True, help="one MLflow experiment is created for each")
     parser.add_argument(
-        "--artifacts", type=user_path, default=Path("mlartifacts"), help="folder of a local store's artifacts"
+        "--artifacts",
+        type=user_path,
+        help="folder of a local store's artifacts (default: mlartifacts beside a SQLite store, else here)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Create what is missing; existing experiments stay as they are."""
+    """Create what is missing; existing experiments stay as they are.
+
+    A store that does not work is no error, since everything else works without: it is said, and what jobs would have
+    recorded waits for `recu sync`.
+
+    Raises:
+        ConfigError: the address given is misspelt.
+    """
+    from recu.addresses import sqlite_file
+    from recu.redaction import redact
     from recu.tracking import resolve_tracking_uri
-    from recu.tracking.store import prepare_store
 
     address = resolve_tracking_uri(arguments.tracking_uri)
-    if address is not None:
+    if address is None:
+        return
+    problems: list[str] = []
+    # A daemon: a database that never answers must not hold the end of this program up.
+    maker = threading.Thread(target=_prepare, args=(address, arguments, problems), daemon=True)
+    maker.start()
+    maker.join(None if sqlite_file(address) else _LONGEST_ANSWER_S)
+    if maker.is_alive():
+        problems.append(f"{redact(address)} has not answered within {_LONGEST_ANSWER_S:.0f} s")
+    for problem in problems:
+        print(
+            f"tracking: nothing is recorded in MLflow for now: {problem}. Everything else runs; what jobs cannot record"
+            " is kept beside their state, and `recu sync` sends it once the store works",
+            flush=True,
+        )
+
+
+def _prepare(address: str, arguments: argparse.Namespace, problems: list[str]) -> None:
+    from recu.tracking.store import prepare_store
+
+    try:
         prepare_store(address, arguments.suites, arguments.artifacts)
+    except RecuError as error:
+        problems.append(str(error))

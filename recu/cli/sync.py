@@ -12,7 +12,9 @@ from recu.paths import PARAMS_DIR, config_file, user_path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("--runs_dir", type=user_path, default=Path("runs"), help="where jobs keep their state")
+    parser.add_argument(
+        "--runs_dir", type=user_path, help="where jobs keep their state (default: that of params/config.yaml)"
+    )
     parser.add_argument("--tracking_uri", help="MLflow store (default: that of params/config.yaml)")
     parser.add_argument("--params_dir", type=user_path, default=PARAMS_DIR, help="where config.yaml is")
 
@@ -27,16 +29,17 @@ def run(arguments: argparse.Namespace) -> None:
     from recu.tracking.outbox import find_outboxes
     from recu.tracking.sync import replay
 
-    configured = arguments.tracking_uri or params.load_config(config_file(arguments.params_dir)).tracking_uri
-    address = resolve_tracking_uri(configured)
+    config = params.load_config(config_file(arguments.params_dir))
+    address = resolve_tracking_uri(arguments.tracking_uri or config.tracking_uri)
     if address is None:
         raise ConfigError("no MLflow store is configured: give --tracking_uri")
-    results = [replay(box, address) for box in find_outboxes(arguments.runs_dir)]
+    runs_dir = arguments.runs_dir or Path(config.runs_dir)
+    results = [replay(box, address) for box in find_outboxes(runs_dir)]
     for result in results:
         state = "busy: a job is writing it" if result.busy else f"{result.sent} sent, {result.rejected} refused"
         print(f"{result.outbox}: {state}")
     if not results:
-        print(f"nothing to send in {arguments.runs_dir}")
+        print(f"nothing to send in {runs_dir}")
     rejected = sum(result.rejected for result in results)
     if rejected:
         raise OutputError(f"{rejected} records were refused by the store; they are kept beside the outboxes")

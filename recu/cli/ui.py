@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from recu import params
+from recu.addresses import SERVER, sqlite_file
 from recu.errors import ConfigError, RecuError
 from recu.paths import config_file, user_path
 from recu.tracking import resolve_tracking_uri
@@ -27,13 +28,20 @@ def run(arguments: argparse.Namespace) -> None:
     """Replace this process by MLflow's server.
 
     Raises:
-        RecuError: the store is a server of its own, which has its own UI.
+        RecuError: the store is a server of its own, which has its own UI; or a SQLite store that cannot be opened.
     """
     uri = resolve_tracking_uri(params.load_config(config_file(arguments.params_dir)).tracking_uri)
     if uri is None:
         raise RecuError("no MLflow store is configured: set tracking_uri in params/config.yaml")
-    if uri.startswith(("http:", "https:")):
+    if uri.startswith(SERVER):
         raise RecuError("the tracking store is an MLflow server, which has its own UI: open its address in a browser")
+    file = sqlite_file(uri)
+    _check_free(arguments.host, arguments.port)
+    if file is not None and file.exists():
+        # In one line, where the server would show a traceback or nothing; and artifacts are found after a move.
+        from recu.tracking.store import prepare_store
+
+        prepare_store(uri, [])
     # The job runner serves MLflow's generative features and costs 700 MB.
     environment = os.environ | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -42,7 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
         # No option: every user of the machine can read a command line, and a database's address holds a password.
         "MLFLOW_BACKEND_STORE_URI": uri,
     }
-    _check_free(arguments.host, arguments.port)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", arguments.host, "--port", str(arguments.port)]
     print(f"MLflow UI: http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
     os.execve(sys.executable, command, environment)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from recu.addresses import check_store_address
+from recu.errors import ConfigError
 from recu.tracking.flatten import flatten_params
 from recu.tracking.tracker import CHECKPOINT_TAG, DatasetDescription, RunDescription, Status, Tracker, rows_of
 
@@ -45,7 +47,14 @@ def open_tracker(tracking_uri: str | None, outbox: Path) -> Tracker:
 
 
 def resolve_tracking_uri(configured: str | None) -> str | None:
-    """The store to use: MLFLOW_TRACKING_URI in the environment wins over `configured`; empty means no
-    tracking.
+    """The store to use: MLFLOW_TRACKING_URI in the environment wins over `configured`; empty means no tracking.
+
+    Raises:
+        ConfigError: `configured` is misspelt. What stands in the environment is often meant for other programs, and
+            stops nothing.
     """
+    try:
+        check_store_address(configured or "")
+    except ValueError as error:
+        raise ConfigError(f"--tracking_uri: {error}") from error
     return os.environ.get("MLFLOW_TRACKING_URI") or configured or None

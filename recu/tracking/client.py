@@ -6,13 +6,11 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from recu.addresses import SERVER
 from recu.imports import without_collection
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-SERVER = ("http://", "https://")
-"""How the address of a server begins; any other is a database's."""
 
 _ENFORCED = {
     # "DO_NOT_TRACK=1" would not be understood by MLflow, so a user's own value is replaced by one that is.

@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recu.addresses import sqlite_file
 from recu.tracking.client import connect, import_mlflow
-from recu.tracking.store import empty_log, prepare_store, sqlite_file
+from recu.tracking.store import empty_log, prepare_store
 from recu.tracking.tracker import (
     CHECKPOINT_TAG,
     DatasetDescription,

@@ -17,6 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from recu.errors import RecuError
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
 from recu.tracking.tracker import RunDescription, Status, Tracker
 
@@ -138,7 +139,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             except Refused as error:
                 refusal = str(error)
             except Exception as error:
-                failure = f"{type(error).__name__}: {error}"
+                failure = str(error) if isinstance(error, RecuError) else f"{type(error).__name__}: {error}"
             _write((tracker.run_id, refusal, failure), answers)
 
 

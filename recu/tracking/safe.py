@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from recu.files import hash_text
 from recu.redaction import redact
 from recu.tracking.mlflow_tracker import Refused
 from recu.tracking.outbox import Outbox, Record, apply, rows_in
+from recu.tracking.process import StoreError
 from recu.tracking.redaction import redact_description, redact_values
 from recu.tracking.tracker import Row, RunDescription, Status, Tracker, numbers_of
 
@@ -132,10 +134,12 @@ class SafeTracker(Tracker):
         left = self.unsent
         if left:
             _log.warning(
-                "tracking: %d records were not taken by %s; they are kept in %s, send them with: recu sync",
+                "tracking: %d records were not taken by %s; they are kept in %s, send them with:"
+                " recu sync --runs_dir %s",
                 left,
                 self._address,
                 self._outbox.path,
+                shlex.quote(str(self._outbox.folder)),
             )
         self._guarded(self._cut_back)
         self._guarded(self._outbox.release)
@@ -298,4 +302,4 @@ def _with_time(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _worded(error: Exception) -> str:
     text = " ".join(redact(str(error)).split())
-    return f"{type(error).__name__}: {text[:300]}"
+    return text[:1000] if isinstance(error, (StoreError, Refused)) else f"{type(error).__name__}: {text[:1000]}"

@@ -1,70 +1,71 @@
-"""Makes the MLflow store before anything logs to it.
+"""Makes the MLflow store before anything logs to it, and looks at one that is there before MLflow does.
 
-Several processes that create a SQLite store at once destroy it (MLflow's migrations are not guarded), and
-MLflow fixes an experiment's artifact folder for ever, from the working directory of whoever creates it.
-Hence one guarded place for both.
+Several processes that create a SQLite store at once destroy it (MLflow's migrations are not guarded), MLflow fixes an
+experiment's artifact folder for ever, from the working directory of whoever creates it, and it changes the tables of a
+database that it finds older than itself, or another program's. Hence one guarded place for all of it.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
+import sys
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recu.addresses import DATABASE, SERVER, SQLITE, USABLE, is_usable, sqlite_file
 from recu.errors import ConfigError, OutputError
 from recu.files import check_ordinary
 from recu.redaction import redact
-from recu.tracking.client import SERVER, connect, import_mlflow
+from recu.tracking.client import connect, import_mlflow
+from recu.tracking.place import ARTIFACTS, record_place, settle
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_SQLITE = "sqlite:///"
-_DATABASE = ("postgresql", "mysql", "mssql")
 _LOCK_TIMEOUT_S = 120
 _BUSY_WAIT_S = 1.0
+_WRITE_WAIT_S = 10.0
+
+
+class _Unfit(Exception):
+    """Why MLflow must not open a database; the text ends with what to do."""
 
 
 def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: Path | None = None) -> None:
     """Create what is missing of the store and of the experiments; safe to call again, and by several
-    processes at once.
+    processes at once. A SQLite store that was moved or copied gets its artifact locations set right.
 
     Args:
         tracking_uri: `sqlite:///FILE`, another database's address, or a server's.
         experiments: names of the MLflow experiments (suites).
-        artifact_root: folder below which each experiment keeps its artifacts; by default `artifacts`
-            beside the SQLite file. A server decides for itself.
+        artifact_root: folder below which each experiment keeps its artifacts; by default `mlartifacts` beside the
+            SQLite file, or in the working directory. A server decides for itself.
 
     Raises:
-        ConfigError: the address is of no kind that can be used, or needs `artifact_root`.
-        OutputError: the store cannot be created or reached.
+        ConfigError: the address is of no kind that can be used.
+        OutputError: the store cannot be created, reached, written or understood.
     """
     names = list(dict.fromkeys(experiments))
     file = sqlite_file(tracking_uri)
     if file is not None:
-        _prepare_sqlite(tracking_uri, file, names, artifact_root or file.parent / "mlartifacts")
+        _prepare_sqlite(tracking_uri, file, names, artifact_root or file.parent / ARTIFACTS)
         return
-    if not tracking_uri.startswith((*SERVER, *_DATABASE)):
+    if not is_usable(tracking_uri):
         raise ConfigError(
-            f"tracking address {redact(tracking_uri)!r} is not usable: expected sqlite:///FILE, http(s)://SERVER or a "
-            "database address (MLflow no longer supports plain folders)"
+            f"tracking address {redact(tracking_uri)!r} is not usable: expected {USABLE} (MLflow no longer supports"
+            " plain folders)"
         )
-    if tracking_uri.startswith(_DATABASE) and artifact_root is None:
-        raise ConfigError(f"tracking address {redact(tracking_uri)!r} needs an artifact folder")
     try:
-        _create_experiments(connect(tracking_uri), names, None if _is_server(tracking_uri) else artifact_root)
+        if tracking_uri.startswith(DATABASE):
+            _check_schema(tracking_uri)
+        root = None if tracking_uri.startswith(SERVER) else artifact_root or Path(ARTIFACTS)
+        _create_experiments(connect(tracking_uri), names, root)
     except Exception as error:
         raise _unusable(tracking_uri, error) from error
-
-
-def sqlite_file(tracking_uri: str) -> Path | None:
-    """The absolute path of a SQLite store's file; None for any other kind of store."""
-    if not tracking_uri.startswith(_SQLITE):
-        return None
-    return Path(tracking_uri.removeprefix(_SQLITE).split("?", 1)[0]).absolute()
 
 
 def empty_log(file: Path) -> None:
@@ -77,20 +78,18 @@ def empty_log(file: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _is_server(tracking_uri: str) -> bool:
-    return tracking_uri.startswith(SERVER)
-
-
 def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_root: Path) -> None:
     from filelock import FileLock, Timeout
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
+        if _is_absent(file):
             with FileLock(file.with_name(f".{file.name}.lock"), timeout=_LOCK_TIMEOUT_S):
-                if not file.exists():
+                if _is_absent(file):
                     _create_sqlite(file, artifact_root)
         _check_opens(file)
+        _check_schema(tracking_uri)
+        settle(file)
         _create_experiments(connect(tracking_uri), names, artifact_root)
     except Timeout as error:
         raise OutputError(
@@ -100,10 +99,16 @@ def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_ro
         raise _unusable(tracking_uri, error) from error
 
 
+def _is_absent(file: Path) -> bool:
+    """An empty file is no database yet, and MLflow would fill it without a lock."""
+    return not file.exists() or (file.is_file() and file.stat().st_size == 0)
+
+
 def _create_sqlite(file: Path, artifact_root: Path) -> None:
     """Build the database under a temporary name, so that a store that exists is a whole one."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    address = f"{_SQLITE}{temporary}"
+    # Relative, since the address of a file below a folder with "?" in its name cannot be written.
+    address = f"{SQLITE}{os.path.relpath(temporary)}"
     import_mlflow(address)
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -114,6 +119,7 @@ def _create_sqlite(file: Path, artifact_root: Path) -> None:
             # Write-ahead logging stays switched on in the file; it lets readers and one writer work side
             # by side.
             connection.execute("PRAGMA journal_mode=wal")
+            record_place(connection, file.parent)
         # A log of an earlier database of this name, left by a process that was killed, would be played into this one.
         for suffix in ("-wal", "-shm"):
             file.with_name(file.name + suffix).unlink(missing_ok=True)
@@ -124,10 +130,55 @@ def _create_sqlite(file: Path, artifact_root: Path) -> None:
 
 
 def _check_opens(file: Path) -> None:
-    """MLflow tries a file that cannot be opened for minutes; this raises OSError or sqlite3.Error at once."""
+    """Raise OSError or sqlite3.Error at once where the file cannot be written: MLflow tries for minutes."""
     check_ordinary(file)
-    with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA schema_version")
+    with closing(sqlite3.connect(file, timeout=_WRITE_WAIT_S, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+
+
+def _check_schema(tracking_uri: str) -> None:
+    """Refuse a database with other tables than those of the MLflow that is installed here; it would change them.
+
+    Raises:
+        _Unfit: says what is there and what to do.
+    """
+    import_mlflow(tracking_uri)
+    import sqlalchemy
+    from mlflow.store.db.utils import _get_latest_schema_revision, _get_schema_version, create_sqlalchemy_engine
+    from mlflow.version import VERSION
+
+    engine = create_sqlalchemy_engine(tracking_uri)
+    try:
+        if not sqlalchemy.inspect(engine).get_table_names():
+            return
+        found = _get_schema_version(engine)
+    finally:
+        engine.dispose()
+    if found == _get_latest_schema_revision():
+        return
+    if found is None:
+        raise _Unfit("it is the database of another program; name another file or database")
+    if not _is_known(found):
+        raise _Unfit(
+            f"it was made by a newer MLflow than {VERSION}, which is installed here (its schema {found} is not known);"
+            " install that version, or name another store"
+        )
+    command = f"{shlex.quote(sys.executable)} -m mlflow db upgrade {shlex.quote(redact(tracking_uri))}"
+    raise _Unfit(
+        f"its tables are those of an older MLflow than {VERSION} (schema {found}); keep a copy of it and run: {command}"
+    )
+
+
+def _is_known(revision: str) -> bool:
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db.utils import _get_alembic_config
+
+    try:
+        return ScriptDirectory.from_config(_get_alembic_config("")).get_revision(revision) is not None
+    except CommandError:
+        return False
 
 
 def _create_experiments(client: MlflowClient, names: Iterable[str], artifact_root: Path | None) -> None:
@@ -153,7 +204,12 @@ def _create_experiment(client: MlflowClient, name: str, artifact_root: Path | No
 
 
 def _unusable(tracking_uri: str, error: Exception) -> OutputError:
+    where = f"cannot use the MLflow store {redact(tracking_uri)}"
+    if isinstance(error, _Unfit):
+        return OutputError(f"{where}: {error}")
     reason = " ".join(redact(str(error)).split())[:300]
-    return OutputError(
-        f"cannot use the MLflow store {redact(tracking_uri)}: {reason}; check the address, or move a damaged file away"
-    )
+    advice = "check that it runs, and its address" if sqlite_file(tracking_uri) is None else _SQLITE_ADVICE
+    return OutputError(f"{where}: {reason}; {advice}")
+
+
+_SQLITE_ADVICE = "check the address and the permissions, or move a damaged file away"

@@ -9,7 +9,8 @@ rule prepare_tracking:
     message:
         "Creating the MLflow experiment of suite {wildcards.tracked_suite} (once, before any job logs to it)"
     shell:
-        f"recu store {TRACKING_OPTIONS} --suites {{wildcards.tracked_suite:q}} > {{log:q}} 2>&1"
+        # Shown, too: a store that does not work stops nothing, and its user should hear of it before the trainings.
+        f"recu store {TRACKING_OPTIONS} --suites {{wildcards.tracked_suite:q}} 2>&1 | tee {{log:q}}"
 
 
 rule prepare:

@@ -1,6 +1,8 @@
 """The MLflow store is made once, whole, and in the right place."""
 
 import multiprocessing
+import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 from recu.errors import ConfigError, OutputError
 from recu.tracking.client import connect
-from recu.tracking.store import prepare_store, sqlite_file
+from recu.tracking.store import prepare_store
 
 
 def test_experiments_with_explicit_artifact_folders(store, tmp_path, monkeypatch):
@@ -67,6 +69,83 @@ def test_a_server_that_refuses_is_one_readable_error_without_credentials():
     assert "pa55word" not in str(caught.value) and "***@127.0.0.1:9" in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def older_store(tmp_path_factory):
+    """A store as an earlier MLflow made it, a few migrations behind."""
+    from alembic import command
+    from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision, create_sqlalchemy_engine
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    file = tmp_path_factory.mktemp("older") / "mlflow.db"
+    engine = create_sqlalchemy_engine(f"sqlite:///{file}")
+    Base.metadata.create_all(engine)
+    config = _get_alembic_config(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, f"{_get_latest_schema_revision()}-4")
+    engine.dispose()
+    return file
+
+
+def test_an_outdated_store_stays_as_it_is_and_the_advice_upgrades_it(older_store):
+    from mlflow.cli import cli
+
+    address = f"sqlite:///{older_store}"
+    before = older_store.read_bytes()
+    with pytest.raises(OutputError, match="older MLflow") as raised:
+        prepare_store(address, ["demo"])
+    assert older_store.read_bytes() == before, "MLflow would have changed it"
+    python, _, module, *words = shlex.split(str(raised.value).rpartition("run: ")[2])
+    assert (python, module) == (sys.executable, "mlflow")
+    cli.main(words, standalone_mode=False)
+    prepare_store(address, ["demo"])
+    assert connect(address).get_experiment_by_name("demo") is not None
+
+
+def test_a_store_of_a_newer_mlflow_is_told_from_an_outdated_one(store):
+    with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'feedfeedfeed'")
+        connection.commit()
+    with pytest.raises(OutputError, match=r"newer MLflow than \d.*feedfeedfeed.*install that version"):
+        prepare_store(store, ["demo"])
+
+
+def test_another_programs_database_gets_no_tables_of_mlflow(tmp_path):
+    file = tmp_path / "mail.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE mails (subject TEXT)")
+    before = file.read_bytes()
+    with pytest.raises(OutputError, match="database of another program"):
+        prepare_store(f"sqlite:///{file}", ["demo"])
+    assert file.read_bytes() == before
+
+
+def test_an_empty_file_becomes_a_store(tmp_path, empty_store, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "recu.tracking.store._create_sqlite", lambda file, root: made.append(shutil.copy(empty_store, file))
+    )
+    (tmp_path / "mlflow.db").touch()
+    prepare_store(f"sqlite:///{tmp_path}/mlflow.db", ["demo"])
+    assert made
+
+
+def test_a_store_that_another_program_holds_is_one_readable_error(store, monkeypatch):
+    monkeypatch.setattr("recu.tracking.store._WRITE_WAIT_S", 0.1)
+    with closing(sqlite3.connect(store.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OutputError, match="database is locked"):
+            prepare_store(store, ["demo"])
+    prepare_store(store, ["demo"])
+
+
+def test_a_database_without_its_driver_is_one_readable_error_at_once():
+    begin = time.monotonic()
+    with pytest.raises(OutputError, match="check that it runs"):
+        prepare_store("mssql://alice:pa55word@127.0.0.1:9/db", ["demo"])
+    assert time.monotonic() - begin < 10
+
+
 def test_a_new_store_takes_nothing_from_the_log_of_one_that_was_removed(tmp_path):
     file = tmp_path / "mlflow.db"
     code = f"""
@@ -85,12 +164,6 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert names == {"Default", "third"}
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
-def test_sqlite_file():
-    assert sqlite_file("sqlite:////a/b.db").as_posix() == "/a/b.db"
-    assert sqlite_file("sqlite:///b.db").is_absolute()
-    assert sqlite_file("http://host") is None
 
 
 @pytest.mark.slow
