@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from recu.data.augmentation import normalise
-from recu.data.decoding import open_image
+from recu.data.decoding import as_rgb, open_image, opened_image
 from recu.data.index import FileIndex
 from recu.data.loader import count_batches
-from recu.data.torchvision_loader import epoch_order, image_generator, read_bytes
+from recu.data.torchvision_loader import epoch_order, image_generator, read_bytes, unusable
 from recu.data.transforms import Box, draw_box, draw_flip, validation_geometry
 from recu.errors import ConfigError, DataError
 
@@ -148,12 +147,10 @@ class DaliLoader:
         for number in numbers:
             path = self._index.root / self._index.paths[number]
             try:
-                data = read_bytes(path)
-                if _may_be_cut_off(data):
-                    open_image(data, str(path))
-                samples.append(self._sample(number, data, *_image_size(data, str(path)), epoch))
+                data, height, width = _as_dali_takes_it(read_bytes(path), str(path))
+                samples.append(self._sample(number, data, height, width, epoch))
             except DataError as error:
-                self._note(error)
+                self._note(DataError(unusable(str(path), error)))
         return samples
 
     def _sample(self, number: int, data: bytes, height: int, width: int, epoch: int) -> _Sample:
@@ -238,23 +235,24 @@ class DaliLoader:
         return pipeline
 
 
-def _may_be_cut_off(data: bytes) -> bool:
-    """Whether a JPEG lacks its end mark: DALI decodes no further than the part, and would not see the rest missing."""
-    return data.startswith(b"\xff\xd8") and not data.endswith(b"\xff\xd9")
+def _as_dali_takes_it(data: bytes, name: str) -> tuple[bytes, int, int]:
+    """The encoded image, its height and width.
 
-
-def _image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Height and width from the image's header.
+    Only of ordinary JPEGs DALI gives the pixels of `recu.data.decoding.open_image`; everything else (16 bits,
+    palettes, animations, CMYK) is decoded by that and handed on as an uncompressed PNG.
 
     Raises:
-        DataError: there is none.
+        DataError: it is unreadable.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-        return height, width
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"unreadable image {name}: {error}; replace or remove it") from error
+    with opened_image(data, name) as image:
+        width, height = image.size
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+            if not data.endswith(b"\xff\xd9"):
+                image.load()  # DALI decodes no further than the part, and would not see that the rest is missing
+            return data, height, width
+        stream = io.BytesIO()
+        as_rgb(image, name).save(stream, "PNG", compress_level=0)
+        return stream.getvalue(), height, width
 
 
 def _feed_next(pipeline: Any, waiting: Iterator[list[_Sample]]) -> list[_Sample] | None:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
 from recu.errors import DataError, RecuError
-from recu.file_kinds import describe_bytes
+from recu.file_kinds import describe_bytes, describe_kind
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -109,22 +110,22 @@ def unreadable_format(name: str) -> str | None:
 
 
 @contextmanager
-def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
+def opened_image(data: bytes | Path, name: str) -> Iterator[Image.Image]:
     """Within the block, the image with its header read; whatever goes wrong there names the image in one line.
 
     Args:
-        data: the encoded image.
+        data: the encoded image, or its file.
         name: what to call it in messages.
 
     Raises:
         DataError: it is unreadable, truncated or absurdly large.
     """
     try:
-        if len(data) > MAX_IMAGE_BYTES:
+        if isinstance(data, bytes) and len(data) > MAX_IMAGE_BYTES:
             raise DataError(f"{name} has {len(data)} bytes, more than the {MAX_IMAGE_BYTES} that an image may have")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(data if isinstance(data, Path) else io.BytesIO(data), formats=_FORMATS)
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(_too_large(name, f"{image.width}x{image.height} pixels"))
@@ -134,7 +135,7 @@ def opened_image(data: bytes, name: str) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(name, str(error))) from error
     except UnidentifiedImageError as error:
-        kind = describe_bytes(data)
+        kind = describe_kind(data) if isinstance(data, Path) else describe_bytes(data)
         what = f"it is {kind}" if kind else "not in a known format"
         raise DataError(f"unreadable image {name}: {what}; replace it or move it away") from error
     except Exception as error:  # Pillow raises nearly anything on damaged images: IndexError, struct.error, ...
@@ -162,14 +163,35 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
     Raises:
         DataError: its values are 32-bit or floating-point numbers, whose black and white no file says.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales PGM to 16 bits
+    if _is_16_bit_grey(image):
         return _scaled_grey(image).convert("RGB")
-    if image.mode.startswith(("I", "F")):
-        raise DataError(
-            f"unreadable image {name}: its pixels are of mode {image.mode!r} (32-bit or floating-point numbers), which"
-            " does not say what is black and white; convert it to 8 or 16 bits"
-        )
+    _check_mode(image, name)
     return image.convert("RGB")
+
+
+def inspect_image(data: bytes | Path, name: str) -> tuple[bool, bool]:
+    """Whether an image has more than 8 bits a channel, and whether it has several frames; its pixels are not decoded.
+
+    Raises:
+        DataError: it is unreadable as far as its header tells, or of a mode that `as_rgb` refuses.
+    """
+    with opened_image(data, name) as image:
+        _check_mode(image, name)
+        return is_deep(image), frames_of(image) > 1
+
+
+def change_notes(deep: int, animated: int) -> tuple[str, ...]:
+    """What decoding changes, in sentences.
+
+    Args:
+        deep: images with more than 8 bits a channel.
+        animated: images with several frames.
+    """
+    changes = (
+        (deep, f"images with more than 8 bits a channel, scaled to 8: {deep}"),
+        (animated, f"images with several frames, of which the first is taken: {animated}"),
+    )
+    return tuple(note for count, note in changes if count)
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -181,6 +203,19 @@ def is_deep(image: Image.Image) -> bool:
 def frames_of(image: Image.Image) -> int:
     """Number of frames; more than one of an animation."""
     return getattr(image, "n_frames", 1)
+
+
+def _is_16_bit_grey(image: Image.Image) -> bool:
+    # Pillow scales PGM with more than 8 bits to 16, but keeps them as 32-bit numbers.
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+
+
+def _check_mode(image: Image.Image, name: str) -> None:
+    if image.mode.startswith(("I", "F")) and not _is_16_bit_grey(image):
+        raise DataError(
+            f"unreadable image {name}: its pixels are of mode {image.mode!r} (32-bit or floating-point numbers), which"
+            " does not say what is black and white; convert it to 8 or 16 bits"
+        )
 
 
 def _scaled_grey(image: Image.Image) -> Image.Image:

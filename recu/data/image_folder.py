@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from recu.data.archives import iter_members, read_beginning
 from recu.data.class_tree import ClassTree, ImageFile, Layout, place_of, read_tree
-from recu.data.decoding import MAX_IMAGE_BYTES, EncodedChunk, decode_chunk, map_in_processes
+from recu.data.decoding import MAX_IMAGE_BYTES, EncodedChunk, change_notes, decode_chunk, map_in_processes
 from recu.errors import DataError
 from recu.text import encodable
 
@@ -95,12 +95,8 @@ def decode_image_folder(
         bar.close()
         for split in splits.values():
             split.stream.close()
-    changes = (
-        (resized, f"{resized} images had another size and were resized to {size}x{size}"),
-        (deep, f"{deep} images had more than 8 bits a channel and were scaled to 8"),
-        (animated, f"{animated} images had several frames, of which the first was taken"),
-    )
-    notes = (*tree.notes, *(note for count, note in changes if count))
+    sized = (f"{resized} images had another size and were resized to {size}x{size}",) if resized else ()
+    notes = (*tree.notes, *sized, *change_notes(deep, animated))
     for note in notes:
         _LOG.info("%s", note)
     labels, digest = {}, hashlib.sha256()

@@ -10,11 +10,15 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from recu.data.archives import iter_members
-from recu.data.class_tree import ClassTree, read_tree
+from recu.data.class_tree import ClassTree, ImageFile, read_tree
+from recu.data.decoding import change_notes, inspect_image
 from recu.data.index import IndexedFile
 from recu.errors import DataError
 
 _LOG = logging.getLogger(__name__)
+
+_ALWAYS_PLAIN = (".jpg", ".jpeg", ".jpe", ".jfif")
+"""Suffixes, in small letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,16 @@ def index_tree(source: Path, num_classes: int, workers: int, needed: Iterable[st
     Raises:
         DataError: the tree is not of that form; see `read_tree`.
     """
-    tree = _read(source, num_classes, workers, needed)
+    tree = read_tree(source, num_classes, workers=workers, needed=needed)
+    seen = _Seen()
+    for images in tree.splits.values():
+        for image in images:
+            seen.add(image, source / image.name, str(source / image.name))
     splits = {
         split: [IndexedFile(image.class_name, image.name, image.size) for image in images]
         for split, images in tree.splits.items()
     }
-    return ImageTree(tree.classes, splits, tree.notes)
+    return ImageTree(tree.classes, splits, seen.notes(tree))
 
 
 def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:
@@ -49,7 +57,8 @@ def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str
         DataError: see `iter_members` and `read_tree`.
         OSError: `out` cannot be written.
     """
-    tree = _read(source, num_classes, 0, needed)
+    tree = read_tree(source, num_classes, needed=needed)
+    seen = _Seen()
     places = {
         # Names were checked by iter_members: they cannot lead out of the folder.
         image.name: (split, image, PurePosixPath("images", split, image.class_name, image.file))
@@ -62,6 +71,7 @@ def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str
             if member.is_folder or member.name not in places:
                 continue
             split, image, path = places.pop(member.name)
+            seen.add(image, member.data, f"{source}: {member.name}")
             target = out / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(member.data)
@@ -69,11 +79,25 @@ def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str
             bar.update()
     if places:
         raise DataError(f"{source} changed while it was read: {next(iter(places))} is gone; run the same command again")
-    return ImageTree(tree.classes, splits, tree.notes)
+    return ImageTree(tree.classes, splits, seen.notes(tree))
 
 
-def _read(source: Path, num_classes: int, workers: int, needed: Iterable[str]) -> ClassTree:
-    tree = read_tree(source, num_classes, workers=workers, needed=needed)
-    for note in tree.notes:
-        _LOG.info("%s", note)
-    return tree
+class _Seen:
+    """Counts what decoding will change."""
+
+    def __init__(self) -> None:
+        self._deep = self._animated = 0
+
+    def add(self, image: ImageFile, data: bytes | Path, name: str) -> None:
+        """Look at the header of an image that may be unusual; JPEGs, of which there may be a million, never are."""
+        if not image.name.lower().endswith(_ALWAYS_PLAIN):
+            deep, animated = inspect_image(data, name)
+            self._deep += deep
+            self._animated += animated
+
+    def notes(self, tree: ClassTree) -> tuple[str, ...]:
+        """All that is to be said of the tree, which is logged too."""
+        notes = (*tree.notes, *change_notes(self._deep, self._animated))
+        for note in notes:
+            _LOG.info("%s", note)
+        return notes

@@ -19,7 +19,7 @@ from recu.data.index import FileIndex
 from recu.data.loader import count_batches
 from recu.data.randomness import derive_seed, shuffled_order
 from recu.data.transforms import augment, decode, evaluation_view
-from recu.errors import DataError
+from recu.errors import DataError, RecuError
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ class Images(Protocol):
 
     labels: Tensor
     """(N,) int64."""
+
+    def name(self, index: int) -> str:
+        """What messages call image number `index`."""
+        ...
 
     def read(self, index: int) -> Tensor:
         """Image number `index` as uint8 (3, H, W).
@@ -49,10 +53,14 @@ class FileImages:
         self.labels = torch.from_numpy(index.labels)
         self._index = index
 
+    def name(self, index: int) -> str:
+        """See `Images.name`."""
+        return str(self._index.root / self._index.paths[index])
+
     def read(self, index: int) -> Tensor:
         """See `Images.read`."""
-        path = self._index.root / self._index.paths[index]
-        return decode(read_bytes(path), str(path))
+        name = self.name(index)
+        return decode(read_bytes(Path(name)), name)
 
 
 class ArrayImages:
@@ -61,6 +69,10 @@ class ArrayImages:
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.labels = labels
         self._images = images
+
+    def name(self, index: int) -> str:
+        """See `Images.name`."""
+        return f"number {index} of the prepared data"
 
     def read(self, index: int) -> Tensor:
         """See `Images.read`."""
@@ -77,6 +89,14 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; prepare the dataset again") from error
+
+
+def unusable(name: str, error: Exception) -> str:
+    """One line for what went wrong while an image was read, decoded or viewed; it names the image."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RecuError):
+        return reason if name in str(error) else f"image {name}: {reason}"
+    return f"cannot use image {name} ({type(error).__name__}: {reason[:200]}); replace it or move it away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +216,9 @@ class _Samples(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | _Unreadable:
         epoch, index = key
         try:
-            image = self._images.read(index)
-        except DataError as error:
-            return _Unreadable(str(error))
-        view = self._view.of(image, epoch, index)
+            view = self._view.of(self._images.read(index), epoch, index)
+        except Exception as error:  # whatever it is, only here it is known which image it was
+            return _Unreadable(unusable(self._images.name(index), error))
         return view.permute(1, 2, 0).contiguous(), self._images.labels[index]
 
 

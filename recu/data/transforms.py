@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import operator
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,8 @@ from torchvision.transforms.v2 import functional as F
 
 from recu.config import CROP_SCALES
 from recu.data.augmentation import BATCH_AUGMENTATIONS, crop_flip
-from recu.data.decoding import open_image
+from recu.data.decoding import MAX_PIXELS, as_rgb, opened_image
+from recu.errors import DataError
 
 CROP_RATIO = (3 / 4, 4 / 3)
 """Aspect ratio of a random part, torchvision's default."""
@@ -58,17 +60,19 @@ class Box:
 
 
 def decode(data: bytes, name: str) -> Tensor:
-    """Decode an image into uint8 (3, H, W).
+    """Decode an image into uint8 (3, H, W): the pixels of `recu.data.decoding.open_image`.
 
-    torchvision's decoder is faster than Pillow and gives the same pixels; what it does not read, Pillow may.
+    Ordinary JPEGs by torchvision, which is faster and gives the same; everything else by Pillow. Both refuse images
+    that are cut off.
 
     Raises:
         DataError: the image is unreadable; the message names it.
     """
-    try:
-        return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    except (RuntimeError, ValueError):
-        return torch.from_numpy(np.array(open_image(data, name))).permute(2, 0, 1)
+    with opened_image(data, name) as image:
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+            with suppress(RuntimeError):
+                return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return torch.from_numpy(np.array(as_rgb(image, name))).permute(2, 0, 1)
 
 
 def draw_box(height: int, width: int, scale: tuple[float, float], generator: random.Random) -> Box:
@@ -116,9 +120,16 @@ def lighting(image: Tensor, alphas: tuple[float, float, float]) -> Tensor:
 
 
 def validation_geometry(height: int, width: int, size: int) -> tuple[tuple[int, int], Box]:
-    """Resized height and width (shorter side `size` * 256/224) and the central part that is kept."""
+    """Resized height and width (shorter side `size` * 256/224) and the central part that is kept.
+
+    Raises:
+        DataError: the image is so long and narrow that it would take all memory.
+    """
     shorter = round(size * RESIZE_RATIO)
     longer = int(shorter * max(height, width) / min(height, width))  # rounded down, as torchvision does
+    if shorter * longer > MAX_PIXELS:
+        message = f"{width}x{height} pixels would be scaled to {shorter * longer}, more than {MAX_PIXELS}"
+        raise DataError(f"{message}; cut the image or move it away")
     resized = (shorter, longer) if height <= width else (longer, shorter)
     return resized, Box(round((resized[0] - size) / 2), round((resized[1] - size) / 2), size, size)
 
