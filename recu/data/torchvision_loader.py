@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 from collections.abc import Iterator
@@ -12,19 +13,27 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from recu.data.augmentation import normalise
 from recu.data.index import FileIndex
 from recu.data.loader import count_batches
 from recu.data.randomness import derive_seed, shuffled_order
 from recu.data.transforms import augment, decode, evaluation_view
-from recu.errors import DataError, RecuError
+from recu.errors import ConfigError, DataError, RecuError
 
 _LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 600
 """The longest that a batch may take its worker: a network folder may come back after minutes, a hung one never."""
+
+
+_PREFETCH = 2
+"""Batches that each worker makes ahead."""
+_SHARED_MEMORY = Path("/dev/shm")
+_LESS_SHARED_MEMORY = (
+    "give --workers 0, fewer workers or a smaller batch, or the container more (docker run --shm-size=1g)"
+)
 
 
 class Images(Protocol):
@@ -151,6 +160,9 @@ class TorchvisionLoader:
             device: where batches are delivered; normalisation happens there.
             workers: processes that read, decode and augment; 0 does it in this one.
             skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
+
+        Raises:
+            ConfigError: the workers' batches do not fit into shared memory.
         """
         self.num_images = len(images.labels)
         self.batch_size = batch_size
@@ -162,6 +174,7 @@ class TorchvisionLoader:
         self._device = device
         self._workers = workers
         self._skip_unreadable = skip_unreadable
+        _check_shared_memory(workers, min(batch_size, self.num_images), self.num_batches, view.size)
 
     @property
     def num_batches(self) -> int:
@@ -177,6 +190,7 @@ class TorchvisionLoader:
             self._samples,
             batch_sampler=[[(epoch, index) for index in order[begin : begin + self.batch_size]] for begin in first],
             num_workers=self._workers,
+            prefetch_factor=_PREFETCH if self._workers else None,
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_parent if self._workers else None,
             pin_memory=self._device.type == "cuda",
@@ -197,6 +211,35 @@ class TorchvisionLoader:
                 raise DataError(message)
             _LOG.warning("skipped: %s", message)
             self.skipped += 1
+
+
+def _check_shared_memory(workers: int, batch_size: int, num_batches: int, size: int) -> None:
+    """Workers hand their batches over in shared memory; where it is too small they die, or wait for ever.
+
+    Args:
+        workers: processes; 0 needs none.
+        batch_size: images a batch.
+        num_batches: of one epoch.
+        size: side of an image in pixels.
+
+    Raises:
+        ConfigError: too little is free.
+    """
+    if not workers or not _SHARED_MEMORY.is_dir():
+        return
+    batches = min(workers * _PREFETCH + 1, num_batches)  # one more is with the network
+    needed = batches * batch_size * (3 * size * size + 8)
+    status = os.statvfs(_SHARED_MEMORY)
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise ConfigError(
+            f"{_SHARED_MEMORY} has {_mib(free)} free, but {workers} loader processes keep {batches} batches of"
+            f" {batch_size} images there, {_mib(needed)}: {_LESS_SHARED_MEMORY}"
+        )
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):.2f} MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +271,11 @@ def _collate(samples: list[tuple[Tensor, Tensor] | _Unreadable]) -> tuple[Tensor
     readable = [sample for sample in samples if not isinstance(sample, _Unreadable)]
     if not readable:
         return torch.empty(0, 0, 0, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), failures
-    images, labels = zip(*readable, strict=True)
-    return torch.stack(images), torch.stack(labels), failures
+    images, labels = map(torch.stack, zip(*readable, strict=True))
+    if get_worker_info() is not None:
+        # Here, where a want of shared memory is an error; the thread that sends the batch would only print it.
+        images, labels = images.share_memory_(), labels.share_memory_()
+    return images, labels, failures
 
 
 def _guarded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
@@ -245,6 +291,8 @@ def _guarded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
             text = " ".join(str(error).split())
             if "DataLoader" not in text:
                 raise
+            if "shared memory" in text:
+                raise ConfigError(f"{_SHARED_MEMORY} is full: {_LESS_SHARED_MEMORY}") from error
             raise DataError(
                 f"the loader's worker processes gave no batch ({text}): see whether the disk with the images answers"
                 " and memory is left, then run the same command again; fewer --workers take less memory"

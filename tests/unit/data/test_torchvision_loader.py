@@ -1,12 +1,15 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from recu.data import build_loaders, open_prepared, prepare, torchvision_loader
 from recu.data.index import read_index
+from recu.data.torchvision_loader import FileImages, TorchvisionLoader, View
 from recu.errors import ConfigError, DataError
 
 from .builders import dataset, large_dataset, tinyimagenet_files, write_imagenet, write_zip
@@ -67,6 +70,53 @@ def test_a_worker_that_is_killed_is_one_line(folder: Path, monkeypatch):
     monkeypatch.setattr(torchvision_loader.FileImages, "read", lambda images, index: os.kill(os.getpid(), 9))
     with pytest.raises(DataError, match=r"gave no batch \(DataLoader worker"):
         list(build(folder, workers=1).train.batches(0))
+
+
+def test_too_little_shared_memory_is_said_before_workers_start(folder: Path, monkeypatch):
+    monkeypatch.setattr(torchvision_loader.os, "statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=1024))
+    with pytest.raises(ConfigError, match=r"/dev/shm has 0.01 MiB free, but 1 loader .* give --workers 0"):
+        build(folder, workers=1)
+    assert build(folder, workers=0).train.num_batches == 2
+
+
+def test_shared_memory_that_runs_out_later_is_one_line(folder: Path, monkeypatch):
+    def full(_tensor):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(ConfigError, match=r"/dev/shm is full: give --workers 0"):
+        list(build(folder, workers=1).train.batches(0))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_whatever_goes_wrong_while_an_image_is_viewed_names_it(folder: Path, monkeypatch, workers: int):
+    def fails(*_arguments):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(torchvision_loader, "evaluation_view", fails)
+    with pytest.raises(DataError, match=r"cannot use image .*\.JPEG \(ZeroDivisionError:.*\); replace it"):
+        list(build(folder, workers=workers).test.batches(0))
+
+
+@pytest.mark.parametrize("shape", [(20000, 1), (1, 20000), (1, 1)])
+def test_long_and_narrow_images_are_seen_or_refused_by_name(folder: Path, monkeypatch, shape: tuple[int, int]):
+    index = read_index(folder, "test")
+    path = index.root / index.paths[0]
+    Image.new("RGB", shape).save(path, "JPEG")
+    loader = TorchvisionLoader(
+        FileImages(index),
+        View("resized_crop_lighting", 224, None),
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        batch_size=1,
+        device=torch.device("cpu"),
+        workers=0,
+    )
+    if max(shape) == 1:
+        assert next(loader.batches(0))[0].shape == (1, 3, 224, 224)
+    else:
+        with pytest.raises(DataError, match=f"image {path}: {shape[0]}x{shape[1]} pixels would be scaled to"):
+            next(loader.batches(0))
 
 
 def test_continuing_at_a_batch_gives_the_same_images_and_epochs_differ(folder: Path):
