@@ -7,15 +7,20 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recu.cli import options
 from recu.cli.train import experiment_dataset, running_of
 from recu.errors import ConfigError, OutputError
 from recu.experiments import parse_experiment
 from recu.files import atomic_write_json
+from recu.params import load_datasets
 from recu.paths import user_path
-from recu.registry import check_network
 from recu.released import parse_released
+
+if TYPE_CHECKING:
+    from recu.engine.checkpoint_identity import CheckpointIdentity
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--experiment", metavar="JSON", help="an experiment of the workflow, whose training is evaluated"
     )
     parser.add_argument("--released", metavar="JSON", help="a released file of the workflow, which is measured")
-    parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write top1, top5, loss and n here")
+    parser.add_argument(
+        "--output", type=user_path, metavar="FILE.json", help="write the measurement and what it rests on here"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     options.add_network_options(parser)
     options.add_place_options(parser)
@@ -104,37 +111,56 @@ def _check_output(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_file(arguments: argparse.Namespace) -> None:
+    from recu.engine.checkpoint import open_checkpoint
+    from recu.engine.checkpoint_identity import identity_of
     from recu.engine.device import check_gpus
     from recu.stages.evaluate import describe_evaluation, evaluate_file
     from recu.stages.prepare import prepare
+    from recu.stages.subject import recognise
 
-    name, model = options.required(arguments, "dataset"), options.required(arguments, "model")
-    dataset = options.dataset_of(arguments, name)
-    family = getattr(arguments, "family", dataset.family)
-    variant = getattr(arguments, "variant", None)
-    recipe = options.hyperparameters_of(arguments, family)
-    check_network(model, family=family, variant=variant, stage=recipe.stage, image_size=dataset.image_size)
     running = running_of(arguments)
     check_gpus(running.gpus)
     if arguments.output is not None:
         _check_output(arguments)
+    asked = {key: getattr(arguments, key) for key in ("model", "family", "variant", "stage") if key in arguments}
+    file = open_checkpoint(arguments.evaluate)
+    name = _dataset_name(arguments, file.path, identity_of(file.content, file.path))
+    dataset = options.dataset_of(arguments, name)
+    subject = recognise(file, asked, name, dataset)
+    recipe = options.hyperparameters_of(arguments, subject.family, stage=subject.stage)
     prepared = prepare(
         name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
     )
-    evaluation, report = evaluate_file(
-        arguments.evaluate,
-        model=model,
-        family=family,
-        variant=variant,
-        stage=recipe.stage,
+    measured = evaluate_file(
+        subject,
+        name=name,
         dataset=dataset,
         prepared=prepared,
         batch_size_test=recipe.batch_size_test,
         loader=recipe.loader,
         running=running,
     )
-    print(f"{arguments.evaluate}: {report}")
-    print(f"{dataset.title}: {describe_evaluation(evaluation)}")
+    said_by = "the options say" if subject.identity is None else "it says itself"
+    print(
+        f"{file.path} (SHA-256 {file.sha256[:12]}), {subject.network} of stage {subject.stage} as {said_by}:"
+        f" {measured.report}"
+    )
+    fingerprint = measured.about["data_fingerprint"][:12]
+    print(f"{dataset.title} (data {fingerprint}): {describe_evaluation(measured.evaluation)}")
     if arguments.output is not None:
-        values = asdict(evaluation)
-        atomic_write_json(arguments.output, {key: values[key] for key in ("top1", "top5", "loss", "n")})
+        found = asdict(measured.evaluation) | measured.about | {"load": measured.report.as_json()}
+        atomic_write_json(arguments.output, found)
+
+
+def _dataset_name(arguments: argparse.Namespace, file: Path, identity: CheckpointIdentity | None) -> str:
+    """Of the dataset to measure on: the one named, else the file's own. Raises ConfigError."""
+    if "dataset" in arguments:
+        return arguments.dataset
+    if identity is None:
+        raise ConfigError(f"--dataset is missing: {file} does not say what it was trained on")
+    if identity.dataset not in load_datasets(arguments.params_dir):
+        raise ConfigError(
+            f"{file} was trained on {identity.dataset}, which is no dataset in params/datasets.yaml: add it there, or"
+            " name another one with --dataset"
+        )
+    return identity.dataset

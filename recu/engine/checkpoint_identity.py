@@ -101,7 +101,14 @@ def identity_of(checkpoint: Mapping[str, Any], path: Path) -> CheckpointIdentity
     )
 
 
-def check_agrees(identity: CheckpointIdentity, path: Path, asked: Mapping[str, Any], *, by: str) -> None:
+def check_agrees(
+    identity: CheckpointIdentity,
+    path: Path,
+    asked: Mapping[str, Any],
+    *,
+    by: str,
+    advice: str = "leave them out, or give the file that was meant",
+) -> None:
     """Refuse a file that is not what is asked for.
 
     Args:
@@ -109,6 +116,7 @@ def check_agrees(identity: CheckpointIdentity, path: Path, asked: Mapping[str, A
         path: the file, for the message.
         asked: fields of `CheckpointIdentity` and the values wanted; only those that somebody really asked for.
         by: who asks, as the message has it, e.g. "the options".
+        advice: what to do, as the message has it.
 
     Raises:
         CheckpointError: naming what the file says and what is asked for.
@@ -117,7 +125,7 @@ def check_agrees(identity: CheckpointIdentity, path: Path, asked: Mapping[str, A
     if differing:
         holds = ", ".join(f"{name} {_word(getattr(identity, name))}" for name in differing)
         wanted = ", ".join(f"{name} {_word(asked[name])}" for name in differing)
-        raise CheckpointError(f"{path} says that it has {holds}, but {by} ask for {wanted}: {_LEAVE_OUT}")
+        raise CheckpointError(f"{path} says that it has {holds}, but {by} would have {wanted}: {advice}")
 
 
 def check_data(identity: CheckpointIdentity, path: Path, name: str, dataset: Dataset) -> None:
@@ -151,7 +159,6 @@ def check_data(identity: CheckpointIdentity, path: Path, name: str, dataset: Dat
 
 
 _ANOTHER_FILE = "give another copy of the file, or train again"
-_LEAVE_OUT = "leave them out, or give the file that was meant"
 
 
 class _Lenient(BaseModel):

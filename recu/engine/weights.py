@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class LoadReport:
     """What stood before the network's own names and was taken away, e.g. `module.`."""
     converted: tuple[str, ...] = ()
     """Types of numbers that were converted to the network's, e.g. `float16`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields, with lists for tuples."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
         text = f"{self.taken} of {self.expected} tensors taken"

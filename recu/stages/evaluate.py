@@ -1,4 +1,8 @@
-"""The evaluate stage: a published training of the workflow, or any checkpoint file."""
+"""The evaluate stage: a published training of the workflow, or any checkpoint file.
+
+Every measurement says what was measured (the file's SHA-256, and which network it was taken for), on what (the data's
+fingerprint) and how (batch size, loader, device, code).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from recu import paths
 from recu.config import Dataset
-from recu.errors import CheckpointError, Interrupted
-from recu.experiments import Experiment, network_name
+from recu.errors import Interrupted, ResultError
+from recu.experiments import Experiment
 from recu.integrity import write_sealed_json
-from recu.registry import check_network
-from recu.stages.networks import Weights, build_network
+from recu.stages.subject import Subject, load, recognise
 from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
 from recu.stages.trained import Trained, read_trained
 
@@ -73,101 +76,97 @@ def evaluate(
             running,
         )
         origin = provenance.collect(describe(device))
+        subject = _published(trained, experiment, dataset, loaders.manifest)
         run = describe_run(
             experiment,
             "evaluate",
             loaders.manifest,
             origin,
             parent_run_id=trained.run_id,
-            parent_checkpoint=trained.metrics["checkpoint_sha256"],
+            parent_checkpoint=subject.file.sha256,
         )
         tracker.start(run)
-        evaluation = _measure_trained(trained, experiment, loaders, device)
-        metrics = _metrics(experiment, evaluation, trained, loaders.manifest, origin, tracker.wait_for_run_id())
+        network, _report = load(subject, dataset.num_classes)
+        evaluation = measure(network, loaders, device)
+        recipe = experiment.hyperparameters
+        about = describe_measurement(
+            subject, experiment.dataset, dataset, loaders, origin, recipe.batch_size_test, recipe.loader
+        )
+        names = {"experiment_id": experiment.id, "spec_hash": experiment.spec_hash}
+        metrics = asdict(evaluation) | names | about | {"mlflow_run_id": tracker.wait_for_run_id()}
         write_sealed_json(folder / paths.METRICS, metrics)
         mirror_evaluation(tracker, evaluation, folder / paths.METRICS)
     _log.info("%s: %s", experiment.id, describe_evaluation(evaluation))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What evaluating a file gives."""
+
+    evaluation: Evaluation
+    report: LoadReport
+    about: dict[str, Any]
+    """As `describe_measurement`."""
+
+
 def evaluate_file(
-    checkpoint: Path,
+    subject: Subject,
     *,
-    model: str,
-    family: str,
-    variant: str | None,
-    stage: int,
+    name: str,
     dataset: Dataset,
     prepared: Prepared,
     batch_size_test: int,
     loader: str,
     running: Running | None = None,
-) -> tuple[Evaluation, LoadReport]:
+) -> Measurement:
     """Evaluate a checkpoint of this program or the authors'.
 
     Args:
-        checkpoint: the file.
-        model: network name.
-        family: network family.
-        variant: None to recognise it from the checkpoint's keys.
-        stage: what the network binarises.
-        dataset: the dataset's entry.
+        subject: the file, and which network it is taken for.
+        name: of the dataset.
+        dataset: its entry.
         prepared: the data.
         batch_size_test: images a step.
         loader: input pipeline.
         running: how to run it.
 
-    Returns:
-        The measurement over the test split, and what became of the checkpoint's tensors.
-
     Raises:
-        RecuError: one line each: unknown names, an unreadable checkpoint or one that does not fit, bad data.
+        RecuError: one line each: a checkpoint that does not fit, bad data.
     """
-    from recu.engine.device import choose_device
+    from recu import provenance
+    from recu.engine.device import choose_device, describe
 
     running = running or Running()
     device = choose_device(running.gpus)
     use_threads(running.threads)
-    loaded = load_file(
-        checkpoint, model=model, family=family, variant=variant, stage=stage, num_classes=dataset.num_classes
-    )
+    network, report = load(subject, dataset.num_classes)
     loaders = build_test_loaders(dataset, prepared, batch_size_test, loader, device, running)
-    return measure(loaded.network, loaders, device), loaded.report
+    evaluation = measure(network, loaders, device)
+    origin = provenance.collect(describe(device))
+    about = describe_measurement(subject, name, dataset, loaders, origin, batch_size_test, loader)
+    return Measurement(evaluation=evaluation, report=report, about=about)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedFile:
-    """A network with the weights of a checkpoint file."""
-
-    network: nn.Module
-    variant: str | None
-    """As given, or as recognised from the file's keys."""
-    report: LoadReport
-
-
-def load_file(
-    checkpoint: Path, *, model: str, family: str, variant: str | None, stage: int, num_classes: int
-) -> LoadedFile:
-    """Build the network of a checkpoint of this program or the authors' and load it; arguments as for `evaluate_file`.
-
-    Raises:
-        RecuError: one line each: unknown names, an unreadable checkpoint or one that does not fit.
-    """
-    from recu.engine.checkpoint import read_checkpoint
-    from recu.engine.weights import load_weights
-    from recu.models import build_model, recognise_variant
-
-    state_dict = read_checkpoint(checkpoint)["state_dict"]
-    try:
-        variant = variant or recognise_variant(state_dict)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from error
-    check_network(model, family=family, variant=variant, stage=stage)
-    network = build_model(model, family=family, num_classes=num_classes, variant=variant, stage=stage)
-    try:
-        report = load_weights(network, state_dict)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint} as {network_name(family, variant, model)}: {error}") from error
-    return LoadedFile(network=network, variant=variant, report=report)
+def describe_measurement(
+    subject: Subject,
+    name: str,
+    dataset: Dataset,
+    loaders: Loaders,
+    origin: dict[str, Any],
+    batch_size_test: int,
+    loader: str,
+) -> dict[str, Any]:
+    """What a measurement rests on, JSON-compatible: checkpoint, network, data, settings, code and device."""
+    manifest = loaders.manifest
+    return subject.described() | {
+        "dataset": name,
+        "data": dataset.identity(),
+        "data_fingerprint": manifest.fingerprint,
+        "test_content": manifest.content["test"],
+        # Evaluation is in fp32 whatever the training's precision (see `recu.engine.evaluation`).
+        "settings": {"batch_size_test": batch_size_test, "loader": loader, "precision": "fp32"},
+        "provenance": origin,
+    }
 
 
 def describe_evaluation(evaluation: Evaluation) -> str:
@@ -178,10 +177,29 @@ def describe_evaluation(evaluation: Evaluation) -> str:
     )
 
 
-def _measure_trained(trained: Trained, experiment: Experiment, loaders: Loaders, device: torch.device) -> Evaluation:
-    network = build_network(experiment)
-    Weights(checkpoint=trained.checkpoint).load_into(network)
-    return measure(network, loaders, device)
+def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manifest: Manifest) -> Subject:
+    """The published checkpoint, read once. Raises ResultError where it is not of this experiment and this data."""
+    from recu.engine.checkpoint import open_checkpoint
+
+    file = open_checkpoint(trained.checkpoint)
+    again = f"train {experiment.id} again"
+    if file.sha256 != trained.metrics["checkpoint_sha256"]:
+        raise ResultError(f"{file.path} changed while it was read (SHA-256 differs from metrics.json's): {again}")
+    subject = recognise(file, {}, experiment.dataset, dataset)
+    identity = subject.identity
+    if identity is None or identity.experiment != experiment.canonical:
+        says = "nothing" if identity is None else f"{identity.network}, {identity.method}, seed {identity.seed}"
+        hashes = "" if identity is None else f", hash {identity.spec_hash}"
+        raise ResultError(
+            f"{file.path} says that it is of another training ({says}{hashes}) than {experiment.id} (hash"
+            f" {experiment.spec_hash}): {again}"
+        )
+    if identity.data_fingerprint != manifest.fingerprint:
+        raise ResultError(
+            f"{file.path} was trained on other data (fingerprint {identity.data_fingerprint:.12}) than is prepared"
+            f" ({manifest.fingerprint:.12}): {again}"
+        )
+    return subject
 
 
 def measure(network: nn.Module, loaders: Loaders, device: torch.device) -> Evaluation:
@@ -216,24 +234,6 @@ def build_test_loaders(
         device=device,
         workers=running.workers,
     )
-
-
-def _metrics(
-    experiment: Experiment,
-    evaluation: Evaluation,
-    trained: Trained,
-    manifest: Manifest,
-    origin: dict[str, Any],
-    run_id: str | None,
-) -> dict[str, Any]:
-    return asdict(evaluation) | {
-        "experiment_id": experiment.id,
-        "spec_hash": experiment.spec_hash,
-        "checkpoint_sha256": trained.metrics["checkpoint_sha256"],
-        "data_fingerprint": manifest.fingerprint,
-        "provenance": origin,
-        "mlflow_run_id": run_id,
-    }
 
 
 def mirror_evaluation(tracker: Tracker, evaluation: Evaluation, file: Path) -> None:

@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 from recu import paths
 from recu.config import Dataset
 from recu.errors import CheckpointError
-from recu.experiments import network_name
-from recu.files import hash_file
 from recu.integrity import write_sealed_json
 from recu.registry import find_network
 from recu.released import Released
 from recu.stages.evaluate import (
-    LoadedFile,
     build_test_loaders,
     describe_evaluation,
-    load_file,
+    describe_measurement,
     measure,
     mirror_evaluation,
 )
 from recu.stages.networks import describe_cost
+from recu.stages.subject import Subject, load, recognise
 from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
 
 if TYPE_CHECKING:
@@ -58,8 +56,7 @@ def evaluate_released(
     """
     running = running or Running()
     check_writable(output.parent)
-    file = Path(released.path)
-    digest = _digest(released, file)
+    _check_present(released)
     state = paths.state_folder(runs_dir, released.id, released.spec_hash)
     with opened_tracker(running, state / "evaluate" / paths.OUTBOX) as tracker, tracked(tracker):
         from recu import provenance
@@ -68,65 +65,60 @@ def evaluate_released(
 
         device = choose_device(running.gpus)
         use_threads(running.threads)
-        loaded = load_file(
-            file,
-            model=released.model,
-            family=released.family,
-            variant=None,
-            stage=released.stage,
-            num_classes=dataset.num_classes,
-        )
-        _log.info("%s: %s", file, loaded.report)
+        subject = _subject(released, dataset)
+        network, report = load(subject, dataset.num_classes)
+        _log.info("%s: %s", released.path, report)
         loaders = build_test_loaders(dataset, prepared, released.batch_size_test, released.loader, device, running)
         origin = provenance.collect(describe(device))
-        network = network_name(released.family, loaded.variant, released.model)
         # Counted first: moving the network to the device may change its layout.
-        about = _about(released, loaded, dataset)
-        tracker.start(describe_released_run(released, network, loaders.manifest, origin, checkpoint=digest))
-        evaluation = measure(loaded.network, loaders, device)
-        metrics = asdict(evaluation) | about
-        metrics |= {
-            "checkpoint_sha256": digest,
-            "data_fingerprint": loaders.manifest.fingerprint,
-            "provenance": origin,
-            "mlflow_run_id": tracker.wait_for_run_id(),
-        }
+        about = _about(released, subject, report, describe_cost(network, dataset.image_size))
+        about |= describe_measurement(
+            subject, released.dataset, dataset, loaders, origin, released.batch_size_test, released.loader
+        )
+        tracker.start(
+            describe_released_run(
+                released, subject.network, loaders.manifest, origin, checkpoint=about["checkpoint_sha256"]
+            )
+        )
+        evaluation = measure(network, loaders, device)
+        metrics = asdict(evaluation) | about | {"mlflow_run_id": tracker.wait_for_run_id()}
         write_sealed_json(output, metrics)
         mirror_evaluation(tracker, evaluation, output)
     _log.info("%s, claimed %.2f %%: %s", released.id, released.claimed_top1, describe_evaluation(evaluation))
 
 
-def _digest(released: Released, file: Path) -> str:
-    try:
-        return hash_file(file)
-    except FileNotFoundError as error:
+def _check_present(released: Released) -> None:
+    if not Path(released.path).exists():
         where = f": {released.obtain}" if released.obtain else " any more"
         raise CheckpointError(
-            f"released file {file} is not here{where}; put it there, or change its `path` in"
+            f"released file {released.path} is not here{where}; put it there, or change its `path` in"
             f" params/suites/{released.suite}.yaml"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+        )
 
 
-def _about(released: Released, loaded: LoadedFile, dataset: Dataset) -> dict[str, Any]:
-    """What is known of the file besides its accuracy."""
+def _subject(released: Released, dataset: Dataset) -> Subject:
+    """The file as its entry names it; of our own, only if it says the same of itself."""
+    from recu.engine.checkpoint import open_checkpoint
+
+    return recognise(
+        open_checkpoint(Path(released.path)),
+        {"model": released.model, "family": released.family, "stage": released.stage},
+        released.dataset,
+        dataset,
+        by=f"the entry {released.name} in params/suites/{released.suite}.yaml",
+        advice="correct the entry",
+    )
+
+
+def _about(released: Released, subject: Subject, report: LoadReport, cost: dict[str, float]) -> dict[str, Any]:
+    """What is known of the file besides its accuracy and what that rests on."""
     return {
         "name": released.name,
         "released": released.model_dump(mode="json"),
         "spec_hash": released.spec_hash,
-        "model": released.model,
-        "family": released.family,
-        "variant": loaded.variant,
-        "dataset": released.dataset,
         "method": released.method,
         "claimed_top1": released.claimed_top1,
-        "load": _load(loaded.report),
-        "shortcut": find_network(released.model, family=released.family, variant=loaded.variant).shortcut,
-        "cost": describe_cost(loaded.network, dataset.image_size),
+        "load": report.as_json(),
+        "shortcut": find_network(subject.model, family=subject.family, variant=subject.variant).shortcut,
+        "cost": cost,
     }
-
-
-def _load(report: LoadReport) -> dict[str, Any]:
-    values = asdict(report)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

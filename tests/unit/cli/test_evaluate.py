@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
+from recu.files import hash_file
 from recu.models import build_model
 from recu.params import load_datasets
 from recu.released import Released, file_state
+from tests.unit.engine.ours import experiment, our_checkpoint
 
 
 @pytest.fixture
@@ -32,15 +34,89 @@ def test_output_is_not_overwritten_unless_told(recu, checkpoint):
     assert "out.json exists" in recu.error()
     assert (recu.folder / "out.json").read_text() == "precious"
     assert recu("evaluate", "-e", checkpoint, "--output", "out.json", "--overwrite", *recu.tiny) == 0
-    assert set(recu.json("out.json")) == {"top1", "top5", "loss", "n"}
+    assert recu.json("out.json")["n"] == 18
 
 
 def test_batch_size_changes_nothing(recu, checkpoint):
-    for size in (1, 7, 100):
+    """Of one image, of a divisor, of one that leaves a single image over, and of more than there are."""
+    found = []
+    for size in (1, 6, 17, 100):
         assert recu("evaluate", "-e", checkpoint, "-bt", size, "--output", f"{size}.json", *recu.tiny) == 0
-    first, second, third = (recu.json(f"{size}.json") for size in (1, 7, 100))
-    assert first["n"] == second["n"] == third["n"] == 18
-    assert first == pytest.approx(second, rel=1e-5) and second == pytest.approx(third, rel=1e-5)
+        found.append(recu.json(f"{size}.json"))
+        assert found[-1]["n"] == 18 and found[-1]["settings"]["batch_size_test"] == size
+    measured = [{name: each[name] for name in ("top1", "top5", "loss")} for each in found]
+    assert all(each == pytest.approx(measured[0], rel=1e-5) for each in measured)
+
+
+def test_the_measurement_says_what_it_rests_on(recu, checkpoint):
+    assert recu("evaluate", "-e", checkpoint, "--output", "out.json", *recu.tiny) == 0
+    found = recu.json("out.json")
+    digest, data = hash_file(checkpoint), load_datasets(recu.project / "params")["tiny"].identity()
+    named = {"checkpoint": "file.pth.tar", "checkpoint_sha256": digest, "weights_key": "state_dict", "stage": 2}
+    named |= {"model": "resnet20_1w1a", "family": "cifar", "variant": None, "dataset": "tiny", "data": data}
+    named |= {"settings": {"batch_size_test": 128, "loader": "auto", "precision": "fp32"}}
+    assert {name: found[name] for name in named} == named
+    manifest = recu.json("data/tiny/manifest.json")
+    assert (found["data_fingerprint"], found["test_content"]) == (manifest["fingerprint"], manifest["content"]["test"])
+    assert {"code_hash", "device", "environment_hash"} <= set(found["provenance"])
+    assert f"(SHA-256 {digest[:12]}), cifar.resnet20_1w1a of stage 2 as the options say: 157 of 157" in recu.out
+    assert f"Tiny (data {manifest['fingerprint'][:12]}): top-1 " in recu.out
+
+
+@pytest.fixture
+def ours(recu):
+    """A file of this program, of stage 1, which has the tensors of stage 0 too."""
+    of = experiment(load_datasets(recu.project / "params")["tiny"], name="tiny", stage=1)
+    torch.manual_seed(0)
+    torch.save(our_checkpoint(of), "ours.pth.tar")
+    return "ours.pth.tar"
+
+
+def test_a_file_of_ours_is_measured_as_what_it_says(recu, ours):
+    images = ["--data_path", recu.project / "images", *recu.places]
+    assert recu("evaluate", "-e", ours, "--output", "out.json", *images) == 0, recu.err
+    found = recu.json("out.json")
+    assert (found["model"], found["stage"], found["dataset"]) == ("resnet20_1w1a", 1, "tiny")
+    assert "of stage 1 as it says itself" in recu.out
+    assert recu("evaluate", "-e", ours, "--stage", 1, "--output", "told.json", *recu.tiny) == 0, recu.err
+    assert recu.json("told.json")["loss"] == found["loss"]
+    for words, message in (
+        (["--stage", 2], "it has stage 1, but the options would have stage 2"),
+        (["--stage", 0], "it has stage 1, but the options would have stage 0"),
+        (["--model", "resnet18_1w1a"], "model resnet20_1w1a, but the options would have model resnet18_1w1a"),
+        (["--family", "imagenet"], "family cifar, but the options would have family imagenet"),
+        (["--variant", "2021-03"], "variant none, but the options would have variant 2021-03"),
+        (["--dataset", "cifar10"], "with num_classes 6, mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25), but dataset"),
+    ):
+        assert recu("evaluate", "-e", ours, *words, *images) == 2
+        assert message in recu.error()
+
+
+def test_a_file_of_a_dataset_that_is_not_here_asks_for_another(recu):
+    of = experiment(load_datasets(recu.project / "params")["tiny"], name="elsewhere")
+    torch.save(our_checkpoint(of), "ours.pth.tar")
+    assert recu("evaluate", "-e", "ours.pth.tar", *recu.places) == 2
+    assert "was trained on elsewhere, which is no dataset in params/datasets.yaml" in recu.error()
+    assert recu("evaluate", "-e", "ours.pth.tar", *recu.tiny) == 0, recu.err
+
+
+def test_what_a_foreign_file_does_not_say_is_asked_for(recu, checkpoint):
+    assert recu("evaluate", "-e", checkpoint, "--model", "resnet20_1w1a", *recu.places) == 2
+    assert "--dataset is missing: " in recu.error() and "does not say what it was trained on" in recu.error()
+    words = ["--dataset", "tiny", "--data_path", recu.project / "images", *recu.places]
+    assert recu("evaluate", "-e", checkpoint, *words) == 2
+    assert "--model is missing: " in recu.error() and "does not say which network it holds" in recu.error()
+    torch.save(torch.load(checkpoint) | {"model": "resnet20_1w1a"}, "named.pth.tar")
+    assert recu("evaluate", "-e", "named.pth.tar", *words) == 0, recu.err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(recu, checkpoint, value):
+    content = torch.load(checkpoint)
+    content["state_dict"]["layer1.1.conv1.weight"][0, 0, 0, 0] = value
+    torch.save(content, checkpoint)
+    assert recu("evaluate", "-e", checkpoint, "--output", "out.json", *recu.tiny) == 2
+    assert "layer1.1.conv1.weight is not finite" in recu.error() and not (recu.folder / "out.json").exists()
 
 
 def test_another_architecture_is_one_line(recu, checkpoint):
@@ -77,7 +153,9 @@ def test_the_authors_checkpoint_gives_the_authors_numbers(recu, shared_data):
     words = ["--released", text, "--tracking_uri", "", *recu.places, "--output", "released.json"]
     assert recu("evaluate", *words) == 0, recu.err
     released = recu.json("released.json")
-    assert {name: released[name] for name in found} == found and released["variant"] is None
+    assert {name: released[name] for name in found if name != "provenance"} == {
+        name: value for name, value in found.items() if name != "provenance"
+    }
     assert released["load"]["taken"] == released["load"]["expected"] == 157
 
 
@@ -109,6 +187,7 @@ def test_a_released_file_of_the_workflow(recu, checkpoint):
     assert recu(*words, released_json(recu, checkpoint), "--output", "out.json") == 0, recu.err
     assert "claimed 20.00 %: top-1" in recu.err
     found, same = recu.json("out.json"), recu.json("file.json")
+    del same["provenance"]  # says when
     assert {name: found[name] for name in same} == same and found["claimed_top1"] == 20
     assert recu(*words, released_json(recu, checkpoint), "--output", "out.json") == 2
     assert "out.json exists" in recu.error()

@@ -68,7 +68,7 @@ def test_another_model_than_that_of_its_experiment(checkpoint):
 def test_what_is_asked_for_must_agree_and_both_values_are_named(checkpoint):
     found = identity(checkpoint)
     check_agrees(found, "f", {"stage": 1, "variant": "2021-03"}, by="the options")
-    message = "f says that it has stage 1, variant 2021-03, but the options ask for stage 2, variant none"
+    message = "f says that it has stage 1, variant 2021-03, but the options would have stage 2, variant none"
     with pytest.raises(CheckpointError, match=message):
         check_agrees(found, "f", {"model": "resnet20_1w1a", "stage": 2, "variant": None}, by="the options")
 

@@ -3,9 +3,13 @@
 import json
 
 import pytest
+import torch
 
 from recu import paths
 from recu.errors import ResultError
+from recu.files import hash_file
+from recu.integrity import write_sealed_json
+from tests.unit.engine.ours import our_checkpoint
 
 
 def test_it_measures_what_training_measured(project):
@@ -16,7 +20,8 @@ def test_it_measures_what_training_measured(project):
     found = json.loads(file.read_text())
     assert set(found) == {
         "experiment_id", "spec_hash", "top1", "top5", "loss", "n", "checkpoint_sha256", "data_fingerprint",
-        "provenance", "mlflow_run_id", "content_sha256",
+        "provenance", "mlflow_run_id", "content_sha256", "checkpoint", "weights_key", "model", "family", "variant",
+        "stage", "dataset", "data", "test_content", "settings",
     }  # fmt: skip
     assert found["experiment_id"] == experiment.id and found["n"] == 18
     assert {name: found[name] for name in ("top1", "top5")} == {
@@ -37,3 +42,34 @@ def test_a_training_of_other_parameters_or_altered_is_refused(project):
     with pytest.raises(ResultError, match="SHA-256 differs"):
         project.evaluate(experiment)
     assert not paths.evaluate_folder(project.results, experiment.id).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 2}, "says that it is of another training .*vanilla, seed 2"),
+        ({"lr": 0.05}, "says that it is of another training"),
+        ({"data_fingerprint": "0" * 64}, "was trained on other data"),
+    ],
+)
+def test_a_checkpoint_of_another_training_in_its_place_is_refused(project, change, message):
+    """Its hash is the one that metrics.json names, as after somebody else's state was published."""
+    experiment = project.experiment()
+    project.train(experiment)
+    folder = paths.train_folder(project.results, experiment.id)
+    own = {"data_fingerprint": project.trained(experiment)["data_fingerprint"]}
+    other = experiment.model_copy(
+        update={
+            "seed": change.get("seed", 1),
+            "hyperparameters": experiment.hyperparameters.model_copy(
+                update={"lr": change.get("lr", experiment.hyperparameters.lr)}
+            ),
+        }
+    )
+    fingerprint = own | {key: value for key, value in change.items() if key in own}
+    torch.save(our_checkpoint(other, **fingerprint), folder / paths.BEST_CHECKPOINT)
+    metrics = project.trained(experiment) | {"checkpoint_sha256": hash_file(folder / paths.BEST_CHECKPOINT)}
+    write_sealed_json(folder / paths.METRICS, metrics)
+    with pytest.raises(ResultError, match=message) as raised:
+        project.evaluate(experiment)
+    assert str(raised.value).endswith(f"train {experiment.id} again")

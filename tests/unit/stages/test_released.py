@@ -19,6 +19,7 @@ from recu.stages.released import evaluate_released
 from recu.stages.report import render_released
 from recu.stages.train import Running
 from recu.suite_facts import DatasetFacts, ReleasedFacts
+from tests.unit.engine.ours import experiment, our_checkpoint
 
 NETWORKS = [
     ("cifar", "resnet20_1w1a", None, 2),
@@ -263,3 +264,27 @@ def test_a_table_rests_on_this_measurement_only(measured, tmp_path, dataset):
     metrics.write_text(metrics.read_text().replace(f'"n": {found["n"]}', '"n": 10000'))
     with pytest.raises(ResultError, match="altered"):
         render_released(facts, published, tmp_path / "results", tmp_path / "reports")
+
+
+def test_a_file_of_ours_must_be_what_its_entry_says(measured, tmp_path, dataset):
+    file = tmp_path / "file.pth.tar"
+    torch.save(our_checkpoint(experiment(dataset, name="tiny32", stage=1)), file)
+    with pytest.raises(
+        CheckpointError, match=r"stage 1, but the entry one in params/suites/files.yaml would have stage 2"
+    ):
+        measured(file)
+    assert not (tmp_path / "results").exists()
+    found = measured(file, stage=1)
+    assert (found["stage"], found["test_content"]) == (1, found["test_content"]) and found["settings"][
+        "loader"
+    ] == "auto"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_measured(measured, tmp_path, value):
+    content = authors_form(make_network())
+    content["state_dict"]["module.linear.bias"][0] = value
+    torch.save(content, tmp_path / "file.pth.tar")
+    with pytest.raises(CheckpointError, match=r"linear\.bias is not finite"):
+        measured(tmp_path / "file.pth.tar")
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,167 @@
+"""Which network a checkpoint file holds: what it says of itself or, for foreign files, what the user says.
+
+Nothing is guessed that would change a number: an earlier form shows in the names of the tensors, but a network's stage
+may not, and then it must be given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from recu.config import Dataset
+from recu.errors import CheckpointError, ConfigError
+from recu.experiments import network_name
+from recu.registry import check_network, find_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from recu.engine.checkpoint import CheckpointFile
+    from recu.engine.checkpoint_identity import CheckpointIdentity
+    from recu.engine.weights import LoadReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A checkpoint file and which network it is taken for."""
+
+    file: CheckpointFile
+    identity: CheckpointIdentity | None
+    """What the file says; None for a foreign file."""
+    model: str
+    family: str
+    variant: str | None
+    stage: int
+
+    @property
+    def network(self) -> str:
+        """As `recu.experiments.network_name`."""
+        return network_name(self.family, self.variant, self.model)
+
+    def described(self) -> dict[str, Any]:
+        """How a result names it, JSON-compatible."""
+        return {
+            "checkpoint": self.file.path.name,
+            "checkpoint_sha256": self.file.sha256,
+            "weights_key": self.file.weights_key,
+            "model": self.model,
+            "family": self.family,
+            "variant": self.variant,
+            "stage": self.stage,
+        }
+
+
+def recognise(
+    file: CheckpointFile,
+    asked: Mapping[str, Any],
+    name: str,
+    dataset: Dataset,
+    *,
+    by: str = "the options",
+    advice: str = "leave them out, or give the file that was meant",
+) -> Subject:
+    """Which network the file is to be measured as on a dataset.
+
+    Args:
+        file: as read.
+        asked: `model`, `family`, `variant` and `stage` as far as somebody named them.
+        name: of the dataset.
+        dataset: its entry.
+        by: who asked, for messages.
+        advice: what to do where the file says otherwise, for messages.
+
+    Raises:
+        CheckpointError: the file says otherwise, or was trained for other images or classes.
+        ConfigError: a foreign file of which too little is known, an unknown network, or images that it cannot take.
+    """
+    from recu.engine.checkpoint_identity import check_agrees, check_data, identity_of
+
+    identity = identity_of(file.content, file.path)
+    if identity is None:
+        subject = _foreign(file, asked, dataset)
+    else:
+        check_agrees(identity, file.path, asked, by=by, advice=advice)
+        check_data(identity, file.path, name, dataset)
+        known = {key: getattr(identity, key) for key in ("model", "family", "variant", "stage")}
+        subject = Subject(file=file, identity=identity, **known)
+    check_network(
+        subject.model,
+        family=subject.family,
+        variant=subject.variant,
+        stage=subject.stage,
+        image_size=dataset.image_size,
+    )
+    return subject
+
+
+def load(subject: Subject, num_classes: int) -> tuple[nn.Module, LoadReport]:
+    """The network with the file's weights, and what became of its tensors. Raises CheckpointError naming the file."""
+    from recu.engine.weights import load_weights
+    from recu.models import build_model
+
+    network = build_model(
+        subject.model,
+        family=subject.family,
+        num_classes=num_classes,
+        variant=subject.variant,
+        stage=subject.stage,
+    )
+    try:
+        report = load_weights(network, subject.file.content["state_dict"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{subject.file.path} as {subject.network}: {error}") from error
+    return network, report
+
+
+def _foreign(file: CheckpointFile, asked: Mapping[str, Any], dataset: Dataset) -> Subject:
+    from recu.models import recognise_variant
+
+    family = asked.get("family", dataset.family)
+    model = asked.get("model", file.content.get("model"))
+    if not isinstance(model, str):
+        raise ConfigError(f"--model is missing: {file.path} does not say which network it holds")
+    try:
+        variant = asked.get("variant") or recognise_variant(file.content["state_dict"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.path}: {error}") from error
+    subject = Subject(file=file, identity=None, model=model, family=family, variant=variant, stage=2)
+    return replace(subject, stage=asked["stage"] if "stage" in asked else _stage(subject, dataset.num_classes))
+
+
+def _stage(subject: Subject, num_classes: int) -> int:
+    """The stage whose network has the file's tensors. Raises ConfigError where several have."""
+    from recu.models import canonical_names
+
+    given = _without_counters(canonical_names(subject.file.content["state_dict"]).values())
+    stages = find_network(subject.model, family=subject.family, variant=subject.variant).stages
+    fitting = [stage for stage in stages if _names(subject, stage, num_classes) == given]
+    if len(fitting) > 1:
+        listed = " and ".join(map(str, fitting))
+        raise ConfigError(
+            f"{subject.file.path} does not say its stage, and its tensors are those of stages {listed}: give --stage"
+            " (0 full precision, 1 binary activations, 2 binary activations and weights)"
+        )
+    # Where none fits, loading says what differs from the network that was most likely meant.
+    return fitting[0] if fitting else stages[-1]
+
+
+def _names(subject: Subject, stage: int, num_classes: int) -> frozenset[str]:
+    import torch
+
+    from recu.models import build_model
+
+    with torch.device("meta"):
+        network = build_model(
+            subject.model, family=subject.family, num_classes=num_classes, variant=subject.variant, stage=stage
+        )
+    return _without_counters(network.state_dict())
+
+
+def _without_counters(names: Any) -> frozenset[str]:
+    return frozenset(name for name in names if name.rpartition(".")[2] not in _COUNTERS)
+
+
+_COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
+"""Tensors that files of one network have or lack."""
