@@ -98,7 +98,7 @@ def project(tmp_path: Path) -> Project:
     return make_project(tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same after a complete run; tests that use it leave it as they found it."""
     project = make_project(tmp_path_factory.mktemp("finished"))
