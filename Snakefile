@@ -1,12 +1,18 @@
 # The whole pipeline: prepare -> train (vanilla, then what starts from it) -> evaluate -> collect -> report.
 # Suites of released checkpoint files: prepare -> evaluate_released -> report_released.
 # `snakemake --cores all` renders the tables of the suites chosen in params/config.yaml.
+from pathlib import Path
+
 from snakemake.utils import min_version
+
+from recu import paths, plan
 
 min_version("9.27")
 
+PARAMS_DIR = plan.find_params(Path.cwd(), Path(workflow.basedir))
 
-configfile: "params/config.yaml"
+
+configfile: str(paths.config_file(PARAMS_DIR))
 
 
 include: "workflow/rules/common.smk"
@@ -24,3 +30,7 @@ rule all:
     input:
         get_tables,
     localrule: True
+
+
+# Last, since Snakemake asks the same of every new rule.
+workflow.is_rule = check_target

@@ -20,6 +20,12 @@ class DataError(RecuError):
     """A dataset is missing, truncated, altered or not of the expected form."""
 
 
+class StalledError(DataError):
+    """Images stopped coming, e.g. from a disk that does not answer; what was reached before is kept."""
+
+    exit_code = 75  # as Interrupted
+
+
 class CheckpointError(RecuError):
     """A checkpoint cannot be read or does not fit the network."""
 
@@ -50,8 +56,12 @@ class Interrupted(RecuError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: "run me again"
 
 
+_MOST_NAMES = 30
+"""That an error lists."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> ConfigError:
-    """The error for a name that is not in a table; it proposes the nearest right one and lists all.
+    """The error for a name that is not in a table; it proposes the nearest right one and lists all, if they are few.
 
     Args:
         kind: what the name stands for, e.g. "model".
@@ -61,4 +71,5 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> ConfigError:
     names = sorted(valid)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return ConfigError(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+    listed = f"known: {', '.join(names)}" if len(names) <= _MOST_NAMES else f"{len(names)} are known"
+    return ConfigError(f"unknown {kind} {name!r}{hint} ({listed})")

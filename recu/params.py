@@ -71,7 +71,7 @@ def load_suites(params_dir: Path, names: tuple[str, ...]) -> dict[str, Suite | R
 
 def available_suites(params_dir: Path, kind: type[Suite] | type[ReleasedSuite] = Suite) -> list[str]:
     """Names of the suites of one kind that params/suites/ holds; an unreadable file counts as one that trains."""
-    return [name for name in _all_suites(params_dir) if _kind_of_file(paths.suite_file(params_dir, name)) is kind]
+    return [name for name in all_suites(params_dir) if _kind_of_file(paths.suite_file(params_dir, name)) is kind]
 
 
 def suite_kind(data: Any) -> type[Suite] | type[ReleasedSuite]:
@@ -88,7 +88,7 @@ def suite_kind(data: Any) -> type[Suite] | type[ReleasedSuite]:
 
 
 def _load_any_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
-    file, known = paths.suite_file(params_dir, name), _all_suites(params_dir)
+    file, known = paths.suite_file(params_dir, name), all_suites(params_dir)
     if name not in known:
         raise unknown_name("suite", name, known)
     validate_model(json.dumps(name), Name, f"{_shown(file)}: the file's name, which is the suite's")
@@ -100,7 +100,8 @@ def _load_any_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
     return validate_model(data, suite_kind(data), _shown(file))
 
 
-def _all_suites(params_dir: Path) -> list[str]:
+def all_suites(params_dir: Path) -> list[str]:
+    """Names of the suites of either kind that params/suites/ holds."""
     return sorted(file.stem for file in paths.suite_file(params_dir, "*").parent.glob("*.yaml"))
 
 

@@ -110,7 +110,12 @@ def released_folder(results_dir: Path, released_id: str) -> Path:
 
 def rows_file(results_dir: Path, suite: str) -> Path:
     """The collected result rows of one suite."""
-    return results_dir / "report" / suite / "rows.json"
+    return report_folder(results_dir, suite) / "rows.json"
+
+
+def report_folder(results_dir: Path, suite: str) -> Path:
+    """What lies between the results of one suite and its table."""
+    return results_dir / "report" / suite
 
 
 def state_folder(runs_dir: Path, experiment_id: str, spec_hash: str) -> Path:

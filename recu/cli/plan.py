@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from recu import params, plan
-from recu.experiments import Experiment, load_experiments
+from recu.experiments import Experiment
 from recu.files import read_json
 from recu.paths import METRICS, config_file, released_folder, state_folder, train_folder, user_path
-from recu.released import Released, load_released
+from recu.released import Released
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,24 +25,16 @@ def run(arguments: argparse.Namespace) -> None:
     from tabulate import tabulate
 
     config = params.load_config(config_file(arguments.params_dir))
-    suites = tuple(arguments.suites) or params.suite_names(config)
-    experiments = load_experiments(arguments.params_dir, suites)
+    found = plan.load_plan(arguments.params_dir, config, tuple(arguments.suites) or None)
     results_dir, runs_dir = Path(config.results_dir), Path(config.runs_dir)
-    released = load_released(arguments.params_dir, suites, results_dir)
     rows: list[tuple[str, object, str]] = [
         (experiment.id, experiment.hyperparameters.epochs, _state(experiment, results_dir, runs_dir))
-        for experiment in experiments.values()
+        for experiment in found.experiments.values()
     ]
-    rows += [(found.id, "-", _released_state(found, results_dir)) for found in released.values()]
+    rows += [(file.id, "-", _released_state(file, results_dir)) for file in found.released.values()]
     print(tabulate(rows, headers=("experiment", "epochs", "state")))
-    datasets = params.load_datasets(arguments.params_dir)
-    used = [found.dataset for found in (*experiments.values(), *released.values())]
-    for name, where in plan.missing_data(used, datasets, Path(config.data_dir), config.sources).items():
-        print(f"dataset {name} is not here yet: {where}")
-    for teacher, where in plan.missing_teachers(experiments.values(), config.teacher_weights).items():
-        print(f"teacher {teacher}: {where}")
-    for path, where in plan.missing_files(released).items():
-        print(f"released file {path} is not here yet: {where}")
+    for note in found.notes():
+        print(note)
 
 
 def _state(experiment: Experiment, results_dir: Path, runs_dir: Path) -> str:

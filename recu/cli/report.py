@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TypeVar
 
 from recu import params, paths
 from recu.errors import ResultError
@@ -12,6 +13,8 @@ from recu.paths import user_path
 from recu.remake import remake
 from recu.suite_facts import ReleasedFacts, SuiteFacts
 from recu.text import visible_lines
+
+T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _add_suite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--suite", required=True, metavar="JSON", help="what the workflow knows of the suite")
+    parser.add_argument(
+        "--suite",
+        required=True,
+        metavar="JSON|FILE",
+        help="what the workflow knows of the suite, or a file that holds it",
+    )
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +72,21 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _suite(arguments: argparse.Namespace) -> SuiteFacts:
-    return params.validate_model(arguments.suite, SuiteFacts, "--suite")
+    return _facts(arguments.suite, SuiteFacts)
+
+
+def _facts(given: str, kind: type[T]) -> T:
+    """`given`, or what the file of that name holds: those of a large suite do not fit into a command's words."""
+    if not given.startswith("{"):
+        file = user_path(given)
+        try:
+            check_ordinary(file)
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ResultError(f"--suite: cannot read {file} ({reason}), which Snakemake writes as it starts") from error
+        return params.validate_model(text, kind, f"--suite {file}")
+    return params.validate_model(given, kind, "--suite")
 
 
 def _collect(arguments: argparse.Namespace) -> None:
@@ -84,7 +106,7 @@ def _render(arguments: argparse.Namespace) -> None:
 def _released(arguments: argparse.Namespace) -> None:
     from recu.stages.report import render_released
 
-    suite = params.validate_model(arguments.suite, ReleasedFacts, "--suite")
+    suite = _facts(arguments.suite, ReleasedFacts)
     published = params.load_published(arguments.params_dir)
     for file in render_released(suite, published, arguments.results_dir, arguments.output_dir):
         print(file)

@@ -20,7 +20,7 @@ from recu.data.index import FileIndex
 from recu.data.loader import count_batches
 from recu.data.randomness import derive_seed, shuffled_order
 from recu.data.transforms import augment, decode, evaluation_view
-from recu.errors import ConfigError, DataError, RecuError
+from recu.errors import ConfigError, DataError, RecuError, StalledError
 
 _LOG = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ def _guarded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
                 raise
             if "shared memory" in text:
                 raise ConfigError(f"{_SHARED_MEMORY} is full: {_LESS_SHARED_MEMORY}") from error
-            raise DataError(
+            raise StalledError(
                 f"the loader's worker processes gave no batch ({text}): see whether the disk with the images answers"
                 " and memory is left, then run the same command again; fewer --workers take less memory"
             ) from error

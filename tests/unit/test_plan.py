@@ -1,10 +1,17 @@
+import json
 import shlex
+import shutil
+from pathlib import Path
+
+import pytest
 
 from recu import plan
+from recu.errors import ConfigError
 from recu.experiments import load_experiments
-from recu.params import load_datasets, load_defaults, load_suite, load_suites
+from recu.params import load_config, load_datasets, load_defaults, load_suite, load_suites, parse_workflow_config
 from recu.paths import PARAMS_DIR
 from recu.released import load_released
+from recu.suite_facts import SuiteFacts
 
 
 def demo():
@@ -41,14 +48,105 @@ def test_missing_data_says_where_to_get_it(tmp_path):
     assert plan.missing_data(["cifar10"], datasets, tmp_path, {"cifar10": "local.tar.gz"}) == {}
 
 
-def test_missing_teacher_weights_say_where_they_come_from(tmp_path):
+def test_teacher_weights_that_are_not_given_say_where_they_come_from(tmp_path):
     assert plan.missing_teachers(demo().values(), "") == {}, "its teacher is trained by the suite"
     sota = load_experiments(PARAMS_DIR, ("sota",)).values()
     assert "torchvision downloads its weights" in plan.missing_teachers(sota, "")["resnet34"]
     file = tmp_path / "resnet34.pth"
-    assert "does not exist" in plan.missing_teachers(sota, str(file))["resnet34"]
     file.touch()
     assert plan.missing_teachers(sota, str(file)) == {}
+
+
+def config(**changes):
+    return parse_workflow_config(load_config(PARAMS_DIR / "config.yaml").model_dump() | changes)
+
+
+def test_a_plan_holds_the_chosen_suites_of_both_kinds(tmp_path):
+    found = plan.load_plan(PARAMS_DIR, config(suites="demo,released", results_dir=str(tmp_path)))
+    assert list(found.experiments) == list(demo()) and len(found.released) == 10
+    assert found.used_datasets == {"digits", "cifar10", "imagenet"}
+    assert list(found.facts()) == ["demo", "released"]
+    assert any(note.startswith("released file released/cifar10") for note in found.notes())
+    assert list(plan.load_plan(PARAMS_DIR, config(), ("cifar10",)).suites) == ["cifar10"]
+
+
+@pytest.fixture
+def own_params(tmp_path):
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    return tmp_path / "params"
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "suites/demo.yaml",
+            "batch_size: 32, lr: 0.05",
+            "batch_size: 359, lr: 0.05",
+            r"demo.yaml: .*: batch_size: 359 leaves one of 1437",
+        ),
+        ("suites/demo.yaml", "  lr: 0.02", "  lr: 0.02\n  compile: kernels", "compile is 'kernels' and gpus is 'cpu'"),
+        ("defaults.yaml", "published_as: vanilla", "published_as: vanila", "did you mean 'vanilla'"),
+        (
+            "datasets.yaml",
+            'published_as: "CIFAR-10"',
+            "published_as: CIFAR10",
+            "did you mean 'CIFAR-10'.*null for none",
+        ),
+        (
+            "suites/released.yaml",
+            "method: vanilla",
+            "method: vanila",
+            "resnet18-vanilla: method: .*did you mean 'vanilla'",
+        ),
+    ],
+)
+def test_what_a_job_would_refuse_is_refused_with_file_and_key(own_params, file, old, new, message):
+    edit(own_params / file, old, new)
+    with pytest.raises(ConfigError, match=message) as raised:
+        plan.load_plan(own_params, config(gpus="cpu", suites=["demo", "released"]))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_source_of_no_dataset_is_refused():
+    with pytest.raises(ConfigError, match=r"sources: unknown dataset 'cifra10'; did you mean 'cifar10'"):
+        plan.load_plan(PARAMS_DIR, config(sources={"cifra10": "x"}))
+
+
+def test_prepared_data_tells_how_many_images_there_are(own_params, tmp_path):
+    edit(own_params / "datasets.yaml", "train_images: 1437", "train_images: null")
+    chosen = config(data_dir=str(tmp_path / "data"))
+    plan.load_plan(own_params, chosen)
+    manifest = tmp_path / "data/digits/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    identity = load_datasets(own_params)["digits"].identity()
+    manifest.write_text(json.dumps({"identity": identity, "splits": {"train": 1441, "test": 5}}))
+    with pytest.raises(ConfigError, match=r"batch_size: 32 leaves one of 1441 .*data/digits.*`recu prepare"):
+        plan.load_plan(own_params, chosen)
+    manifest.write_text(json.dumps({"identity": identity | {"image_size": 8}, "splits": {"train": 1441, "test": 5}}))
+    plan.load_plan(own_params, chosen)
+    manifest.write_text("[")
+    plan.load_plan(own_params, chosen)
+
+
+def test_params_beside_the_snakefile_serve_where_the_working_directory_has_none(tmp_path):
+    (tmp_path / "params").mkdir()
+    assert plan.find_params(tmp_path, PARAMS_DIR.parent) == PARAMS_DIR
+    (tmp_path / "params/config.yaml").touch()
+    assert plan.find_params(tmp_path, PARAMS_DIR.parent) == Path("params")
+
+
+def test_facts_lie_in_a_file_whose_name_changes_with_them(tmp_path):
+    facts = plan.load_plan(PARAMS_DIR, config()).facts()["demo"]
+    plan.write_facts(tmp_path, facts)
+    assert SuiteFacts.model_validate_json(plan.facts_file(tmp_path, facts).read_text()) == facts
+    other = facts.model_copy(update={"title": "Other"})
+    assert plan.facts_file(tmp_path, other) != plan.facts_file(tmp_path, facts)
 
 
 def test_missing_released_files_say_where_to_get_them(tmp_path, monkeypatch):

@@ -1,36 +1,34 @@
-# Shared by all rules: the experiments and released files asked for, wildcard constraints built from them, and every
-# get_* function.
+# Shared by all rules: what is asked for, wildcard constraints built from it, and every get_* function.
+import os
 import re
 import sys
-from pathlib import Path
 
-from recu import paths, plan
+from recu import targets
 from recu.config import ReleasedSuite
-from recu.errors import RecuError
-from recu.experiments import load_experiments
+from recu.errors import RecuError, unknown_name
 from recu.files import canonical_json
-from recu.params import load_datasets, load_defaults, load_suites, parse_workflow_config, suite_names
-from recu.released import load_released
+from recu.params import all_suites, parse_workflow_config
+from recu.redaction import redact
 
-PARAMS_DIR = Path("params")
+
+def fail(error):
+    """End with the one line that a user needs, where Snakemake would show a Python exception."""
+    print(f"error: {redact(str(error))}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
 
 try:
     CONFIG = parse_workflow_config(config)
-    CHOSEN = load_suites(PARAMS_DIR, suite_names(CONFIG))
-    DATASETS = load_datasets(PARAMS_DIR)
-    METHODS = load_defaults(PARAMS_DIR).methods
-    EXPERIMENTS = load_experiments(PARAMS_DIR, suite_names(CONFIG))
-    # Not declared as inputs, so that planning works without them and a result outlives its file; each one's size and
-    # time of modification are part of its job's params instead.
-    RELEASED = load_released(PARAMS_DIR, suite_names(CONFIG), Path(CONFIG.results_dir))
+    # Released files are not declared as inputs, so that planning works without them and a result outlives its file;
+    # each one's size and time of modification are part of its job's params instead.
+    PLAN = plan.load_plan(PARAMS_DIR, CONFIG)
 except RecuError as error:
-    # Snakemake would show a Python exception; its user needs the one line.
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    fail(error)
 
-SUITES = {name: suite for name, suite in CHOSEN.items() if not isinstance(suite, ReleasedSuite)}
-RELEASED_SUITES = {name: suite for name, suite in CHOSEN.items() if isinstance(suite, ReleasedSuite)}
-USED_DATASETS = {job.dataset for job in (*EXPERIMENTS.values(), *RELEASED.values())}
+EXPERIMENTS, RELEASED, DATASETS = PLAN.experiments, PLAN.released, PLAN.datasets
+RELEASED_SUITES = {name for name, suite in PLAN.suites.items() if isinstance(suite, ReleasedSuite)}
+FACTS = PLAN.facts()
+TRAINING_THREADS = plan.threads_per_training(workflow.cores or 1, EXPERIMENTS)
 
 DATA_DIR = Path(CONFIG.data_dir)
 RESULTS_DIR = Path(CONFIG.results_dir)
@@ -41,9 +39,9 @@ TRACKING_DIR = RESULTS_DIR / "tracking"
 EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
 RELEASED_ID = "{released_suite}/{released_file}"
 
-# `recu` in every command below. Under conda each job's own Python runs the package from the checkout.
+# `recu` and `job` in every command below. Under conda each job's own Python runs the package from the checkout.
 USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
-shell.prefix(plan.shell_prefix("python" if USES_CONDA else sys.executable, str(workflow.basedir)))
+shell.prefix(plan.shell_prefix("python" if USES_CONDA else sys.executable, Path(workflow.basedir)))
 
 # Options that must not make anything run again, so they are text of the commands and not params.
 DATA_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, data_dir=DATA_DIR)
@@ -62,33 +60,52 @@ COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_
 RENDER_RELEASED_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR, output_dir=REPORTS_DIR)
 RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)
 
-for dataset, where in plan.missing_data(USED_DATASETS, DATASETS, DATA_DIR, CONFIG.sources).items():
-    print(f"note: dataset {dataset} is not here yet: {where}", file=sys.stderr)
-for teacher, where in plan.missing_teachers(EXPERIMENTS.values(), CONFIG.teacher_weights).items():
-    print(f"note: teacher {teacher}: {where}", file=sys.stderr)
-for file, where in plan.missing_files(RELEASED).items():
-    print(f"note: released file {file} is not here yet: {where}", file=sys.stderr)
+# Around the commands of jobs that Snakemake may attempt again.
+JOB = "job {resources.attempt} {log:q}"
+
+for note in PLAN.notes():
+    print(f"note: {redact(note)}", file=sys.stderr)
+if not PARAMS_DIR.is_relative_to("params"):
+    print(f"note: there is no params/ in {Path.cwd()}, so {PARAMS_DIR} is used", file=sys.stderr)
+
+
+# Not words of a command: those of a large suite would not fit.
+onstart:
+    for suite, facts in FACTS.items():
+        plan.write_facts(paths.report_folder(RESULTS_DIR, suite), facts)
 
 
 def one_of(values):
     """A wildcard constraint that matches exactly these names, so that a mistyped target fails while planning."""
-    return "|".join(sorted(map(re.escape, set(values)))) or "none"
+    return "|".join(sorted(map(re.escape, set(values)))) or "(?!)"
 
 
 wildcard_constraints:
-    suite=one_of(SUITES),
+    suite=one_of(set(PLAN.suites) - RELEASED_SUITES),
     released_suite=one_of(RELEASED_SUITES),
-    tracked_suite=one_of(CHOSEN),
+    tracked_suite=one_of(PLAN.suites),
     released_file=one_of(released.name for released in RELEASED.values()),
-    dataset=one_of(USED_DATASETS),
+    dataset=one_of(PLAN.used_datasets),
     network=one_of(experiment.network for experiment in EXPERIMENTS.values()),
     method=one_of(experiment.method for experiment in EXPERIMENTS.values()),
     seed=r"\d+",
 
 
+def known(jobs, identifier):
+    """The job of that id; each wildcard may be right and the whole still name none."""
+    if identifier not in jobs:
+        fail(unknown_name("experiment or released file", identifier, jobs))
+    return jobs[identifier]
+
+
+def get_attempt(wildcards, attempt):
+    """How often Snakemake has begun a job, this time included."""
+    return attempt
+
+
 def get_experiment(wildcards):
     """The experiment that the wildcards name."""
-    return EXPERIMENTS[EXPERIMENT_ID.format(**wildcards)]
+    return known(EXPERIMENTS, EXPERIMENT_ID.format(**wildcards))
 
 
 def get_experiment_json(wildcards):
@@ -98,7 +115,7 @@ def get_experiment_json(wildcards):
 
 def get_released(wildcards):
     """The released file that the wildcards name."""
-    return RELEASED[RELEASED_ID.format(**wildcards)]
+    return known(RELEASED, RELEASED_ID.format(**wildcards))
 
 
 def get_released_json(wildcards):
@@ -128,57 +145,53 @@ def get_parents(wildcards):
     return [paths.train_folder(RESULTS_DIR, parent.id) / paths.METRICS for parent in parents]
 
 
-def get_suite_json(wildcards):
-    """All that a suite's rows and table depend on besides the results."""
-    name = wildcards.suite
-    facts = plan.suite_facts(name, SUITES[name], get_suite_experiments(name), DATASETS, METHODS)
-    return canonical_json(facts.model_dump(mode="json"))
+def get_suite_facts(wildcards):
+    """All that a suite's rows and table depend on besides the results, as a file whose name changes with it."""
+    return str(plan.facts_file(paths.report_folder(RESULTS_DIR, wildcards.suite), FACTS[wildcards.suite]))
 
 
-def get_suite_experiments(suite):
-    """The experiments of one suite, by id."""
-    return {identifier: found for identifier, found in EXPERIMENTS.items() if found.suite == suite}
+def get_published(wildcards):
+    """The published numbers. A function, since Snakemake would take braces in a path for a wildcard."""
+    return paths.published_file(PARAMS_DIR)
 
 
 def get_suite_train_metrics(wildcards):
     """Metrics of every training of a suite."""
-    return [paths.train_folder(RESULTS_DIR, name) / paths.METRICS for name in get_suite_experiments(wildcards.suite)]
+    return [paths.train_folder(RESULTS_DIR, name) / paths.METRICS for name in PLAN.experiments_of(wildcards.suite)]
 
 
 def get_suite_evaluate_metrics(wildcards):
     """Metrics of every evaluation of a suite."""
-    return [paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS for name in get_suite_experiments(wildcards.suite)]
+    return [paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS for name in PLAN.experiments_of(wildcards.suite)]
 
 
-def get_released_suite_json(wildcards):
+def get_released_suite_facts(wildcards):
     """All that the table of a suite of released files depends on besides measurements and published numbers."""
     name = wildcards.released_suite
-    facts = plan.released_facts(name, RELEASED_SUITES[name], get_suite_released(name), DATASETS)
-    return canonical_json(facts.model_dump(mode="json"))
-
-
-def get_suite_released(suite):
-    """The released files of one suite, by id."""
-    return {identifier: found for identifier, found in RELEASED.items() if found.suite == suite}
+    return str(plan.facts_file(paths.report_folder(RESULTS_DIR, name), FACTS[name]))
 
 
 def get_suite_released_metrics(wildcards):
     """Measurements of every released file of a suite."""
-    names = get_suite_released(wildcards.released_suite)
+    names = PLAN.released_of(wildcards.released_suite)
     return [paths.released_folder(RESULTS_DIR, name) / paths.METRICS for name in names]
-
-
-def get_table_files(suite):
-    """The files of one suite's table."""
-    formats = plan.RELEASED_TABLE_FORMATS if suite in RELEASED_SUITES else plan.TABLE_FORMATS
-    return plan.table_files(REPORTS_DIR, suite, formats)
 
 
 def get_tables(wildcards):
     """Every table of the chosen suites."""
-    return [file for suite in CHOSEN for file in get_table_files(suite)]
+    return [file for suite in PLAN.suites for file in plan.table_files_of(PLAN, REPORTS_DIR, suite)]
 
 
 def get_training_threads(wildcards):
     """Cores of one training: all of them, shared among the trainings that can run side by side."""
-    return plan.threads_per_training(workflow.cores or 1, EXPERIMENTS)
+    return TRAINING_THREADS
+
+
+def check_target(name, is_rule=workflow.is_rule):
+    """Snakemake asks this of every target before it plans: whether it is a rule. What cannot be made ends here."""
+    if is_rule(name):
+        return True
+    file = os.path.relpath(name)
+    if not os.path.exists(file) and not any(each.is_producer(file) for each in workflow.rules):
+        fail(targets.unknown_target(name, PLAN, [each.name for each in workflow.rules], all_suites(PARAMS_DIR)))
+    return False

@@ -15,9 +15,10 @@ rule evaluate:
     threads: 1
     resources:
         gpu=1,
+        attempt=get_attempt,
     params:
         experiment=get_experiment_json,
     message:
         "Evaluating {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        f"recu evaluate {RUN_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}} > {{log:q}} 2>&1"
+        f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}} > {{log:q}} 2>&1"

@@ -21,11 +21,13 @@ rule prepare:
     conda:
         "../../environment.yml"
     threads: 2
+    resources:
+        attempt=get_attempt,
     params:
         dataset=get_dataset_json,
         source=get_source_option,
     message:
         "Preparing dataset {wildcards.dataset}"
     shell:
-        f"recu prepare {{wildcards.dataset:q}} {DATA_OPTIONS} {{params.source}} --workers {{threads}}"
+        f"{JOB} prepare {{wildcards.dataset:q}} {DATA_OPTIONS} {{params.source}} --workers {{threads}}"
         " --output {output.manifest:q} > {log:q} 2>&1"

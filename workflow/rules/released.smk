@@ -13,19 +13,20 @@ rule evaluate_released:
     threads: 1
     resources:
         gpu=1,
+        attempt=get_attempt,
     params:
         released=get_released_json,
     message:
         "Measuring released file {wildcards.released_file}"
     shell:
-        f"recu evaluate {RUN_OPTIONS} --threads {{threads}} --released {{params.released:q}} --output {{output.metrics:q}}"
+        f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --released {{params.released:q}} --output {{output.metrics:q}}"
         " > {log:q} 2>&1"
 
 
 rule report_released:
     input:
         metrics=get_suite_released_metrics,
-        published=PARAMS_DIR / "published.yaml",
+        published=get_published,
     output:
         markdown=report(REPORTS_DIR / "{released_suite}.md", category="Tables", caption="../report/released.rst"),
         csv=REPORTS_DIR / "{released_suite}.csv",
@@ -34,9 +35,11 @@ rule report_released:
         LOGS_DIR / "report" / "{released_suite}.released.log",
     conda:
         "../../environment.yml"
+    resources:
+        attempt=get_attempt,
     params:
-        suite=get_released_suite_json,
+        suite=get_released_suite_facts,
     message:
         "Rendering the table of released files {wildcards.released_suite}"
     shell:
-        f"recu report released {RENDER_RELEASED_OPTIONS} --suite {{params.suite:q}} > {{log:q}} 2>&1"
+        f"{JOB} report released {RENDER_RELEASED_OPTIONS} --suite {{params.suite:q}} > {{log:q}} 2>&1"

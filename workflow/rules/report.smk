@@ -8,18 +8,20 @@ rule collect:
         LOGS_DIR / "report" / "{suite}.collect.log",
     conda:
         "../../environment.yml"
+    resources:
+        attempt=get_attempt,
     params:
-        suite=get_suite_json,
+        suite=get_suite_facts,
     message:
         "Collecting the results of suite {wildcards.suite}"
     shell:
-        f"recu report collect {COLLECT_OPTIONS} --suite {{params.suite:q}} --output {{output.rows:q}} > {{log:q}} 2>&1"
+        f"{JOB} report collect {COLLECT_OPTIONS} --suite {{params.suite:q}} --output {{output.rows:q}} > {{log:q}} 2>&1"
 
 
 rule report:
     input:
         rows=RESULTS_DIR / "report" / "{suite}" / "rows.json",
-        published=PARAMS_DIR / "published.yaml",
+        published=get_published,
     output:
         markdown=report(REPORTS_DIR / "{suite}.md", category="Tables", caption="../report/table.rst"),
         csv=REPORTS_DIR / "{suite}.csv",
@@ -29,9 +31,11 @@ rule report:
         LOGS_DIR / "report" / "{suite}.render.log",
     conda:
         "../../environment.yml"
+    resources:
+        attempt=get_attempt,
     params:
-        suite=get_suite_json,
+        suite=get_suite_facts,
     message:
         "Rendering the table of suite {wildcards.suite}"
     shell:
-        f"recu report render {RENDER_OPTIONS} --suite {{params.suite:q}} --rows {{input.rows:q}} > {{log:q}} 2>&1"
+        f"{JOB} report render {RENDER_OPTIONS} --suite {{params.suite:q}} --rows {{input.rows:q}} > {{log:q}} 2>&1"

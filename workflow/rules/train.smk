@@ -10,16 +10,16 @@ rule train:
         LOGS_DIR / "train" / f"{EXPERIMENT_ID}.log",
     benchmark:
         LOGS_DIR / "train" / f"{EXPERIMENT_ID}.benchmark.tsv"
-    retries: 1
     conda:
         "../../environment.yml"
     threads: get_training_threads
     resources:
         gpu=1,
+        attempt=get_attempt,
     params:
         experiment=get_experiment_json,
     message:
         "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        f"recu train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}}"
+        f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}}"
         " > {log:q} 2>&1"

@@ -10,7 +10,7 @@ from PIL import Image
 from recu.data import build_loaders, open_prepared, prepare, torchvision_loader
 from recu.data.index import read_index
 from recu.data.torchvision_loader import FileImages, TorchvisionLoader, View
-from recu.errors import ConfigError, DataError
+from recu.errors import ConfigError, DataError, StalledError
 
 from .builders import dataset, large_dataset, tinyimagenet_files, write_imagenet, write_zip
 
@@ -62,13 +62,13 @@ def test_workers_change_nothing(folder: Path):
 def test_a_worker_that_hangs_is_one_line_after_a_while(folder: Path, monkeypatch):
     monkeypatch.setattr(torchvision_loader, "PATIENCE_S", 1)
     monkeypatch.setattr(torchvision_loader.FileImages, "read", lambda images, index: time.sleep(60))
-    with pytest.raises(DataError, match=r"gave no batch \(DataLoader timed out after 1 seconds\)"):
+    with pytest.raises(StalledError, match=r"gave no batch \(DataLoader timed out after 1 seconds\)"):
         list(build(folder, workers=1).train.batches(0))
 
 
 def test_a_worker_that_is_killed_is_one_line(folder: Path, monkeypatch):
     monkeypatch.setattr(torchvision_loader.FileImages, "read", lambda images, index: os.kill(os.getpid(), 9))
-    with pytest.raises(DataError, match=r"gave no batch \(DataLoader worker"):
+    with pytest.raises(StalledError, match=r"gave no batch \(DataLoader worker"):
         list(build(folder, workers=1).train.batches(0))
 
 
