@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from recu.data.archives import iter_members
-from recu.data.class_tree import Layout, Place, place_of
+from recu.data.class_tree import SPLITS, Layout, Place, is_image_name, more, place_of
 from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.errors import DataError
 
@@ -16,28 +17,36 @@ _ANNOTATIONS = "val_annotations.txt"
 _CLASS_LIST = "wnids.txt"
 
 
-def decode_tinyimagenet(source: Path, out: Path, *, num_classes: int, workers: int) -> FolderArrays:
+def decode_tinyimagenet(
+    source: Path, out: Path, *, num_classes: int, workers: int, needed: Iterable[str] = ("train", "test")
+) -> FolderArrays:
     """Decode train/<wnid>/images/* and val/images/* (sorted into classes by val_annotations.txt) into arrays.
 
-    A tree whose validation images were already moved into class folders is accepted too.
+    Validation images that were already moved into val/<wnid>/ or val/<wnid>/images/ are accepted too, with or without
+    the annotations; where both are there they must agree.
 
     Raises:
-        DataError: as `decode_image_folder`; an annotation names a missing image, or an image has no annotation.
+        DataError: as `decode_image_folder`; an annotation names a missing image, an image has none, or lies in a
+            folder of another class than its annotation says.
     """
     texts = _read_texts(source)
-    if _ANNOTATIONS not in texts:
-        return decode_image_folder(
-            source, out, size=STORED_SIZE, num_classes=num_classes, workers=workers, layout=_sorted_layout(source)
-        )
-    class_of = parse_annotations(texts[_ANNOTATIONS], source)
+    annotations = texts.get(_ANNOTATIONS)
+    class_of = None if annotations is None else parse_annotations(annotations, source)
     seen: set[str] = set()
-    layout = _original_layout(source, class_of, seen)
-    arrays = decode_image_folder(source, out, size=STORED_SIZE, num_classes=num_classes, workers=workers, layout=layout)
-    missing = sorted(set(class_of) - seen)
+    arrays = decode_image_folder(
+        source,
+        out,
+        size=STORED_SIZE,
+        num_classes=num_classes,
+        workers=workers,
+        layout=_layout(source, class_of, seen),
+        needed=needed,
+    )
+    missing = sorted(set(class_of or ()) - seen)
     if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise DataError(
-            f"{source}: {_ANNOTATIONS} names {missing[0]}, which is not in val/images{more}; fetch it again"
+            f"{source}: {_ANNOTATIONS} names {missing[0]}, which is not in val/images or a class folder of val"
+            f"{more(missing)}; fetch it again"
         )
     _check_classes(texts.get(_CLASS_LIST), arrays.classes, source)
     return arrays
@@ -71,41 +80,56 @@ def _read_texts(source: Path) -> dict[str, str]:
     return texts
 
 
-def _original_layout(source: Path, class_of: dict[str, str], seen: set[str]) -> Layout:
-    """The layout of the distributed archive; notes in `seen` which validation images were met."""
+def _layout(source: Path, class_of: dict[str, str] | None, seen: set[str]) -> Layout:
+    """Where images lie: as distributed, sorted into class folders, or partly so.
+
+    Args:
+        source: named in messages.
+        class_of: class by file name, as the annotations say; None without annotations.
+        seen: validation images that were met are added to it.
+    """
 
     def layout(name: str) -> Place | None:
         place = place_of(name)
-        if place is None or place.split_folder == "test":  # the test images have no labels
+        if place is None or place.split_folder.lower() in ("test", "testing"):  # the test images have no labels
             return None
-        if place.split_folder == "train":
-            return _training_place(place)
-        if place.class_name != "images" or not place.file:
+        if SPLITS[place.split_folder.lower()] == "train":
+            return _without_images_folder(place)
+        if place.class_name == "images":
+            return _unsorted(place)
+        place = _without_images_folder(place)
+        if class_of is not None and place.file and is_image_name(name) is not False:
+            _check(place)
+        return place
+
+    def _unsorted(place: Place) -> Place | None:
+        if not place.file:
             return None
-        if place.file not in class_of:
-            raise DataError(f"{source}: val/images/{place.file} has no line in {_ANNOTATIONS}; remove the image")
-        seen.add(place.file)
-        return Place(place.top, place.split_folder, class_of[place.file], place.file)
-
-    return layout
-
-
-def _sorted_layout(source: Path) -> Layout:
-    """The layout of a tree with val/<class>/*."""
-
-    def layout(name: str) -> Place | None:
-        place = place_of(name)
-        if place is None or place.split_folder == "test":
-            return None
-        if place.split_folder == "val" and place.class_name == "images":
+        if class_of is None:
             raise DataError(f"{source} lacks val/{_ANNOTATIONS}, which says the classes of val/images; fetch it again")
-        return _training_place(place)
+        return Place(place.top, place.split_folder, _annotated(place.file, f"val/images/{place.file}"), place.file)
+
+    def _check(place: Place) -> None:
+        file = PurePosixPath(place.file).name
+        where = f"{place.split_folder}/{place.class_name}/{place.file}"
+        annotated = _annotated(file, where)
+        if annotated != place.class_name:
+            raise DataError(
+                f"{source}: {where} is of class {annotated} according to {_ANNOTATIONS}; move the image to the folder"
+                " of its class, or the annotations away if the folders are right"
+            )
+
+    def _annotated(file: str, where: str) -> str:
+        if file not in class_of:
+            raise DataError(f"{source}: {where} has no line in {_ANNOTATIONS}; move the image away")
+        seen.add(file)
+        return class_of[file]
 
     return layout
 
 
-def _training_place(place: Place) -> Place:
-    """train/<class>/images/<file>; the folder "images" is no image, and a list of boxes lies beside it."""
+def _without_images_folder(place: Place) -> Place:
+    """<class>/images/<file> as <class>/<file>; the folder "images" is no image, and a list of boxes lies beside it."""
     file = "" if place.file == "images" else place.file.removeprefix("images/")
     return Place(place.top, place.split_folder, place.class_name, file)
 

@@ -63,6 +63,58 @@ def test_bad_archives_are_named(tmp_path: Path, change: dict, text: str):
     assert not (tmp_path / "data").exists()
 
 
+def sorted_tree(*, level: str = "", keep: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """The validation images in val/<wnid>/ plus `level`, as the usual scripts move them; `keep` stay in val/images."""
+    files = tinyimagenet_files()
+    annotations = files[f"{ROOT}/val/val_annotations.txt"].decode()
+    class_of = dict(line.split("\t")[:2] for line in annotations.splitlines())
+    for name, wnid in class_of.items():
+        if name not in keep:
+            files[f"{ROOT}/val/{wnid}/{level}{name}"] = files.pop(f"{ROOT}/val/images/{name}")
+    return files
+
+
+@pytest.mark.parametrize("level", ["", "images/"])
+@pytest.mark.parametrize("keep", [(), ("val_1.JPEG", "val_2.JPEG")])
+@pytest.mark.parametrize("annotations", [True, False])
+@pytest.mark.parametrize("empty_folder", [True, False])
+def test_every_way_of_sorting_gives_the_same(
+    tmp_path: Path, level: str, keep: tuple[str, ...], annotations: bool, empty_folder: bool
+):
+    source = write_folder(tmp_path / "sorted", sorted_tree(level=level, keep=keep))
+    if empty_folder:
+        (source / ROOT / "val/images").mkdir(exist_ok=True)
+    if not annotations:
+        (source / ROOT / "val/val_annotations.txt").unlink()
+    if keep and not annotations:
+        with pytest.raises(DataError, match=r"lacks val/val_annotations.txt"):
+            run(tmp_path, source)
+        return
+    expected = run(tmp_path, write_zip(tmp_path / "t.zip", tinyimagenet_files()), "original")
+    assert run(tmp_path, source).fingerprint == expected.fingerprint
+    assert run(tmp_path, source / ROOT, "deeper").fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("moved", "text"),
+    [
+        ("val_0.JPEG", rf"val/{WNIDS[1]}/val_0.JPEG is of class {WNIDS[0]} according to val_annotations.txt; move"),
+        ("val_9.JPEG", rf"val/{WNIDS[1]}/val_9.JPEG has no line in val_annotations.txt; move the image away"),
+    ],
+)
+def test_folders_that_contradict_the_annotations_are_refused(tmp_path: Path, moved: str, text: str):
+    files = sorted_tree()
+    files[f"{ROOT}/val/{WNIDS[1]}/{moved}"] = files.pop(f"{ROOT}/val/{WNIDS[0]}/val_0.JPEG")
+    with pytest.raises(DataError, match=text):
+        run(tmp_path, write_zip(tmp_path / "t.zip", files))
+
+
+def test_an_image_that_was_copied_and_not_moved_is_refused(tmp_path: Path):
+    files = sorted_tree() | {f"{ROOT}/val/images/val_0.JPEG": image_bytes(1, (64, 64), "JPEG")}
+    with pytest.raises(DataError, match=rf"val/{WNIDS[0]}/val_0.JPEG twice; keep one of them"):
+        run(tmp_path, write_zip(tmp_path / "t.zip", files))
+
+
 def test_the_real_miniature(tmp_path: Path, shared_data: Path):
     entry = ENTRY.model_copy(update={"num_classes": 20, "train_images": 800, "test_images": 300})
     source = shared_data / "tiny-imagenet-mini.zip"
