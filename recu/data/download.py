@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from recu.config import Archive
+from recu.data.archives import iter_members, never
 from recu.errors import DataError
+from recu.file_kinds import describe_kind
 from recu.files import hash_file
 
 _LOG = logging.getLogger(__name__)
+
+_ARCHIVE_WORDS = ("tar archive", "zip archive", "damaged", "compressed with gzip", "compressed with xz")
+"""In descriptions of files that may be the right archive, cut or altered."""
 
 
 def fetch(archive: Archive, folder: Path, *, obtain: str) -> Path:
@@ -25,31 +31,52 @@ def fetch(archive: Archive, folder: Path, *, obtain: str) -> Path:
     """
     path = folder / archive.filename
     if path.is_file():
-        verify_checksum(path, archive)
+        verify_checksum(path, archive, again="move it away, then the same command fetches it again")
         return path
     if not archive.url:
         raise DataError(f"{archive.filename} cannot be downloaded by this program: {obtain}")
     return _download(archive, folder, obtain)
 
 
-def verify_checksum(path: Path, archive: Archive) -> None:
+def verify_checksum(path: Path, archive: Archive, *, again: str = "fetch it again", instead: str = "") -> None:
     """Check that the file is the published one.
 
+    Args:
+        path: what is there.
+        archive: what is expected.
+        again: how a damaged file is replaced, for the error.
+        instead: what else could be given, for the error.
+
     Raises:
-        DataError: its size or checksum differs, or it cannot be read.
+        DataError: its content is another, and what it is; or it cannot be read.
     """
     algorithm, _, expected = archive.checksum.partition(":")
     try:
         size = path.stat().st_size
-        if archive.size_bytes is not None and size < archive.size_bytes:
-            message = f"{path} is truncated: {size} of {archive.size_bytes} bytes"
-            raise DataError(f"{message}; remove it and fetch it again")
         actual = hash_file(path, algorithm)
+        if actual == expected:
+            return
+        problem = _other_content(path, archive, again)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if actual != expected:
-        message = f"{path} has {algorithm} {actual}, expected {expected} ({archive.filename})"
-        raise DataError(f"{message}; it is another or a damaged file: remove it and fetch it again")
+    difference = f"{size} bytes and {algorithm} {actual}, expected {archive.size_bytes or 'any'} and {expected}"
+    raise DataError(f"{problem}{instead} ({difference} of {archive.filename})")
+
+
+def _other_content(path: Path, archive: Archive, again: str) -> str:
+    """What a file that is not the published one is, and what to do."""
+    kind = describe_kind(path)
+    if kind is None or any(word in kind for word in _ARCHIVE_WORDS):
+        try:
+            for _ in iter_members(path, never, max_member_bytes=sys.maxsize):
+                pass
+        except DataError:
+            size, whole = path.stat().st_size, archive.size_bytes
+            if whole is not None and size < whole:
+                return f"{path} is truncated: {size} of {whole} bytes; {again}"
+            return f"{path} is truncated or damaged; {again}"
+        return f"{path} is whole, but another archive than the published {archive.filename}: give that one"
+    return f"{path} is {kind}, not {archive.filename}; {again}"
 
 
 def _download(archive: Archive, folder: Path, obtain: str) -> Path:

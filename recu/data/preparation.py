@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -299,7 +299,7 @@ def _convert(name: str, dataset: Dataset, source: Path | None, out: Path, worker
         return _digits(dataset, out)
     described = describe_source(dataset, source, checksum=source.is_file())
     if source.is_file() and len(dataset.archives) == 1:
-        verify_checksum(source, dataset.archives[0])
+        verify_checksum(source, dataset.archives[0], instead=_instead(dataset, source))
     _LOG.info("preparing %s from %s", name, source)
     if dataset.kind in ("cifar10", "cifar100"):
         return described, _cifar(dataset, source, out)
@@ -325,6 +325,17 @@ def _resolve(dataset: Dataset, source: Path) -> Path:
     return source
 
 
+def _instead(dataset: Dataset, archive: Path) -> str:
+    """What can be given in place of an archive that is not the published one, for a message."""
+    if dataset.kind in ("cifar10", "cifar100"):
+        from recu.data.cifar import official_folder
+
+        folder = official_folder(archive.parent, dataset.kind)
+        if folder != archive.parent:
+            return f", or give {folder}, which lies beside it"
+    return ", or give a folder that it was extracted to"
+
+
 def _digits(dataset: Dataset, out: Path) -> tuple[Source, Content]:
     import sklearn
 
@@ -339,7 +350,7 @@ def _cifar(dataset: Dataset, source: Path, out: Path) -> Content:
     from recu.data.cifar import load_cifar_arrays
 
     content = load_cifar_arrays(source, dataset.kind)
-    return _store_arrays(content.classes, content.splits, out)
+    return replace(_store_arrays(content.classes, content.splits, out), notes=content.notes)
 
 
 def _image_folder(dataset: Dataset, source: Path, out: Path, workers: int) -> Content:

@@ -1,3 +1,5 @@
+import dataclasses
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recu.data import cifar
 from recu.data.cifar import load_cifar_arrays, official_folder, safe_unpickle
 from recu.errors import DataError
 
@@ -80,3 +83,68 @@ def test_parts_of_another_form_are_refused(tmp_path: Path, content: dict, text: 
     files = {**cifar10_files(), "cifar-10-batches-py/test_batch": python2_pickle(content)}
     with pytest.raises(DataError, match=text):
         load_cifar_arrays(write_tar(tmp_path / "c.tar", files), "cifar10")
+
+
+def repickled(*, key=str, labels=list, scalar=int, protocol: int = 2) -> dict[str, bytes]:
+    """The miniature's parts, read and written anew by another program."""
+    files = {}
+    for name, data in cifar10_files().items():
+        if name.endswith(".html"):
+            continue
+        content = safe_unpickle(data)
+        for field in ("labels", "label_names"):
+            if field == "labels" and field in content:
+                content[field] = labels([scalar(label) for label in content[field]])
+            elif field in content:
+                content[field] = [key(name) for name in content[field]]
+        files[name] = pickle.dumps({key(field): value for field, value in content.items()}, protocol=protocol)
+    return files
+
+
+def as_bytes(text: str) -> bytes:
+    return text.encode()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "form", [{}, {"key": as_bytes}, {"labels": np.array}, {"labels": tuple}, {"scalar": np.int64}], ids=str
+)
+def test_parts_written_anew_give_the_same_arrays_and_say_that_nothing_vouches_for_them(
+    tmp_path: Path, protocol: int, form: dict
+):
+    expected = load_cifar_arrays(write_folder(tmp_path / "a", cifar10_files()), "cifar10")
+    found = load_cifar_arrays(write_folder(tmp_path / "b", repickled(protocol=protocol, **form)), "cifar10")
+    assert found.classes == expected.classes
+    for split, (images, labels) in expected.splits.items():
+        assert np.array_equal(images, found.splits[split][0]) and labels.tolist() == found.splits[split][1].tolist()
+    assert found.notes == (
+        "not checked: cifar-10-batches-py was written anew by another program, and no checksum of that is published",
+    )
+
+
+def as_published(files: dict[str, bytes], monkeypatch) -> None:
+    """Take the miniature's parts for the published ones."""
+    digests = {name.rpartition("/")[2]: hashlib.md5(data).hexdigest() for name, data in files.items()}
+    layout = dataclasses.replace(cifar._LAYOUTS["cifar10"], md5=digests)
+    monkeypatch.setitem(cifar._LAYOUTS, "cifar10", layout)
+
+
+def test_one_altered_byte_of_a_published_part_is_noticed(tmp_path: Path, monkeypatch):
+    files = cifar10_files()
+    as_published(files, monkeypatch)
+    assert load_cifar_arrays(write_folder(tmp_path / "good", files), "cifar10").notes == ()
+    name = "cifar-10-batches-py/data_batch_3"
+    position = files[name].index(b"data_batch_3") + 2000  # among the pixels
+    files[name] = files[name][:position] + bytes([files[name][position] ^ 1]) + files[name][position + 1 :]
+    with pytest.raises(DataError, match=r"data_batch_3 is not the published file \(MD5 .*though others are"):
+        load_cifar_arrays(write_folder(tmp_path / "bad", files), "cifar10")
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.0, 1.0], [True, False], np.zeros((2, 1), np.int64), np.zeros(2), "ab", [2**70, 0]]
+)
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path: Path, labels: object):
+    content = {"data": np.zeros((2, 3072), np.uint8), "labels": labels}
+    files = {**cifar10_files(), "cifar-10-batches-py/test_batch": pickle.dumps(content)}
+    with pytest.raises(DataError, match=r"test_batch has (no list 'labels'|labels outside)"):
+        load_cifar_arrays(write_folder(tmp_path / "c", files), "cifar10")

@@ -183,14 +183,47 @@ def test_an_archive_kept_beside_is_used_without_a_download(tmp_path: Path, cifar
 
 
 def test_a_wrong_checksum_is_refused(tmp_path: Path, cifar: Path):
-    with pytest.raises(DataError, match=r"cifar.tar.gz has md5 .*, expected 00"):
+    text = r"cifar.tar.gz is whole, but another archive .*give that one, or give a folder .*md5 .* and 00"
+    with pytest.raises(DataError, match=text):
         run(tmp_path / "data", cifar, official(cifar, checksum="md5:00"))
 
 
 def test_a_truncated_official_archive_says_how_much_is_there(tmp_path: Path, cifar: Path):
-    size = cifar.stat().st_size
-    with pytest.raises(DataError, match=f"truncated: {size} of {size + 1} bytes"):
-        run(tmp_path / "data", cifar, official(cifar, size=size + 1))
+    data = cifar.read_bytes()
+    entry = official(cifar, size=len(data))
+    cifar.write_bytes(data[:-100])
+    with pytest.raises(
+        DataError, match=rf"truncated: {len(data) - 100} of {len(data)} bytes; fetch it again, or give a folder that"
+    ):
+        run(tmp_path / "data", cifar, entry)
+    extracted = write_folder(tmp_path, cifar10_files()) / "cifar-10-batches-py"
+    with pytest.raises(DataError, match=f"fetch it again, or give {extracted}, which lies beside it"):
+        run(tmp_path / "data", tmp_path, entry)
+    assert run(tmp_path / "data", extracted, entry).splits["test"] == 4, "the advice, followed"
+
+
+def test_a_kept_archive_that_is_damaged_is_fetched_again_as_the_message_says(tmp_path: Path, cifar: Path):
+    entry = official(cifar, url=cifar.as_uri(), size=cifar.stat().st_size)
+    kept = tmp_path / "data" / "archives" / cifar.name
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(cifar.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"truncated: .* move it away, then the same command fetches it again"):
+        run(tmp_path / "data" / "mini", None, entry)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"<!DOCTYPE html><html></html>", "is an HTML page .*, not cifar.tar.gz; fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer .*, not cifar.tar.gz"),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7z archive, not cifar.tar.gz"),
+    ],
+)
+def test_what_is_not_the_published_archive_is_said(tmp_path: Path, cifar: Path, content: bytes, text: str):
+    entry = official(cifar)
+    cifar.write_bytes(content)
+    with pytest.raises(DataError, match=text):
+        run(tmp_path / "data", cifar, entry)
 
 
 def test_an_unreachable_download_says_what_to_do(tmp_path: Path, cifar: Path):
