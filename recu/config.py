@@ -365,12 +365,27 @@ class PublishedResult(Model):
     epochs: int | None = None
     top1: Annotated[float, Field(ge=0, le=100)]
     top5: Annotated[float, Field(ge=0, le=100)] | None = None
+    augmentation: Augmentation | None = None
+    """Training augmentation where it is not the dataset's."""
     source: Line
+
+
+class PublishedData(Model):
+    """How the runs behind the published numbers saw a dataset; what is left out is not compared."""
+
+    num_classes: int | None = None
+    image_size: int | None = None
+    test_images: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    augmentation: Augmentation | None = None
 
 
 class Published(Model):
     """params/published.yaml."""
 
+    data: dict[Line, PublishedData] = {}
+    """By published name of the dataset."""
     results: tuple[PublishedResult, ...]
 
 

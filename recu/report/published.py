@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from recu.config import Published, PublishedResult
+from recu.config import Published, PublishedData, PublishedResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +20,8 @@ class Setting:
     batch_size: int | None
     epochs: int | None
     """These two are None where nobody says: a released file's training."""
+    data: Mapping[str, Any]
+    """How its images were seen, as `recu.config.PublishedData`; what is left out is not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ def match(setting: Setting, published: Published) -> Match:
     found, missing = _narrowed(setting, published.results)
     if missing:
         return Match(None, (missing,))
-    candidates = [(result, _differences(setting, result)) for result in found]
+    seen = published.data.get(setting.dataset, PublishedData())
+    candidates = [(result, _differences(setting, result, seen)) for result in found]
     return Match(*min(candidates, key=lambda candidate: len(candidate[1])))
 
 
@@ -58,13 +62,29 @@ def _narrowed(setting: Setting, results: Sequence[PublishedResult]) -> tuple[lis
     return remaining, None
 
 
-def _differences(setting: Setting, result: PublishedResult) -> tuple[str, ...]:
-    compared = (
-        ("epochs", setting.epochs, result.epochs),
-        ("batch size", setting.batch_size, result.batch_size),
-    )
+def _differences(setting: Setting, result: PublishedResult, seen: PublishedData) -> tuple[str, ...]:
+    augmentation = result.augmentation or seen.augmentation
+    theirs = seen.model_dump(mode="json") | {"augmentation": augmentation}
+    theirs |= {"epochs": result.epochs, "batch_size": result.batch_size}
+    ours = {"epochs": setting.epochs, "batch_size": setting.batch_size} | dict(setting.data)
     return tuple(
-        f"{name} {ours} instead of {theirs}"
-        for name, ours, theirs in compared
-        if None not in (ours, theirs) and ours != theirs
+        f"{name.replace('_', ' ')} {_shown(value)} instead of {_shown(theirs[name])}"
+        for name, value in ours.items()
+        if None not in (value, theirs.get(name)) and value != theirs[name]
     )
+
+
+def _shown(value: Any) -> str:
+    return "/".join(str(each) for each in value) if isinstance(value, list) else str(value)
+
+
+def seen_data(data: Mapping[str, Any], *, augmentation: str | None, test_images: int) -> dict[str, Any]:
+    """How a result's images were seen, for `Setting.data`.
+
+    Args:
+        data: `recu.config.Dataset.identity()` that the result names.
+        augmentation: of its training; None where nothing was trained.
+        test_images: how many it was measured on.
+    """
+    kept = {name: data[name] for name in ("num_classes", "image_size", "mean", "std")}
+    return kept | {"augmentation": augmentation, "test_images": test_images}

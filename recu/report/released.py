@@ -9,7 +9,7 @@ from typing import Any
 from recu.config import Published
 from recu.errors import ResultError
 from recu.report.notes import COST, Notes, data_of, dates, listed, versions
-from recu.report.published import Setting, match
+from recu.report.published import Match, Setting, match, seen_data
 from recu.report.rows import impossible
 from recu.report.tables import (
     NETWORK_COLUMNS,
@@ -169,11 +169,19 @@ def released_notes(table: Sequence[ReleasedRow], results: Sequence[Mapping[str, 
 
 
 def _row(result: Mapping[str, Any], published: Published, dataset: DatasetFacts) -> ReleasedRow:
-    setting = Setting(
-        dataset=dataset.published_as, model=result["model"], method=result["method"], batch_size=None, epochs=None
+    matched = match(
+        Setting(
+            dataset=dataset.published_as,
+            model=result["model"],
+            method=result["method"],
+            batch_size=None,
+            epochs=None,
+            data=seen_data(result["released"]["data"], augmentation=None, test_images=result["n"]),
+        ),
+        published,
     )
-    found = match(setting, published).result
-    reason = _incomparable(result, dataset)
+    found = matched.result
+    reason = _incomparable(result, dataset, matched)
     measured, claimed = result["top1"], result["claimed_top1"]
     return ReleasedRow(
         name=result["name"],
@@ -201,8 +209,11 @@ def _row(result: Mapping[str, Any], published: Published, dataset: DatasetFacts)
     )
 
 
-def _incomparable(result: Mapping[str, Any], dataset: DatasetFacts) -> str | None:
+def _incomparable(result: Mapping[str, Any], dataset: DatasetFacts, matched: Match) -> str | None:
     claimed_on = result["released"]["claimed_on"]
-    if claimed_on is None:
-        return None if dataset.published_as else f"nothing is published on {dataset.title}"
-    return None if claimed_on == result["dataset"] else f"claimed on {claimed_on}, measured on {result['dataset']}"
+    if claimed_on is not None and claimed_on != result["dataset"]:
+        return f"claimed on {claimed_on}, measured on {result['dataset']}"
+    if claimed_on is None and not dataset.published_as:
+        return f"nothing is published on {dataset.title}"
+    # A claim about a published dataset is made of images seen as the published runs saw them.
+    return "; ".join(matched.differences) or None if matched.result else None

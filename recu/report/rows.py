@@ -8,6 +8,7 @@ from typing import Any
 
 from recu.errors import ResultError
 from recu.experiments import network_name
+from recu.report.published import seen_data
 from recu.report.segments import segments_of
 
 _SHARED = {
@@ -203,6 +204,11 @@ def _row(train: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any]:
         "batch_size": hyperparameters["batch_size"],
         "batch_size_test": hyperparameters["batch_size_test"],
         "epochs": hyperparameters["epochs"],
+        "seen_data": seen_data(
+            experiment["data"],
+            augmentation=hyperparameters["augmentation"] or experiment["data"]["augmentation"],
+            test_images=evaluate["n"],
+        ),
         "spec_hash": train["spec_hash"],
         "data_fingerprint": train["data_fingerprint"],
         "checkpoint_sha256": train["checkpoint_sha256"],

@@ -128,6 +128,7 @@ def _table_row(
             method=method.published_as,
             batch_size=row["batch_size"],
             epochs=row["epochs"],
+            data=row["seen_data"],
         ),
         published,
     )
@@ -167,7 +168,7 @@ def _comparison(found: Match, ours: Spread, n: int) -> dict[str, Any]:
 def _check_seeds(group: list[Mapping[str, Any]]) -> None:
     first = group[0]
     for row in group[1:]:
-        for key in ("batch_size", "batch_size_test", "epochs", "data_fingerprint", "shortcut"):
+        for key in ("batch_size", "batch_size_test", "epochs", "data_fingerprint", "seen_data", "shortcut"):
             if row[key] != first[key]:
                 raise ResultError(
                     f"{row['experiment_id']} and {first['experiment_id']} cannot be averaged: {key} is {row[key]} in "

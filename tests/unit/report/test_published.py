@@ -3,11 +3,17 @@
 import pytest
 
 from recu import params, paths
-from recu.report.published import Setting, match
+from recu.report.published import Setting, match, seen_data
+
+SEEN = {
+    "num_classes": 10, "image_size": 32, "test_images": 10000, "augmentation": "crop_flip",
+    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+}  # fmt: skip
 
 
 def setting(**changes):
     base = {"dataset": "CIFAR-10", "model": "resnet18_1w1a", "method": "vanilla", "batch_size": 256, "epochs": 600}
+    base["data"] = {}
     return Setting(**(base | changes))
 
 
@@ -52,6 +58,38 @@ def test_the_published_file_has_all_twelve_rows_with_their_sources():
     ],
 )
 def test_published_results_are_found_for_the_papers_settings(dataset, model, method, batch_size, epochs, top1):
-    wanted = Setting(dataset=dataset, model=model, method=method, batch_size=batch_size, epochs=epochs)
+    wanted = Setting(dataset=dataset, model=model, method=method, batch_size=batch_size, epochs=epochs, data={})
     found = match(wanted, params.load_published(paths.PARAMS_DIR))
     assert found.result.top1 == top1 and found.differences == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"augmentation": "crop"}, "augmentation crop instead of crop_flip"),
+        ({"mean": [0.5, 0.5, 0.5]}, "mean 0.5/0.5/0.5 instead of 0.485/0.456/0.406"),
+        ({"std": [1.0, 1.0, 1.0]}, "std 1.0/1.0/1.0 instead of 0.229/0.224/0.225"),
+        ({"image_size": 40}, "image size 40 instead of 32"),
+        ({"test_images": 5000}, "test images 5000 instead of 10000"),
+    ],
+)
+def test_images_that_were_seen_otherwise_are_not_compared(changes, reason):
+    shipped = params.load_published(paths.PARAMS_DIR)
+    assert match(setting(data=SEEN), shipped).differences == ()
+    assert match(setting(data=SEEN | changes), shipped).differences == (reason,)
+
+
+def test_shipped_datasets_are_those_of_the_published_runs():
+    shipped, datasets = params.load_published(paths.PARAMS_DIR), params.load_datasets(paths.PARAMS_DIR)
+    compared = {entry.published_as: entry for entry in datasets.values() if entry.published_as}
+    assert set(shipped.data) == set(compared)
+    for name, entry in compared.items():
+        seen = seen_data(entry.identity(), augmentation=entry.augmentation, test_images=entry.test_images)
+        assert seen == shipped.data[name].model_dump(mode="json")
+
+
+def test_the_competitors_row_keeps_its_own_augmentation():
+    shipped = params.load_published(paths.PARAMS_DIR)
+    (result,) = [each for each in shipped.results if each.model == "birealnet18"]
+    defaults = params.load_defaults(paths.PARAMS_DIR)
+    assert result.augmentation == defaults.recipe("birealnet")["augmentation"]

@@ -5,6 +5,7 @@ import io
 import pandas
 import pytest
 
+from recu import params, paths
 from recu.errors import ResultError
 from recu.report.released import COLUMNS, RULE, judge, released_notes, released_rows
 from recu.report.tables import csv, html, markdown
@@ -31,7 +32,11 @@ def result(results):
         train, evaluate = results(top1=top1)
         return {
             "name": name,
-            "released": {"path": f"released/{name}.pth.tar", "claimed_on": claimed_on},
+            "released": {
+                "path": f"released/{name}.pth.tar",
+                "claimed_on": claimed_on,
+                "data": train["experiment"]["data"],
+            },
             "model": "resnet18_1w1a",
             "family": "cifar",
             "variant": "2021-03",
@@ -63,6 +68,24 @@ def rows(published, *results):
 )
 def test_a_claim_is_confirmed_within_rounding_only(measured, claimed, verdict):
     assert judge(measured, claimed) == verdict
+
+
+def test_a_published_claim_on_images_seen_otherwise_is_not_compared(result):
+    shipped = params.load_published(paths.PARAMS_DIR)
+    good, altered, fewer = result(), result(), result(n=5000)
+    altered["released"]["data"]["mean"] = [0.5, 0.5, 0.5]
+    verdicts = [(row.verdict, row.reason) for row in rows(shipped, good, altered, fewer)]
+    assert verdicts == [
+        ("confirmed", None),
+        ("not comparable", "mean 0.5/0.5/0.5 instead of 0.485/0.456/0.406"),
+        ("not comparable", "test images 5000 instead of 10000"),
+    ]
+
+
+@pytest.mark.parametrize(("key", "value"), [("top1", float("nan")), ("top5", 101.0), ("loss", -1.0), ("n", 0)])
+def test_numbers_that_no_stage_writes_are_refused(published, result, key, value):
+    with pytest.raises(ResultError, match=r"the result of one: .*expected"):
+        rows(published, result(**{key: value}))
 
 
 def test_published_claimed_and_measured_stand_side_by_side(published, result):
