@@ -9,6 +9,7 @@ import argparse
 import atexit
 import gc
 import importlib
+import io
 import logging
 import os
 import sys
@@ -135,10 +136,15 @@ def _messages_on_terminal() -> Iterator[None]:
 
 
 def _open_closed_streams() -> None:
-    """Where standard output or error are closed (`>&-`), write to nowhere, lest a file opened next take their place."""
+    """Where standard output or error are closed (`>&-`), write to nowhere, lest a file opened next take their place.
+
+    What a terminal's encoding has no sign for, e.g. in the name of a file, is written as an escape.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _close_output() -> None:

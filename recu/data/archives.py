@@ -28,6 +28,7 @@ MAX_MEMBER_BYTES = 256 << 20
 PEEK_BYTES = 4096
 """So much of a file's beginning tells what it is."""
 
+_MAX_HEADER_BYTES = 1 << 20
 _TRUNCATED = (EOFError, zlib.error, lzma.LZMAError)
 _ZIP_UTF8 = 0x800
 """Flag of a member whose name is UTF-8."""
@@ -96,7 +97,7 @@ def not_an_archive(source: Path) -> str:
         kind = describe_kind(source)
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror}") from error
-    if kind is None:
+    if kind is None or kind.startswith("a tar archive"):
         message = f"{source} is neither a tar nor a zip archive, or its beginning or end is damaged or missing"
         return f"{message}; fetch it again"
     if kind.startswith("a damaged"):
@@ -139,12 +140,21 @@ def open_tar(source: Path) -> tarfile.TarFile:
         DataError: it cannot be opened.
     """
     try:
-        return tarfile.open(source, "r:*")
+        return tarfile.open(source, "r:*", tarinfo=_LimitedTarInfo)
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror or error}") from error
     except (tarfile.TarError, *_TRUNCATED) as error:
         # tarfile's own text lists a line for each compression it tried.
-        raise DataError(f"{source} is not a readable tar archive, or damaged; fetch it again") from error
+        raise DataError(not_an_archive(source)) from error
+
+
+class _LimitedTarInfo(tarfile.TarInfo):
+    """A header whose extensions, which `tarfile` reads into memory, have the size of long names and no more."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not (self.isreg() or self.isdir()) and self.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {self.size} bytes")
+        return super()._proc_member(archive)
 
 
 def iter_tar_headers(

@@ -155,6 +155,8 @@ def _read_parts(source: Path, layout: _Layout) -> tuple[dict[str, Any], tuple[st
         if member.is_folder or not wanted(member.name):
             continue
         part = PurePosixPath(member.name).name
+        if part in digests:
+            raise DataError(f"{source} holds {part} twice, the second as {member.name}; keep one of them")
         digests[part] = hashlib.md5(member.data, usedforsecurity=False).hexdigest()
         try:
             contents[part] = _with_text_keys(safe_unpickle(member.data))

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from recu.data.archives import PEEK_BYTES, Member, check_no_loop, file_size, iter_members, never, read_beginning
 from recu.data.decoding import MAX_IMAGE_BYTES, image_format_of, unreadable_format
 from recu.errors import DataError
+from recu.file_kinds import describe_kind
 from recu.text import encodable
 
 SPLITS = {
@@ -335,8 +336,10 @@ class _Listing:
                 )
             if found.split == split:
                 return f"{self._source}: {root} has no class folders (it is empty); expected {form}: sort the images"
+        kind = describe_kind(self._source) or ""
+        what = f" (it is {kind})" if kind not in ("a folder", "a zip archive") and "tar archive" not in kind else ""
         return (
-            f"{self._source} has no {split} images; expected {form}, below one common folder at most {MAX_DEPTH}"
+            f"{self._source} has no {split} images{what}; expected {form}, below one common folder at most {MAX_DEPTH}"
             " folders deep"
         )
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from recu.config import Archive
 from recu.data.archives import iter_members, iter_tar_headers, open_tar, read_tar_member
-from recu.data.decoding import map_in_processes
+from recu.data.decoding import MAX_IMAGE_BYTES, map_in_processes
 from recu.data.download import verify_checksum
 from recu.data.index import IndexedFile
 from recu.errors import DataError, ResultError
@@ -199,7 +199,7 @@ def _train_jobs(archive: Path, sections: list[Section], out: Path) -> Iterator[J
 def _validation_jobs(archive: Path, devkit: Devkit, out: Path) -> Iterator[Job]:
     sections: dict[str, Section] = {}
     with open_tar(archive) as tar:
-        for name, info in iter_tar_headers(tar, archive, _MAX_CLASS_TAR_BYTES):
+        for name, info in iter_tar_headers(tar, archive, MAX_IMAGE_BYTES):
             if info.isdir():
                 continue
             match = _VALIDATION_IMAGE.fullmatch(name.rpartition("/")[2])
@@ -259,7 +259,7 @@ def _extract_class(job: Job) -> list[IndexedFile]:
         except tarfile.TarError as error:
             raise DataError(f"{label} is truncated or damaged ({error}); fetch {job.archive.name} again") from error
         with tar:
-            for name, info in iter_tar_headers(tar, label, _MAX_CLASS_TAR_BYTES):
+            for name, info in iter_tar_headers(tar, label, MAX_IMAGE_BYTES):
                 if "/" in name or not info.isfile():
                     raise DataError(f"{label} holds {name!r}, expected images only")
                 (part / name).write_bytes(read_tar_member(tar, info, label))

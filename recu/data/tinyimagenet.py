@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from recu.data.archives import iter_members
-from recu.data.class_tree import SPLITS, Layout, Place, is_image_name, more, place_of
+from recu.data.class_tree import SPLITS, Layout, Place, hidden_part, is_image_name, more, place_of
 from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.errors import DataError
 
@@ -73,9 +73,15 @@ def parse_annotations(text: str, source: Path) -> dict[str, str]:
 
 def _read_texts(source: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for member in iter_members(source, lambda name: PurePosixPath(name).name in (_ANNOTATIONS, _CLASS_LIST)):
+
+    def wanted(name: str) -> bool:
+        return PurePosixPath(name).name in (_ANNOTATIONS, _CLASS_LIST) and hidden_part(name) is None
+
+    for member in iter_members(source, wanted):
         name = PurePosixPath(member.name).name
-        if name in (_ANNOTATIONS, _CLASS_LIST) and not member.is_folder:
+        if wanted(member.name) and not member.is_folder:
+            if name in texts:
+                raise DataError(f"{source} holds {name} twice, the second as {member.name}; keep one of them")
             texts[name] = member.data.decode("utf-8", errors="replace")
     return texts
 

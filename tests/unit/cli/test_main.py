@@ -1,5 +1,6 @@
 """The command line as a whole: start-up, errors and exit codes."""
 
+import io
 import subprocess
 import sys
 import time
@@ -126,3 +127,11 @@ def test_a_closed_pipe_is_quiet():
     command = f"{sys.executable} -m recu --help | true; exit ${{PIPESTATUS[0]}}"
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_a_name_that_no_terminal_takes_is_printed_with_escapes(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    module._open_closed_streams()
+    print("caf\udce9 \xe9", file=stream, flush=True)
+    assert stream.buffer.getvalue() == b"caf\\udce9 \\xe9\n"

@@ -1,6 +1,7 @@
 import gzip
 import io
 import stat
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -141,3 +142,58 @@ def test_a_folder_linked_into_itself_is_refused(tmp_path: Path):
     (root / "a" / "loop").symlink_to(root)
     with pytest.raises(DataError, match="links back"):
         contents(root)
+
+
+def test_headers_that_would_fill_the_memory_are_refused(tmp_path: Path):
+    path = tmp_path / "x.tar.gz"
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE):
+        header = tarfile.TarInfo("x")
+        header.type, header.size = kind, 50 << 20
+        path.write_bytes(gzip.compress(header.tobuf() + bytes(50 << 20)))
+        with pytest.raises(DataError, match=r"truncated or damaged \(a header claims 52428800 bytes\)|neither a tar"):
+            contents(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        (
+            "x.tar.gz",
+            gzip.compress(b"one text file"),
+            "it is a text file .* compressed with gzip",
+        ),
+        ("x.tar", b"7z\xbc\xaf\x27\x1c" + bytes(600), "it is a 7z archive; give a folder, tar or zip"),
+        ("x.zip", b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        ("x.tar.gz", b"\x1f\x8b" + b"0" * 100, r"truncated or damaged \(it is a damaged gzip file\); fetch it again"),
+    ],
+)
+def test_what_is_no_archive_is_named_by_what_it_is(tmp_path: Path, name: str, content: bytes, text: str):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=text):
+        contents(tmp_path / name)
+
+
+def test_a_zip_that_says_less_than_it_holds_is_noticed(tmp_path: Path):
+    path = write_zip(tmp_path / "x.zip", {"a.txt": bytes(100_000)})
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        position = data.index(mark) + offset
+        data[position : position + 4] = (10).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"truncated or damaged"):
+        contents(path)
+
+
+def test_a_sparse_member_counts_with_the_size_it_stands_for(tmp_path: Path):
+    source = tmp_path / "big.txt"
+    with source.open("wb") as stream:
+        stream.truncate(300 << 20)
+    subprocess.run(["tar", "--sparse", "-cf", "x.tar", "big.txt"], cwd=tmp_path, check=True)
+    assert (tmp_path / "x.tar").stat().st_size < 20_000
+    with pytest.raises(DataError, match=r"big\.txt' of 314572800 bytes, more than"):
+        contents(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("writer", [write_tar, write_zip])
+def test_the_separator_of_windows_is_read(tmp_path: Path, writer):
+    assert contents(writer(tmp_path / "x", {"a\\b.txt": b"1"})) == {"a/b.txt": b"1"}

@@ -70,6 +70,13 @@ def test_a_missing_part_is_named(tmp_path: Path):
         load_cifar_arrays(write_tar(tmp_path / "c.tar", files), "cifar10")
 
 
+def test_a_part_that_is_there_twice_is_refused(tmp_path: Path):
+    files = cifar10_files()
+    again = {f"copy/{name}": data for name, data in files.items()}
+    with pytest.raises(DataError, match=r"holds \w+ twice, the second as copy/cifar-10-batches-py/\w+; keep one"):
+        load_cifar_arrays(write_tar(tmp_path / "c.tar", files | again), "cifar10")
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
