@@ -69,6 +69,14 @@ ui: setup
 schemas: setup
 	$(BIN)/python -m recu.schemas workflow/schemas
 
+# What was made goes; what git tracks stays, also where somebody keeps results in it.
+MADE := results .snakemake 'reports/*.md' 'reports/*.csv' 'reports/*.html' 'reports/*.svg'
+
 clean:
-	rm -rf results reports/*.md reports/*.csv reports/*.html reports/*.svg .snakemake
+	@if git rev-parse --is-inside-work-tree > /dev/null 2>&1; then \
+	  git clean -fdxq --exclude=README.md -- $(MADE); \
+	else \
+	  rm -rf results .snakemake; \
+	  find reports -maxdepth 1 ! -name README.md \( -name '*.md' -o -name '*.csv' -o -name '*.html' -o -name '*.svg' \) -delete; \
+	fi
 	@echo "Kept: data/ (prepared datasets), runs/ (resumable trainings), mlflow.db and mlartifacts/ (MLflow). Remove them by hand."
