@@ -110,6 +110,77 @@ def test_a_mistake_in_params_is_one_line_and_exit_code_2(project: Project, file,
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        (
+            "train-smallest-tiny-cifar.resnet20_1w1a-vanila-seed1",
+            "did you mean train-smallest-tiny-cifar.resnet20_1w1a-van",
+        ),
+        ("table-cifar10", "suite cifar10 is not chosen (chosen: smallest): add --config suites=smallest,cifar10"),
+        (f"results/train/{NETWORK}/vanilla/seed2/metrics.json", f"did you mean '{NETWORK}/vanilla/seed1'"),
+    ],
+)
+def test_a_target_that_nothing_makes_is_one_line_and_exit_code_2(project: Project, target, answer):
+    result = project.snakemake(target)
+    assert result.returncode == 2
+    assert answer in result.stderr.splitlines()[-1]
+    assert "Exception" not in result.stderr and not (project.folder / "results").exists()
+
+
+def test_numbers_in_the_configuration_and_params_of_another_folder(project: Project):
+    suites = project.folder / "params/suites"
+    (suites / "2024.yaml").write_text((suites / "smallest.yaml").read_text())
+    numbers = ("--config", "suites=2024", "gpus=0", "sources={tiny: images}", "workers='1'")
+    assert "train" in project.planned("table-2024", *numbers)
+    elsewhere = project.folder / "elsewhere"
+    elsewhere.mkdir()
+    result = Project(elsewhere).snakemake("-n", "--quiet", "rules")
+    assert result.returncode == 0, result.stderr
+    assert f"note: there is no params/ in {elsewhere}, so {PROJECT_DIR}/params is used" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_diverged_training_is_not_tried_again(project: Project):
+    project.edit("suites/smallest.yaml", "vanilla: {epochs: 2}", "vanilla: {epochs: 2, lr: 1.0e+30}")
+    target = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
+    result = project.snakemake(target, "--retries", "2")
+    assert result.returncode == 1
+    log = next(project.folder.glob("runs/**/train.log")).read_text()
+    assert log.count(f"training {NETWORK}/vanilla/seed1") == 1
+    said = (project.folder / f"results/logs/train/{NETWORK}/vanilla/seed1.log").read_text()
+    assert "not tried again, since it would end the same way" in said and "error: " in said
+
+
+def test_a_suite_of_two_thousand_experiments_is_handed_over_in_files(project: Project, tmp_path_factory):
+    from recu import plan
+    from recu.cli.main import main
+    from recu.params import load_config
+    from recu.suite_facts import SuiteFacts
+
+    seeds = ", ".join(map(str, range(1, 1001)))
+    project.edit("suites/smallest.yaml", "seeds: [1]", f"seeds: [{seeds}]")
+    params = project.folder / "params"
+    facts = plan.load_plan(params, load_config(params / "config.yaml")).facts()["smallest"]
+    assert isinstance(facts, SuiteFacts) and len(facts.experiments) == 2000
+    folder = tmp_path_factory.mktemp("facts")
+    plan.write_facts(folder, facts)
+    file = plan.facts_file(folder, facts)
+    assert file.stat().st_size > 128 * 1024, "more than a word of a command can hold"
+    words = [
+        "report",
+        "collect",
+        "--suite",
+        str(file),
+        "--results_dir",
+        str(folder),
+        "--output",
+        str(folder / "rows.json"),
+    ]
+    assert main(words) == 2, "read as a whole, and the first result is missing"
+    assert not (folder / "rows.json").exists()
+
+
 def test_a_killed_training_continues_where_it_stopped(project: Project):
     project.edit("suites/smallest.yaml", "vanilla: {epochs: 2}", "vanilla: {epochs: 10}")
     target = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
