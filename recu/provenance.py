@@ -18,7 +18,7 @@ from typing import Any
 from recu import __version__, paths
 from recu.files import canonical_json, hash_text
 
-_PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "snakemake")
+_PACKAGES = ("torch", "torchvision", "numpy", "numba", "pillow", "mlflow", "snakemake")
 _GIT_TIMEOUT_S = 10
 
 
@@ -56,7 +56,8 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
     if top is None or Path(top).resolve() != project.resolve():
         return None, None
     commit = _git(project, "rev-parse", "--verify", "--quiet", "HEAD")
-    status = _git(project, "status", "--porcelain")
+    # Said outright, since a user's configuration may leave out new files, or changes inside submodules.
+    status = _git(project, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
     return commit, None if status is None else status != ""
 
 
@@ -72,9 +73,14 @@ def package_versions() -> dict[str, str | None]:
 
 
 def code_hash(package: Path) -> str:
-    """SHA-256 over the names and contents of every Python file below `package`."""
+    """SHA-256 over the names and contents of every Python file below `package`, which is all that computes results.
+
+    Hidden files, such as an editor's locks and copies, are no modules.
+    """
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
+        if any(part.startswith(".") for part in file.relative_to(package).parts):
+            continue
         content = file.read_bytes()
         # Lengths keep "a" + "bc" and "ab" + "c" apart.
         name = file.relative_to(package).as_posix().encode()

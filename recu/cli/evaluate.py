@@ -106,7 +106,7 @@ def _check_output(arguments: argparse.Namespace) -> None:
     from recu.stages.train import check_writable_file
 
     if arguments.output.exists() and not arguments.overwrite:
-        raise OutputError(f"{arguments.output} exists: remove it, choose another --output, or add --overwrite")
+        raise OutputError(f"{arguments.output} exists: choose another --output, or add --overwrite")
     check_writable_file(arguments.output)
 
 

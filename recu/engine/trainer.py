@@ -453,7 +453,9 @@ class Trainer:
         history = self._state.history
         best = max(history, key=lambda row: row["test_top1"])
         if self._state.best_checkpoint is None:
-            raise CheckpointError(f"{self._checkpoint} holds no best checkpoint; remove its folder to train again")
+            raise CheckpointError(
+                f"{self._checkpoint} holds no best checkpoint: move {self._checkpoint.parent} aside to train anew"
+            )
         return Outcome(
             history=list(history),
             best=_summary(best),

@@ -115,4 +115,5 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     commit = provenance["git_commit"]
     if commit is None:
         return f"no git checkout, code hash {provenance['code_hash'][:16]}"
-    return f"git commit {commit[:12]}" + (" with uncommitted changes" if provenance["git_dirty"] else "")
+    dirty = {True: " with uncommitted changes", False: ""}
+    return f"git commit {commit[:12]}" + dirty.get(provenance["git_dirty"], " (git did not say what was uncommitted)")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from recu import __version__, provenance
+from recu import __version__, paths, provenance
 
 
 @pytest.fixture
@@ -52,6 +52,35 @@ def test_git_state_of_a_clean_and_a_changed_checkout(checkout):
     assert provenance.git_state(checkout) == (commit, True)
 
 
+def test_new_files_are_seen_whatever_git_is_configured_to_show(checkout):
+    run(checkout, "config", "status.showUntrackedFiles", "no")
+    (checkout / "b.py").write_text("x = 1\n")
+    assert provenance.git_state(checkout)[1] is True
+
+
+def test_a_worktree_and_a_submodule_have_their_own_commits(checkout, tmp_path):
+    commit, _ = provenance.git_state(checkout)
+    run(checkout, "worktree", "add", "--quiet", "--detach", str(tmp_path / "tree"))
+    assert provenance.git_state(tmp_path / "tree") == (commit, False)
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    run(outer, "init", "--quiet")
+    run(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(checkout), "inner")
+    assert provenance.git_state(outer / "inner") == (commit, False)
+
+
+def test_variables_of_git_name_no_other_repository(checkout, tmp_path, monkeypatch):
+    commit, _ = provenance.git_state(checkout)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert provenance.git_state(checkout) == (commit, False)
+
+
+def test_a_bare_repository_is_no_checkout(checkout, tmp_path):
+    run(checkout, "clone", "--quiet", "--bare", ".", str(tmp_path / "bare"))
+    assert provenance.git_state(tmp_path / "bare") == (None, None)
+
+
 def test_a_folder_inside_another_checkout_is_not_given_its_commit(checkout):
     inner = checkout / "inner"
     inner.mkdir()
@@ -72,6 +101,19 @@ def test_code_hash_follows_content_and_name_but_not_caches(tmp_path):
     changed = provenance.code_hash(tmp_path)
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert len({first, changed, provenance.code_hash(tmp_path)}) == 3
+
+
+def test_code_hash_does_not_see_what_editors_leave(tmp_path):
+    (tmp_path / "a.py").write_text("1")
+    first = provenance.code_hash(tmp_path)
+    (tmp_path / ".#a.py").symlink_to("user@host.1")
+    (tmp_path / ".a.py").write_text("2")
+    assert provenance.code_hash(tmp_path) == first
+
+
+def test_everything_in_the_package_that_is_no_python_only_renders():
+    ours = {file.suffix for file in (paths.PROJECT_DIR / "recu").rglob("*") if file.is_file()}
+    assert ours <= {".py", ".pyc", ".j2"} | {".nbi", ".nbc"}, "the code hash does not cover it"
 
 
 def test_environment_hash_is_stable_and_follows_versions(monkeypatch):

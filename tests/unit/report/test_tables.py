@@ -117,6 +117,12 @@ def test_uncommitted_changes_and_other_hardware_are_said(row, published, suite):
     assert "Pieces" not in text
 
 
+def test_a_checkout_that_git_says_nothing_of_is_not_called_clean(row, published, suite):
+    only = row()
+    only["segments"][0]["provenance"] |= {"git_dirty": None}
+    assert "aaaaaaaaaaaa (git did not say what was uncommitted)" in shown_below([only], published, suite)
+
+
 def test_every_piece_of_an_interrupted_training_is_said(row, published, suite):
     only = row()
     (whole,) = only["segments"]
