@@ -203,6 +203,11 @@ def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
     return max(1, cores // max(1, parallel))
 
 
+def batch_sizes(experiments: Iterable[Experiment]) -> list[str]:
+    """DATASET:N for each dataset and batch size of its trainings."""
+    return sorted({f"{experiment.dataset}:{experiment.hyperparameters.batch_size}" for experiment in experiments})
+
+
 def suite_facts(
     name: str,
     suite: Suite,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from recu import paths
 from recu.cli import options
-from recu.errors import unknown_name
+from recu.errors import ConfigError, unknown_name
+from recu.fit import check_batch_size
 from recu.params import load_datasets
 from recu.paths import user_path
 
@@ -27,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default: %(default)s)")
     parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write a copy of the manifest here")
+    parser.add_argument(
+        "--batch_sizes",
+        nargs="*",
+        default=[],
+        metavar="DATASET:N",
+        help="batch sizes that trainings will use: refuse one that leaves one image over, before any training",
+    )
     parser.add_argument(
         "--params_dir", type=user_path, default=paths.PARAMS_DIR, help="datasets table (default: %(default)s)"
     )
@@ -56,3 +64,17 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for note in manifest.notes:
         print(f"note: {note}")
+    for size in _batch_sizes(arguments):
+        check_batch_size(size, manifest.splits.get("train", 0))
+
+
+def _batch_sizes(arguments: argparse.Namespace) -> list[int]:
+    """Those of `--batch_sizes` that are meant for the dataset. Raises ConfigError."""
+    sizes = []
+    for word in arguments.batch_sizes:
+        name, _, size = word.rpartition(":")
+        if not (name and size.isascii() and size.isdecimal() and int(size) > 1):
+            raise ConfigError(f"--batch_sizes {word}: expected DATASET:N with N above 1, e.g. cifar10:256")
+        if name == arguments.dataset:
+            sizes.append(int(size))
+    return sizes

@@ -25,6 +25,11 @@ def test_cores_are_shared_among_the_trainings_that_can_run_side_by_side():
     assert plan.threads_per_training(4 * roots + 1, experiments) == 4
 
 
+def test_batch_sizes_are_named_once_by_dataset():
+    found = load_experiments(PARAMS_DIR, ("demo", "cifar10")).values()
+    assert plan.batch_sizes(found) == ["cifar10:256", "digits:32", "digits:64"]
+
+
 def test_a_suites_facts_change_with_its_title_and_its_experiments_only():
     suite, experiments = load_suite(PARAMS_DIR, "demo"), demo()
     tables = (load_datasets(PARAMS_DIR), load_defaults(PARAMS_DIR).methods)

@@ -45,6 +45,8 @@ shell.prefix(plan.shell_prefix("python" if USES_CONDA else sys.executable, Path(
 
 # Options that must not make anything run again, so they are text of the commands and not params.
 DATA_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, data_dir=DATA_DIR)
+# So that a batch size that leaves one image over is refused once the images are counted, and before any training.
+BATCH_SIZES = " ".join(("--batch_sizes", *plan.batch_sizes(EXPERIMENTS.values())))
 RUN_OPTIONS = plan.as_options(
     params_dir=PARAMS_DIR,
     data_dir=DATA_DIR,

@@ -29,5 +29,5 @@ rule prepare:
     message:
         "Preparing dataset {wildcards.dataset}"
     shell:
-        f"{JOB} prepare {{wildcards.dataset:q}} {DATA_OPTIONS} {{params.source}} --workers {{threads}}"
+        f"{JOB} prepare {{wildcards.dataset:q}} {DATA_OPTIONS} {{params.source}} --workers {{threads}} {BATCH_SIZES}"
         " --output {output.manifest:q} > {log:q} 2>&1"
