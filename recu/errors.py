@@ -26,6 +26,10 @@ class StalledError(DataError):
     exit_code = 75  # as Interrupted
 
 
+class AlteredData(DataError):
+    """Prepared data is no longer what was prepared: nothing that is read of it may count, nor be left out."""
+
+
 class CheckpointError(RecuError):
     """A checkpoint cannot be read or does not fit the network."""
 

@@ -111,11 +111,11 @@ def _check_output(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_file(arguments: argparse.Namespace) -> None:
+    from recu.data import prepare_beside
     from recu.engine.checkpoint import open_checkpoint
     from recu.engine.checkpoint_identity import identity_of
     from recu.engine.device import check_gpus
     from recu.stages.evaluate import describe_evaluation, evaluate_file
-    from recu.stages.prepare import prepare
     from recu.stages.subject import recognise
 
     running = running_of(arguments)
@@ -128,8 +128,13 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     dataset = options.dataset_of(arguments, name)
     subject = recognise(file, asked, name, dataset)
     recipe = options.hyperparameters_of(arguments, subject.family, stage=subject.stage)
-    prepared = prepare(
-        name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
+    prepared = prepare_beside(
+        name,
+        dataset,
+        data_dir=arguments.data_dir,
+        source=options.data_source(arguments),
+        workers=arguments.workers,
+        needed=("test",),
     )
     measured = evaluate_file(
         subject,

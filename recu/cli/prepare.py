@@ -26,6 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="local archive or folder (default: the published archive is downloaded)",
     )
+    parser.add_argument(
+        "--only_test",
+        action="store_true",
+        help="training images may be missing; without them it serves evaluation",
+    )
+    parser.add_argument(
+        "--test_is_enough_for",
+        nargs="*",
+        default=(),
+        metavar="NAME",
+        help="the same if the dataset is one of these, which the workflow only evaluates on",
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="decoding processes (default: %(default)s)")
     parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write a copy of the manifest here")
     parser.add_argument(
@@ -42,18 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prepare the dataset and print what it holds."""
+    from recu.data.opening import SPLITS
     from recu.stages.prepare import prepare
 
     options.check_processes(arguments, "workers")
     datasets = load_datasets(arguments.params_dir)
     if arguments.dataset not in datasets:
         raise unknown_name("dataset", arguments.dataset, datasets)
+    only_test = arguments.only_test or arguments.dataset in arguments.test_is_enough_for
     prepared = prepare(
         arguments.dataset,
         datasets[arguments.dataset],
         data_dir=arguments.data_dir,
         source=arguments.source,
         workers=arguments.workers,
+        needed=("test",) if only_test else SPLITS,
         output=arguments.output,
     )
     manifest = prepared.manifest

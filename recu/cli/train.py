@@ -174,8 +174,8 @@ def running_of(arguments: argparse.Namespace) -> Running:
 
 
 def _train_command_line(arguments: argparse.Namespace) -> None:
+    from recu.data import prepare_beside
     from recu.engine.device import check_gpus
-    from recu.stages.prepare import prepare
     from recu.stages.train import check_new, check_writable, train_in_folder
 
     name, model = options.required(arguments, "dataset"), options.required(arguments, "model")
@@ -199,7 +199,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
     if arguments.resume is None:
         check_new(folder)
     # After everything that can be wrong in an instant, since preparing may take minutes.
-    prepared = prepare(
+    prepared = prepare_beside(
         name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
     )
     try:

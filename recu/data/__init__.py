@@ -9,18 +9,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from recu.config import CROP_SCALES, Dataset
-from recu.data.index import read_index
 from recu.data.loader import Loader, Loaders
 from recu.data.manifest import Manifest, Prepared, read_manifest
-from recu.data.opening import check_settings, open_prepared
-from recu.data.preparation import prepare
-from recu.errors import DataError
+from recu.data.opening import check_settings, check_split, open_index, open_prepared
+from recu.data.preparation import prepare, prepare_beside
 from recu.fit import check_batch_size, choose_loader
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Loaders", "Manifest", "Prepared", "build_loaders", "open_prepared", "prepare", "read_manifest"]
+__all__ = [
+    "Loaders",
+    "Manifest",
+    "Prepared",
+    "build_loaders",
+    "open_prepared",
+    "prepare",
+    "prepare_beside",
+    "read_manifest",
+]
 
 LoaderName = Literal["auto", "memory", "torchvision", "dali"]
 
@@ -65,8 +72,7 @@ def build_loaders(
     manifest = prepared.manifest
     check_settings(prepared.folder, manifest, dataset)
     for split in splits:
-        if split not in manifest.splits:
-            raise DataError(f"{prepared.folder} holds no {split} images; prepare {dataset.title} from a whole source")
+        check_split(prepared, split)
     if "train" in splits:
         check_batch_size(batch_size, manifest.splits["train"])
     dataset = dataset.model_copy(update={"augmentation": augmentation or dataset.augmentation})
@@ -86,7 +92,7 @@ def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: in
     from recu.data.memory import MemoryLoader, load_arrays
 
     augmentation = None if seed is None else BATCH_AUGMENTATIONS[dataset.augmentation]
-    return MemoryLoader(*load_arrays(prepared.folder, split), seed=seed, augmentation=augmentation, **settings)
+    return MemoryLoader(*load_arrays(prepared, split), seed=seed, augmentation=augmentation, **settings)
 
 
 def _torchvision_loader(
@@ -96,15 +102,15 @@ def _torchvision_loader(
     from recu.data.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
 
     if prepared.manifest.storage == "arrays":
-        images = ArrayImages(*load_arrays(prepared.folder, split))
+        images = ArrayImages(*load_arrays(prepared, split))
     else:
-        images = FileImages(read_index(prepared.folder, split))
+        images = FileImages(open_index(prepared, split))
     return TorchvisionLoader(images, View(dataset.augmentation, dataset.image_size, seed), **settings)
 
 
 def _dali_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
     from recu.data.dali import DaliLoader
 
-    index = read_index(prepared.folder, split)
+    index = open_index(prepared, split)
     scale = CROP_SCALES[dataset.augmentation]
     return DaliLoader(index, crop_scale=scale, size=dataset.image_size, seed=seed, **settings)

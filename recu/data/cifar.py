@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import io
 import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recu.data.archives import iter_members
-from recu.data.class_tree import more
+from recu.data.class_tree import TEST_IS_ENOUGH, more
 from recu.errors import DataError
 
 _NUMPY_FUNCTIONS = (
@@ -85,18 +86,27 @@ class CifarArrays:
     """What could not be checked, in sentences."""
 
 
-def load_cifar_arrays(source: Path, kind: Literal["cifar10", "cifar100"]) -> CifarArrays:
+def load_cifar_arrays(
+    source: Path, kind: Literal["cifar10", "cifar100"], needed: Iterable[str] = ("train", "test")
+) -> CifarArrays:
     """Read an official archive, or the folder it extracts to (or that folder's parent).
+
+    Args:
+        source: archive or folder.
+        kind: which of the two.
+        needed: splits that must be there; another one is left out unless it is there as a whole.
 
     Raises:
         DataError: a part is missing, damaged, or holds other types than the official files.
     """
     layout = _LAYOUTS[kind]
-    contents, notes = _read_parts(source, layout)
+    parts_of = {"train": layout.train, "test": layout.test}
+    contents, notes = _read_parts(source, layout, [part for split in needed for part in parts_of[split]])
     classes = _class_names(contents[layout.meta], layout, source)
     splits = {
         split: _join([_batch(contents[part], part, layout, len(classes), source) for part in parts])
-        for split, parts in (("train", layout.train), ("test", layout.test))
+        for split, parts in parts_of.items()
+        if set(parts) <= set(contents)
     }
     return CifarArrays(classes, splits, notes)
 
@@ -141,7 +151,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-def _read_parts(source: Path, layout: _Layout) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _read_parts(source: Path, layout: _Layout, needed: Iterable[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Content of every part by name, and what is to be noted."""
     parts = {*layout.train, *layout.test, layout.meta}
 
@@ -164,9 +174,10 @@ def _read_parts(source: Path, layout: _Layout) -> tuple[dict[str, Any], tuple[st
             raise DataError(
                 f"{source}: cannot read {member.name}: {error}; fetch the official archive again"
             ) from error
-    missing = sorted(parts - set(contents))
+    missing = sorted({*needed, layout.meta} - set(contents))
     if missing:
-        raise DataError(f"{source} lacks {', '.join(missing)}; expected the parts of {layout.folder}")
+        enough = TEST_IS_ENOUGH if set(layout.test) <= set(contents) else ""
+        raise DataError(f"{source} lacks {', '.join(missing)}; expected the parts of {layout.folder}{enough}")
     return contents, _compare_with_published(digests, layout, source)
 
 

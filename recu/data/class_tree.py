@@ -37,6 +37,8 @@ SPLITS = {
 """Folder name, in small letters, to split."""
 MAX_DEPTH = 3
 """Folders above the splits."""
+TEST_IS_ENOUGH = "; to evaluate only, the test images are enough: `recu prepare --only_test` or `recu evaluate`"
+"""Ends the message about a source without training images."""
 
 IMAGE_SUFFIXES = frozenset().union(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
@@ -166,18 +168,6 @@ def split_folders(source: Path) -> list[Path]:
         found += [path for path in below if path.name.lower() in SPLITS]
         level = [path for path in below if path.name.lower() not in SPLITS]
     return sorted(found)
-
-
-def tree_state(source: Path) -> str:
-    """What changes when a folder of a split gains or loses a file: path and modification time of each, as text.
-
-    Files are not looked at one by one: there may be over a million, and their pixels are read from where they lie.
-    """
-    lines, level = [], split_folders(source)
-    while level:
-        lines += [f"{encodable(str(path.relative_to(source)))}\t{path.stat().st_mtime_ns}" for path in level]
-        level = [path for folder in level for path in _folders_in(folder)]
-    return "\n".join(lines)
 
 
 def more(names: list[str]) -> str:
@@ -338,9 +328,10 @@ class _Listing:
                 return f"{self._source}: {root} has no class folders (it is empty); expected {form}: sort the images"
         kind = describe_kind(self._source) or ""
         what = f" (it is {kind})" if kind not in ("a folder", "a zip archive") and "tar archive" not in kind else ""
+        has_test = any(found.split == "test" and found.count for found in self._splits.values())
         return (
             f"{self._source} has no {split} images{what}; expected {form}, below one common folder at most {MAX_DEPTH}"
-            " folders deep"
+            f" folders deep{TEST_IS_ENOUGH if has_test else ''}"
         )
 
     def _check_classes(self, root: str, split: _Split) -> None:

@@ -22,9 +22,9 @@ from recu.data.augmentation import normalise
 from recu.data.decoding import as_rgb, open_image, opened_image
 from recu.data.index import FileIndex
 from recu.data.loader import count_batches
-from recu.data.torchvision_loader import epoch_order, image_generator, read_bytes, unusable
+from recu.data.torchvision_loader import epoch_order, image_generator, unusable
 from recu.data.transforms import Box, draw_box, draw_flip, validation_geometry
-from recu.errors import ConfigError, DataError
+from recu.errors import AlteredData, ConfigError, DataError
 
 _LOG = logging.getLogger(__name__)
 
@@ -145,12 +145,12 @@ class DaliLoader:
         """The batch's images with their geometry, without those that are cut off or whose header is unreadable."""
         samples = []
         for number in numbers:
-            path = self._index.root / self._index.paths[number]
+            path = self._index.path(number)
             try:
-                data, height, width = _as_dali_takes_it(read_bytes(path), str(path))
+                data, height, width = _as_dali_takes_it(self._index.read(number), str(path))
                 samples.append(self._sample(number, data, height, width, epoch))
             except DataError as error:
-                self._note(DataError(unusable(str(path), error)))
+                self._note(unusable(str(path), error))
         return samples
 
     def _sample(self, number: int, data: bytes, height: int, width: int, epoch: int) -> _Sample:
@@ -171,7 +171,7 @@ class DaliLoader:
         readable = []
         for sample in samples:
             try:
-                open_image(sample.data, str(self._index.root / self._index.paths[sample.index]))
+                open_image(sample.data, str(self._index.path(sample.index)))
                 readable.append(sample)
             except DataError as error:
                 self._note(error)
@@ -181,7 +181,7 @@ class DaliLoader:
         return readable
 
     def _note(self, error: DataError) -> None:
-        if not self._skip_unreadable:
+        if not self._skip_unreadable or isinstance(error, AlteredData):
             raise error
         _LOG.warning("skipped: %s", error)
         self.skipped += 1

@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from recu.config import Archive
 from recu.data.archives import iter_members, iter_tar_headers, open_tar, read_tar_member
+from recu.data.class_tree import TEST_IS_ENOUGH
 from recu.data.decoding import MAX_IMAGE_BYTES, map_in_processes
 from recu.data.download import verify_checksum
 from recu.data.index import IndexedFile
@@ -79,15 +80,14 @@ def has_archives(source: Path) -> bool:
     return any((source / name).is_file() for name in ARCHIVE_NAMES)
 
 
-def archives_state(source: Path) -> tuple[int, str]:
-    """Total size of the distributed files present, and their names, sizes and modification times as text."""
-    present = [(name, (source / name).stat()) for name in ARCHIVE_NAMES if (source / name).is_file()]
-    lines = [f"{name}\t{status.st_size}\t{status.st_mtime_ns}" for name, status in present]
-    return sum(status.st_size for _, status in present), "\n".join(lines)
-
-
 def extract_imagenet(
-    source: Path, out: Path, *, num_classes: int, archives: tuple[Archive, ...], workers: int
+    source: Path,
+    out: Path,
+    *,
+    num_classes: int,
+    archives: tuple[Archive, ...],
+    workers: int,
+    needed: Iterable[str] = ("train", "test"),
 ) -> tuple[tuple[str, ...], dict[str, list[IndexedFile]]]:
     """Extract the distributed files into out/images/{train,val}/<WordNet id>/ and list them.
 
@@ -99,6 +99,7 @@ def extract_imagenet(
         num_classes: expected number of class tars.
         archives: published checksums, by file name; files not listed are not checked.
         workers: extracting processes.
+        needed: splits that must be there; without "train" the archive of training images may be missing.
 
     Returns:
         Class names (WordNet ids) in label order, and the files of "train" and "test", relative to `out`.
@@ -108,27 +109,22 @@ def extract_imagenet(
         OSError: `out` cannot be written.
     """
     missing = [name for name in ARCHIVE_NAMES if not (source / name).is_file()]
-    if missing:
+    without_training = missing == [TRAIN_ARCHIVE]
+    if missing and not (without_training and "train" not in needed):
         message = f"{source} lacks {', '.join(missing)}; expected the files {', '.join(ARCHIVE_NAMES)}"
-        raise DataError(f"{message} or the folders train/<class>/* and val/<class>/*")
+        enough = TEST_IS_ENOUGH if without_training else ""
+        raise DataError(f"{message} or the folders train/<class>/* and val/<class>/*{enough}")
     (out / RECORDS).mkdir(parents=True, exist_ok=True)
-    _verify_once(source, out, archives)
+    _verify_once(source, out, [archive for archive in archives if archive.filename not in missing])
     devkit = read_devkit(source / DEVKIT_ARCHIVE)
-    sections = _class_sections(source / TRAIN_ARCHIVE, num_classes)
-    if {section.class_name for section in sections} != set(devkit.train_counts):
-        raise DataError(f"the classes of {source / TRAIN_ARCHIVE} are not those of {DEVKIT_ARCHIVE}; fetch both again")
-    jobs = [
-        *_train_jobs(source / TRAIN_ARCHIVE, sections, out),
-        *_validation_jobs(source / VALIDATION_ARCHIVE, devkit, out),
-    ]
-    records = _run(jobs, devkit, workers)
-    files = {
-        split: [file for job, found in records.items() if job.startswith(split) for file in found]
-        for split in ("train", "val")
-    }
+    jobs = {"test": list(_validation_jobs(source / VALIDATION_ARCHIVE, devkit, out))}
+    if not without_training:
+        jobs = {"train": _train_jobs(source / TRAIN_ARCHIVE, devkit, num_classes, out)} | jobs
+    records = _run([job for split in jobs.values() for job in split], devkit, workers)
+    files = {split: [file for job in listed for file in records[job.name]] for split, listed in jobs.items()}
     for split, found in files.items():
         _check_counts(split, found, devkit, source)
-    return tuple(sorted(devkit.train_counts)), {"train": files["train"], "test": files["val"]}
+    return tuple(sorted(devkit.train_counts)), files
 
 
 def read_devkit(path: Path) -> Devkit:
@@ -165,7 +161,7 @@ def _class_table(data: bytes, path: Path) -> dict[int, tuple[str, int]]:
         raise DataError(f"{path}: meta.mat cannot be read ({error}); fetch it again") from error
 
 
-def _verify_once(source: Path, out: Path, archives: tuple[Archive, ...]) -> None:
+def _verify_once(source: Path, out: Path, archives: Sequence[Archive]) -> None:
     """Check the published checksums, which takes minutes, once for all continuations."""
     done = out / RECORDS / "verified.json"
     if done.exists():
@@ -191,9 +187,11 @@ def _class_sections(archive: Path, num_classes: int) -> list[Section]:
     return sections
 
 
-def _train_jobs(archive: Path, sections: list[Section], out: Path) -> Iterator[Job]:
-    for section in sections:
-        yield Job(f"train-{section.class_name}", archive, (section,), True, out)
+def _train_jobs(archive: Path, devkit: Devkit, num_classes: int, out: Path) -> list[Job]:
+    sections = _class_sections(archive, num_classes)
+    if {section.class_name for section in sections} != set(devkit.train_counts):
+        raise DataError(f"the classes of {archive} are not those of {DEVKIT_ARCHIVE}; fetch both again")
+    return [Job(f"train-{section.class_name}", archive, (section,), True, out) for section in sections]
 
 
 def _validation_jobs(archive: Path, devkit: Devkit, out: Path) -> Iterator[Job]:
@@ -222,7 +220,9 @@ def _run(jobs: list[Job], devkit: Devkit, workers: int) -> dict[str, list[Indexe
     done = sum(len(files) for files in records.values() if files is not None)
     if done:
         _LOG.info("continuing: %d images were extracted before", done)
-    total = sum(devkit.train_counts.values()) + len(devkit.validation_classes)
+    total = len(devkit.validation_classes)
+    if any(job.is_class_tar for job in jobs):
+        total += sum(devkit.train_counts.values())
     with tqdm(desc="extracting", total=total, initial=done, unit=" images", disable=None) as bar:
         for job, files in zip(open_jobs, map_in_processes(run_job, open_jobs, workers), strict=True):
             records[job.name] = files
@@ -299,7 +299,7 @@ def _finished(job: Job) -> list[IndexedFile] | None:
 
 def _check_counts(split: str, files: list[IndexedFile], devkit: Devkit, source: Path) -> None:
     expected: dict[str, int] = dict(devkit.train_counts)
-    if split == "val":
+    if split == "test":
         expected = {name: devkit.validation_classes.count(name) for name in devkit.train_counts}
     found = {name: 0 for name in expected}
     for file in files:

@@ -1,17 +1,25 @@
-"""Where the images of a dataset with storage "files" lie: a list of paths and labels for each split."""
+"""Images that stay files: for each split a list of their paths, labels and content.
+
+Paths end with a NUL, the only character that no file name can hold; names that are not UTF-8 keep their bytes.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recu.errors import DataError
-from recu.files import atomic_write_json, atomic_write_text
+from recu.data.stamps import hash_images, same_stamp, stamp_of
+from recu.errors import AlteredData, DataError, OutputError
+from recu.files import atomic_write_bytes, atomic_write_json, canonical_json
 
 ROOT_NAME = "files.json"
 HERE = "."
@@ -31,47 +39,136 @@ class IndexedFile:
 
 @dataclass(frozen=True, slots=True)
 class FileIndex:
-    """Images of one split in label order, then name order."""
+    """Images of one split in label order, then path order."""
 
     root: Path
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
+    hashes: NDArray[np.uint8]
+    """(N, 32): SHA-256 of each file."""
+    stamps: NDArray[np.int64]
+    """(N, 4): how each looked when it was hashed; see `recu.data.stamps.Stamp`."""
+
+    def path(self, number: int) -> Path:
+        """Where an image lies."""
+        return self.root / self.paths[number]
+
+    def read(self, number: int) -> bytes:
+        """Content of an image file, which is what was prepared.
+
+        Raises:
+            AlteredData: it is another content.
+            DataError: it cannot be read.
+        """
+        path = self.path(number)
+        try:
+            with path.open("rb") as stream:
+                data = stream.read()
+                # Afterwards, so that what was written while it was read shows too.
+                stamp = stamp_of(os.fstat(stream.fileno()))
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; prepare the dataset again") from error
+        if same_stamp(stamp, self.stamps[number]):
+            return data
+        if hashlib.sha256(data).digest() != self.hashes[number].tobytes():
+            raise AlteredData(
+                f"{path} is no longer the image that was prepared: put it back, or prepare the dataset again"
+            )
+        return data
+
+
+def index_files(root: Path, paths: tuple[str, ...], labels: NDArray[np.int64], *, title: str) -> FileIndex:
+    """An index of files as they are now. Raises DataError: one cannot be read, or changes meanwhile."""
+    hashes, stamps = hash_images([root / path for path in paths], title=title)
+    return FileIndex(root, paths, labels, hashes, stamps)
 
 
 def write_index(out: Path, root: str, classes: tuple[str, ...], splits: dict[str, list[IndexedFile]]) -> dict[str, str]:
-    """Write the index into `out` and return a SHA-256 of each split.
+    """Hash every image, write the index into `out` and return the SHA-256 of each split's content.
 
     Args:
         out: existing folder.
         root: `HERE` or the absolute path of the folder the paths are relative to.
         classes: in label order.
         splits: files by split, in any order.
+
+    Raises:
+        DataError: an image cannot be read, or changes meanwhile.
     """
     label_of = {name: label for label, name in enumerate(classes)}
+    place = out if root == HERE else Path(root)
     digests = {}
     for split, files in splits.items():
-        digest = hashlib.sha256("\n".join(classes).encode())
         ordered = sorted(files, key=lambda file: (label_of[file.class_name], file.path))
-        for file in ordered:
-            name = file.path.rpartition("/")[2]
-            digest.update(f"\n{split}\t{file.class_name}\t{name}\t{file.size}".encode())
         labels = np.array([label_of[file.class_name] for file in ordered], dtype=np.int64)
+        index = index_files(place, tuple(file.path for file in ordered), labels, title=f"hashing {split}")
         np.save(out / f"{split}_labels.npy", labels)
-        atomic_write_text(out / f"{split}_files.txt", "".join(f"{file.path}\n" for file in ordered))
+        np.save(out / f"{split}_hashes.npy", index.hashes)
+        atomic_write_bytes(out / f"{split}_paths.bin", b"".join(os.fsencode(path) + b"\0" for path in index.paths))
+        atomic_write_bytes(_stamps_file(out, split), _with_binding(index))
+        digest = hashlib.sha256(canonical_json(classes).encode())
+        digest.update(labels.astype("<i8").tobytes())
+        digest.update(index.hashes.tobytes())
         digests[split] = digest.hexdigest()
     atomic_write_json(out / ROOT_NAME, {"root": root})
     return digests
 
 
-def read_index(folder: Path, split: str) -> FileIndex:
+def read_index(folder: Path, split: str, read: Callable[[str], bytes] | None = None) -> FileIndex:
     """The index of a split prepared with storage "files".
 
+    Args:
+        folder: prepared data.
+        split: "train" or "test".
+        read: gives the content of a file of the folder by name; None reads it without looking whether it was altered.
+
     Raises:
-        DataError: the folder with the images is gone.
+        DataError: the folder with the images is gone, or paths, labels and hashes differ in number.
     """
-    root = json.loads((folder / ROOT_NAME).read_text())["root"]
+    read = read or (lambda name: (folder / name).read_bytes())
+    root = json.loads(read(ROOT_NAME))["root"]
     place = folder if root == HERE else Path(root)
+    paths = tuple(os.fsdecode(path) for path in read(f"{split}_paths.bin").split(b"\0")[:-1])
+    labels, hashes = (_array(read(f"{split}_{part}.npy")) for part in ("labels", "hashes"))
+    if not len(paths) == len(labels) == len(hashes):
+        raise DataError(
+            f"the {split} index of {folder} has {len(paths)} paths, {len(labels)} labels and {len(hashes)} hashes,"
+            " expected one of each for every image; prepare the dataset again"
+        )
     if not place.is_dir():
-        raise DataError(f"the images of {folder} lay in {place}, which does not exist; put it back or prepare again")
-    paths = tuple((folder / f"{split}_files.txt").read_text().splitlines())
-    return FileIndex(place, paths, np.load(folder / f"{split}_labels.npy", allow_pickle=False))
+        raise DataError(
+            f"the images of {folder} lay in {place}, which does not exist: put them back, or give the place where they"
+            " are now to `recu prepare` with --source"
+        )
+    index = FileIndex(place, paths, labels, hashes, np.full((len(paths), 4), -1, np.int64))
+    return FileIndex(place, paths, labels, hashes, _read_stamps(folder, split, index))
+
+
+def keep_stamps(folder: Path, split: str, index: FileIndex) -> None:
+    """Remember how the images look now, where the folder can be written."""
+    with suppress(OutputError):
+        atomic_write_bytes(_stamps_file(folder, split), _with_binding(index))
+
+
+def _stamps_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}_stamps.bin"
+
+
+def _with_binding(index: FileIndex) -> bytes:
+    """The stamps, after the hash of the hashes that they vouch for."""
+    return hashlib.sha256(index.hashes.tobytes()).digest() + index.stamps.astype("<i8").tobytes()
+
+
+def _read_stamps(folder: Path, split: str, index: FileIndex) -> NDArray[np.int64]:
+    """Stamps of the images; those of an index without (valid) stamps fit no file."""
+    try:
+        content = _stamps_file(folder, split).read_bytes()
+    except OSError:
+        return index.stamps
+    if len(content) != 32 + index.stamps.nbytes or not content.startswith(_with_binding(index)[:32]):
+        return index.stamps
+    return np.frombuffer(content[32:], "<i8").astype(np.int64).reshape(-1, 4)
+
+
+def _array(content: bytes) -> NDArray:
+    return np.load(io.BytesIO(content), allow_pickle=False)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from recu.errors import DataError
-from recu.files import atomic_write_text, canonical_json, hash_file
+from recu.files import atomic_write_text, canonical_json
 from recu.fit import Storage
 
 MANIFEST_NAME = "manifest.json"
@@ -27,11 +27,9 @@ class Source(BaseModel):
     name: str
     """File or folder name without its path; for bundled data the library that ships it."""
     size_bytes: int
-    """Of the file, or the sum over the folder's files; 0 for bundled data."""
+    """Of the file; 0 for folders and bundled data."""
     checksum: str | None
-    """`sha256:...` or `md5:...` of the file; null for folders and bundled data."""
-    state: str
-    """Recognises an unchanged file or folder on the same machine without reading it (hash of modification times)."""
+    """`sha256:...` of the file; null for folders and bundled data."""
 
 
 class Manifest(BaseModel):
@@ -59,8 +57,8 @@ class Manifest(BaseModel):
     """Side of the stored square images in pixels; null where files keep their own sizes."""
     files: dict[str, int]
     """Size in bytes of each file beside the manifest, by name."""
-    sha256: dict[str, str] = {}
-    """Hexadecimal SHA-256 of each of them; empty in manifests of earlier versions."""
+    sha256: dict[str, str]
+    """Hexadecimal SHA-256 of each of them."""
     notes: tuple[str, ...] = ()
     """What preparation changed, in sentences, e.g. that images were resized."""
 
@@ -119,23 +117,12 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def check_contents(folder: Path, manifest: Manifest) -> None:
-    """Compare the content of every file that the manifest lists with its SHA-256; takes seconds for a gigabyte.
+def published_copy(manifest: Manifest) -> str:
+    """The manifest as JSON without what does not tell the data's identity: where it came from, and its files.
 
-    Raises:
-        DataError: a file cannot be read or was altered.
+    The same data gives the same text, so nothing that rests on it is made again where only its source moved.
     """
-    for name, expected in manifest.sha256.items():
-        path = folder / name
-        try:
-            found = hash_file(path)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-        if found != expected:
-            raise DataError(
-                f"prepared data was altered: {path} is not as it was written (SHA-256 differs); remove {folder} and run"
-                " `recu prepare` again"
-            )
+    return manifest.model_dump_json(indent=2, exclude={"source", "files", "sha256"}) + "\n"
 
 
 def _check_size(path: Path, expected: int) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from recu.data.augmentation import BatchAugmentation, crop_flip, draw_crop_flip, normalise
 from recu.data.loader import count_batches
+from recu.data.manifest import Prepared
+from recu.data.opening import open_arrays
 from recu.data.randomness import generator_for, shuffled_order
 
 
@@ -90,9 +90,11 @@ class MemoryLoader:
         return torch.cat(draws)
 
 
-def load_arrays(folder: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Images (N, S, S, 3) uint8, memory-mapped, and labels (N,) int64 of a split prepared with storage "arrays"."""
-    # Copy-on-write mapping: PyTorch asks for writable memory, and what is written never reaches the file.
-    images = np.load(folder / f"{split}_images.npy", mmap_mode="c", allow_pickle=False)
-    labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
+def load_arrays(prepared: Prepared, split: str) -> tuple[Tensor, Tensor]:
+    """Images (N, S, S, 3) uint8, memory-mapped, and labels (N,) int64 of a split prepared with storage "arrays".
+
+    Raises:
+        DataError: see `recu.data.opening.open_arrays`.
+    """
+    images, labels = open_arrays(prepared, split)
     return torch.from_numpy(images), torch.from_numpy(labels)

@@ -1,16 +1,31 @@
-"""Opening prepared data: a reader gets exactly the content that it asks for, or is refused."""
+"""Opening prepared data: a reader gets exactly the content that was prepared for it, or is refused.
+
+What is opened is compared by content with the manifest that its preparation returned, so it does not matter what lies
+in the folder by then. Content is hashed again only where a file looks otherwise than when it was hashed
+(`recu.data.stamps`).
+"""
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recu.config import Dataset
+from recu.data.index import FileIndex, keep_stamps, read_index
 from recu.data.manifest import Manifest, Prepared, read_manifest
-from recu.errors import DataError
+from recu.data.stamps import hash_images, hash_stream, keep_stamp, read_local, rows_that_differ, stamp_of
+from recu.errors import AlteredData, DataError
+
+SPLITS = ("train", "test")
 
 
 def open_prepared(folder: Path, dataset: Dataset, *, expected: str | None = None) -> Prepared:
-    """Prepared data in `folder`, if it is what the caller means.
+    """Prepared data in `folder`, if it is what the caller means. Its content is compared when it is read.
 
     Args:
         folder: what `recu.data.prepare` filled.
@@ -18,13 +33,18 @@ def open_prepared(folder: Path, dataset: Dataset, *, expected: str | None = None
         expected: fingerprint that it must have; None accepts any.
 
     Raises:
-        DataError: the folder holds no prepared data, data prepared with other settings, or other data than expected.
+        DataError: the folder holds no prepared data, data prepared with other settings, of other numbers than the
+            dataset's entry expects, or other data than expected.
     """
     manifest = read_manifest(folder)
     check_settings(folder, manifest, dataset)
+    check_counts(str(folder), manifest.classes, manifest.splits, dataset)
     if expected is not None and manifest.fingerprint != expected:
-        message = f"{folder} holds other data (fingerprint {manifest.fingerprint:.12}) than expected ({expected:.12})"
-        raise DataError(f"{message}; run `recu prepare` with the source that is meant")
+        raise DataError(
+            f"{folder} holds other data (fingerprint {manifest.fingerprint:.12}) than the workflow prepared"
+            f" ({expected:.12}): run `snakemake --cores all --forcerun prepare`, which makes it again from its source"
+            " and trains again what rests on other data"
+        )
     return Prepared(folder, manifest)
 
 
@@ -32,4 +52,149 @@ def check_settings(folder: Path, manifest: Manifest, dataset: Dataset) -> None:
     """Raise DataError where the data was prepared with other settings than the dataset's."""
     if manifest.identity != dataset.identity():
         message = f"{folder} was prepared with other settings than those of {dataset.title} in params/datasets.yaml"
-        raise DataError(f"{message}; run `recu prepare` again")
+        raise DataError(f"{message}; run `recu prepare {manifest.dataset}` again")
+
+
+def check_counts(what: str, classes: Iterable[str], counts: dict[str, int], dataset: Dataset) -> None:
+    """Compare numbers of classes and images with those that the dataset's entry expects, where it does.
+
+    Args:
+        what: begins the message.
+        classes: their names.
+        counts: images by split.
+        dataset: the entry.
+
+    Raises:
+        DataError: a number differs.
+    """
+    found = len(tuple(classes))
+    if found != dataset.num_classes:
+        raise DataError(f"{what} has {found} classes, expected {dataset.num_classes}")
+    for split, expected in (("train", dataset.train_images), ("test", dataset.test_images)):
+        if expected is not None and counts.get(split, expected) != expected:
+            message = f"{what} has {counts[split]} {split} images, expected {expected}"
+            raise DataError(f"{message}; the source is incomplete, or mend {split}_images in params/datasets.yaml")
+
+
+def check_split(prepared: Prepared, split: str) -> None:
+    """Raise DataError where the prepared data has no images of the split."""
+    if split not in prepared.manifest.splits:
+        raise DataError(
+            f"{prepared.folder} holds the {' and '.join(prepared.manifest.splits)} images only, enough to evaluate but"
+            f" not to train: run `recu prepare {prepared.manifest.dataset}` with a --source that has the {split}"
+            " images too"
+        )
+
+
+def check_contents(prepared: Prepared) -> None:
+    """Compare everything that readers would read with what was prepared.
+
+    Raises:
+        AlteredData: a file was altered.
+        DataError: a file cannot be read.
+    """
+    for split in prepared.manifest.splits:
+        open_index(prepared, split) if prepared.manifest.storage == "files" else open_arrays(prepared, split)
+
+
+def open_arrays(prepared: Prepared, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N, S, S, 3) uint8 and labels (N,) int64 of a split prepared with storage "arrays".
+
+    Images are mapped into memory, from the file as it was opened: what replaces it later is not seen. The mapping is
+    copy-on-write, so what is written into it never reaches the file.
+
+    Raises:
+        AlteredData: a file is not the one that was prepared.
+        DataError: the split is missing, or a file cannot be read.
+    """
+    check_split(prepared, split)
+    labels = _labels(prepared, np.load(io.BytesIO(_read(prepared, f"{split}_labels.npy")), allow_pickle=False))
+    with _opened(prepared, f"{split}_images.npy") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        images = np.memmap(stream, dtype=dtype, mode="c", offset=stream.tell(), shape=shape)
+    _check_lengths(prepared, split, len(images), len(labels))
+    return images, labels
+
+
+def open_index(prepared: Prepared, split: str) -> FileIndex:
+    """The index of a split prepared with storage "files", with every image as it was prepared.
+
+    Raises:
+        AlteredData: the index or an image is not the one that was prepared.
+        DataError: the split or the folder with the images is missing, or a file cannot be read.
+    """
+    check_split(prepared, split)
+    index = read_index(prepared.folder, split, lambda name: _read(prepared, name))
+    _labels(prepared, index.labels)
+    _check_lengths(prepared, split, len(index.paths), len(index.labels))
+    paths = [index.root / path for path in index.paths]
+    rows = rows_that_differ(paths, index.stamps, title=f"looking at {split} images")
+    if not len(rows):
+        return index
+    try:
+        hashes, stamps = hash_images([paths[row] for row in rows], title=f"hashing {split} images again")
+    except DataError as error:
+        raise AlteredData(f"{error}; {_advice(prepared)}") from error
+    other = rows[(hashes != index.hashes[rows]).any(axis=1)]
+    if len(other):
+        more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+        raise AlteredData(
+            f"{paths[other[0]]}{more} is no longer the image that was prepared in {prepared.folder};"
+            f" {_advice(prepared)}"
+        )
+    index.stamps[rows] = stamps
+    keep_stamps(prepared.folder, split, index)
+    return index
+
+
+def _labels(prepared: Prepared, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    classes = len(prepared.manifest.classes)
+    fits = labels.dtype == np.int64 and labels.ndim == 1 and len(labels) and labels.min() >= 0
+    if not fits or labels.max() >= classes:
+        raise DataError(f"{prepared.folder} holds labels outside 0..{classes - 1}; {_advice(prepared)}")
+    return labels
+
+
+def _check_lengths(prepared: Prepared, split: str, images: int, labels: int) -> None:
+    expected = prepared.manifest.splits[split]
+    if not images == labels == expected:
+        raise DataError(
+            f"{prepared.folder} holds {images} {split} images and {labels} labels, its manifest says {expected};"
+            f" {_advice(prepared)}"
+        )
+
+
+def _read(prepared: Prepared, name: str) -> bytes:
+    with _opened(prepared, name) as stream:
+        return stream.read()
+
+
+def _opened(prepared: Prepared, name: str) -> io.BufferedReader:
+    """A file beside the manifest, opened, with the content that was prepared.
+
+    Raises:
+        AlteredData: its content is another.
+        DataError: it cannot be read.
+    """
+    path, expected = prepared.folder / name, prepared.manifest.sha256.get(name)
+    try:
+        stream = path.open("rb")
+        stamp = stamp_of(os.fstat(stream.fileno()))
+        if read_local(prepared.folder).files.get(name) == (expected, stamp):
+            return stream
+        found = hash_stream(stream)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; {_advice(prepared)}") from error
+    if found != expected:
+        stream.close()
+        raise AlteredData(f"{path} is no longer what was prepared (SHA-256 differs); {_advice(prepared)}")
+    keep_stamp(prepared.folder, name, expected, stamp)
+    return stream
+
+
+def _advice(prepared: Prepared) -> str:
+    name = prepared.manifest.dataset
+    if prepared.folder.name != name:  # a folder of one source, which its next use looks after
+        return "run the same command again"
+    return f"run `recu prepare {name}`, which makes it again from its source"

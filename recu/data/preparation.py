@@ -13,8 +13,8 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from recu.config import Dataset
 from recu.data import image_tree, imagenet, tinyimagenet
-from recu.data.class_tree import split_folders, tree_state
+from recu.data.class_tree import split_folders
 from recu.data.download import fetch, sha256_of, verify_checksum
 from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.data.index import HERE, ROOT_NAME, write_index
@@ -36,9 +36,12 @@ from recu.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from recu.data.opening import SPLITS, check_contents, check_counts, check_split
+from recu.data.stamps import LOCAL_NAME, Local, hash_and_stamp, read_local, write_local
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
 from recu.fit import Storage, storage_of
+from recu.source_state import Place, look_at
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,59 +62,140 @@ class Content:
     notes: tuple[str, ...] = ()
 
 
-def prepare(name: str, dataset: Dataset, *, folder: Path, source: Path | None, workers: int) -> Prepared:
-    """Make `folder` hold the dataset, ready for training, and return it.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is to be prepared."""
 
-    Data prepared before is recognised by its manifest and left alone if its settings and source are the same. A second
-    process that prepares the same folder waits for the first and then uses its result.
+    name: str
+    dataset: Dataset
+    source: Path | None
+    workers: int
+    needed: tuple[str, ...]
+
+
+class _Other(Exception):
+    """A folder does not hold what is asked for."""
+
+    def __init__(self, reason: str, *, usable: bool) -> None:
+        """`usable`: it holds whole prepared data of another kind, which others may count on."""
+        super().__init__(reason)
+        self.usable = usable
+
+
+def prepare(
+    name: str,
+    dataset: Dataset,
+    *,
+    folder: Path,
+    source: Path | None,
+    workers: int,
+    needed: tuple[str, ...] = SPLITS,
+) -> Prepared:
+    """Make `folder` hold the dataset and return it.
+
+    Data prepared before is recognised and left alone if its settings, source and content are the same. A second process
+    that prepares the same folder waits for the first and then uses its result.
 
     Args:
         name: the dataset's name in params/datasets.yaml.
         dataset: its entry.
-        folder: where the prepared data goes; it must not hold anything else.
-        source: local archive or folder; None takes the published archive (downloaded into `archives/` beside
-            `folder` if it is not there), or what was prepared before.
+        folder: where the prepared data goes; it must not hold anything else. A link is followed.
+        source: local archive or folder; None takes what was prepared before, its source, or the published archive
+            (downloaded into `archives/` beside `folder` if it is not there).
         workers: decoding processes; 0 or 1 decodes in this one.
+        needed: splits that must be there; ("test",) is enough to evaluate.
 
     Raises:
         DataError: the source is missing, damaged or not of the expected form, or `folder` holds other files.
         OutputError: `folder` cannot be written.
     """
+    request = _request(name, dataset, source, workers, needed)
+    place = Path(os.path.realpath(folder))
+    try:
+        return Prepared(folder, _recognise(request, place, adopt=False))
+    except _Other:
+        pass
+    with _only_one(place):
+        _tidy(place)
+        try:
+            manifest = _recognise(request, place, adopt=True)
+            _keep_adopted(manifest, place)
+        except _Other as other:
+            if (place / MANIFEST_NAME).is_file():
+                _LOG.info("preparing again: %s", other)
+            manifest = _build(request, place, _source_again(request, place))
+    return Prepared(folder, manifest)
+
+
+def prepare_beside(
+    name: str,
+    dataset: Dataset,
+    *,
+    data_dir: Path,
+    source: Path | None,
+    workers: int,
+    needed: tuple[str, ...] = SPLITS,
+) -> Prepared:
+    """Prepare a dataset for one command without replacing prepared data that others count on.
+
+    `data_dir/name` is taken if it is free or holds what is asked for; otherwise the source gets a folder of its own,
+    `data_dir/name@` with 8 hexadecimal digits of the source's path.
+
+    Args:
+        name: the dataset's name in params/datasets.yaml.
+        dataset: its entry.
+        data_dir: holds one folder a dataset.
+        source: local archive or folder; None takes what was prepared before, or the published archive.
+        workers: decoding processes.
+        needed: splits that must be there; ("test",) is enough to evaluate.
+
+    Raises:
+        DataError: as `prepare`; or without a source, what was prepared before was altered or lacks training images.
+        OutputError: a folder cannot be written.
+    """
+    request = _request(name, dataset, source, workers, needed)
+    folder = data_dir / name
+    place = Path(os.path.realpath(folder))
+    try:
+        return Prepared(folder, _recognise(request, place, adopt=True))
+    except _Other:
+        pass
+    with _only_one(place):
+        _tidy(place)
+        try:
+            return Prepared(folder, _recognise(request, place, adopt=True))
+        except _Other as other:
+            if not other.usable:
+                return Prepared(folder, _build(request, place, _source_again(request, place)))
+            if source is None and isinstance(other.__cause__, DataError):
+                raise other.__cause__ from None
+            reason = other
+    source = _source_again(request, place)
+    path = b"" if source is None else os.fsencode(os.path.realpath(source))
+    own = data_dir / f"{name}@{hashlib.sha256(path).hexdigest()[:8]}"
+    _LOG.info("%s stays as it is (%s); using %s", folder, reason, own)
+    return prepare(name, dataset, folder=own, source=source, workers=workers, needed=needed)
+
+
+def _request(name: str, dataset: Dataset, source: Path | None, workers: int, needed: tuple[str, ...]) -> _Request:
     if dataset.kind == "digits" and source is not None:
         raise DataError(f"{name} is shipped with scikit-learn; leave out its source ({source})")
     if source is not None and not source.exists():
         raise DataError(f"source of {name}: {source} does not exist; {dataset.obtain or 'give an archive or folder'}")
     source = None if source is None else _resolve(dataset, source)
-    found = _recognise(dataset, folder, source)
-    if found is not None:
-        return Prepared(folder, found)
-    with _only_one(folder):
-        _tidy(folder)
-        found = _recognise(dataset, folder, source) or _adopt(name, dataset, folder, source)
-        if found is None:
-            _refuse_foreign(folder)
-            found = _build(name, dataset, folder, source, workers)
-        return Prepared(folder, found)
+    return _Request(name, dataset, source, workers, needed)
 
 
-def describe_source(dataset: Dataset, source: Path, *, checksum: bool) -> Source:
-    """Name, size and state of a local file or folder, and on request a file's SHA-256.
-
-    Of a folder with large images only the archives in it or the class folders are looked at, not a million files.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+def describe_source(source: Path) -> Source:
+    """Name, size and content of a local source. Raises DataError: it cannot be read."""
+    if source.is_dir():
+        return Source(name=source.name, size_bytes=0, checksum=None)
     try:
-        if source.is_dir():
-            size, state = _large_folder_state(source) if storage_of(dataset) == "files" else _folder_state(source)
-            return Source(name=source.name, size_bytes=size, checksum=None, state=state)
         check_ordinary(source)
-        status = source.stat()
+        size = source.stat().st_size
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror}") from error
-    digest = sha256_of(source) if checksum else None
-    return Source(name=source.name, size_bytes=status.st_size, checksum=digest, state=str(status.st_mtime_ns))
+    return Source(name=source.name, size_bytes=size, checksum=sha256_of(source))
 
 
 def stored_size_of(dataset: Dataset) -> int | None:
@@ -121,78 +205,90 @@ def stored_size_of(dataset: Dataset) -> int | None:
     return tinyimagenet.STORED_SIZE if dataset.kind == "tinyimagenet" else dataset.image_size
 
 
-def _large_folder_state(source: Path) -> tuple[int, str]:
-    if imagenet.has_archives(source) and not split_folders(source):
-        size, state = imagenet.archives_state(source)
-    else:
-        size, state = 0, tree_state(source)
-    return size, hashlib.sha256(state.encode()).hexdigest()
+def _recognise(request: _Request, folder: Path, *, adopt: bool) -> Manifest:
+    """The manifest of `folder` if it is what preparing would give, content included.
 
+    Args:
+        request: what is asked for.
+        folder: where it may have been prepared.
+        adopt: accept images of which only settings changed that act when they are loaded (e.g. the mean); the manifest
+            returned then has the new ones.
 
-def _folder_state(source: Path) -> tuple[int, str]:
-    """Total size of a folder's files and a hash of every path, size and modification time."""
-    digest, total = hashlib.sha256(), 0
-    for root, folders, files in os.walk(source, followlinks=True):
-        folders.sort()
-        for file in sorted(files):
-            path = Path(root) / file
-            status = path.stat()
-            total += status.st_size
-            digest.update(f"{path.relative_to(source)}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
-    return total, digest.hexdigest()
-
-
-def _recognise(dataset: Dataset, folder: Path, source: Path | None) -> Manifest | None:
-    """The manifest of `folder` if it is what preparing from `source` would give."""
+    Raises:
+        DataError: its numbers are not those that the dataset's entry expects.
+        _Other: it is not.
+    """
     if not (folder / MANIFEST_NAME).is_file():
-        return None
+        raise _Other("nothing is prepared yet", usable=False)
     try:
         manifest = read_manifest(folder)
     except DataError as error:
-        _LOG.info("preparing again: %s", error)
-        return None
+        raise _Other(str(error), usable=False) from error
+    name, dataset, source = request.name, request.dataset, request.source
     if manifest.identity != dataset.identity():
-        _LOG.info("preparing again: the dataset's settings in params/datasets.yaml changed")
-        return None
-    if source is not None and not _same_source(manifest.source, dataset, source):
-        _LOG.info("preparing again: %s is another source than %s", source, manifest.source.name)
-        return None
+        if not (adopt and _same_images(name, dataset, manifest)):
+            raise _Other(f"{name} has other settings in params/datasets.yaml than it was prepared with", usable=True)
+        identity = dataset.identity()
+        seen = {"identity": identity, "fingerprint": fingerprint_of(manifest.content, identity)}
+        manifest = manifest.model_copy(update=seen)
+    if source is not None and not _same_source(folder, manifest, dataset, source):
+        raise _Other(f"it was made from another source than {source}, or that has changed", usable=True)
+    prepared = Prepared(folder, manifest)
+    try:
+        for split in request.needed:
+            check_split(prepared, split)
+        check_contents(prepared)
+    except DataError as error:
+        raise _Other(str(error), usable=True) from error
+    check_counts(name, manifest.classes, manifest.splits, dataset)
     return manifest
 
 
-def _adopt(name: str, dataset: Dataset, folder: Path, source: Path | None) -> Manifest | None:
-    """Keep what is stored where only settings changed that act when images are loaded (e.g. the mean)."""
-    if not (folder / MANIFEST_NAME).is_file():
-        return None
-    try:
-        manifest = read_manifest(folder)
-    except DataError:
-        return None
-    same_images = (
+def _same_images(name: str, dataset: Dataset, manifest: Manifest) -> bool:
+    """Whether preparing the dataset would store the images that are stored."""
+    return (
         manifest.dataset == name
         and all(manifest.identity.get(field) == dataset.identity()[field] for field in ("kind", "num_classes"))
         and manifest.storage == storage_of(dataset)
         and manifest.stored_size == stored_size_of(dataset)
     )
-    if not same_images or (source is not None and not _same_source(manifest.source, dataset, source)):
-        return None
-    identity = dataset.identity()
-    seen = {"identity": identity, "fingerprint": fingerprint_of(manifest.content, identity)}
-    adopted = manifest.model_copy(update=seen)
+
+
+def _keep_adopted(manifest: Manifest, folder: Path) -> None:
+    if read_manifest(folder).identity == manifest.identity:
+        return
     try:
-        write_manifest(folder, adopted)
+        write_manifest(folder, manifest)
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    _LOG.info("kept the stored images of %s: only settings of their loading changed", name)
-    return adopted
+    _LOG.info("kept the stored images of %s: only settings of their loading changed", manifest.dataset)
 
 
-def _same_source(known: Source, dataset: Dataset, source: Path) -> bool:
-    now = describe_source(dataset, source, checksum=False)
-    if (now.size_bytes, now.state) == (known.size_bytes, known.state):
+def _same_source(folder: Path, manifest: Manifest, dataset: Dataset, source: Path) -> bool:
+    known, now = read_local(folder), look_at(dataset, source)
+    if known.source == now:
         return True
-    # Copied or touched: the content decides.
-    return source.is_file() and now.size_bytes == known.size_bytes and sha256_of(source) == known.checksum
+    # An archive that was copied or touched: the content decides. Of a folder it is compared when it is prepared again.
+    if not source.is_file() or sha256_of(source) != manifest.source.checksum:
+        return False
+    with suppress(OutputError):
+        write_local(folder, replace(known, source=now))
+    return True
+
+
+def _source_again(request: _Request, folder: Path) -> Path | None:
+    """The source to prepare `folder` from: the one given, the one it was made from, or None for the published one."""
+    known = read_local(folder).source
+    if request.source is not None or known is None or request.dataset.kind == "digits":
+        return request.source
+    if Path(known.path).exists():
+        return Path(known.path)
+    if any(archive.url for archive in request.dataset.archives):
+        return None
+    raise DataError(
+        f"{folder} was made from {known.path}, which is not there any more: give the place where it is now to"
+        f" `recu prepare {request.name}` with --source"
+    )
 
 
 @contextmanager
@@ -229,38 +325,27 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    ours = (MANIFEST_NAME, ROOT_NAME, "images", imagenet.RECORDS)
-    return name in ours or name.endswith((".npy", ".spool", ".part", "_files.txt"))
+    ours = (MANIFEST_NAME, LOCAL_NAME, ROOT_NAME, "images", imagenet.RECORDS)
+    return name in ours or name.endswith((".npy", ".bin", ".spool", ".part", "_files.txt"))
 
 
-def _build(name: str, dataset: Dataset, folder: Path, source: Path | None, workers: int) -> Manifest:
-    archive_source = source if source is not None else _published_source(dataset, folder)
+def _build(request: _Request, folder: Path, source: Path | None) -> Manifest:
+    _refuse_foreign(folder)
+    name, dataset = request.name, request.dataset
+    source = source if source is not None else _published_source(dataset, folder)
+    before = None if source is None else look_at(dataset, source)
     resumable = dataset.kind == "imagenet"
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.preparing")
     try:
         if resumable:
-            temporary = _resumable_folder(dataset, folder, archive_source)
+            temporary = _resumable_folder(request, folder, before)
         else:
             temporary.mkdir()
-        described, content = _convert(name, dataset, archive_source, temporary, workers)
-        _check_counts(name, dataset, content)
-        files = [path for path in sorted(temporary.iterdir()) if path.is_file()]
-        manifest = Manifest(
-            format=FORMAT,
-            dataset=name,
-            identity=dataset.identity(),
-            storage=content.storage,
-            splits=content.splits,
-            classes=content.classes,
-            content=content.digests,
-            fingerprint=fingerprint_of(content.digests, dataset.identity()),
-            source=described,
-            stored_size=content.stored_size,
-            files={path.name: path.stat().st_size for path in files},
-            sha256={path.name: hash_file(path) for path in files},
-            notes=content.notes,
-        )
-        write_manifest(temporary, manifest)
+        described, content = _convert(request, source, temporary)
+        if source is not None and look_at(dataset, source) != before:
+            raise DataError(f"{source} changed while it was read: prepare again when nothing writes there any more")
+        check_counts(name, content.classes, content.splits, dataset)
+        manifest = _write_manifest(request, described, content, before, temporary)
         if resumable:
             os.sync()  # a million files were left to the system's own time; the manifest's presence vouches for them
         _swap(temporary, folder)
@@ -273,15 +358,41 @@ def _build(name: str, dataset: Dataset, folder: Path, source: Path | None, worke
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _resumable_folder(dataset: Dataset, folder: Path, source: Path | None) -> Path:
-    """The work folder that continuations share; begun anew if it was made from another source."""
+def _write_manifest(request: _Request, source: Source, content: Content, place: Place | None, folder: Path) -> Manifest:
+    """Hash the files of `folder` and write its manifest, last."""
+    listed = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.endswith("_stamps.bin")]
+    hashed = {path.name: hash_and_stamp(path) for path in listed}
+    files = {name: (digest.hex(), stamp) for name, (digest, stamp) in hashed.items()}
+    identity = request.dataset.identity()
+    manifest = Manifest(
+        format=FORMAT,
+        dataset=request.name,
+        identity=identity,
+        storage=content.storage,
+        splits=content.splits,
+        classes=content.classes,
+        content=content.digests,
+        fingerprint=fingerprint_of(content.digests, identity),
+        source=source,
+        stored_size=content.stored_size,
+        files={name: stamp.size for name, (_, stamp) in files.items()},
+        sha256={name: digest for name, (digest, _) in files.items()},
+        notes=content.notes,
+    )
+    write_local(folder, Local(place, files))
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _resumable_folder(request: _Request, folder: Path, place: Place | None) -> Path:
+    """The work folder that continuations share; begun anew if it was made from another source or other splits."""
     work = folder.with_name(f".{folder.name}.partial")
     state = work / imagenet.RECORDS / "source.json"
-    described = describe_source(dataset, source, checksum=False).model_dump(mode="json", exclude={"name"})
-    if work.exists() and not (state.exists() and state.read_text() == canonical_json(described)):
+    described = canonical_json([asdict(place) if place else None, request.needed])
+    if work.exists() and not (state.exists() and state.read_text() == described):
         shutil.rmtree(work)
     state.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(state, canonical_json(described))
+    atomic_write_text(state, described)
     return work
 
 
@@ -293,22 +404,25 @@ def _published_source(dataset: Dataset, folder: Path) -> Path | None:
     return fetch(dataset.archives[0], folder.parent / ARCHIVES_FOLDER, obtain=dataset.obtain)
 
 
-def _convert(name: str, dataset: Dataset, source: Path | None, out: Path, workers: int) -> tuple[Source, Content]:
+def _convert(request: _Request, source: Path | None, out: Path) -> tuple[Source, Content]:
     """Write the dataset's files into `out`; every kind of params/datasets.yaml is handled here and nowhere else."""
+    dataset = request.dataset
     if source is None:
         return _digits(dataset, out)
-    described = describe_source(dataset, source, checksum=source.is_file())
+    described = describe_source(source)
     if source.is_file() and len(dataset.archives) == 1:
         verify_checksum(source, dataset.archives[0], instead=_instead(dataset, source))
-    _LOG.info("preparing %s from %s", name, source)
+    _LOG.info("preparing %s from %s", request.name, source)
     if dataset.kind in ("cifar10", "cifar100"):
-        return described, _cifar(dataset, source, out)
+        return described, _cifar(request, source, out)
     if dataset.kind == "tinyimagenet":
-        result = tinyimagenet.decode_tinyimagenet(source, out, num_classes=dataset.num_classes, workers=workers)
+        result = tinyimagenet.decode_tinyimagenet(
+            source, out, num_classes=dataset.num_classes, workers=request.workers, needed=request.needed
+        )
         return described, _decoded_content(result, tinyimagenet.STORED_SIZE, out)
     if storage_of(dataset) == "files":
-        return described, _files(dataset, source, out, workers)
-    return described, _image_folder(dataset, source, out, workers)
+        return described, _files(request, source, out)
+    return described, _image_folder(request, source, out)
 
 
 def _resolve(dataset: Dataset, source: Path) -> Path:
@@ -342,39 +456,47 @@ def _digits(dataset: Dataset, out: Path) -> tuple[Source, Content]:
     from recu.data.digits import load_digits_arrays
 
     arrays = load_digits_arrays(dataset.image_size)
-    source = Source(name=f"scikit-learn {sklearn.__version__}", size_bytes=0, checksum=None, state="bundled")
+    source = Source(name=f"scikit-learn {sklearn.__version__}", size_bytes=0, checksum=None)
     return source, _store_arrays(tuple("0123456789"), arrays, out)
 
 
-def _cifar(dataset: Dataset, source: Path, out: Path) -> Content:
+def _cifar(request: _Request, source: Path, out: Path) -> Content:
     from recu.data.cifar import load_cifar_arrays
 
-    content = load_cifar_arrays(source, dataset.kind)
+    content = load_cifar_arrays(source, request.dataset.kind, needed=request.needed)
     return replace(_store_arrays(content.classes, content.splits, out), notes=content.notes)
 
 
-def _image_folder(dataset: Dataset, source: Path, out: Path, workers: int) -> Content:
-    size = dataset.image_size
-    result = decode_image_folder(source, out, size=size, num_classes=dataset.num_classes, workers=workers)
+def _image_folder(request: _Request, source: Path, out: Path) -> Content:
+    size = request.dataset.image_size
+    result = decode_image_folder(
+        source,
+        out,
+        size=size,
+        num_classes=request.dataset.num_classes,
+        workers=request.workers,
+        needed=request.needed,
+    )
     return _decoded_content(result, size, out)
 
 
-def _files(dataset: Dataset, source: Path, out: Path, workers: int) -> Content:
+def _files(request: _Request, source: Path, out: Path) -> Content:
+    dataset, needed, workers = request.dataset, request.needed, request.workers
     classes_expected, notes = dataset.num_classes, ()
     if source.is_file():
         if dataset.kind == "imagenet":
             raise DataError(f"{source} is one file, expected a folder: {dataset.obtain}")
         root = HERE
-        tree = image_tree.extract_tree(source, out, classes_expected)
+        tree = image_tree.extract_tree(source, out, classes_expected, needed)
         classes, splits, notes = tree.classes, tree.splits, tree.notes
     elif dataset.kind == "imagenet" and not split_folders(source):
         root = HERE
         classes, splits = imagenet.extract_imagenet(
-            source, out, num_classes=classes_expected, archives=dataset.archives, workers=workers
+            source, out, num_classes=classes_expected, archives=dataset.archives, workers=workers, needed=needed
         )
     else:
         root = str(source.resolve())
-        tree = image_tree.index_tree(source, classes_expected, workers)
+        tree = image_tree.index_tree(source, classes_expected, workers, needed)
         classes, splits, notes = tree.classes, tree.splits, tree.notes
     digests = write_index(out, root, classes, splits)
     return Content(classes, {split: len(files) for split, files in splits.items()}, digests, None, "files", notes)
@@ -404,15 +526,6 @@ def _array_digests(classes: tuple[str, ...], splits: Iterable[str], out: Path) -
         files = [hash_file(out / f"{split}_{part}.npy") for part in ("images", "labels")]
         digests[split] = hashlib.sha256(canonical_json([classes, *files]).encode()).hexdigest()
     return digests
-
-
-def _check_counts(name: str, dataset: Dataset, content: Content) -> None:
-    if len(content.classes) != dataset.num_classes:
-        raise DataError(f"{name} has {len(content.classes)} classes, expected {dataset.num_classes}")
-    for split, expected in (("train", dataset.train_images), ("test", dataset.test_images)):
-        if expected is not None and content.splits[split] != expected:
-            message = f"{name} has {content.splits[split]} {split} images, expected {expected}"
-            raise DataError(f"{message}; the source is incomplete, or mend {split}_images in params/datasets.yaml")
 
 
 def _swap(temporary: Path, folder: Path) -> None:

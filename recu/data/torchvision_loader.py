@@ -20,7 +20,7 @@ from recu.data.index import FileIndex
 from recu.data.loader import count_batches
 from recu.data.randomness import derive_seed, shuffled_order
 from recu.data.transforms import augment, decode, evaluation_view
-from recu.errors import ConfigError, DataError, RecuError, StalledError
+from recu.errors import AlteredData, ConfigError, DataError, RecuError, StalledError
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,12 +64,11 @@ class FileImages:
 
     def name(self, index: int) -> str:
         """See `Images.name`."""
-        return str(self._index.root / self._index.paths[index])
+        return str(self._index.path(index))
 
     def read(self, index: int) -> Tensor:
         """See `Images.read`."""
-        name = self.name(index)
-        return decode(read_bytes(Path(name)), name)
+        return decode(self._index.read(index), self.name(index))
 
 
 class ArrayImages:
@@ -88,24 +87,14 @@ class ArrayImages:
         return self._images[index].permute(2, 0, 1)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Content of an image file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; prepare the dataset again") from error
-
-
-def unusable(name: str, error: Exception) -> str:
-    """One line for what went wrong while an image was read, decoded or viewed; it names the image."""
+def unusable(name: str, error: Exception) -> DataError:
+    """What went wrong while an image was read, decoded or viewed, in one line that names the image."""
+    if isinstance(error, AlteredData):
+        return error
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, RecuError):
-        return reason if name in str(error) else f"image {name}: {reason}"
-    return f"cannot use image {name} ({type(error).__name__}: {reason[:200]}); replace it or move it away"
+        return DataError(reason if name in str(error) else f"image {name}: {reason}")
+    return DataError(f"cannot use image {name} ({type(error).__name__}: {reason[:200]}); replace it or move it away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +194,11 @@ class TorchvisionLoader:
             images = images.to(self._device, non_blocking=True)
             yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
 
-    def _note(self, failures: list[str]) -> None:
-        for message in failures:
-            if not self._skip_unreadable:
-                raise DataError(message)
-            _LOG.warning("skipped: %s", message)
+    def _note(self, failures: list[DataError]) -> None:
+        for error in failures:
+            if not self._skip_unreadable or isinstance(error, AlteredData):
+                raise error
+            _LOG.warning("skipped: %s", error)
             self.skipped += 1
 
 
@@ -244,9 +233,9 @@ def _mib(count: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Unreadable:
-    """In place of an unreadable image: an exception would lose its one-line message on its way to the parent."""
+    """In place of an unreadable image: an exception that is raised would lose its line on its way to the parent."""
 
-    message: str
+    error: DataError
 
 
 class _Samples(Dataset):
@@ -265,9 +254,9 @@ class _Samples(Dataset):
         return view.permute(1, 2, 0).contiguous(), self._images.labels[index]
 
 
-def _collate(samples: list[tuple[Tensor, Tensor] | _Unreadable]) -> tuple[Tensor, Tensor, list[str]]:
-    """Batch (B, S, S, 3), labels (B,) and the messages of images that could not be read."""
-    failures = [sample.message for sample in samples if isinstance(sample, _Unreadable)]
+def _collate(samples: list[tuple[Tensor, Tensor] | _Unreadable]) -> tuple[Tensor, Tensor, list[DataError]]:
+    """Batch (B, S, S, 3), labels (B,) and the errors of images that could not be read."""
+    failures = [sample.error for sample in samples if isinstance(sample, _Unreadable)]
     readable = [sample for sample in samples if not isinstance(sample, _Unreadable)]
     if not readable:
         return torch.empty(0, 0, 0, 3, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), failures
@@ -278,7 +267,7 @@ def _collate(samples: list[tuple[Tensor, Tensor] | _Unreadable]) -> tuple[Tensor
     return images, labels, failures
 
 
-def _guarded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+def _guarded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, list[DataError]]]:
     """The loader's batches, with one line in place of a traceback where a worker hangs or was killed."""
     batches = iter(loader)
     while True:

@@ -7,11 +7,20 @@ from pathlib import Path
 from recu.config import Dataset
 from recu.data import Prepared
 from recu.data import prepare as prepare_data
+from recu.data.manifest import published_copy
+from recu.data.opening import SPLITS
 from recu.files import atomic_write_text
 
 
 def prepare(
-    name: str, dataset: Dataset, *, data_dir: Path, source: Path | None, workers: int, output: Path | None = None
+    name: str,
+    dataset: Dataset,
+    *,
+    data_dir: Path,
+    source: Path | None,
+    workers: int,
+    needed: tuple[str, ...] = SPLITS,
+    output: Path | None = None,
 ) -> Prepared:
     """Prepare a dataset in its folder below `data_dir`; done before, it is recognised and left alone.
 
@@ -19,15 +28,16 @@ def prepare(
         name: in params/datasets.yaml.
         dataset: its entry.
         data_dir: holds one folder a dataset.
-        source: local archive or folder; None for the published one.
+        source: local archive or folder; None takes what was prepared before, or the published archive.
         workers: decoding processes.
+        needed: splits that must be there; ("test",) is enough to evaluate.
         output: where to write a copy of the manifest, if anywhere.
 
     Raises:
         DataError: the source is missing, damaged or not of the expected form.
         OutputError: a file cannot be written.
     """
-    prepared = prepare_data(name, dataset, folder=data_dir / name, source=source, workers=workers)
+    prepared = prepare_data(name, dataset, folder=data_dir / name, source=source, workers=workers, needed=needed)
     if output is not None:
-        atomic_write_text(output, prepared.manifest.model_dump_json(indent=2) + "\n")
+        atomic_write_text(output, published_copy(prepared.manifest))
     return prepared

@@ -12,7 +12,7 @@ from typing import Any
 from recu import params, paths, plan, provenance
 from recu.config import Dataset, Method, ReleasedSuite, Suite
 from recu.data import open_prepared
-from recu.data.manifest import check_contents
+from recu.data.opening import check_contents
 from recu.errors import DataError, ResultError
 from recu.experiments import Experiment, load_experiments
 from recu.files import check_ordinary, hash_file, read_json
@@ -203,9 +203,9 @@ class _Shared:
         now = None
         if (folder / paths.MANIFEST).exists():
             try:
-                manifest = open_prepared(folder, self.datasets[dataset]).manifest
-                check_contents(folder, manifest)
-                now = manifest.fingerprint
+                prepared = open_prepared(folder, self.datasets[dataset])
+                check_contents(prepared)
+                now = prepared.manifest.fingerprint
             except DataError as error:
                 problems.append(("altered", str(error)))
         if None not in (stated, now) and stated != now:

@@ -13,7 +13,7 @@ import numpy as np
 from recu.config import CROP_SCALES
 from recu.data.archives import iter_members
 from recu.data.decoding import open_image
-from recu.data.index import FileIndex
+from recu.data.index import FileIndex, index_files
 from recu.errors import ConfigError, DataError
 from recu.stages.bench.engines import MEAN, SEED, STD, reference_module
 
@@ -57,11 +57,8 @@ def extract_images(source: Path, folder: Path, count: int) -> FileIndex:
         raise DataError(f"{source} has no JPEG in a class folder; expected <class>/<name>.JPEG")
     label_of = {name: label for label, name in enumerate(sorted(set(classes)))}
     chosen = np.arange(count) % len(paths)
-    return FileIndex(
-        folder,
-        tuple(paths[number] for number in chosen),
-        np.array([label_of[classes[number]] for number in chosen], dtype=np.int64),
-    )
+    labels = np.array([label_of[classes[number]] for number in chosen], dtype=np.int64)
+    return index_files(folder, tuple(paths[number] for number in chosen), labels, title="hashing")
 
 
 def build_inputs(

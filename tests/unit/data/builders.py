@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from recu.config import Dataset
+from recu.data import prepare
 
 DALI_EXISTS = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64")}
 """Whether NVIDIA DALI can be installed here; where it can, it is part of the test environment."""
@@ -251,3 +252,10 @@ def large_dataset(**changes) -> Dataset:
     """An ImageNet-like entry with three classes."""
     fields = {"kind": "imagenet", "family": "imagenet", "num_classes": 3, "image_size": 32}
     return dataset(**{**fields, "augmentation": "resized_crop_lighting", "obtain": "get the files", **changes})
+
+
+def prepared_as_it_is(folder: Path) -> Path:
+    """Prepare the images that lie in a prepared folder, altered meanwhile, as data of their own."""
+    again = folder.with_name(f"{folder.name}-as-it-is")
+    prepare("im", large_dataset(), folder=again, source=folder / "images", workers=0)
+    return again

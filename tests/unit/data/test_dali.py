@@ -10,7 +10,16 @@ from recu.data import build_loaders, open_prepared, prepare
 from recu.data.index import read_index
 from recu.errors import ConfigError, DataError
 
-from .builders import DALI_EXISTS, class_tree, dataset, image_bytes, large_dataset, write_imagenet, write_tar
+from .builders import (
+    DALI_EXISTS,
+    class_tree,
+    dataset,
+    image_bytes,
+    large_dataset,
+    prepared_as_it_is,
+    write_imagenet,
+    write_tar,
+)
 
 needs_dali = pytest.mark.skipif(not DALI_EXISTS, reason="NVIDIA DALI exists for Linux on x86_64 and aarch64 only")
 
@@ -72,6 +81,7 @@ def test_a_corrupt_image_is_named_or_skipped_and_counted(folder: Path, keep: int
     index = read_index(folder, "test")
     path = index.root / index.paths[4]
     path.write_bytes(path.read_bytes()[:keep])
+    folder = prepared_as_it_is(folder)
     with pytest.raises(DataError, match=f"unreadable image .*{path.name}"):
         collect(build(folder).test.batches(0))
     test = build(folder, skip_unreadable=True).test
@@ -85,7 +95,7 @@ def test_an_image_cut_off_below_the_part_that_is_shown_is_noticed(folder: Path):
     index = read_index(folder, "train")
     for number, path in enumerate(index.paths):
         (index.root / path).write_bytes(image_bytes(number, (400, 400), "JPEG")[:-2000])
-    train = build(folder, skip_unreadable=True).train
+    train = build(prepared_as_it_is(folder), skip_unreadable=True).train
     assert list(train.batches(0)) == [] and train.skipped == 9
 
 

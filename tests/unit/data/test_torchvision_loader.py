@@ -12,7 +12,7 @@ from recu.data.index import read_index
 from recu.data.torchvision_loader import FileImages, TorchvisionLoader, View
 from recu.errors import ConfigError, DataError, StalledError
 
-from .builders import dataset, large_dataset, tinyimagenet_files, write_imagenet, write_zip
+from .builders import dataset, large_dataset, prepared_as_it_is, tinyimagenet_files, write_imagenet, write_zip
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def test_whatever_goes_wrong_while_an_image_is_viewed_names_it(folder: Path, mon
 
 @pytest.mark.parametrize("shape", [(20000, 1), (1, 20000), (1, 1)])
 def test_long_and_narrow_images_are_seen_or_refused_by_name(folder: Path, monkeypatch, shape: tuple[int, int]):
-    index = read_index(folder, "test")
-    path = index.root / index.paths[0]
+    path = read_index(folder, "test").path(0)
     Image.new("RGB", shape).save(path, "JPEG")
+    index = read_index(prepared_as_it_is(folder), "test")
     loader = TorchvisionLoader(
         FileImages(index),
         View("resized_crop_lighting", 224, None),
@@ -140,13 +140,13 @@ def test_the_network_random_numbers_are_left_alone(folder: Path):
 def test_a_corrupt_image_in_the_middle_of_an_epoch_is_named_in_one_line(folder: Path, split: str, workers: int):
     name = break_image(folder, split, 4)
     with pytest.raises(DataError, match=f"unreadable image .*{name}") as caught:
-        collect(getattr(build(folder, workers=workers), split).batches(0))
+        collect(getattr(build(prepared_as_it_is(folder), workers=workers), split).batches(0))
     assert "\n" not in str(caught.value)
 
 
 def test_corrupt_images_are_skipped_and_counted_on_request(folder: Path, caplog):
     name = break_image(folder, "test", 4)
-    test = build(folder, skip_unreadable=True).test
+    test = build(prepared_as_it_is(folder), skip_unreadable=True).test
     _, labels = collect(test.batches(0))
     assert len(labels) == 6 and test.skipped == 1 and test.num_images == 7
     assert name in caplog.text
@@ -156,7 +156,7 @@ def test_corrupt_images_are_skipped_and_counted_on_request(folder: Path, caplog)
 def test_a_training_batch_left_with_one_image_is_dropped(folder: Path):
     for position in range(9):
         break_image(folder, "train", position)
-    train = build(folder, skip_unreadable=True).train
+    train = build(prepared_as_it_is(folder), skip_unreadable=True).train
     assert list(train.batches(0)) == [] and train.skipped == 9
 
 
