@@ -124,12 +124,16 @@ def check_member_name(name: str, source: Path | str) -> str:
     """`name` without a leading "./" and a trailing "/".
 
     Raises:
-        DataError: it is absolute, leaves the archive by "..", or holds a NUL.
+        DataError: it is absolute, leaves the archive by "..", or holds a NUL or backslash.
     """
     path = PurePosixPath(name)
     parts = (*path.parts, *PureWindowsPath(name).parts)
     if path.is_absolute() or ".." in parts or "\0" in name:
         raise DataError(f"{source} holds an unsafe member {name!r}: its path leaves the archive; do not use this file")
+    if "\\" in name:
+        raise DataError(
+            f"{source} holds an unsafe member {name!r}: it mixes / and backslashes; rename it and pack again"
+        )
     return str(path)
 
 
@@ -167,7 +171,7 @@ def iter_tar_headers(
     """
     try:
         for info in tar:
-            # Windows' own separator, where it stands alone; beside a "/" it is a character like any other.
+            # Windows' own separator, where it stands alone; beside a "/" it may be a part of a name.
             name = info.name if "/" in info.name else info.name.replace("\\", "/")
             name = check_member_name(name, source)
             if not (info.isfile() or info.isdir()):

@@ -197,3 +197,8 @@ def test_a_sparse_member_counts_with_the_size_it_stands_for(tmp_path: Path):
 @pytest.mark.parametrize("writer", [write_tar, write_zip])
 def test_the_separator_of_windows_is_read(tmp_path: Path, writer):
     assert contents(writer(tmp_path / "x", {"a\\b.txt": b"1"})) == {"a/b.txt": b"1"}
+
+
+def test_a_tar_that_mixes_both_separators_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"mixes / and backslashes; rename it and pack again"):
+        contents(write_tar(tmp_path / "x.tar", {"a/b\\c.txt": b"1"}))
