@@ -232,12 +232,19 @@ def _too_large(name: str, found: str) -> str:
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """Scale the shorter side to `size` (bilinear, anti-aliased) and cut out the centre; nothing changes if it fits."""
+    """Scale the shorter side to `size` (bilinear, anti-aliased) and cut out the centre; nothing changes if it fits.
+
+    Raises:
+        ValueError: the image is so long and narrow that it would take all memory.
+    """
+    before = f"{image.width}x{image.height}"
     width, height = image.size
     if (width, height) == (size, size):
         return image
     scale = size / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{before} pixels would be scaled to {width}x{height}, more than {MAX_PIXELS}")
     left, top = (width - size) // 2, (height - size) // 2
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 

@@ -130,6 +130,14 @@ def test_the_same_member_twice_is_refused(tmp_path: Path):
         decode(path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("shape", [(20000, 1), (1, 20000)])
+def test_a_long_and_narrow_image_is_cut_or_refused_by_name(tmp_path: Path, shape: tuple[int, int]):
+    source = write_tar(tmp_path / "a.tar", class_tree() | {"train/ant/0.png": image_bytes(1, size=shape)})
+    assert decode(source, tmp_path / "out").resized == 1
+    with pytest.raises(DataError, match=rf"train/ant/0.png: {shape[0]}x{shape[1]} pixels would be scaled to .*replace"):
+        decode(source, tmp_path / "large", size=224)
+
+
 def test_processes_give_what_one_process_gives():
     chunks = [EncodedChunk((f"{n}",), (image_bytes(n),), 8) for n in range(7)]
     alone = [decoded.images for decoded in map_in_processes(decode_chunk, chunks, 0)]
