@@ -266,7 +266,7 @@ def test_a_table_rests_on_this_measurement_only(measured, tmp_path, dataset):
         render_released(facts, published, tmp_path / "results", tmp_path / "reports")
 
 
-def test_a_file_of_ours_must_be_what_its_entry_says(measured, tmp_path, dataset):
+def test_a_file_of_ours_must_be_what_its_entry_says(measured, tmp_path, dataset, prepared_data):
     file = tmp_path / "file.pth.tar"
     torch.save(our_checkpoint(experiment(dataset, name="tiny32", stage=1)), file)
     with pytest.raises(
@@ -275,9 +275,8 @@ def test_a_file_of_ours_must_be_what_its_entry_says(measured, tmp_path, dataset)
         measured(file)
     assert not (tmp_path / "results").exists()
     found = measured(file, stage=1)
-    assert (found["stage"], found["test_content"]) == (1, found["test_content"]) and found["settings"][
-        "loader"
-    ] == "auto"
+    assert (found["stage"], found["test_content"]) == (1, prepared_data.manifest.content["test"])
+    assert found["settings"]["loader"] == "auto"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
