@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recu.engine.checkpoint_form import check_form
 from recu.engine.checkpoint_reading import as_tensor, listed, read_bytes, read_content, shown
 from recu.errors import CheckpointError, OutputError
 from recu.files import atomic_writer
@@ -134,9 +135,12 @@ def open_checkpoint(path: Path) -> CheckpointFile:
     found = dict(content) if key is not None else {}
     if key != "state_dict":
         found.pop(key, None)
+    content = found | {"state_dict": weights}
+    if RESUME_KEY in content:
+        check_form(content, content[RESUME_KEY], path)
     return CheckpointFile(
         path=path,
-        content=found | {"state_dict": weights},
+        content=content,
         weights_key=key,
         sha256=hashlib.sha256(data).hexdigest(),
     )

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from recu import paths
 from recu.config import Hyperparameters
 from recu.engine.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, write_checkpoint
+from recu.engine.checkpoint_form import foreign_progress
 from recu.engine.evaluation import Evaluation, evaluate
 from recu.engine.loop import check_batches, train_steps
+from recu.engine.momenta import load_momenta
 from recu.engine.optimizer import build_optimizer
 from recu.engine.progress import Progress
 from recu.engine.seeding import random_states, restore_random_states
@@ -175,7 +177,12 @@ class Trainer:
                     f"the checkpoint has finished {checkpoint['epoch']} epochs, more than the {self._recipe.epochs}"
                     " asked for: give at least as many epochs"
                 )
-            self._load_optimizer(checkpoint["optimizer"])
+            position = ours["position"]
+            if position is not None and position["step"] > self._loaders.train.num_batches:
+                raise CheckpointError(
+                    f"the checkpoint has done {position['step']} steps of an epoch of {self._loaders.train.num_batches}"
+                )
+            load_momenta(self._optimizer, checkpoint["optimizer"])
             restore_random_states(ours["random"])
             self._state = _State(
                 epoch=checkpoint["epoch"],
@@ -196,18 +203,13 @@ class Trainer:
             CheckpointError: it does not fit, or has no epoch left to train.
         """
         load_weights(self._model, checkpoint["state_dict"])
-        epoch, best = checkpoint.get("epoch"), checkpoint.get("best_prec1")
-        if not isinstance(epoch, int) or "optimizer" not in checkpoint:
-            raise CheckpointError("the checkpoint cannot be continued: it has no `epoch` or no `optimizer`")
-        if not 0 <= epoch < self._recipe.epochs:
+        epoch, best = foreign_progress(checkpoint)
+        if not epoch < self._recipe.epochs:
             raise CheckpointError(
                 f"the checkpoint has finished {epoch} epochs of {self._recipe.epochs}: give more epochs to continue it"
             )
-        try:
-            self._load_optimizer(checkpoint["optimizer"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint's optimiser does not fit the network: {error}") from error
-        self._state = _State(epoch=epoch, earlier_best=None if best is None else float(best))
+        load_momenta(self._optimizer, checkpoint["optimizer"])
+        self._state = _State(epoch=epoch, earlier_best=best)
         _log.warning(
             "the checkpoint holds no random states and no history: training continues at epoch %d, but not as the "
             "uninterrupted training would have; the best epoch is chosen among those trained from here on",
@@ -463,26 +465,6 @@ class Trainer:
             best_checkpoint=self._state.best_checkpoint,
             train_seconds=self._state.train_seconds,
         )
-
-    def _load_optimizer(self, saved: Mapping[str, Any]) -> None:
-        """Take momenta from a checkpoint, and nothing else: rates and decays are those of this experiment."""
-        own = self._optimizer.state_dict()
-        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        identifiers = [identifier for group in saved["param_groups"] for identifier in group["params"]]
-        if len(identifiers) != len(parameters):
-            raise ValueError(f"it has {len(identifiers)} parameters, expected {len(parameters)}")
-        own_identifiers = [identifier for group in own["param_groups"] for identifier in group["params"]]
-        renamed = {}
-        for identifier, own_identifier, parameter in zip(identifiers, own_identifiers, parameters, strict=True):
-            slots = saved["state"].get(identifier)
-            if slots is None:
-                continue
-            for name, value in slots.items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                    raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)}")
-            # A copy: torch would train on the checkpoint's own tensors, which the best checkpoint in it may share.
-            renamed[own_identifier] = to_cpu(slots)
-        self._optimizer.load_state_dict({"state": renamed, "param_groups": own["param_groups"]})
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:

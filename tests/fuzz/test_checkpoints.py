@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recu import paths
 from recu.engine.checkpoint import read_checkpoint, write_checkpoint
-from recu.errors import CheckpointError
+from recu.errors import CheckpointError, DivergenceError, Interrupted
 from tests.fuzz.mutation import mutated
-from tests.unit.engine.tiny import same
+from tests.unit.engine.tiny import StopAfter, never, same, tiny_trainer
 
 CONTENT = {
     "epoch": 3,
@@ -120,3 +121,57 @@ def _named(module: str, name: str):
 def test_a_file_of_plain_values_is_no_checkpoint_unless_it_has_weights(tmp_path, value):
     torch.save(value, tmp_path / "file.pth.tar")
     assert _read(tmp_path / "file.pth.tar") is None
+
+
+JUNK = st.sampled_from(
+    [None, True, -1, 2**70, 1.5, float("nan"), "text", b"", (), [], [1], {}, {"a": 1}, torch.zeros(3), torch.zeros(())]
+)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> dict:
+    """A training that was stopped inside its third epoch."""
+    folder = tmp_path_factory.mktemp("training")
+    with pytest.raises(Interrupted):
+        tiny_trainer(folder).run(StopAfter(18))
+    return read_checkpoint(folder / paths.CHECKPOINT)
+
+
+def _places(value, place=()):
+    """The way to every value inside containers, short lists only."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, each in list(inner)[:8]:
+        yield (*place, key)
+        yield from _places(each, (*place, key))
+
+
+def _changed(value, place, new):
+    if not place:
+        return new
+    key, *rest = place
+    if isinstance(value, dict):
+        return {name: _changed(inner, rest, new) if name == key else inner for name, inner in value.items()}
+    changed = [_changed(inner, rest, new) if number == key else inner for number, inner in enumerate(value)]
+    return type(value)(changed)
+
+
+@pytest.mark.usefixtures("no_code_runs")
+def test_any_value_replaced_by_any_other_is_trained_on_or_refused_in_one_line(tmp_path, stopped):
+    places = list(_places(stopped))
+
+    @given(st.sampled_from(places), JUNK)
+    def check(place, junk):
+        torch.save(_changed(stopped, place, junk), tmp_path / "file.pth.tar")
+        found = _read(tmp_path / "file.pth.tar")
+        if found is None:
+            return
+        # A foreign file has nothing under our key.
+        for take in ("continue_from", "continue_from_foreign")[: 1 if place[0] == "recu" else 2]:
+            trainer = tiny_trainer(tmp_path / take)
+            try:
+                getattr(trainer, take)(found)
+                trainer.run(never)
+            except (CheckpointError, DivergenceError) as error:
+                assert "\n" not in str(error)
+
+    check()

@@ -278,7 +278,7 @@ def test_momentum_of_another_network_is_refused(tmp_path):
     _train(tmp_path)
     foreign = read_checkpoint(tmp_path / paths.CHECKPOINT)
     foreign["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(2, 2)
-    with pytest.raises(CheckpointError, match=r"momentum_buffer has shape \(2, 2\)"):
+    with pytest.raises(CheckpointError, match=r"momentum_buffer of shape \(2, 2\)"):
         tiny_trainer(tmp_path, epochs=4).continue_from_foreign(foreign)
 
 
