@@ -38,7 +38,7 @@ SPLITS = {
 """Folder name, in small letters, to split."""
 MAX_DEPTH = 3
 """Folders above the splits."""
-TEST_IS_ENOUGH = "; to evaluate only, the test images are enough: `recu prepare --only_test` or `recu evaluate`"
+TEST_IS_ENOUGH = "; to evaluate only, the test images are enough: `recu prepare NAME --only_test`, or `recu evaluate`"
 """Ends the message about a source without training images."""
 
 IMAGE_SUFFIXES = frozenset().union(

@@ -137,8 +137,8 @@ def read_index(folder: Path, split: str, read: Callable[[str], bytes] | None = N
         )
     if not place.is_dir():
         raise DataError(
-            f"the images of {folder} lay in {place}, which does not exist: put them back, or give the place where they"
-            " are now to `recu prepare` with --source"
+            f"the images of {folder} lay in {place}, which does not exist: put them back, or say where they are"
+            f" now: `recu prepare {folder.name.partition('@')[0]} --source FOLDER`"
         )
     index = FileIndex(place, paths, labels, hashes, np.full((len(paths), 4), -1, np.int64))
     return FileIndex(place, paths, labels, hashes, _read_stamps(folder, split, index))

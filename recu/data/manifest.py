@@ -103,15 +103,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(
-            f"no prepared data in {folder}: {MANIFEST_NAME} is missing; run `recu prepare` first"
-        ) from error
+        raise DataError(f"no prepared data in {folder}: {MANIFEST_NAME} is missing; {_advice(folder)}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise DataError(f"{path} is not a manifest of this version; run `recu prepare` again") from error
+        raise DataError(f"{path} is not a manifest of this version; {_advice(folder)}") from error
     if manifest.format != FORMAT:
-        raise DataError(f"{path} has format {manifest.format}, expected {FORMAT}; run `recu prepare` again")
+        raise DataError(f"{path} has format {manifest.format}, expected {FORMAT}; {_advice(folder)}")
     for name, size in manifest.files.items():
         _check_size(folder / name, size)
     return manifest
@@ -129,7 +127,13 @@ def _check_size(path: Path, expected: int) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise DataError(f"prepared data is incomplete: {path} is missing; run `recu prepare` again") from error
+        raise DataError(f"prepared data is incomplete: {path} is missing; {_advice(path.parent)}") from error
     if size != expected:
-        message = f"prepared data is damaged: {path} has {size} bytes, expected {expected}; run `recu prepare` again"
-        raise DataError(message)
+        message = f"prepared data is damaged: {path} has {size} bytes, expected {expected}"
+        raise DataError(f"{message}; {_advice(path.parent)}")
+
+
+def _advice(folder: Path) -> str:
+    # A folder of one source has its name after the dataset's; preparing that source again is what its use does.
+    name, _, source = folder.name.partition("@")
+    return "run the same command again" if source else f"run `recu prepare {name}`"

@@ -61,7 +61,7 @@ def test_data_of_other_settings_is_refused(folder: Path):
 
 
 def test_missing_data_says_to_prepare(tmp_path: Path):
-    with pytest.raises(DataError, match="run `recu prepare`"):
+    with pytest.raises(DataError, match=f"run `recu prepare {tmp_path.name}`"):
         build(tmp_path)
 
 
