@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recu import fit, paths
-from recu.config import Dataset, Defaults, Method, Published, ReleasedSuite, Suite, WorkflowConfig
+from recu.config import Dataset, Method, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.errors import ConfigError, ResultError, unknown_name
 from recu.experiments import TORCHVISION_WEIGHTS, Experiment, load_experiments
 from recu.files import atomic_write_text, canonical_json, hash_text, read_json
@@ -38,6 +38,8 @@ class Plan:
     """By id, parents before children."""
     released: dict[str, Released]
     """By id, in table order."""
+    published: Published
+    """All of params/published.yaml."""
 
     @property
     def jobs(self) -> tuple[Experiment | Released, ...]:
@@ -48,6 +50,11 @@ class Plan:
     def used_datasets(self) -> set[str]:
         """Names of the datasets that are needed."""
         return {job.dataset for job in self.jobs}
+
+    @property
+    def published_hash(self) -> str:
+        """Differs whenever a published number does."""
+        return hash_text(canonical_json(self.published.model_dump(mode="json")))
 
     def experiments_of(self, suite: str) -> dict[str, Experiment]:
         """The experiments of one suite, by id."""
@@ -100,6 +107,7 @@ def load_plan(params_dir: Path, config: WorkflowConfig, suites: tuple[str, ...] 
         methods=defaults.methods,
         experiments=load_experiments(params_dir, names, config.teacher_weights),
         released=load_released(params_dir, names, Path(config.results_dir)),
+        published=load_published(params_dir),
     )
     for experiment in found.experiments.values():
         try:
@@ -107,7 +115,7 @@ def load_plan(params_dir: Path, config: WorkflowConfig, suites: tuple[str, ...] 
         except ConfigError as error:
             raise ConfigError(f"{experiment.id}: {error}") from error
     _check_prepared(found)
-    _check_published(found, defaults, load_published(params_dir))
+    _check_published(found)
     return found
 
 
@@ -147,10 +155,10 @@ def _prepared_images(plan: Plan, name: str) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _check_published(plan: Plan, defaults: Defaults, published: Published) -> None:
+def _check_published(plan: Plan) -> None:
     """Refuse names that no published result has: a misspelt one would silently be compared with nothing."""
-    methods = {result.method for result in published.results} | set(defaults.methods)
-    for name, method in defaults.methods.items():
+    methods = {result.method for result in plan.published.results} | set(plan.methods)
+    for name, method in plan.methods.items():
         if method.published_as not in methods:
             where = f"params/defaults.yaml: methods.{name}.published_as"
             raise ConfigError(f"{where}: {unknown_name('published or own method', method.published_as, methods)}")
@@ -158,7 +166,7 @@ def _check_published(plan: Plan, defaults: Defaults, published: Published) -> No
         if file.method not in methods:
             where = f"params/suites/{file.suite}.yaml: {file.name}: method"
             raise ConfigError(f"{where}: {unknown_name('published or own method', file.method, methods)}")
-    known = {result.dataset for result in published.results}
+    known = {result.dataset for result in plan.published.results}
     for name, dataset in plan.datasets.items():
         if dataset.published_as is not None and dataset.published_as not in known:
             where = f"params/datasets.yaml: {name}.published_as"
@@ -313,7 +321,7 @@ def missing_teachers(experiments: Iterable[Experiment], weights: str) -> dict[st
 
 def as_options(**values: object) -> str:
     """Command-line options for the text of a rule's command: quoted, and braces doubled for Snakemake's formatting."""
-    return _escape_braces(as_words(**values))
+    return escape_braces(as_words(**values))
 
 
 def as_words(**values: object) -> str:
@@ -324,8 +332,9 @@ def as_words(**values: object) -> str:
 def shell_prefix(python: str, checkout: Path) -> str:
     """What goes before every rule's command: `recu`, run by the given Python from the checkout, and `job` around it."""
     place = f"RECU_PYTHON={shlex.quote(python)} RECU_CHECKOUT={shlex.quote(str(checkout))}"
-    return _escape_braces(f"{place}; source {shlex.quote(str(checkout / 'workflow/job.sh'))}; ")
+    return escape_braces(f"{place}; source {shlex.quote(str(checkout / 'workflow/job.sh'))}; ")
 
 
-def _escape_braces(text: str) -> str:
+def escape_braces(text: str) -> str:
+    """`text` as it has to be written where Snakemake formats it."""
     return text.replace("{", "{{").replace("}", "}}")

@@ -28,6 +28,8 @@ except RecuError as error:
 EXPERIMENTS, RELEASED, DATASETS = PLAN.experiments, PLAN.released, PLAN.datasets
 RELEASED_SUITES = {name for name, suite in PLAN.suites.items() if isinstance(suite, ReleasedSuite)}
 FACTS = PLAN.facts()
+# What tables compare with, also where the file cannot be an input (see get_published).
+PUBLISHED = PLAN.published_hash
 TRAINING_THREADS = plan.threads_per_training(workflow.cores or 1, EXPERIMENTS)
 
 DATA_DIR = Path(CONFIG.data_dir)
@@ -42,6 +44,9 @@ RELEASED_ID = "{released_suite}/{released_file}"
 # `recu` and `job` in every command below. Under conda each job's own Python runs the package from the checkout.
 USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
 shell.prefix(plan.shell_prefix("python" if USES_CONDA else sys.executable, Path(workflow.basedir)))
+
+# The environment of a job under conda; Snakemake formats it, so braces in the checkout's path are doubled.
+ENVIRONMENT = plan.escape_braces(str(Path(workflow.basedir) / "environment.yml"))
 
 # Options that must not make anything run again, so they are text of the commands and not params.
 DATA_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, data_dir=DATA_DIR)
@@ -153,8 +158,9 @@ def get_suite_facts(wildcards):
 
 
 def get_published(wildcards):
-    """The published numbers. A function, since Snakemake would take braces in a path for a wildcard."""
-    return paths.published_file(PARAMS_DIR)
+    """The published numbers; not where they lie beside a Snakefile whose path holds braces, Snakemake's wildcards."""
+    file = str(paths.published_file(PARAMS_DIR))
+    return [] if "{" in file else file
 
 
 def get_suite_train_metrics(wildcards):

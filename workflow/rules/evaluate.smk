@@ -11,7 +11,7 @@ rule evaluate:
     benchmark:
         LOGS_DIR / "evaluate" / f"{EXPERIMENT_ID}.benchmark.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,

@@ -5,7 +5,7 @@ rule prepare_tracking:
         LOGS_DIR / "tracking" / "{tracked_suite}.log",
     localrule: True
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     message:
         "Creating the MLflow experiment of suite {wildcards.tracked_suite} (once, before any job logs to it)"
     shell:
@@ -19,7 +19,7 @@ rule prepare:
     log:
         LOGS_DIR / "prepare" / "{dataset}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: 2
     resources:
         attempt=get_attempt,

@@ -9,7 +9,7 @@ rule evaluate_released:
     benchmark:
         LOGS_DIR / "released" / f"{RELEASED_ID}.benchmark.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
@@ -34,11 +34,12 @@ rule report_released:
     log:
         LOGS_DIR / "report" / "{released_suite}.released.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         attempt=get_attempt,
     params:
         suite=get_released_suite_facts,
+        published=PUBLISHED,
     message:
         "Rendering the table of released files {wildcards.released_suite}"
     shell:

@@ -7,7 +7,7 @@ rule collect:
     log:
         LOGS_DIR / "report" / "{suite}.collect.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         attempt=get_attempt,
     params:
@@ -30,11 +30,12 @@ rule report:
     log:
         LOGS_DIR / "report" / "{suite}.render.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         attempt=get_attempt,
     params:
         suite=get_suite_facts,
+        published=PUBLISHED,
     message:
         "Rendering the table of suite {wildcards.suite}"
     shell:

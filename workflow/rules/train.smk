@@ -11,7 +11,7 @@ rule train:
     benchmark:
         LOGS_DIR / "train" / f"{EXPERIMENT_ID}.benchmark.tsv"
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: get_training_threads
     resources:
         gpu=1,
