@@ -36,7 +36,7 @@ def user_path(text: str | Path) -> Path:
     """A path as a person wrote it in an option or a file, with `~`, `~user`, `$NAME` and `${NAME}` replaced.
 
     A shell replaces them only where they stand free: not in `--source=~/A`, not between quotes, not in a YAML file.
-    A name with "$" that exists as it is written stays, where no such variable is set.
+    A name with "$" that exists as it is written stays: the project's own path may hold one.
 
     Raises:
         ConfigError: a variable is not set, or a home folder is not known.
@@ -53,11 +53,11 @@ def user_path(text: str | Path) -> Path:
 def _with_variables(text: str) -> str:
     def value_of(found: re.Match[str]) -> str:
         name = found["plain"] or found["braced"]
-        if name in os.environ:
-            return os.environ[name]
         as_written = text[: found.end()] + text[found.end() :].split("/")[0]
         if os.path.lexists(as_written):
             return found[0]
+        if name in os.environ:
+            return os.environ[name]
         raise ConfigError(f"{text}: the variable {name or found[0]} is not set; set it or write the whole path")
 
     return _VARIABLE.sub(value_of, text)

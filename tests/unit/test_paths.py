@@ -52,6 +52,8 @@ def test_an_unknown_home_folder_is_named() -> None:
 def test_a_name_that_exists_as_written_stays(tmp_path: Path) -> None:
     (tmp_path / "a$SCRATC b").mkdir()
     assert user_path("a$SCRATC b/results") == Path("a$SCRATC b/results")
+    (tmp_path / "b$HOME c").mkdir()
+    assert user_path(tmp_path / "b$HOME c/params") == tmp_path / "b$HOME c/params", "of a variable that is set, too"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

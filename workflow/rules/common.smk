@@ -3,9 +3,11 @@ import os
 import re
 import sys
 
+from snakemake.io import regex_from_filepattern
+
 from recu import targets
 from recu.config import ReleasedSuite
-from recu.errors import RecuError, unknown_name
+from recu.errors import ConfigError, RecuError, unknown_name
 from recu.files import canonical_json
 from recu.params import all_suites, parse_workflow_config
 from recu.redaction import redact
@@ -16,6 +18,11 @@ def fail(error):
     print(f"error: {redact(str(error))}", file=sys.stderr)
     sys.exit(error.exit_code)
 
+
+try:
+    re.compile(regex_from_filepattern(str(Path.cwd())))
+except re.error:
+    fail(ConfigError(f"Snakemake takes the braces in {Path.cwd()} for wildcards: move the project, or give -d FOLDER"))
 
 try:
     CONFIG = parse_workflow_config(config)
