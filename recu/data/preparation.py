@@ -42,6 +42,7 @@ from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
 from recu.fit import Storage, storage_of
 from recu.source_state import Place, look_at
+from recu.text import encodable
 
 _LOG = logging.getLogger(__name__)
 
@@ -189,13 +190,13 @@ def _request(name: str, dataset: Dataset, source: Path | None, workers: int, nee
 def describe_source(source: Path) -> Source:
     """Name, size and content of a local source. Raises DataError: it cannot be read."""
     if source.is_dir():
-        return Source(name=source.name, size_bytes=0, checksum=None)
+        return Source(name=encodable(source.name), size_bytes=0, checksum=None)
     try:
         check_ordinary(source)
         size = source.stat().st_size
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror}") from error
-    return Source(name=source.name, size_bytes=size, checksum=sha256_of(source))
+    return Source(name=encodable(source.name), size_bytes=size, checksum=sha256_of(source))
 
 
 def stored_size_of(dataset: Dataset) -> int | None:
