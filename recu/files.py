@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -96,6 +97,12 @@ def read_json(path: Path) -> Any:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not valid JSON ({error})") from error
+
+
+def free_name(wanted: Path) -> Path:
+    """`wanted`, or the first of NAME-1, NAME-2, ... beside it that nothing has."""
+    numbered = (wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}") for number in itertools.count(1))
+    return next(path for path in itertools.chain([wanted], numbered) if not os.path.lexists(path))
 
 
 def canonical_json(value: Any) -> str:

@@ -60,7 +60,7 @@ def evaluate(
     check_writable(folder)
     trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
     state = paths.state_folder(runs_dir, experiment.id, experiment.spec_hash)
-    with opened_tracker(running, state / "evaluate" / paths.OUTBOX) as tracker, tracked(tracker):
+    with opened_tracker(running, state / "evaluate" / paths.OUTBOX, folder) as tracker, tracked(tracker):
         from recu import provenance
         from recu.engine.device import choose_device, describe
         from recu.stages.description import describe_run

@@ -58,7 +58,7 @@ def evaluate_released(
     check_writable(output.parent)
     _check_present(released)
     state = paths.state_folder(runs_dir, released.id, released.spec_hash)
-    with opened_tracker(running, state / "evaluate" / paths.OUTBOX) as tracker, tracked(tracker):
+    with opened_tracker(running, state / "evaluate" / paths.OUTBOX, output.parent) as tracker, tracked(tracker):
         from recu import provenance
         from recu.engine.device import choose_device, describe
         from recu.stages.description import describe_released_run

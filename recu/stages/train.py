@@ -223,7 +223,7 @@ def _run(job: _Job) -> None:
     # Under the lock nobody else writes there, so what is left of killed processes may go.
     for folder in (job.state, job.results):
         remove_temporary_files(folder)
-    with log_to(job.state / paths.LOG), opened_tracker(job.running, job.state / paths.OUTBOX) as tracker:
+    with log_to(job.state / paths.LOG), opened_tracker(job.running, job.state / paths.OUTBOX, job.results) as tracker:
         _run_mirrored(job, tracker)
 
 
@@ -468,16 +468,17 @@ def _metrics(
     }
 
 
-def opened_tracker(running: Running, outbox: Path) -> closing[Tracker]:
+def opened_tracker(running: Running, outbox: Path, results: Path) -> closing[Tracker]:
     """The tracker of one run. To be opened before PyTorch is imported: MLflow takes as long, and is imported meanwhile.
 
     Args:
         running: says which store.
         outbox: file for what the store does not take.
+        results: the folder that the run publishes into.
     """
     from recu.tracking import open_tracker, resolve_tracking_uri
 
-    return closing(open_tracker(resolve_tracking_uri(running.tracking_uri), outbox))
+    return closing(open_tracker(resolve_tracking_uri(running.tracking_uri), outbox, results))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-def open_tracker(tracking_uri: str | None, outbox: Path) -> Tracker:
+def open_tracker(tracking_uri: str | None, outbox: Path, results: Path | None = None) -> Tracker:
     """A tracker for one run: into the MLflow store at `tracking_uri`, or nowhere for None.
 
     It never raises and never holds a training up; see `recu.tracking.safe`. It begins to import MLflow, in a process
@@ -33,6 +33,8 @@ def open_tracker(tracking_uri: str | None, outbox: Path) -> Tracker:
         tracking_uri: see `resolve_tracking_uri`.
         outbox: file in the run's state folder for what could not be sent; each stage of an experiment
             needs its own.
+        results: the folder that the run publishes into: of what an earlier process left in the outbox, only files
+            there, and in the state folder, are sent.
     """
     if tracking_uri is None:
         return Tracker()
@@ -43,7 +45,7 @@ def open_tracker(tracking_uri: str | None, outbox: Path) -> Tracker:
 
         return ProcessTracker(tracking_uri)
 
-    return SafeTracker(make_target, outbox, address=tracking_uri)
+    return SafeTracker(make_target, outbox, address=tracking_uri, results=results)
 
 
 def resolve_tracking_uri(configured: str | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from recu.addresses import sqlite_file
 from recu.tracking.client import connect, import_mlflow
-from recu.tracking.store import empty_log, prepare_store
+from recu.tracking.store import empty_log, names_a_folder, prepare_store
 from recu.tracking.tracker import (
     CHECKPOINT_TAG,
     DatasetDescription,
@@ -74,18 +74,21 @@ class MlflowTracker(Tracker):
         trainings. Calling it again after it failed half-way is safe: the tags that find the run are set when it is
         made.
         """
+        if not names_a_folder(description.experiment):
+            raise Refused(f"{description.experiment!r} cannot be the name of an experiment")
         prepare_store(self._tracking_uri, [description.experiment])
         client = connect(self._tracking_uri)
         experiment_id = client.get_experiment_by_name(description.experiment).experiment_id
-        description = _with_parent(client, experiment_id, description)
-        alike = _runs_with(client, experiment_id, description.identity)
-        run = _run_to_continue(client, alike, description)
-        self._continued = run is not None
-        if run is None:
-            run = _make_run(client, experiment_id, alike, description)
-        else:
-            client.update_run(run.info.run_id, status="RUNNING")
-        _complete(client, run, description)
+        with _refusals({"INVALID_PARAMETER_VALUE"}):
+            description = _with_parent(client, experiment_id, description)
+            alike = _runs_with(client, experiment_id, description.identity)
+            run = _run_to_continue(client, alike, description)
+            self._continued = run is not None
+            if run is None:
+                run = _make_run(client, experiment_id, alike, description)
+            else:
+                client.update_run(run.info.run_id, status="RUNNING")
+            _complete(client, run, description)
         self._client, self._run_id = client, run.info.run_id
         self._stored_by_metric.clear()
 
@@ -194,7 +197,10 @@ def _is_ours(client: MlflowClient, run: Run, description: RunDescription) -> boo
 
 def _runs_with(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
     """Every run with these tags, the newest first."""
-    # The values are names that params/ restricts to letters, digits, "_", ".", "-" and "/", or digests.
+    # The values are names that params/ restricts to letters, digits, "_", ".", "-" and "/", or digests, unless an
+    # outbox comes from elsewhere.
+    if any("'" in value for value in tags.values()):
+        raise Refused("a run's identity holds no quotation mark")
     conditions = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
     return client.search_runs([experiment_id], conditions, order_by=["attributes.start_time DESC"])
 
@@ -309,13 +315,15 @@ def _chunks(items: list) -> Iterator[list]:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn answers that will not change into `Refused`."""
+def _refusals(permanent: Collection[str] = _PERMANENT) -> Iterator[None]:
+    """Turn what will not change into `Refused`: errors with these codes, and values that cannot be sent at all."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        if error.error_code in _PERMANENT:
+        if error.error_code in permanent:
             raise Refused(str(error)) from error
         raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Refused(f"{type(error).__name__}: {error}") from error

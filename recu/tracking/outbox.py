@@ -9,16 +9,19 @@ sending one twice stores it once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 
 from recu.errors import ResultError
-from recu.files import atomic_write_text
-from recu.tracking.tracker import DatasetDescription, Row, RunDescription, Tracker, rows_of
+from recu.files import atomic_write_text, check_ordinary, free_name
+from recu.tracking.tracker import Row, RunDescription, Status, Tracker, rows_of
 
 Record = dict[str, Any]
 """`{"event": "epoch" | "metrics" | "tags" | "artifact" | "finish", ...}`; see `apply`."""
@@ -33,13 +36,20 @@ class Content:
     records: tuple[Record, ...] = ()
     unreadable: tuple[str, ...] = ()
     """Lines that are no records: the last one of a process that was killed while writing, or damaged ones."""
+    foreign: tuple[str, ...] = ()
+    """Lines that name a file outside the run's folders as its artifact: an outbox may come from elsewhere."""
 
 
 class Outbox:
-    """One outbox file. Only the holder of its lock may change it."""
+    """One outbox file. Only the holder of its lock may change it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file, in the run's state folder.
+        published: folders the run may have published into. Artifacts lie there, or beside the outbox.
+    """
+
+    def __init__(self, path: Path, published: Iterable[Path] = ()) -> None:
+        self.path, self.published = path, tuple(published)
         self._lock = None
 
     @property
@@ -69,28 +79,49 @@ class Outbox:
             self._lock = None
 
     def read(self) -> Content:
-        """Parse the file; lines that cannot be read are kept apart rather than lost.
+        """Parse the file; lines that cannot be read, or must not be sent, are kept apart rather than lost.
 
         Raises:
-            ResultError: the file exists but cannot be opened.
+            ResultError: the file exists but cannot be opened, or is larger than any outbox.
         """
+        description: RunDescription | None = None
+        records: list[Record] = []
+        unreadable: list[str] = []
+        foreign: list[str] = []
+        for number, line in enumerate(self._lines()):
+            try:
+                value = _parsed(line)
+                if number == 0:
+                    description = _checkers().description.validate_python(value)
+                    continue
+                record = _checkers().record.validate_python(value).model_dump()
+                own = record["event"] != "artifact" or self._is_own(record["path"])
+            except (ValueError, RecursionError):
+                unreadable.append(line)
+                continue
+            if own:
+                records.append(record)
+            else:
+                foreign.append(line)
+        return Content(description, tuple(records), tuple(unreadable), tuple(foreign))
+
+    def _lines(self) -> list[str]:
         try:
-            lines = self.path.read_bytes().decode(errors="replace").splitlines()
+            check_ordinary(self.path)
+            if self.path.stat().st_size > _LARGEST_BYTES:
+                raise ResultError(f"{self.path} is larger than any outbox; move it away")
+            return self.path.read_bytes().decode(errors="replace").removesuffix("\n").split("\n")
         except FileNotFoundError:
-            return Content(None)
+            return []
         except OSError as error:
             raise ResultError(f"cannot read {self.path}: {error.strerror}") from error
-        description, records, unreadable = None, [], []
-        for number, line in enumerate(lines):
-            try:
-                value = json.loads(line)
-                if number == 0:
-                    description = _description(value)
-                else:
-                    records.append(_checked(value))
-            except (ValueError, TypeError, KeyError, RecursionError):
-                unreadable.append(line)
-        return Content(description, tuple(records), tuple(unreadable))
+
+    def _is_own(self, artifact: str) -> bool:
+        """Whether a path of a record leads, links followed, to a place below the run's own folders."""
+        if Path(artifact).is_absolute():
+            return False
+        file = os.path.realpath(self.folder / artifact)
+        return any(_is_below(file, os.path.realpath(folder)) for folder in (self.folder, *self.published))
 
     def append(self, record: Record) -> None:
         """Add one record. Raises OSError."""
@@ -103,13 +134,35 @@ class Outbox:
         lines = [_line({"event": "start", **dataclasses.asdict(description)}), *map(_line, records)]
         atomic_write_text(self.path, b"".join(lines).decode())
 
+    def set_aside(self, lines: Iterable[str]) -> Path | None:
+        """Keep lines that will never be sent in a file beside the outbox; None if there are none.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        text = "".join(f"{line}\n" for line in lines)
+        if not text:
+            return None
+        file = self._rejected()
+        atomic_write_text(file, text)
+        return file
+
+    def set_all_aside(self) -> Path:
+        """Rename the whole file as `set_aside` would. Raises OSError."""
+        return self.path.rename(self._rejected())
+
+    def _rejected(self) -> Path:
+        return free_name(self.path.with_suffix(".rejected"))
+
     def remove(self) -> None:
         """Delete the file: everything was taken."""
         self.path.unlink(missing_ok=True)
 
     def artifact_record(self, path: Path, folder: str | None) -> Record:
         """The record of one artifact."""
-        return {"event": "artifact", "path": os.path.relpath(path, self.folder), "folder": folder}
+        # Of real paths: what ".." leads to from a folder that is a link is not what its name says.
+        where = os.path.relpath(os.path.realpath(path), os.path.realpath(self.folder))
+        return {"event": "artifact", "path": where, "folder": folder}
 
 
 def apply(record: Record, tracker: Tracker, base: Path) -> None:
@@ -133,34 +186,81 @@ def rows_in(records: Iterable[Record]) -> tuple[Row, ...]:
 
 
 def find_outboxes(folder: Path) -> Iterator[Path]:
-    """Every outbox file below `folder`."""
+    """Every outbox file below `folder`; links are not followed."""
     with suppress(FileNotFoundError):
-        yield from sorted(path for path in folder.rglob("*outbox*.jsonl") if path.is_file())
+        yield from sorted(path for path in folder.rglob("*outbox*.jsonl") if path.is_file() and not path.is_symlink())
 
 
-_REQUIRED = {
-    "epoch": {"epoch": int, "metrics": dict},
-    "metrics": {"metrics": dict},
-    "tags": {"tags": dict},
-    "artifact": {"path": str, "folder": (str, type(None))},
-    "finish": {"status": str},
-}
+_LARGEST_BYTES = 1 << 26
+_LATEST = 1 << 53
+"""Times and epochs beyond are no integers everywhere."""
 
 
-def _checked(value: Any) -> Record:
-    for name, kind in _REQUIRED[value["event"]].items():
-        if not isinstance(value[name], kind):
-            raise TypeError(name)
+def _parsed(line: str) -> Any:
+    value = json.loads(line)
+    # Half of a character, which JSON can hold and no store.
+    json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
-def _description(value: Any) -> RunDescription:
-    fields = {name: content for name, content in value.items() if name != "event"}
-    if fields.get("dataset") is not None:
-        fields["dataset"] = DatasetDescription(**fields["dataset"])
-    if fields.get("rows") is not None:
-        fields["rows"] = tuple(Row(*row) for row in fields["rows"])
-    return RunDescription(**fields)
+def _is_below(file: str, folder: str) -> bool:
+    return Path(folder) in Path(file).parents
+
+
+def _check_time(metrics: dict[str, float]) -> dict[str, float]:
+    if not 0 <= metrics.get("time", -1) < _LATEST:
+        raise ValueError("no time")
+    return metrics
+
+
+def _check_folder(folder: str) -> str:
+    if not folder or folder != str(PurePosixPath(folder)) or folder.startswith("/") or ".." in folder.split("/"):
+        raise ValueError("no plain folder")
+    return folder
+
+
+_TimedNumbers = Annotated[dict[str, float], AfterValidator(_check_time)]
+
+
+class _Epoch(BaseModel):
+    event: Literal["epoch"]
+    epoch: Annotated[int, Field(ge=0, lt=_LATEST)]
+    metrics: _TimedNumbers
+
+
+class _Metrics(BaseModel):
+    event: Literal["metrics"]
+    metrics: _TimedNumbers
+
+
+class _Tags(BaseModel):
+    event: Literal["tags"]
+    tags: dict[str, str]
+
+
+class _Artifact(BaseModel):
+    event: Literal["artifact"]
+    path: str
+    folder: Annotated[str, AfterValidator(_check_folder)] | None
+
+
+class _Finish(BaseModel):
+    event: Literal["finish"]
+    status: Status
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checkers:
+    """What a line may be."""
+
+    description: TypeAdapter[RunDescription]
+    record: TypeAdapter[BaseModel]
+
+
+@functools.cache
+def _checkers() -> _Checkers:
+    record = Annotated[_Epoch | _Metrics | _Tags | _Artifact | _Finish, Field(discriminator="event")]
+    return _Checkers(TypeAdapter(RunDescription), TypeAdapter(record))
 
 
 def _line(record: Record) -> bytes:

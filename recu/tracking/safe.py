@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from recu.errors import ResultError
 from recu.files import hash_text
 from recu.redaction import redact
 from recu.tracking.mlflow_tracker import Refused
-from recu.tracking.outbox import Outbox, Record, apply, rows_in
+from recu.tracking.outbox import Content, Outbox, Record, apply, rows_in
 from recu.tracking.process import StoreError
 from recu.tracking.redaction import redact_description, redact_values
 from recu.tracking.tracker import Row, RunDescription, Status, Tracker, numbers_of
@@ -39,6 +40,7 @@ class SafeTracker(Tracker):
         make_target: builds the real tracker; called at once, and again in the background if it fails.
         outbox: file for what is not sent yet, in the run's own state folder.
         address: what messages call the store.
+        results: the folder that the run publishes into; see `Outbox`.
         answer_wait_s: the longest that `wait_for_run_id` and `finish` wait for one answer of the store.
         finish_wait_s: the longest that `finish` waits for a store that does answer to take everything.
         pause_s: time between two attempts once the store has failed.
@@ -50,6 +52,7 @@ class SafeTracker(Tracker):
         outbox: Path,
         *,
         address: str,
+        results: Path | None = None,
         answer_wait_s: float = 6.0,
         finish_wait_s: float = 10.0,
         pause_s: float = 300.0,
@@ -57,15 +60,18 @@ class SafeTracker(Tracker):
         self._make_target = make_target
         self._address = redact(address)
         self._answer_wait_s, self._finish_wait_s, self._pause_s = answer_wait_s, finish_wait_s, pause_s
-        self._outbox = Outbox(outbox)
+        self._outbox = Outbox(outbox, () if results is None else (results,))
         self._outbox_failed = False
         self._target = _made(make_target)
         self._description: RunDescription | None = None
         self._rows: list[Row] = []
+        self._end: Record | None = None
         # Everything below is shared with the sending thread and guarded by the condition.
         self._changed = threading.Condition()
         self._pending: deque[Record] = deque()
         self._refused: list[Record] = []
+        self._put_off: list[Record] = []
+        self._failed_artifacts: list[Record] = []
         self._attempts = self._failures = 0
         self._loaded = self._finishing = self._gave_up = self._closed = False
 
@@ -78,7 +84,7 @@ class SafeTracker(Tracker):
     def unsent(self) -> int:
         """Records that the store has not taken."""
         with self._changed:
-            return sum(record is not _START for record in self._pending) + len(self._refused)
+            return len(self._left())
 
     def start(self, description: RunDescription) -> None:
         """Returns at once."""
@@ -124,7 +130,8 @@ class SafeTracker(Tracker):
         """Waits for the store to take everything, as long as it answers; what is left stays in the outbox."""
         if self._description is None:
             return
-        self._post({"event": "finish", "status": status})
+        self._end = {"event": "finish", "status": status}
+        self._post(self._end)
         with self._changed:
             self._finishing = True
             self._changed.notify_all()
@@ -174,15 +181,24 @@ class SafeTracker(Tracker):
         if not self._outbox.acquire():
             # `recu sync` is sending it just now.
             path = self._outbox.path
-            self._outbox = Outbox(path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}"))
+            self._outbox = Outbox(path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}"), self._outbox.published)
             self._outbox.acquire()
-        content = self._outbox.read()
+        try:
+            content = self._outbox.read()
+        except ResultError as error:
+            _log.warning("tracking: %s; it is now %s", error, self._outbox.set_all_aside())
+            content = Content(None)
         if content.description is not None and self._continues(content.description.with_rows(rows_in(content.records))):
             # How the earlier process ended no longer matters: the run goes on.
             self._pending.extend(record for record in content.records if record["event"] != "finish")
-            self._description = replace(self._description, started_ns=content.description.started_ns)
+            started_ns = content.description.started_ns or self._description.started_ns
+            self._description = replace(self._description, started_ns=started_ns)
         elif content.description is not None or content.records:
             self._put_aside(content.description)
+            content = Content(None)
+        aside = self._outbox.set_aside([*content.unreadable, *content.foreign])
+        if aside is not None:
+            _log.warning("tracking: what cannot be sent of %s is kept in %s", self._outbox.path, aside)
         self._outbox.rewrite(self._description, self._pending)
 
     def _continues(self, earlier: RunDescription) -> bool:
@@ -219,14 +235,21 @@ class SafeTracker(Tracker):
             except Refused as error:
                 self._after_refusal(record, error)
             except Exception as error:
-                self._after_failure(error)
+                if record["event"] == "artifact":
+                    self._after_failed_artifact(record, error)
+                else:
+                    self._after_failure(error)
             else:
                 self._after_success()
 
     def _send(self, record: Record) -> None:
         if record is _START:
             self._target = self._target or self._make_target()
-            self._target.start(self._description)
+            try:
+                self._target.start(self._description)
+            except Refused as error:
+                # Without a run nothing else can be sent.
+                raise StoreError(str(error)) from error
         else:
             apply(record, self._target, self._outbox.folder)
 
@@ -249,17 +272,32 @@ class SafeTracker(Tracker):
             self._pending.popleft()
             self._changed.notify_all()
 
+    def _after_failed_artifact(self, record: Record, error: Exception) -> None:
+        """Artifacts go to a place of their own: what fails there is tried once more, behind everything else."""
+        with self._changed:
+            self._count_failure(error)
+            if self._closed:
+                return
+            self._pending.popleft()
+            (self._failed_artifacts if record in self._put_off else self._pending).append(record)
+            self._put_off.append(record)
+            self._changed.notify_all()
+
+    def _count_failure(self, error: Exception) -> None:
+        """The condition is held."""
+        self._attempts += 1
+        self._failures += 1
+        if self._failures == 1 and not self._closed:
+            _log.warning(
+                "tracking: %s does not work (%s); training goes on, records are kept in %s",
+                self._address,
+                _worded(error),
+                self._outbox.path,
+            )
+
     def _after_failure(self, error: Exception) -> None:
         with self._changed:
-            self._attempts += 1
-            self._failures += 1
-            if self._failures == 1 and not self._closed:
-                _log.warning(
-                    "tracking: %s does not work (%s); training goes on, records are kept in %s",
-                    self._address,
-                    _worded(error),
-                    self._outbox.path,
-                )
+            self._count_failure(error)
             if self._finishing:
                 self._gave_up = True
             self._changed.notify_all()
@@ -269,13 +307,23 @@ class SafeTracker(Tracker):
 
     def _cut_back(self) -> None:
         """Reduce the outbox to what is still to be sent and to what the run is; remove it where nothing is left."""
-        left = [*self._refused, *(record for record in self._pending if record is not _START)]
+        left = self._left()
         if left or self._pending:
+            # Sending the rest opens the run again, so its end is told again too.
+            if self._end not in left:
+                left.append(self._end)
             description = replace(self._description, run_id=self.run_id or self._description.run_id)
             description = description.with_rows(self._rows)
             self._outbox.rewrite(description, left)
         else:
             self._outbox.remove()
+
+    def _left(self) -> list[Record]:
+        return [
+            *self._refused,
+            *self._failed_artifacts,
+            *(record for record in self._pending if record is not _START),
+        ]
 
     def _guarded(self, action: Callable[[], object]) -> None:
         """Do something with the outbox; a full disk must not stop the training here."""

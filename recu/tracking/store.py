@@ -50,6 +50,9 @@ def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: 
         OutputError: the store cannot be created, reached, written or understood.
     """
     names = list(dict.fromkeys(experiments))
+    for name in names:
+        if not names_a_folder(name):
+            raise ConfigError(f"{name!r} cannot be the name of an MLflow experiment: it is no plain name of a folder")
     file = sqlite_file(tracking_uri)
     if file is not None:
         _prepare_sqlite(tracking_uri, file, names, artifact_root or file.parent / ARTIFACTS)
@@ -66,6 +69,11 @@ def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: 
         _create_experiments(connect(tracking_uri), names, root)
     except Exception as error:
         raise _unusable(tracking_uri, error) from error
+
+
+def names_a_folder(experiment: str) -> bool:
+    """Whether an experiment's artifacts can lie in a folder of its name, and not anywhere else."""
+    return Path(experiment).name == experiment and "\0" not in experiment
 
 
 def empty_log(file: Path) -> None:

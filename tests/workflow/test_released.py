@@ -72,7 +72,7 @@ def test_each_measurement_is_a_run(measured: Project):
     uri = f"sqlite:///{measured.folder}/mlflow.db"
     # Measurements this short may end before a busy machine's store has answered.
     for outbox in find_outboxes(measured.folder / "runs"):
-        assert replay(outbox, uri).rejected == 0
+        assert replay(outbox, uri, [measured.folder / "results"]).rejected == 0
     client = mlflow.MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name("files").experiment_id])
     assert sorted(run.data.tags["network"] for run in runs) == ["cifar-2021-03.resnet20_1w1a", "cifar.resnet20_1w1a"]

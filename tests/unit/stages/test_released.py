@@ -233,7 +233,7 @@ def test_each_measurement_is_a_run_of_the_suites_experiment(measured, tmp_path):
     found = measured(file, tracking_uri=uri)
     # A measurement this short may end before a busy machine's store has answered.
     for outbox in find_outboxes(tmp_path / "runs"):
-        assert replay(outbox, uri).rejected == 0
+        assert replay(outbox, uri, [tmp_path / "results"]).rejected == 0
     client = mlflow.MlflowClient(tracking_uri=uri)
     [run] = client.search_runs([client.get_experiment_by_name("files").experiment_id])
     assert run.info.status == "FINISHED"

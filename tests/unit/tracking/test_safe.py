@@ -178,6 +178,59 @@ def test_one_record_that_is_refused_does_not_stop_the_others(target, outbox, des
     assert tracker.unsent == 1 and events(outbox)[1]["event"] == "artifact"
 
 
+def test_artifacts_that_fail_hold_nothing_up(target, outbox, description, tmp_path):
+    (tmp_path / "log").write_text("x")
+    failures = []
+
+    def fail(path, folder=None):
+        failures.append(path)
+        raise ConnectionError("no credentials for the bucket")
+
+    target.log_artifact = fail
+    tracker = make(target, outbox, finish_wait_s=5)
+    tracker.start(description)
+    tracker.log_artifact(tmp_path / "log")
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    tracker.finish("FINISHED")
+    assert [call[0] for call in target.calls] == ["start", "epoch", "finish"] and len(failures) == 2
+    assert tracker.unsent == 1 and [event["event"] for event in events(outbox)] == ["start", "artifact", "finish"]
+
+
+def test_a_file_that_is_not_the_runs_is_not_sent_from_an_outbox_found(target, outbox, description, tmp_path, caplog):
+    (tmp_path / "secret").write_text("x")
+    outbox.parent.mkdir()
+    Outbox(outbox).rewrite(description)
+    with outbox.open("a") as stream:
+        stream.write('{"event": "artifact", "path": "../secret", "folder": null}\n{"event": "unheard of"}\n')
+    tracker = make(target, outbox)
+    tracker.start(description)
+    tracker.finish("FINISHED")
+    assert [call[0] for call in target.calls] == ["start", "finish"] and ".rejected" in caplog.text
+    assert len(outbox.with_suffix(".rejected").read_text().splitlines()) == 2 and not outbox.exists()
+
+
+def test_a_pipe_in_place_of_the_outbox_holds_nothing_up(target, outbox, description):
+    outbox.parent.mkdir()
+    os.mkfifo(outbox)
+    tracker = make(target, outbox)
+    tracker.start(description)
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    tracker.finish("FINISHED")
+    assert [call[0] for call in target.calls] == ["start", "epoch", "finish"]
+
+
+def test_a_run_that_the_store_refuses_is_kept_whole(target, outbox, description):
+    def refuse(description):
+        raise Refused("a parameter's name")
+
+    target.start = refuse
+    tracker = make(target, outbox)
+    tracker.start(description)
+    tracker.log_epoch(0, {"time": 1, "a": 1.0})
+    tracker.finish("FINISHED")
+    assert [event["event"] for event in events(outbox)] == ["start", "epoch", "finish"]
+
+
 def test_what_a_killed_process_left_is_sent_by_the_next(target, outbox, description):
     box = Outbox(outbox)
     outbox.parent.mkdir()
@@ -221,9 +274,9 @@ def test_an_outbox_knows_the_epochs_that_were_sent(target, outbox, description, 
     tracker.log_epoch(1, {"time": 2, "a": 1.0})
     tracker.log_artifact(tmp_path / "absent")
     tracker.finish("FINISHED")
-    content = Outbox(outbox).read()
+    content = Outbox(outbox, [tmp_path]).read()
     assert content.description.rows == (Row(0, 1, "a"), Row(1, 2, "a")) and content.description.started_ns is not None
-    assert [record["event"] for record in content.records] == ["artifact"]
+    assert [record["event"] for record in content.records] == ["artifact", "finish"]
 
 
 def test_the_outbox_of_another_run_is_kept_apart(target, outbox, description):
