@@ -253,7 +253,9 @@ def _complete(client: MlflowClient, run: Run, description: RunDescription) -> No
     run_id = run.info.run_id
     # MLflow never lets a parameter change, and the same identity has the same parameters.
     params = [
-        Param(name, value[:_LONGEST_PARAM]) for name, value in description.params.items() if name not in run.data.params
+        Param(name, _fitted(value, _LONGEST_PARAM))
+        for name, value in description.params.items()
+        if name not in run.data.params
     ]
     tags = [RunTag(name, value) for name, value in _all_tags(description).items() if run.data.tags.get(name) != value]
     for some in _chunks(params):
@@ -280,13 +282,21 @@ def _log_input(client: MlflowClient, run_id: str, dataset_input: DatasetInput) -
 
 
 def _all_tags(description: RunDescription) -> dict[str, str]:
-    tags = {name: value[:_LONGEST_TAG] for name, value in description.tags.items()}
+    tags = {name: _fitted(value, _LONGEST_TAG) for name, value in description.tags.items()}
     # The login name that MLflow would take is nobody's business in a shared store.
     tags["mlflow.user"] = "recu"
     tags["mlflow.source.name"] = f"recu {description.stage}"
     if description.parent_run_id is not None:
         tags["mlflow.parentRunId"] = description.parent_run_id
     return tags | description.identity
+
+
+def _fitted(value: str, longest: int) -> str:
+    """`value`, or its beginning and how long it is: a part must not pass for the whole."""
+    if len(value) <= longest:
+        return value
+    mark = f" [cut: {len(value)} characters]"
+    return value[: longest - len(mark)] + mark
 
 
 def _same_number(first: float, second: float) -> bool:

@@ -182,9 +182,11 @@ def test_a_run_deleted_by_its_user_is_made_anew(store, description):
 
 def test_more_parameters_than_one_call_takes(store, description):
     params = {f"p{number}": "x" * 7000 for number in range(250)}
-    tracker = started(store, replace(description, params=params))
+    tracker = started(store, replace(description, params=params, tags={"note": "y" * 6000}))
+    assert connect(store).get_run(tracker.run_id).data.tags["note"].endswith("y [cut: 6000 characters]")
     stored = connect(store).get_run(tracker.run_id).data.params
-    assert len(stored) == 250 and stored["p0"] == "x" * 6000
+    assert len(stored) == 250 and len(stored["p0"]) == 6000
+    assert stored["p0"].startswith("xxx") and stored["p0"].endswith("x [cut: 7000 characters]")
 
 
 def test_final_metrics_logged_twice_are_stored_once(store, description):
