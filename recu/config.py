@@ -46,6 +46,9 @@ Augmentation = Literal[
     "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
 ]
 """Training augmentations; see `recu.data.augmentation` and `recu.data.transforms`."""
+TestView = Literal["resize", "resize_centre"]
+"""How a test image becomes the network's input: scaled to its size, or the shorter side to 256/224 of that and then the
+centre; see `recu.data.transforms`."""
 CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
 )
@@ -266,6 +269,8 @@ class Dataset(Model):
     std: tuple[Positive, Positive, Positive]
     augmentation: Augmentation
     """Training augmentation; see `recu.data.augmentation`."""
+    test_view: TestView | None = None
+    """How test images are seen; null for `resize_centre` where the augmentation cuts out parts, else `resize`."""
     published_as: Line | None = None
     """Dataset name in params/published.yaml; null where nothing published is comparable."""
     archives: tuple[Archive, ...] = ()
@@ -273,9 +278,14 @@ class Dataset(Model):
     """What to do where the files cannot be downloaded by this program."""
 
     def identity(self) -> dict[str, Any]:
-        """The fields that change what a network learns, JSON-compatible."""
+        """The fields that change what a network learns, or how it is measured; JSON-compatible."""
         fields = {"kind", "num_classes", "image_size", "mean", "std", "augmentation"}
-        return self.model_dump(mode="json", include=fields)
+        return self.model_dump(mode="json", include=fields) | {"test_view": self.seen_as}
+
+    @property
+    def seen_as(self) -> TestView:
+        """How test images are seen, whatever a training's augmentation."""
+        return self.test_view or ("resize_centre" if self.augmentation in CROP_SCALES else "resize")
 
 
 Datasets = Annotated[dict[Name, Dataset], AfterValidator(_apart("dataset"))]

@@ -16,6 +16,8 @@ Storage = Literal["arrays", "files"]
 LOADERS = ("auto", "memory", "torchvision", "dali")
 BATCHED = ("none", "crop", "crop_flip")
 """Augmentations that work on whole batches in memory; see `recu.data.augmentation.BATCH_AUGMENTATIONS`."""
+TINYIMAGENET_SIZE = 64
+"""Side of TinyImageNet's images as they are distributed and stored; they are enlarged when they are loaded."""
 _TEACHER_CLASSES = 1000
 """Of the networks that torchvision publishes."""
 
@@ -41,6 +43,13 @@ def storage_of(dataset: Dataset) -> Storage:
     return "files" if dataset.augmentation in CROP_SCALES or dataset.kind == "imagenet" else "arrays"
 
 
+def stored_size_of(dataset: Dataset) -> int | None:
+    """Side of the stored images in pixels; None where files keep their own sizes."""
+    if storage_of(dataset) == "files":
+        return None
+    return TINYIMAGENET_SIZE if dataset.kind == "tinyimagenet" else dataset.image_size
+
+
 def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation: str | None = None) -> str:
     """The input pipeline that `loader` means for a dataset.
 
@@ -57,13 +66,15 @@ def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation:
     if loader not in LOADERS:
         raise unknown_name("loader", loader, LOADERS)
     used = augmentation or dataset.augmentation
-    fits_memory = storage == "arrays" and used in BATCHED
+    as_stored = dataset.seen_as == "resize" and stored_size_of(dataset) == dataset.image_size
+    fits_memory = storage == "arrays" and used in BATCHED and as_stored
     if loader == "auto":
         return "memory" if fits_memory else "torchvision"
     if loader == "memory" and not fits_memory:
         raise ConfigError(
-            f"loader 'memory' cannot serve {dataset.title} (augmentation {used!r}, images kept as {storage}), it takes"
-            f" arrays and {', '.join(BATCHED)}; choose 'torchvision' or 'auto'"
+            f"loader 'memory' cannot serve {dataset.title} (augmentation {used!r}, images kept as {storage}, test view"
+            f" {dataset.seen_as!r}), it takes arrays of the network's size, {', '.join(BATCHED)} and 'resize'; choose"
+            " 'torchvision' or 'auto'"
         )
     if loader == "dali" and storage != "files":
         raise ConfigError(

@@ -75,7 +75,10 @@ def build_loaders(
         check_split(prepared, split)
     if "train" in splits:
         check_batch_size(batch_size, manifest.splits["train"])
-    dataset = dataset.model_copy(update={"augmentation": augmentation or dataset.augmentation})
+    # A training's augmentation never changes how test images are seen.
+    dataset = dataset.model_copy(
+        update={"augmentation": augmentation or dataset.augmentation, "test_view": dataset.seen_as}
+    )
     chosen = choose_loader(loader, dataset, manifest.storage)
     build = {"memory": _memory_loader, "torchvision": _torchvision_loader, "dali": _dali_loader}[chosen]
     common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device)}
@@ -105,7 +108,7 @@ def _torchvision_loader(
         images = ArrayImages(*load_arrays(prepared, split))
     else:
         images = FileImages(open_index(prepared, split))
-    return TorchvisionLoader(images, View(dataset.augmentation, dataset.image_size, seed), **settings)
+    return TorchvisionLoader(images, View(dataset.augmentation, dataset.seen_as, dataset.image_size, seed), **settings)
 
 
 def _dali_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
@@ -113,4 +116,5 @@ def _dali_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int 
 
     index = open_index(prepared, split)
     scale = CROP_SCALES[dataset.augmentation]
-    return DaliLoader(index, crop_scale=scale, size=dataset.image_size, seed=seed, **settings)
+    size, test_view = dataset.image_size, dataset.seen_as
+    return DaliLoader(index, crop_scale=scale, test_view=test_view, size=size, seed=seed, **settings)

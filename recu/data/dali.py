@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recu.config import TestView
 from recu.data.augmentation import normalise
 from recu.data.decoding import as_rgb, open_image, opened_image
 from recu.data.index import FileIndex
@@ -66,6 +67,7 @@ class DaliLoader:
         index: FileIndex,
         *,
         crop_scale: tuple[float, float],
+        test_view: TestView,
         size: int,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
@@ -80,6 +82,7 @@ class DaliLoader:
         Args:
             index: the split's files.
             crop_scale: share of the image's area that a random part covers in training.
+            test_view: how test images are seen.
             size: side of the network's input in pixels.
             mean: per channel, of pixel values in [0, 1].
             std: likewise.
@@ -98,6 +101,7 @@ class DaliLoader:
         self.skipped = 0
         self._index = index
         self._crop_scale = crop_scale
+        self._test_view = test_view
         self._size = size
         self._seed = seed
         self._device = device
@@ -156,7 +160,8 @@ class DaliLoader:
     def _sample(self, number: int, data: bytes, height: int, width: int, epoch: int) -> _Sample:
         size = self._size
         if self._seed is None:
-            resized, kept = validation_geometry(height, width, size)
+            whole = (size, size), Box(0, 0, size, size)
+            resized, kept = whole if self._test_view == "resize" else validation_geometry(height, width, size)
             return _Sample(number, data, Box(0, 0, height, width), resized, kept, False)
         generator = image_generator(self._seed, epoch, number)
         part = draw_box(height, width, self._crop_scale, generator)

@@ -55,10 +55,8 @@ class Manifest(BaseModel):
     source: Source
     stored_size: int | None
     """Side of the stored square images in pixels; null where files keep their own sizes."""
-    files: dict[str, int]
-    """Size in bytes of each file beside the manifest, by name."""
-    sha256: dict[str, str]
-    """Hexadecimal SHA-256 of each of them."""
+    files: dict[str, str]
+    """Hexadecimal SHA-256 of each file beside the manifest, by name."""
     notes: tuple[str, ...] = ()
     """What preparation changed, in sentences, e.g. that images were resized."""
 
@@ -97,21 +95,19 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of the prepared data in `folder`.
 
     Raises:
-        DataError: there is none, it cannot be read, or a file it lists is missing or has another size.
+        DataError: there is none, or it cannot be read.
     """
     path = folder / MANIFEST_NAME
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"no prepared data in {folder}: {MANIFEST_NAME} is missing; {_advice(folder)}") from error
+        raise DataError(f"no prepared data in {folder}: {MANIFEST_NAME} is missing; {advice(folder)}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise DataError(f"{path} is not a manifest of this version; {_advice(folder)}") from error
+        raise DataError(f"{path} is not a manifest of this version; {advice(folder)}") from error
     if manifest.format != FORMAT:
-        raise DataError(f"{path} has format {manifest.format}, expected {FORMAT}; {_advice(folder)}")
-    for name, size in manifest.files.items():
-        _check_size(folder / name, size)
+        raise DataError(f"{path} has format {manifest.format}, expected {FORMAT}; {advice(folder)}")
     return manifest
 
 
@@ -120,20 +116,11 @@ def published_copy(manifest: Manifest) -> str:
 
     The same data gives the same text, so nothing that rests on it is made again where only its source moved.
     """
-    return manifest.model_dump_json(indent=2, exclude={"source", "files", "sha256"}) + "\n"
+    return manifest.model_dump_json(indent=2, exclude={"source", "files"}) + "\n"
 
 
-def _check_size(path: Path, expected: int) -> None:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"prepared data is incomplete: {path} is missing; {_advice(path.parent)}") from error
-    if size != expected:
-        message = f"prepared data is damaged: {path} has {size} bytes, expected {expected}"
-        raise DataError(f"{message}; {_advice(path.parent)}")
-
-
-def _advice(folder: Path) -> str:
+def advice(folder: Path) -> str:
+    """How to make prepared data in `folder` what it should be."""
     # A folder of one source has its name after the dataset's; preparing that source again is what its use does.
     name, _, source = folder.name.partition("@")
     return "run the same command again" if source else f"run `recu prepare {name}`"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recu.config import Dataset
 from recu.data.index import FileIndex, keep_stamps, read_index
-from recu.data.manifest import Manifest, Prepared, read_manifest
+from recu.data.manifest import Manifest, Prepared, advice, read_manifest
 from recu.data.stamps import hash_images, hash_stream, keep_stamp, read_local, rows_that_differ, stamp_of
 from recu.errors import AlteredData, DataError
 
@@ -135,13 +135,13 @@ def open_index(prepared: Prepared, split: str) -> FileIndex:
     try:
         hashes, stamps = hash_images([paths[row] for row in rows], title=f"hashing {split} images again")
     except DataError as error:
-        raise AlteredData(f"{error}; {_advice(prepared)}") from error
+        raise AlteredData(f"{error}; {advice(prepared.folder)}") from error
     other = rows[(hashes != index.hashes[rows]).any(axis=1)]
     if len(other):
         more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
         raise AlteredData(
             f"{paths[other[0]]}{more} is no longer the image that was prepared in {prepared.folder};"
-            f" {_advice(prepared)}"
+            f" {advice(prepared.folder)}"
         )
     index.stamps[rows] = stamps
     keep_stamps(prepared.folder, split, index)
@@ -152,7 +152,7 @@ def _labels(prepared: Prepared, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     classes = len(prepared.manifest.classes)
     fits = labels.dtype == np.int64 and labels.ndim == 1 and len(labels) and labels.min() >= 0
     if not fits or labels.max() >= classes:
-        raise DataError(f"{prepared.folder} holds labels outside 0..{classes - 1}; {_advice(prepared)}")
+        raise DataError(f"{prepared.folder} holds labels outside 0..{classes - 1}; {advice(prepared.folder)}")
     return labels
 
 
@@ -161,7 +161,7 @@ def _check_lengths(prepared: Prepared, split: str, images: int, labels: int) -> 
     if not images == labels == expected:
         raise DataError(
             f"{prepared.folder} holds {images} {split} images and {labels} labels, its manifest says {expected};"
-            f" {_advice(prepared)}"
+            f" {advice(prepared.folder)}"
         )
 
 
@@ -177,7 +177,7 @@ def _opened(prepared: Prepared, name: str) -> io.BufferedReader:
         AlteredData: its content is another.
         DataError: it cannot be read.
     """
-    path, expected = prepared.folder / name, prepared.manifest.sha256.get(name)
+    path, expected = prepared.folder / name, prepared.manifest.files.get(name)
     try:
         stream = path.open("rb")
         stamp = stamp_of(os.fstat(stream.fileno()))
@@ -185,16 +185,9 @@ def _opened(prepared: Prepared, name: str) -> io.BufferedReader:
             return stream
         found = hash_stream(stream)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; {_advice(prepared)}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}; {advice(prepared.folder)}") from error
     if found != expected:
         stream.close()
-        raise AlteredData(f"{path} is no longer what was prepared (SHA-256 differs); {_advice(prepared)}")
+        raise AlteredData(f"{path} is no longer what was prepared (SHA-256 differs); {advice(prepared.folder)}")
     keep_stamp(prepared.folder, name, expected, stamp)
     return stream
-
-
-def _advice(prepared: Prepared) -> str:
-    name = prepared.manifest.dataset
-    if prepared.folder.name != name:  # a folder of one source, which its next use looks after
-        return "run the same command again"
-    return f"run `recu prepare {name}`, which makes it again from its source"

@@ -40,7 +40,7 @@ from recu.data.opening import SPLITS, check_contents, check_counts, check_split
 from recu.data.stamps import LOCAL_NAME, Local, hash_and_stamp, read_local, write_local
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
-from recu.fit import Storage, storage_of
+from recu.fit import TINYIMAGENET_SIZE, Storage, storage_of, stored_size_of
 from recu.source_state import Place, look_at
 from recu.text import encodable
 
@@ -197,13 +197,6 @@ def describe_source(source: Path) -> Source:
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror}") from error
     return Source(name=encodable(source.name), size_bytes=size, checksum=sha256_of(source))
-
-
-def stored_size_of(dataset: Dataset) -> int | None:
-    """Side of the stored images in pixels; None where files keep their own sizes."""
-    if storage_of(dataset) == "files":
-        return None
-    return tinyimagenet.STORED_SIZE if dataset.kind == "tinyimagenet" else dataset.image_size
 
 
 def _recognise(request: _Request, folder: Path, *, adopt: bool) -> Manifest:
@@ -376,8 +369,7 @@ def _write_manifest(request: _Request, source: Source, content: Content, place: 
         fingerprint=fingerprint_of(content.digests, identity),
         source=source,
         stored_size=content.stored_size,
-        files={name: stamp.size for name, (_, stamp) in files.items()},
-        sha256={name: digest for name, (digest, _) in files.items()},
+        files={name: digest for name, (digest, _) in files.items()},
         notes=content.notes,
     )
     write_local(folder, Local(place, files))
@@ -420,7 +412,7 @@ def _convert(request: _Request, source: Path | None, out: Path) -> tuple[Source,
         result = tinyimagenet.decode_tinyimagenet(
             source, out, num_classes=dataset.num_classes, workers=request.workers, needed=request.needed
         )
-        return described, _decoded_content(result, tinyimagenet.STORED_SIZE, out)
+        return described, _decoded_content(result, TINYIMAGENET_SIZE, out)
     if storage_of(dataset) == "files":
         return described, _files(request, source, out)
     return described, _image_folder(request, source, out)

@@ -9,9 +9,7 @@ from recu.data.archives import iter_members
 from recu.data.class_tree import SPLITS, Layout, Place, hidden_part, is_image_name, more, place_of
 from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.errors import DataError
-
-STORED_SIZE = 64
-"""Side of the distributed images; they are enlarged when they are loaded."""
+from recu.fit import TINYIMAGENET_SIZE
 
 _ANNOTATIONS = "val_annotations.txt"
 _CLASS_LIST = "wnids.txt"
@@ -36,7 +34,7 @@ def decode_tinyimagenet(
     arrays = decode_image_folder(
         source,
         out,
-        size=STORED_SIZE,
+        size=TINYIMAGENET_SIZE,
         num_classes=num_classes,
         workers=workers,
         layout=_layout(source, class_of, seen),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from recu.config import TestView
 from recu.data.augmentation import normalise
 from recu.data.index import FileIndex
 from recu.data.loader import count_batches
@@ -102,14 +103,18 @@ class View:
     """What becomes of an image before normalisation."""
 
     augmentation: str
+    """Of training images."""
+    test_view: TestView
+    """Of test images, whatever the augmentation."""
     size: int
+    """Side of the network's input in pixels."""
     seed: int | None
-    """None gives the test view."""
+    """None shows test images."""
 
     def of(self, image: Tensor, epoch: int, index: int) -> Tensor:
         """uint8 (3, size, size); draws depend on seed, epoch and the image's number alone."""
         if self.seed is None:
-            return evaluation_view(image, self.augmentation, self.size)
+            return evaluation_view(image, self.test_view, self.size)
         return augment(image, self.augmentation, self.size, image_generator(self.seed, epoch, index))
 
 

@@ -24,7 +24,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from recu.config import CROP_SCALES
+from recu.config import CROP_SCALES, TestView
 from recu.data.augmentation import BATCH_AUGMENTATIONS, crop_flip
 from recu.data.decoding import MAX_PIXELS, as_rgb, opened_image
 from recu.errors import DataError
@@ -157,13 +157,9 @@ def augment(image: Tensor, augmentation: str, size: int, generator: random.Rando
     return crop_flip(image.permute(1, 2, 0)[None], draws, small.padding)[0].permute(2, 0, 1)
 
 
-def evaluation_view(image: Tensor, augmentation: str, size: int) -> Tensor:
-    """The test view of an image: uint8 (3, size, size).
-
-    Where training cuts out parts of large images: resize the shorter side to `size` * 256/224, keep the centre;
-    otherwise resize to `size`.
-    """
-    if augmentation not in CROP_SCALES:
+def evaluation_view(image: Tensor, view: TestView, size: int) -> Tensor:
+    """A test image as the network sees it: uint8 (3, size, size)."""
+    if view == "resize":
         return _to_size(image, size)
     resized, box = validation_geometry(image.shape[-2], image.shape[-1], size)
     image = F.resize(image, list(resized), antialias=True)

@@ -17,7 +17,9 @@ from PIL import Image
 
 from recu import params, paths, plan
 from recu.cli.main import main
-from recu.data import read_manifest
+from recu.data import Prepared, read_manifest
+from recu.data.opening import check_contents
+from recu.data.stamps import LOCAL_NAME
 from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
 from recu.engine.trainer import comparable, read_history
 from recu.errors import RecuError
@@ -286,7 +288,8 @@ def _stages(lab: Laboratory) -> list[Stage]:
 
 def _prepared(place: Place) -> dict[str, Any]:
     folder = place.data / "tiny"
-    found = {file.name: hash_file(file) for file in folder.iterdir() if file.name != paths.MANIFEST}
+    # local.json tells how this copy's files look, which differs from place to place.
+    found = {file.name: hash_file(file) for file in folder.iterdir() if file.name not in (paths.MANIFEST, LOCAL_NAME)}
     return found | {"manifest": read_manifest(folder), "copy": read_json(paths.manifest_file(place.results, "tiny"))}
 
 
@@ -294,7 +297,7 @@ def _half_prepared(place: Place) -> str | None:
     if not (place.data / "tiny" / paths.MANIFEST).exists():
         return None
     try:
-        read_manifest(place.data / "tiny")
+        check_contents(Prepared(place.data / "tiny", read_manifest(place.data / "tiny")))
     except RecuError as error:
         return f"prepared data is there and incomplete: {error}"
     return None

@@ -70,6 +70,17 @@ def test_a_loader_that_cannot_serve_the_dataset_is_refused(loader, storage, augm
         fit.choose_loader(loader, dataset(augmentation=augmentation), storage)
 
 
+def test_test_images_are_seen_as_the_dataset_says_or_its_own_augmentation_implies():
+    assert dataset(augmentation="crop").seen_as == "resize"
+    assert dataset(augmentation="resized_crop_lighting").seen_as == "resize_centre"
+    assert dataset(augmentation="crop", test_view="resize_centre").identity()["test_view"] == "resize_centre"
+
+
+def test_memory_holds_no_images_that_must_be_enlarged():
+    assert fit.choose_loader("auto", dataset(kind="tinyimagenet", image_size=224), "arrays", "crop") == "torchvision"
+    assert fit.choose_loader("auto", dataset(test_view="resize_centre"), "arrays", "crop") == "torchvision"
+
+
 def test_the_augmentations_of_whole_batches_are_those_there_are():
     assert set(fit.BATCHED) == set(BATCH_AUGMENTATIONS)
 

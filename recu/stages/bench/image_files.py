@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DATASET = "imagenet"
 IMAGE_SIZE = 224
 AUGMENTATION = "resized_crop_lighting"
+TEST_VIEW = "resize_centre"
 
 _log = logging.getLogger(__name__)
 
@@ -78,15 +79,17 @@ def build_inputs(
     paths = [index.root / path for path in index.paths]
     plain = reference.build_loader(paths, index.labels.tolist(), batch_size, train=train, workers=workers)
     seed = SEED if train else None
+    view = View(AUGMENTATION, TEST_VIEW, IMAGE_SIZE, seed)
+    seen = {"crop_scale": CROP_SCALES[AUGMENTATION], "test_view": TEST_VIEW, "size": IMAGE_SIZE, "seed": seed}
     common = {"mean": MEAN, "std": STD, "batch_size": batch_size, "device": device, "workers": workers}
     tasks = {
         "reference": lambda: reference.load_epoch(plain, device),
-        "shipped": _epochs(TorchvisionLoader(FileImages(index), View(AUGMENTATION, IMAGE_SIZE, seed), **common)),
+        "shipped": _epochs(TorchvisionLoader(FileImages(index), view, **common)),
     }
     try:
         from recu.data.dali import DaliLoader
 
-        dali = DaliLoader(index, crop_scale=CROP_SCALES[AUGMENTATION], size=IMAGE_SIZE, seed=seed, **common)
+        dali = DaliLoader(index, **seen, **common)
     except ConfigError:
         _log.warning("the DALI loader is not measured: DALI is not installed (`pip install nvidia-dali-cuda130`)")
         return tasks

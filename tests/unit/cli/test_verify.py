@@ -371,7 +371,7 @@ def test_prepared_data_that_was_altered_is_found(project, verify):
     content[-1] ^= 1
     file.write_bytes(content)
     code, shown = verify()
-    assert code == 4 and f"altered: {file} is not as it was written" in shown
+    assert code == 4 and f"altered: {file} is no longer what was prepared" in shown
 
 
 def test_another_environment_is_a_note_unless_strict(project, verify, monkeypatch):

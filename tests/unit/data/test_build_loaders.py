@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from recu.config import Augmentation
 from recu.data import build_loaders, open_prepared, prepare
+from recu.data.transforms import evaluation_view
 from recu.errors import ConfigError, DataError
 
 from .builders import class_tree, dataset, write_tar
@@ -73,3 +76,38 @@ def test_a_last_batch_of_one_is_refused(folder: Path):
 def test_an_unknown_loader_proposes_the_right_one(folder: Path):
     with pytest.raises(ConfigError, match="did you mean 'memory'"):
         build(folder, loader="memori")
+
+
+def seen_in(loaders) -> torch.Tensor:
+    return torch.cat([images for images, _ in loaders.test.batches(0)])
+
+
+@pytest.mark.parametrize("augmentation", get_args(Augmentation))
+def test_an_augmentation_of_training_never_changes_how_test_images_are_seen(folder: Path, augmentation: str):
+    assert torch.allclose(seen_in(build(folder, augmentation=augmentation)), seen_in(build(folder)), rtol=0, atol=1e-6)
+
+
+def test_another_test_view_is_other_data_and_shows_other_images(tmp_path: Path, folder: Path):
+    centre = dataset(test_view="resize_centre")
+    before = open_prepared(folder, dataset()).manifest
+    stored = (folder / "test_images.npy").stat()
+    prepare("mini", centre, folder=folder, source=tmp_path / "x.tar", workers=0)
+    after = open_prepared(folder, centre).manifest
+    assert after.fingerprint != before.fingerprint and after.content == before.content
+    assert (folder / "test_images.npy").stat().st_ino == stored.st_ino
+    seen = seen_in(build(folder, centre))
+    whole = np.load(folder / "test_images.npy")[0]
+    assert seen.shape[-1] == whole.shape[0]
+    pixels = torch.from_numpy(whole).permute(2, 0, 1)
+    cut = evaluation_view(pixels, "resize_centre", whole.shape[0])
+    again = (cut / 255 - torch.tensor(centre.mean).view(3, 1, 1)) / torch.tensor(centre.std).view(3, 1, 1)
+    assert torch.allclose(seen[0], again, atol=1e-6) and not torch.equal(cut, pixels)
+    with pytest.raises(ConfigError, match=r"'memory' cannot serve .*test view 'resize_centre'"):
+        build(folder, centre, loader="memory")
+
+
+def test_the_test_split_alone_needs_no_training_images(folder: Path):
+    expected = seen_in(build(folder))
+    (folder / "train_images.npy").unlink()
+    loaders = build(folder, splits=("test",))
+    assert loaders.train is None and torch.equal(seen_in(loaders), expected)

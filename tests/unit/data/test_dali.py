@@ -100,8 +100,10 @@ def test_an_image_cut_off_below_the_part_that_is_shown_is_noticed(folder: Path):
 
 
 @needs_dali
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_pixels_agree_with_torchvision_on_real_images(tmp_path: Path, shared_data: Path, split: str):
+@pytest.mark.parametrize(("split", "test_view"), [("train", None), ("test", None), ("test", "resize")])
+def test_pixels_agree_with_torchvision_on_real_images(
+    tmp_path: Path, shared_data: Path, split: str, test_view: str | None
+):
     """Tolerance in levels of 0..255: a mean difference below 0.35, and no more than one value in a thousand off by
     over 3.
 
@@ -111,7 +113,7 @@ def test_pixels_agree_with_torchvision_on_real_images(tmp_path: Path, shared_dat
     with tarfile.open(shared_data / "imagenet-sample-100.tar") as tar:
         tar.extractall(tmp_path / "tree" / "train", filter="data")
     shutil.copytree(tmp_path / "tree" / "train", tmp_path / "tree" / "val")
-    entry = large_dataset(num_classes=100, image_size=224)
+    entry = large_dataset(num_classes=100, image_size=224, test_view=test_view)
     prepare("im", entry, folder=tmp_path / "im", source=tmp_path / "tree", workers=0)
     sizes = {"batch_size": 50, "batch_size_test": 64}
     (ours, labels), (theirs, their_labels) = (

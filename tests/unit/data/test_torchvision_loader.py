@@ -2,11 +2,13 @@ import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
 from PIL import Image
 
+from recu.config import Augmentation
 from recu.data import build_loaders, open_prepared, prepare, torchvision_loader
 from recu.data.index import read_index
 from recu.data.torchvision_loader import FileImages, TorchvisionLoader, View
@@ -105,7 +107,7 @@ def test_long_and_narrow_images_are_seen_or_refused_by_name(folder: Path, monkey
     index = read_index(prepared_as_it_is(folder), "test")
     loader = TorchvisionLoader(
         FileImages(index),
-        View("resized_crop_lighting", 224, None),
+        View("resized_crop_lighting", "resize_centre", 224, None),
         mean=(0, 0, 0),
         std=(1, 1, 1),
         batch_size=1,
@@ -179,3 +181,26 @@ def test_tinyimagenet_is_enlarged_when_loaded(tmp_path: Path):
 def test_the_memory_loader_is_refused_for_large_images(folder: Path):
     with pytest.raises(ConfigError, match="'memory' cannot serve"):
         build(folder, loader="memory")
+
+
+@pytest.mark.parametrize("augmentation", get_args(Augmentation))
+def test_an_augmentation_of_training_never_changes_how_files_are_tested(folder: Path, augmentation: str):
+    own, other = (build(folder, augmentation=name).test for name in (None, augmentation))
+    assert torch.equal(collect(own.batches(0))[0], collect(other.batches(0))[0])
+
+
+def test_files_can_be_tested_as_a_whole(folder: Path, tmp_path: Path):
+    entry = large_dataset(test_view="resize")
+    prepare("im", entry, folder=tmp_path / "whole", source=folder / "images", workers=0)
+    seen = collect(build(tmp_path / "whole", entry).test.batches(0))[0]
+    centre = collect(build(folder).test.batches(0))[0]
+    assert seen.shape == centre.shape and not torch.equal(seen, centre)
+
+
+def test_stored_images_are_enlarged_whatever_the_augmentation(tmp_path: Path):
+    entry = dataset(kind="tinyimagenet", num_classes=3, image_size=96, augmentation="rotate_flip")
+    source = write_zip(tmp_path / "t.zip", tinyimagenet_files())
+    prepare("tiny", entry, folder=tmp_path / "tiny", source=source, workers=0)
+    loaders = build(tmp_path / "tiny", entry, augmentation="crop_flip")
+    assert collect(loaders.train.batches(0))[0].shape == (9, 3, 96, 96)
+    assert collect(loaders.test.batches(0))[0].shape == (6, 3, 96, 96)

@@ -64,7 +64,7 @@ def test_boxes_lie_inside_whatever_the_shape(height: int, width: int):
 def test_the_validation_view_agrees_with_pillow_to_two_levels(height: int, width: int, size: int):
     image = picture(height, width)
     theirs = transforms.CenterCrop(size)(transforms.Resize(round(size * 256 / 224))(as_pil(image)))
-    ours = evaluation_view(image, "resized_crop_lighting", size)
+    ours = evaluation_view(image, "resize_centre", size)
     assert ours.shape == (3, size, size)
     assert (ours.int() - torch.from_numpy(np.array(theirs)).permute(2, 0, 1).int()).abs().max() <= 2
 

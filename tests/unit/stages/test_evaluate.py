@@ -12,8 +12,9 @@ from recu.integrity import write_sealed_json
 from tests.unit.engine.ours import our_checkpoint
 
 
-def test_it_measures_what_training_measured(project):
-    experiment = project.experiment()
+@pytest.mark.parametrize("augmentation", [None, "resized_crop_lighting", "rotate_flip"])
+def test_it_measures_what_training_measured(project, augmentation):
+    experiment = project.experiment(augmentation=augmentation)
     trained = project.train(experiment)
     project.evaluate(experiment)
     file = paths.evaluate_folder(project.results, experiment.id) / paths.METRICS

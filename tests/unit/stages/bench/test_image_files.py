@@ -85,7 +85,7 @@ def test_the_reference_shows_the_test_views_of_the_package(source: Path, folder:
     plain = engines.reference_module("image_files").build_loader(
         paths, index.labels.tolist(), 3, train=False, workers=0
     )
-    view = View(image_files.AUGMENTATION, image_files.IMAGE_SIZE, None)
+    view = View(image_files.AUGMENTATION, image_files.TEST_VIEW, image_files.IMAGE_SIZE, None)
     ours = TorchvisionLoader(
         FileImages(index), view, mean=engines.MEAN, std=engines.STD, batch_size=3, device=CPU, workers=0
     )
