@@ -125,25 +125,29 @@ class DaliLoader:
             for begin in range(start * self.batch_size, self.num_images, self.batch_size)
         )
         readable = (self._read(numbers, epoch) for numbers in coming)
-        waiting = (samples for samples in readable if self._enough(samples))
         pipeline = self._build_pipeline()
-        in_work = _feed_next(pipeline, waiting)
-        while in_work is not None:
+        empty, in_work = _feed_next(pipeline, readable)
+        while True:
+            for _ in range(empty):
+                yield self._nothing()
+            if in_work is None:
+                return
             try:
                 images = self._take(pipeline)
             except RuntimeError as error:
                 # DALI does not say which image it was, and its pipeline is of no further use.
                 left = self._without_unreadable(in_work, error)
                 pipeline = self._build_pipeline()
-                in_work = _feed_next(pipeline, itertools.chain([left] if self._enough(left) else [], waiting))
+                empty, in_work = _feed_next(pipeline, itertools.chain([left], readable))
                 continue
             labels = self._labels[[sample.index for sample in in_work]]
-            in_work = _feed_next(pipeline, waiting)  # DALI makes it while the network works on this one
+            empty, in_work = _feed_next(pipeline, readable)  # DALI makes it while the network works on this one
             yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
 
-    def _enough(self, samples: list[_Sample]) -> bool:
-        """Whether a batch that may have lost images can be used: BatchNorm needs two in training."""
-        return len(samples) >= (1 if self._seed is None else 2)
+    def _nothing(self) -> tuple[Tensor, Tensor]:
+        """A batch whose every image is unreadable."""
+        images = torch.empty(0, 3, self._size, self._size, device=self._device)
+        return images, torch.empty(0, dtype=torch.int64, device=self._device)
 
     def _read(self, numbers: list[int], epoch: int) -> list[_Sample]:
         """The batch's images with their geometry, without those that are cut off or whose header is unreadable."""
@@ -260,12 +264,19 @@ def _as_dali_takes_it(data: bytes, name: str) -> tuple[bytes, int, int]:
         return stream.getvalue(), height, width
 
 
-def _feed_next(pipeline: Any, waiting: Iterator[list[_Sample]]) -> list[_Sample] | None:
-    """Hand the next batch to the pipeline and let it start; None where there is no further one."""
-    samples = next(waiting, None)
-    if samples is not None:
-        _feed(pipeline, samples)
-    return samples
+def _feed_next(pipeline: Any, batches: Iterator[list[_Sample]]) -> tuple[int, list[_Sample] | None]:
+    """Hand the next batch that holds any image to the pipeline and let it start.
+
+    Returns:
+        How many empty batches came before it, and its samples; None where there is no further one.
+    """
+    empty = 0
+    for samples in batches:
+        if samples:
+            _feed(pipeline, samples)
+            return empty, samples
+        empty += 1
+    return empty, None
 
 
 def _feed(pipeline: Any, samples: list[_Sample]) -> None:

@@ -37,6 +37,9 @@ class Loader(Protocol):
         """Batches number `start` and following of the epoch: images (B, 3, S, S) float32, normalised, and labels (B,)
         int64, both on the loader's device.
 
+        Every batch comes, so that its place tells its number: one that lost unreadable images is shorter, and empty
+        where it lost all.
+
         Training loaders shuffle and augment; test loaders yield the images as they are, in order, whatever the epoch.
 
         Raises:

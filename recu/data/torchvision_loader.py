@@ -162,7 +162,7 @@ class TorchvisionLoader:
         self.batch_size = batch_size
         self.skipped = 0
         self._samples = _Samples(images, view)
-        self._seed = view.seed
+        self._seed, self._size = view.seed, view.size
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self._std = torch.tensor(std, dtype=torch.float32, device=device)
         self._device = device
@@ -194,7 +194,8 @@ class TorchvisionLoader:
         )
         for images, labels, failures in _guarded(loader):
             self._note(failures)
-            if failures and len(labels) < (1 if self._seed is None else 2):  # BatchNorm needs two images
+            if not len(labels):  # every image of the batch is unreadable
+                yield torch.empty(0, 3, self._size, self._size, device=self._device), labels.to(self._device)
                 continue
             images = images.to(self._device, non_blocking=True)
             yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)

@@ -40,6 +40,8 @@ def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda
     for step, (images, labels) in enumerate(loader.batches(0)):
         if stop():
             return None
+        if not len(labels):  # every image of the batch is unreadable, which is counted below
+            continue
         logits = network(lay_out(images)).float()
         sums = sums or RunningSums(logits.device)
         sums.add(F.cross_entropy(logits, labels), logits, labels, step)

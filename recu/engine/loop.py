@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from recu.engine.device import lay_out
 from recu.engine.sums import RunningSums
-from recu.errors import ConfigError
+from recu.errors import ConfigError, DivergenceError
+
+_log = logging.getLogger(__name__)
 
 
 def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -52,7 +55,8 @@ def train_steps(
 
     Args:
         model: from (N, 3, H, W) to (N, classes); put into training mode.
-        loader: of `recu.data`; its batches are a function of epoch and index.
+        loader: of `recu.data`; its batches are a function of epoch and index. One that lacks images lost them because
+            they cannot be read.
         optimizer: with the epoch's learning rate.
         sums: running sums to add to.
         epoch: number of the epoch, counted from 0.
@@ -61,10 +65,21 @@ def train_steps(
         precision: "fp32", or "bf16" for autocast.
 
     Yields:
-        The number of steps done in this epoch, after each step.
+        The number of batches done in this epoch, after each one.
+
+    Raises:
+        DivergenceError: the optimiser's arithmetic overflows.
     """
     model.train()
     for step, (images, labels) in enumerate(loader.batches(epoch, start), start):
+        whole = min(loader.batch_size, loader.num_images - step * loader.batch_size)
+        sums.unreadable += whole - len(labels)
+        if len(labels) < 2:
+            if len(labels):
+                _log.warning("epoch %d, batch %d: its one readable image is left out, BatchNorm needs two", epoch, step)
+            sums.left_out += len(labels)
+            yield step + 1
+            continue
         images = lay_out(images)
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             logits = model(images)
@@ -73,9 +88,19 @@ def train_steps(
         loss = F.cross_entropy(logits, labels) if teacher is None else soft_cross_entropy(logits, teacher_logits)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        _step(optimizer)
         sums.add(loss.detach(), logits.detach(), labels, step)
         yield step + 1
+
+
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        # Python's numbers are larger than the tensors', e.g. Adam's rate divided by its bias correction.
+        if "overflow" not in str(error):
+            raise
+        raise DivergenceError("the optimiser's step is larger than single precision holds") from error
 
 
 @torch.no_grad()

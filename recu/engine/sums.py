@@ -22,7 +22,7 @@ class Averages:
 
 
 class RunningSums:
-    """Sums over the images seen, and the first step whose loss was not finite.
+    """Sums over the images seen, the first step whose loss was not finite, and counts of the images not seen.
 
     Args:
         device: where the sums live.
@@ -32,6 +32,11 @@ class RunningSums:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
         self._first_bad_step = torch.full((), _FINITE, dtype=torch.int64, device=device)
         self.n = 0
+        """Images seen."""
+        self.unreadable = 0
+        """Images left out because they cannot be read."""
+        self.left_out = 0
+        """Readable images left out because every other one of their batch is unreadable: BatchNorm needs two."""
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int) -> None:
@@ -62,9 +67,10 @@ class RunningSums:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"sums": self._sums.cpu().clone(), "n": self.n}
+        counts = {"n": self.n, "unreadable": self.unreadable, "left_out": self.left_out}
+        return {"sums": self._sums.cpu().clone()} | counts
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`, which is only ever taken of finite sums."""
         self._sums.copy_(state["sums"])
-        self.n = state["n"]
+        self.n, self.unreadable, self.left_out = state["n"], state["unreadable"], state["left_out"]

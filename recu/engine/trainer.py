@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,19 @@ from recu.engine.evaluation import Evaluation, evaluate
 from recu.engine.loop import check_batches, train_steps
 from recu.engine.momenta import load_momenta
 from recu.engine.optimizer import build_optimizer
+from recu.engine.position import Batches, keep_start, start_of
 from recu.engine.progress import Progress
 from recu.engine.seeding import random_states, restore_random_states
 from recu.engine.sums import RunningSums
 from recu.engine.weights import load_weights
-from recu.errors import CheckpointError, ConfigError, DivergenceError, Interrupted
+from recu.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
 from recu.files import atomic_write_text, canonical_json
 from recu.nn import set_tau
 from recu.schedules import WARM_UP_EPOCHS, learning_rate_at, tau_at
 
-FORMAT = 1
-"""Of what is under the checkpoint's `recu` key."""
+FORMAT = 2
+"""Of what is under the checkpoint's `recu` key. Since 2 it says what each epoch was trained with, and what a position
+inside an epoch is valid for."""
 
 _log = logging.getLogger(__name__)
 _TIMES = ("time", "seconds", "train_images_per_s", "test_images_per_s")
@@ -52,6 +54,35 @@ class Identity:
     spec_hash: str
     data_fingerprint: str
     seed: int
+    batches: Batches
+    """What a position inside an epoch is valid for."""
+    provenance: Mapping[str, Any]
+    """Of `recu.provenance.collect`: code, environment and device that train from here on."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How it runs, for the record; nothing in it changes a result beyond rounding."""
+    origins: Mapping[str, Any] = field(default_factory=dict)
+    """What the training started from and learns from, for the record."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """What every checkpoint says of itself."""
+        return {
+            "format": FORMAT,
+            "experiment": self.experiment,
+            "spec_hash": self.spec_hash,
+            "data_fingerprint": self.data_fingerprint,
+            "seed": self.seed,
+        }
+
+    def piece(self, epoch: int) -> dict[str, Any]:
+        """The record of one uninterrupted piece of training that begins with `epoch`."""
+        return {
+            "from_epoch": epoch,
+            "to_epoch": epoch,
+            "experiment": self.experiment,
+            "spec_hash": self.spec_hash,
+            "provenance": dict(self.provenance),
+            "settings": dict(self.settings),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +109,10 @@ class Outcome:
     best_checkpoint: dict[str, Any]
     """Content of model_best.pth.tar; equal trainings give equal bytes."""
     train_seconds: float
+    segments: list[dict[str, Any]]
+    """One entry for each uninterrupted piece of training that added to an epoch, in order: `from_epoch`, `to_epoch`
+    (both included, counted from 0), `experiment`, `spec_hash`, `provenance`, `settings`. An epoch that was interrupted
+    stands in two."""
 
 
 @dataclass
@@ -89,7 +124,10 @@ class _State:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_checkpoint: dict[str, Any] | None = None
     position: dict[str, Any] | None = None
-    """Within the interrupted epoch: steps done, running sums, seconds."""
+    """Within the interrupted epoch: batches done, running sums, seconds, what it is valid for (see
+    `recu.engine.position`), and the SHA-256 of the epoch's start."""
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    """See `Outcome.segments`."""
     train_seconds: float = 0.0
     earlier_best: float | None = None
     """Best top-1 that a checkpoint without our history claims."""
@@ -144,12 +182,20 @@ class Trainer:
         self._state = _State(epoch=start_epoch)
         self._run_id: Callable[[], str | None] = lambda: None
         self._saved_at = time.monotonic()
-        self._continued = False
+        self._in_place = False
+        """Whether the folder's checkpoint file holds the state that is trained from."""
+        self._noted = False
+        """Whether the last segment is this piece of training."""
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Rows of the epochs finished so far."""
         return list(self._state.history)
+
+    @property
+    def segments(self) -> list[dict[str, Any]]:
+        """What trained the epochs done so far; see `Outcome.segments`."""
+        return list(self._state.segments)
 
     @property
     def parameters(self) -> int:
@@ -161,8 +207,12 @@ class Trainer:
         """Whether every epoch is done."""
         return self._state.epoch >= self._recipe.epochs
 
-    def continue_from(self, checkpoint: Mapping[str, Any]) -> None:
+    def continue_from(self, checkpoint: Mapping[str, Any], *, in_place: bool = True) -> None:
         """Take up one of our own checkpoints where it stopped, random states included.
+
+        Args:
+            checkpoint: its position, if it has one, is valid (see `recu.engine.position`).
+            in_place: whether it is what the folder's checkpoint file holds.
 
         Raises:
             CheckpointError: it does not fit the network, or lacks a part.
@@ -171,7 +221,10 @@ class Trainer:
         load_weights(self._model, checkpoint["state_dict"])
         try:
             if ours["format"] != FORMAT:
-                raise CheckpointError(f"the checkpoint's format is {ours['format']}, expected {FORMAT}")
+                raise CheckpointError(
+                    f"the checkpoint's format is {ours['format']}, expected {FORMAT}: another version of this program"
+                    " wrote it; its weights can start a new training with --init_from FILE"
+                )
             if checkpoint["epoch"] > self._recipe.epochs:
                 raise CheckpointError(
                     f"the checkpoint has finished {checkpoint['epoch']} epochs, more than the {self._recipe.epochs}"
@@ -189,12 +242,13 @@ class Trainer:
                 history=list(ours["history"]),
                 best_checkpoint=ours["best_checkpoint"],
                 position=ours["position"],
+                segments=list(ours["segments"]),
                 train_seconds=ours["train_seconds"],
                 earlier_best=ours["earlier_best"],
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint cannot be continued: {type(error).__name__}: {error}") from error
-        self._continued = True
+        self._in_place = in_place
 
     def continue_from_foreign(self, checkpoint: Mapping[str, Any]) -> None:
         """Take weights, optimiser, epoch and best top-1 of a checkpoint that has nothing but the authors' keys.
@@ -236,8 +290,8 @@ class Trainer:
             OutputError: a file cannot be written.
         """
         self._run_id = run_id
-        if not self._continued:
-            # So that the tracking run is known, and the initial weights are kept, from the first moment.
+        if not self.finished and not (self._in_place and self._checkpoint.exists()):
+            # So that the tracking run is known, and what is going to be trained is kept, from the first moment.
             self._save()
         self._write_history()
         self._write_best()
@@ -282,7 +336,7 @@ class Trainer:
             "train_loss": train.loss,
             "train_top1": train.top1,
             "train_top5": train.top5,
-            "train_skipped": self._loaders.train.num_images - train.n,
+            "train_skipped": sums.unreadable,
             "test_loss": test.loss,
             "test_top1": test.top1,
             "test_top5": test.top5,
@@ -291,6 +345,8 @@ class Trainer:
             "seconds": train_seconds + test_seconds,
             "time": int(time.time() * 1000),
         }
+        if sums.left_out:
+            row["train_left_out"] = sums.left_out
         self._finish_epoch(row)
         return row
 
@@ -303,7 +359,7 @@ class Trainer:
         started = time.monotonic()
         steps, seen = self._loaders.train.num_batches, sums.n
         if first < steps:
-            for step in train_steps(
+            steps_left = train_steps(
                 self._model,
                 self._loaders.train,
                 self._optimizer,
@@ -312,7 +368,8 @@ class Trainer:
                 start=first,
                 teacher=self._teacher,
                 precision=self._recipe.precision,
-            ):
+            )
+            for step in self._with_place(steps_left, epoch, first, lr):
                 progress.advance(sums.n - seen)
                 seen = sums.n
                 if step % self._settings.print_freq == 0 and step < steps:
@@ -325,7 +382,34 @@ class Trainer:
                     self._save_within(sums, step, seconds)
         self._check_finite(sums, epoch, lr)
         self._check_weights(epoch, steps - 1, lr)
+        self._check_counts(sums, epoch)
         return sums, earlier + time.monotonic() - started
+
+    def _with_place(self, steps: Iterator[int], epoch: int, first: int, lr: float) -> Iterator[int]:
+        """The steps, with their place in the message where one overflows."""
+        done = first
+        try:
+            for done in steps:
+                yield done
+        except DivergenceError as error:
+            raise DivergenceError(
+                f"{error}, at epoch {epoch}, step {done} (both counted from 0), learning rate {lr:g}; {self._advice()}"
+            ) from error
+
+    def _check_counts(self, sums: RunningSums, epoch: int) -> None:
+        """Every image of an epoch is seen once, or counted with why it was not."""
+        images = self._loaders.train.num_images
+        counted = sums.n + sums.unreadable + sums.left_out
+        if counted != images or sums.unreadable < 0:
+            raise DataError(
+                f"epoch {epoch} saw {sums.n} of {images} training images, {sums.unreadable} unreadable and"
+                f" {sums.left_out} left out: each must count once; prepare the dataset again"
+            )
+        if not sums.n:
+            raise DataError(
+                f"epoch {epoch} saw none of {images} training images, {sums.unreadable} of them are unreadable: prepare"
+                " the dataset again from readable images"
+            )
 
     def _evaluate(self, epoch: int, lr: float, stop: Callable[[], bool]) -> Evaluation | None:
         try:
@@ -357,8 +441,24 @@ class Trainer:
         lr = self._optimizer.param_groups[0]["lr"]
         self._check_finite(sums, self._state.epoch, lr)
         self._check_weights(self._state.epoch, step - 1, lr)
-        self._state.position = {"step": step, "seconds": seconds, "sums": sums.state()}
+        start = keep_start(self._checkpoint) if self._state.position is None else self._state.position["start"]
+        self._state.position = {
+            "step": step,
+            "seconds": seconds,
+            "sums": sums.state(),
+            "batches": self._identity.batches.as_plain(),
+            "start": start,
+        }
+        self._note_piece(self._state.epoch)
         self._save()
+
+    def _note_piece(self, epoch: int) -> None:
+        """Record that this piece of training added to `epoch`."""
+        segments = self._state.segments
+        if not self._noted:
+            segments.append(self._identity.piece(epoch))
+            self._noted = True
+        segments[-1] = segments[-1] | {"to_epoch": epoch}
 
     def _check_weights(self, epoch: int, step: int, lr: float) -> None:
         """A sign makes zeros of what is not a number, so a network without shortcuts can hide it from its loss."""
@@ -377,19 +477,15 @@ class Trainer:
         state.history.append(row)
         state.epoch, state.position = row["epoch"] + 1, None
         state.train_seconds += row["seconds"]
+        self._note_piece(row["epoch"])
         improved = row["test_top1"] > best_so_far
         if improved:
             state.best_checkpoint = self._authors_part() | {
-                RESUME_KEY: {
-                    "format": FORMAT,
-                    "experiment": self._identity.experiment,
-                    "spec_hash": self._identity.spec_hash,
-                    "data_fingerprint": self._identity.data_fingerprint,
-                    "seed": self._identity.seed,
-                    "row": {name: value for name, value in row.items() if name not in _TIMES},
-                }
+                RESUME_KEY: self._identity.as_plain()
+                | {"row": {name: value for name, value in row.items() if name not in _TIMES}}
             }
         self._save(state.best_checkpoint if improved else None)
+        start_of(self._checkpoint).unlink(missing_ok=True)
         self._write_history()
         if improved:
             self._write_best()
@@ -419,15 +515,12 @@ class Trainer:
         """Write checkpoint.pth.tar; `authors_part` where it was already made, so that tensors are stored once."""
         state = self._state
         checkpoint = dict(authors_part or self._authors_part())
-        checkpoint[RESUME_KEY] = {
-            "format": FORMAT,
-            "experiment": self._identity.experiment,
-            "spec_hash": self._identity.spec_hash,
-            "data_fingerprint": self._identity.data_fingerprint,
-            "seed": self._identity.seed,
+        checkpoint[RESUME_KEY] = self._identity.as_plain() | {
             "history": state.history,
             "best_checkpoint": state.best_checkpoint,
             "position": state.position,
+            "segments": state.segments,
+            "origins": dict(self._identity.origins),
             "random": random_states(),
             "train_seconds": state.train_seconds,
             "earlier_best": state.earlier_best,
@@ -464,6 +557,7 @@ class Trainer:
             last=_summary(history[-1]),
             best_checkpoint=self._state.best_checkpoint,
             train_seconds=self._state.train_seconds,
+            segments=self.segments,
         )
 
 

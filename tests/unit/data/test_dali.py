@@ -96,7 +96,8 @@ def test_an_image_cut_off_below_the_part_that_is_shown_is_noticed(folder: Path):
     for number, path in enumerate(index.paths):
         (index.root / path).write_bytes(image_bytes(number, (400, 400), "JPEG")[:-2000])
     train = build(prepared_as_it_is(folder), skip_unreadable=True).train
-    assert list(train.batches(0)) == [] and train.skipped == 9
+    # Every batch keeps its place, without images.
+    assert [len(labels) for _, labels in train.batches(0)] == [0] * train.num_batches and train.skipped == 9
 
 
 @needs_dali

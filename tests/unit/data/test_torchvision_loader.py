@@ -155,11 +155,13 @@ def test_corrupt_images_are_skipped_and_counted_on_request(folder: Path, caplog)
     assert len(collect(test.batches(1))[1]) == 6 and test.skipped == 1
 
 
-def test_a_training_batch_left_with_one_image_is_dropped(folder: Path):
+def test_a_training_batch_that_lost_all_images_keeps_its_place(folder: Path):
     for position in range(9):
         break_image(folder, "train", position)
     train = build(prepared_as_it_is(folder), skip_unreadable=True).train
-    assert list(train.batches(0)) == [] and train.skipped == 9
+    batches = list(train.batches(0))
+    assert [len(labels) for _, labels in batches] == [0] * train.num_batches and train.skipped == 9
+    assert {tuple(images.shape[1:]) for images, _ in batches} == {(3, 32, 32)}
 
 
 def test_a_missing_file_is_named(folder: Path):

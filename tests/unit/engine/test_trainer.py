@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from recu import paths
 from recu.engine.checkpoint import RESUME_KEY, load_latest, previous_of, read_checkpoint, save_checkpoint
+from recu.engine.position import carry_start, start_of, usable_state
 from recu.engine.trainer import comparable, read_history
-from recu.errors import CheckpointError, ConfigError, DivergenceError, Interrupted
+from recu.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
 from recu.files import hash_file
 from recu.schedules import learning_rate_at, tau_at
 from tests.unit.engine import training_process
@@ -24,6 +26,7 @@ from tests.unit.engine.tiny import (
     TinyNet,
     never,
     same,
+    tiny_batches,
     tiny_loaders,
     tiny_trainer,
 )
@@ -134,6 +137,14 @@ def test_stopped_at_every_step_and_continued(tmp_path):
     _assert_same_result(tmp_path / "whole", folder)
 
 
+def _has_progressed(folder):
+    try:
+        checkpoint = read_checkpoint(folder / paths.CHECKPOINT)
+    except CheckpointError:  # not there, or being replaced
+        return False
+    return bool(checkpoint["epoch"] or checkpoint[RESUME_KEY]["position"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_killed_process_continues_to_the_same_bits(tmp_path, number):
@@ -144,15 +155,14 @@ def test_killed_process_continues_to_the_same_bits(tmp_path, number):
     for wait in (0.0, 0.31, 0.53):
         process = subprocess.Popen([*command, folder, "0.05"], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "running\n"
+        while wait and not _has_progressed(folder):
+            time.sleep(0.05)
         time.sleep(wait)
         process.send_signal(number)
         process.communicate(timeout=60)
         codes.append(process.returncode)
     assert codes == [75 if number == signal.SIGTERM else -signal.SIGKILL] * 3
-    before = read_checkpoint(folder / paths.CHECKPOINT) if (folder / paths.CHECKPOINT).exists() else None
-    assert before is not None and (before["epoch"] or before[RESUME_KEY]["position"]), (
-        "the kills came too early to count"
-    )
+    assert _has_progressed(folder), "the kills came too early to count"
     assert training_process.run(folder, pause=0) == 0
     _assert_same_result(tmp_path / "whole", folder)
 
@@ -323,3 +333,164 @@ def test_saving_keeps_the_checkpoint_before(tmp_path):
         save_checkpoint(file, {"epoch": epoch, "state_dict": {"weight": torch.ones(2)}})
     assert read_checkpoint(file)["epoch"] == 2
     assert read_checkpoint(previous_of(file))["epoch"] == 1
+
+
+def test_a_position_inside_an_epoch_holds_for_the_same_batches_only(tmp_path, caplog):
+    """Stopped at batch 8, continued at 4: the epoch begins anew from its start, and every image is seen once."""
+    for save_every_seconds, asked in ((0, 6), (600, 6), (0, 1)):
+        folder = tmp_path / f"{save_every_seconds}-{asked}"
+        with pytest.raises(Interrupted):
+            tiny_trainer(folder, save_every_seconds=save_every_seconds).run(StopAfter(asked))
+        stopped = load_latest(folder / paths.CHECKPOINT)
+        assert stopped[RESUME_KEY]["position"] is not None
+        loaders = tiny_loaders(batch_size=4)
+        state = usable_state(stopped, folder / paths.CHECKPOINT, tiny_batches(loaders))
+        assert state[RESUME_KEY]["position"] is None and state["epoch"] == stopped["epoch"]
+        assert f"epoch {stopped['epoch']} begins anew" in caplog.text and "batch_size 8 -> 4" in caplog.text
+        continued = tiny_trainer(folder, loaders, batch_size=4)
+        continued.continue_from(state, in_place=False)
+        outcome = continued.run(never)
+        assert loaders.train.asked == [(epoch, 0) for epoch in range(stopped["epoch"], 3)]
+        assert [row["epoch"] for row in outcome.history] == [0, 1, 2]
+        assert not any(row["train_skipped"] for row in outcome.history)
+        assert not start_of(folder / paths.CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 9),
+        ("seed", 4),
+        ("augmentation", "crop"),
+        ("loader", "torchvision"),
+        ("skip_unreadable", True),
+        ("data_fingerprint", "e" * 64),
+        ("num_images", 27),
+        ("world_size", 2),
+    ],
+)
+def test_what_a_position_is_valid_for(tmp_path, name, value):
+    with pytest.raises(Interrupted):
+        tiny_trainer(tmp_path).run(StopAfter(1))
+    file, batches = tmp_path / paths.CHECKPOINT, tiny_batches(tiny_loaders())
+    assert usable_state(read_checkpoint(file), file, batches)[RESUME_KEY]["position"]["step"] == 2
+    other = replace(batches, **{name: value})
+    assert usable_state(read_checkpoint(file), file, other)[RESUME_KEY]["position"] is None
+    start_of(file).write_bytes(b"another training's")
+    with pytest.raises(CheckpointError, match=rf"stopped inside epoch 0, .* only \({name} .* is not there"):
+        usable_state(read_checkpoint(file), file, other)
+
+
+def test_an_epoch_that_begins_anew_can_be_interrupted_again(tmp_path):
+    folder, whole = tmp_path / "parts", tmp_path / "whole"
+    loaders = tiny_loaders(batch_size=4)
+    with pytest.raises(Interrupted):
+        tiny_trainer(folder, save_every_seconds=0).run(StopAfter(2))
+    state = usable_state(load_latest(folder / paths.CHECKPOINT), folder / paths.CHECKPOINT, tiny_batches(loaders))
+    again = tiny_trainer(folder, loaders, batch_size=4)
+    again.continue_from(state, in_place=False)
+    with pytest.raises(Interrupted):
+        again.run(StopAfter(3))
+    # What is kept is the start of the epoch, and not the batches of 8 that came between.
+    start = read_checkpoint(start_of(folder / paths.CHECKPOINT))
+    assert start[RESUME_KEY]["position"] is None and start["epoch"] == 0
+    last = tiny_trainer(folder, tiny_loaders(batch_size=4), batch_size=4)
+    last.continue_from(load_latest(folder / paths.CHECKPOINT))
+    last.run(never)
+    _train(whole, loaders=tiny_loaders(batch_size=4), batch_size=4)
+    _assert_same_result(whole, folder)
+
+
+def test_a_kept_start_goes_with_a_training_into_another_folder(tmp_path):
+    source, target = tmp_path / "a" / paths.CHECKPOINT, tmp_path / "b" / paths.CHECKPOINT
+    with pytest.raises(Interrupted):
+        tiny_trainer(source.parent).run(StopAfter(1))
+    target.parent.mkdir()
+    carry_start(source, target)
+    assert start_of(target).read_bytes() == start_of(source).read_bytes()
+    start_of(source).unlink()
+    carry_start(source, target)
+
+
+def test_the_start_of_an_epoch_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    with pytest.raises(Interrupted):
+        tiny_trainer(tmp_path).run(StopAfter(1))
+    assert read_checkpoint(start_of(tmp_path / paths.CHECKPOINT))[RESUME_KEY]["position"] is None
+
+
+class _Unreadable(TinyLoader):
+    """Batches 1, 2 and 3 of the first epoch lose their first image, all but one, and all."""
+
+    def batches(self, epoch, start=0):
+        lost = {1: 1, 2: 7, 3: 2} if epoch == 0 else {}
+        for step, (images, labels) in enumerate(super().batches(epoch, start), start):
+            yield images[lost.get(step, 0) :], labels[lost.get(step, 0) :]
+
+
+@pytest.mark.parametrize("asked", [None, 1, 2])
+def test_images_that_are_not_seen_are_counted_with_why(tmp_path, asked, caplog):
+    loaders = TinyLoaders(_Unreadable(), tiny_loaders().test)
+    trainer = tiny_trainer(tmp_path, loaders, skip_unreadable=True)
+    if asked is not None:
+        with pytest.raises(Interrupted):
+            trainer.run(StopAfter(asked))
+        trainer = tiny_trainer(tmp_path, TinyLoaders(_Unreadable(), tiny_loaders().test), skip_unreadable=True)
+        trainer.continue_from(load_latest(tmp_path / paths.CHECKPOINT))
+    history = trainer.run(never).history
+    assert [(row["train_skipped"], row.get("train_left_out")) for row in history] == [(10, 1), (0, None), (0, None)]
+    assert "epoch 0, batch 2: its one readable image is left out" in caplog.text
+    if asked is not None:
+        _train(tmp_path / "whole", loaders=TinyLoaders(_Unreadable(), tiny_loaders().test), skip_unreadable=True)
+        _assert_same_result(tmp_path / "whole", tmp_path)
+
+
+def test_images_that_nobody_accounts_for_stop_the_training(tmp_path):
+    class Fewer(TinyLoader):
+        def batches(self, epoch, start=0):
+            yield from list(super().batches(epoch, start))[:-1]
+
+    with pytest.raises(DataError, match="epoch 0 saw 24 of 26 training images, 0 unreadable and 0 left out"):
+        tiny_trainer(tmp_path, TinyLoaders(Fewer(), tiny_loaders().test)).run(never)
+
+    class Nothing(TinyLoader):
+        def batches(self, epoch, start=0):
+            yield from ((images[:0], labels[:0]) for images, labels in super().batches(epoch, start))
+
+    with pytest.raises(DataError, match="epoch 0 saw none of 26 training images, 26 of them are unreadable"):
+        tiny_trainer(tmp_path, TinyLoaders(Nothing(), tiny_loaders().test)).run(never)
+
+
+def test_segments_say_what_trained_which_epochs(tmp_path):
+    def identity(name):
+        return {"experiment": name, "spec_hash": name * 16, "provenance": {"code_hash": name * 64}}
+
+    def pieces(segments):
+        return [(each["from_epoch"], each["to_epoch"], each["experiment"], each["spec_hash"]) for each in segments]
+
+    def continued(name, **more):
+        trainer = tiny_trainer(tmp_path, identity=identity(name), **more)
+        trainer.continue_from(load_latest(tmp_path / paths.CHECKPOINT))
+        return trainer
+
+    # Four training steps and four evaluation steps an epoch: a is stopped inside epoch 1, b inside epoch 1 too.
+    with pytest.raises(Interrupted):
+        tiny_trainer(tmp_path, identity=identity("a")).run(StopAfter(9))
+    with pytest.raises(Interrupted):
+        continued("b").run(StopAfter(0))
+    outcome = continued("c").run(never)
+    expected = [(0, 1, "a", "a" * 16), (1, 1, "b", "b" * 16), (1, 2, "c", "c" * 16)]
+    assert pieces(outcome.segments) == expected
+    assert outcome.segments[0]["provenance"] == {"code_hash": "a" * 64}
+    # Nothing is trained, so nothing is added.
+    assert pieces(continued("d").run(never).segments) == expected
+    assert pieces(continued("e", epochs=4).run(never).segments) == [*expected, (3, 3, "e", "e" * 16)]
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 1e38), ("adam", 1e38)])
+def test_a_rate_that_single_precision_cannot_hold_ends_in_one_line(tmp_path, optimizer, lr):
+    with pytest.raises(DivergenceError, match=r"at epoch 0.* learning rate 1e\+38; the last good state is kept"):
+        tiny_trainer(tmp_path, optimizer=optimizer, lr=lr).run(never)

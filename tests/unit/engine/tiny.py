@@ -1,7 +1,7 @@
 """A network, loaders and a trainer that take milliseconds and are real: binary convolution, shuffling, resuming."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from recu.config import Hyperparameters
 from recu.engine.device import place
+from recu.engine.position import Batches
 from recu.engine.seeding import make_deterministic, seed_everything
 from recu.engine.trainer import Identity, Settings, Trainer
 from recu.nn import BinaryConv2d
@@ -105,6 +106,7 @@ def tiny_trainer(
     print_freq: int = 2,
     teacher: nn.Module | None = None,
     shortcut: bool = True,
+    identity: dict | None = None,
     **recipe,
 ) -> Trainer:
     make_deterministic()
@@ -113,13 +115,38 @@ def tiny_trainer(
         place(TinyNet(shortcut=shortcut), CPU),
         loaders or tiny_loaders(),
         Hyperparameters(**(RECIPE | recipe)),
-        Identity(model="tiny", experiment="{}", spec_hash="s" * 16, data_fingerprint="d" * 64, seed=3),
+        tiny_identity(loaders or tiny_loaders(), **identity or {}),
         folder,
         device=CPU,
         teacher=teacher,
         settings=Settings(print_freq=print_freq, save_every_seconds=save_every_seconds, bar=False),
         start_epoch=start_epoch,
     )
+
+
+def tiny_batches(loaders: TinyLoaders) -> Batches:
+    return Batches(
+        batch_size=loaders.train.batch_size,
+        seed=3,
+        augmentation="none",
+        loader="memory",
+        skip_unreadable=False,
+        data_fingerprint="d" * 64,
+        num_images=loaders.train.num_images,
+    )
+
+
+def tiny_identity(loaders: TinyLoaders, **changes) -> Identity:
+    identity = Identity(
+        model="tiny",
+        experiment="{}",
+        spec_hash="s" * 16,
+        data_fingerprint="d" * 64,
+        seed=3,
+        batches=tiny_batches(loaders),
+        provenance={"code_hash": "c" * 64, "device": "CPU"},
+    )
+    return replace(identity, **changes)
 
 
 def never() -> bool:
