@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import difflib
 import gc
 import importlib
 import io
@@ -163,6 +164,18 @@ class _Parser(argparse.ArgumentParser):
     def print_help(self, file: IO[str] | None = None) -> None:
         """As argparse's, which would keep silent about a full disk."""
         print(self.format_help(), end="", file=file, flush=True)
+
+    def parse_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        """As argparse's; a misspelt option is answered with the nearest right one."""
+        arguments, unknown = self.parse_known_args(args, namespace)
+        for word in unknown:
+            if word.startswith("-"):
+                option = word.partition("=")[0]
+                nearest = difflib.get_close_matches(option, self._option_string_actions, n=1, cutoff=0.5)
+                self.error(f"unknown option {option}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{self.prog}: {message} (see {self.prog} --help)")

@@ -36,7 +36,7 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         help="resumable state, with --experiment (default: %(default)s)",
     )
     group.add_argument(
-        "--gpus", default="", help="a device number, or cpu (default: a GPU if there is one, else the CPU)"
+        "--gpus", "--gpu", default="", help="a device number, or cpu (default: a GPU if there is one, else the CPU)"
     )
     group.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes (default: %(default)s)")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
@@ -69,14 +69,6 @@ def check_processes(arguments: argparse.Namespace, name: str) -> None:
     value = getattr(arguments, name)
     if not 0 <= value <= MOST_PROCESSES:
         raise ConfigError(f"--{name} is {value}, expected 0 to {MOST_PROCESSES}")
-
-
-def required(arguments: argparse.Namespace, name: str) -> str:
-    """The value of an option without which a command line means nothing. Raises ConfigError."""
-    value = getattr(arguments, name, None)
-    if not value:
-        raise ConfigError(f"--{name} is missing: give it, or --experiment")
-    return value
 
 
 def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:

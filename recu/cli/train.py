@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from recu.cli import options
 from recu.config import Dataset, Family
-from recu.errors import ConfigError, Interrupted, unknown_name
+from recu.errors import ConfigError, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
-from recu.fit import check_compile, check_dataset
+from recu.fit import check_batch_size, check_compile, check_dataset, check_initial_stage
 from recu.params import load_config, load_defaults, validate_model
-from recu.paths import CHECKPOINT, config_file, user_path
+from recu.paths import config_file, user_path
 from recu.registry import check_network
 from recu.values import LARGEST_SEED, Name
 
 if TYPE_CHECKING:
+    from recu.engine.checkpoint_identity import CheckpointIdentity
+    from recu.stages.continuing import Found
     from recu.stages.networks import Teacher, Weights
     from recu.stages.train import Running
 
 SUITE = "command-line"
 """Suite of experiments that stand in no file; also the name of their MLflow experiment."""
 
+_AUTHORS_DEFAULTS = {"model": "resnet18_1w1a", "dataset": "cifar10"}
+_SEED = 1
 _LARGEST_DRAWN_SEED = 2**31 - 1
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,14 +70,14 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--epochs", type=int, **absent)
     group.add_argument("-b", "--batch_size", type=int, **absent, help="training images per step")
     group.add_argument("--lr", type=float, **absent, help="initial learning rate")
-    group.add_argument("--lr_type", **absent, help="cos, step, linear or linear_start")
+    group.add_argument("--lr_type", type=str.lower, **absent, help="cos, step, linear or linear_start")
     group.add_argument(
         "--lr_decay_step", type=int, nargs="+", **absent, metavar="EPOCH", help="epochs at which step decays"
     )
     group.add_argument(
         "--warm_up", action=argparse.BooleanOptionalAction, **absent, help="raise the rate over 5 epochs"
     )
-    group.add_argument("--optimizer", **absent, help="sgd or adam")
+    group.add_argument("--optimizer", type=str.lower, **absent, help="sgd or adam")
     group.add_argument("--momentum", type=float, **absent)
     group.add_argument("--weight_decay", type=float, **absent)
     group.add_argument("--weight_decay_groups", **absent, help="all, imagenet or birealnet")
@@ -79,10 +87,12 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
         "--skip_unreadable", action="store_true", **absent, help="leave out unreadable training images and count them"
     )
     group.add_argument("--augmentation", **absent, help="in place of the dataset's (see params/datasets.yaml)")
-    group.add_argument("--precision", **absent, help="fp32 or bf16")
+    group.add_argument("--precision", type=str.lower, **absent, help="fp32 or bf16")
     group.add_argument("--compile", **absent, help="kernels or cuda-graphs, on a GPU (torch.compile)")
     group.add_argument(
-        "--seed", type=int, default=1, help="0 draws one at random and records it (default: %(default)s)"
+        "--seed",
+        type=int,
+        help="0 draws one at random and records it (default: 1; of what --resume continues, its own)",
     )
     group.add_argument("--method", default="vanilla", help="name for the record (default: %(default)s)")
 
@@ -90,9 +100,17 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
 def _add_start_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("start")
     group.add_argument("--save", help="name of the folder in --results_dir (default: made from the other options)")
-    group.add_argument("--resume", type=user_path, metavar="FILE", help="checkpoint to continue")
     group.add_argument(
-        "--start_epoch", type=int, default=0, help="first epoch of a new training (default: %(default)s)"
+        "--resume",
+        type=user_path,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE",
+        help="continue this checkpoint, or without FILE the one in RESULTS_DIR/SAVE, with other parameters too",
+    )
+    group.add_argument(
+        "--start_epoch", type=int, default=-1, help="first epoch of a new training; -1: the very first (default)"
     )
     group.add_argument(
         "--init_from",
@@ -176,13 +194,16 @@ def running_of(arguments: argparse.Namespace) -> Running:
 def _train_command_line(arguments: argparse.Namespace) -> None:
     from recu.data import prepare_beside
     from recu.engine.device import check_gpus
-    from recu.stages.train import check_new, check_writable, train_in_folder
+    from recu.stages.continuing import check_may_continue, state_to_continue
+    from recu.stages.train import check_writable, train_in_folder
 
-    name, model = options.required(arguments, "dataset"), options.required(arguments, "model")
+    start_epoch = _start_epoch(arguments)
+    found = _found(arguments)
+    name, model = _named(arguments, found, "dataset"), _named(arguments, found, "model")
     dataset = options.dataset_of(arguments, name)
-    teacher = _teacher(arguments)
-    initial, origin = _initial(arguments)
-    experiment = _experiment(arguments, name, model, dataset, origin, teacher)
+    teacher = _teacher(arguments, dataset)
+    initial, origin = _initial(arguments, found)
+    experiment = _experiment(arguments, name, model, dataset, origin, teacher, found)
     check_network(
         model,
         family=experiment.family,
@@ -190,32 +211,76 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         stage=experiment.hyperparameters.stage,
         image_size=dataset.image_size,
     )
+    _check_initial(initial, experiment)
     running = running_of(arguments)
     check_dataset(experiment.hyperparameters, dataset)
     check_compile(experiment.hyperparameters.compile, running.gpus)
     check_gpus(running.gpus)
+    _check_start_epoch(start_epoch, experiment)
     folder = arguments.results_dir / (arguments.save or _default_save(experiment))
     check_writable(folder)
-    if arguments.resume is None:
-        check_new(folder)
+    found = found or state_to_continue(folder, arguments.resume, repair=False)
+    if found is not None:
+        check_may_continue(found, experiment, asked=arguments.resume is not False, start_epoch=start_epoch)
     # After everything that can be wrong in an instant, since preparing may take minutes.
     prepared = prepare_beside(
         name, dataset, data_dir=arguments.data_dir, source=options.data_source(arguments), workers=arguments.workers
     )
-    try:
-        train_in_folder(
-            experiment,
-            dataset=dataset,
-            prepared=prepared,
-            folder=folder,
-            running=running,
-            resume=arguments.resume,
-            start_epoch=arguments.start_epoch,
-            initial=initial,
-            teacher=teacher,
-        )
-    except Interrupted as stop:
-        raise Interrupted(f"{stop}, with --resume {folder / CHECKPOINT}") from stop
+    check_batch_size(experiment.hyperparameters.batch_size, prepared.manifest.splits["train"])
+    train_in_folder(
+        experiment,
+        dataset=dataset,
+        prepared=prepared,
+        folder=folder,
+        running=running,
+        resume=arguments.resume,
+        start_epoch=start_epoch,
+        initial=initial,
+        teacher=teacher,
+    )
+
+
+def _start_epoch(arguments: argparse.Namespace) -> int:
+    """The first epoch of a new training, counted from 0; the authors' -1 stands for the very first."""
+    if arguments.start_epoch < -1:
+        raise ConfigError(f"--start_epoch is {arguments.start_epoch}, expected -1 (the first) or an epoch from 0 on")
+    if arguments.start_epoch > 0 and isinstance(arguments.resume, Path):
+        raise ConfigError("--start_epoch begins a new training, and --resume FILE continues where FILE stopped: choose")
+    return max(arguments.start_epoch, 0)
+
+
+def _check_start_epoch(start_epoch: int, experiment: Experiment) -> None:
+    epochs = experiment.hyperparameters.epochs
+    if start_epoch >= epochs:
+        raise ConfigError(f"start_epoch is {start_epoch}, expected 0 to {epochs - 1} (epochs - 1)")
+
+
+def _found(arguments: argparse.Namespace) -> Found | None:
+    """What is going to be continued, as far as the options say so before the experiment is known."""
+    from recu.stages.continuing import given_state, state_to_continue
+
+    if arguments.save:
+        return state_to_continue(arguments.results_dir / arguments.save, arguments.resume, repair=False)
+    return given_state(arguments.resume) if isinstance(arguments.resume, Path) else None
+
+
+def _resumed(arguments: argparse.Namespace, found: Found | None) -> CheckpointIdentity | None:
+    """What the checkpoint says of itself that --resume continues; it stands for options left out."""
+    return None if found is None or arguments.resume is False else found.identity
+
+
+def _named(arguments: argparse.Namespace, found: Found | None, option: str) -> str:
+    """The value of --model or --dataset: as given, else of the checkpoint to resume, else the authors' default."""
+    given = getattr(arguments, option, None)
+    if given:
+        return given
+    says = _resumed(arguments, found)
+    if says is not None:
+        value, whose = getattr(says, option), f"that of {found.file}"
+    else:
+        value, whose = _AUTHORS_DEFAULTS[option], "the default of the authors' program"
+    _log.info("--%s is left out: %s, %s", option, value, whose)
+    return value
 
 
 def _experiment(
@@ -225,8 +290,10 @@ def _experiment(
     dataset: Dataset,
     origin: Origin | None,
     teacher: Teacher | None,
+    found: Found | None,
 ) -> Experiment:
-    family = getattr(arguments, "family", dataset.family)
+    says = _resumed(arguments, found)
+    family = getattr(arguments, "family", says.family if says else dataset.family)
     if family not in get_args(Family):
         raise unknown_name("family", family, get_args(Family))
     taught_by = None if teacher is None else teacher.origin
@@ -236,10 +303,10 @@ def _experiment(
         suite=SUITE,
         dataset=name,
         family=family,
-        variant=getattr(arguments, "variant", None),
+        variant=getattr(arguments, "variant", says.variant if says else None),
         model=model,
         method=validate_model(json.dumps(arguments.method), Name, "--method"),
-        seed=_seed(arguments),
+        seed=_seed(arguments, found),
         hyperparameters=options.hyperparameters_of(arguments, family, **fixed),
         data=dataset.identity(),
         init_from=origin,
@@ -248,28 +315,29 @@ def _experiment(
     )
 
 
-def _seed(arguments: argparse.Namespace) -> int:
-    """The seed; 0 means one drawn at random, or that of the checkpoint being continued."""
-    import logging
+def _seed(arguments: argparse.Namespace, found: Found | None) -> int:
+    """The seed; 0, or none with --resume, is that of the checkpoint to continue; else 0 is one drawn at random."""
     import secrets
 
-    if not 0 <= arguments.seed <= LARGEST_SEED:
-        raise ConfigError(f"--seed is {arguments.seed}, expected 0 to {LARGEST_SEED}")
-    if arguments.seed:
-        return arguments.seed
-    if arguments.resume is not None:
-        from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
-
-        ours = read_checkpoint(arguments.resume).get(RESUME_KEY)
-        if isinstance(ours, dict) and isinstance(ours.get("seed"), int):
-            return ours["seed"]
+    given = arguments.seed
+    if given is not None and not 0 <= given <= LARGEST_SEED:
+        raise ConfigError(f"--seed is {given}, expected 0 to {LARGEST_SEED}")
+    if given:
+        return given
+    if (given == 0 or arguments.resume is not False) and found is not None and found.identity is not None:
+        return found.identity.seed
+    if given is None:
+        return _SEED
     seed = 1 + secrets.randbelow(_LARGEST_DRAWN_SEED)
-    logging.getLogger(__name__).info("--seed 0: seed %d was drawn; --seed %d repeats this training", seed, seed)
+    _log.info("--seed 0: seed %d was drawn; --seed %d repeats this training", seed, seed)
     return seed
 
 
-def _initial(arguments: argparse.Namespace) -> tuple[Weights | None, Origin | None]:
-    """Initial weights from --stage1 or --init_from, and how the experiment names them."""
+def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weights | None, Origin | None]:
+    """Initial weights from --stage1 or --init_from, and how the experiment names them.
+
+    What --resume continues keeps the origin it has; its weights are in the checkpoint.
+    """
     from recu.stages.networks import Weights, missing_from_stage
 
     init_from = getattr(arguments, "init_from", None)
@@ -277,7 +345,7 @@ def _initial(arguments: argparse.Namespace) -> tuple[Weights | None, Origin | No
         raise ConfigError("--stage1 and --init_from both give initial weights: choose one")
     file = arguments.stage1 or init_from
     if file is None:
-        return None, None
+        return None, found.init_from if _resumed(arguments, found) else None
     try:
         digest = hash_file(file)
     except OSError as error:
@@ -288,7 +356,22 @@ def _initial(arguments: argparse.Namespace) -> tuple[Weights | None, Origin | No
     return weights, Origin(id=file.name, spec_hash=digest[:16])
 
 
-def _teacher(arguments: argparse.Namespace) -> Teacher | None:
+def _check_initial(initial: Weights | None, experiment: Experiment) -> None:
+    """Refuse initial weights of another network, where their file says what it is."""
+    from recu.engine.checkpoint_identity import check_agrees, describe_checkpoint
+
+    if initial is None:
+        return
+    says = describe_checkpoint(initial.checkpoint)
+    if says is None:
+        return
+    asked = {"model": experiment.model, "family": experiment.family, "variant": experiment.variant}
+    asked["num_classes"] = experiment.data["num_classes"]
+    check_agrees(says, initial.checkpoint, asked, by="the training that starts from it")
+    check_initial_stage(str(initial.checkpoint), says.stage, experiment.hyperparameters.stage)
+
+
+def _teacher(arguments: argparse.Namespace, dataset: Dataset) -> Teacher | None:
     from recu.stages.networks import Teacher
 
     name = getattr(arguments, "teacher", None)
@@ -296,7 +379,9 @@ def _teacher(arguments: argparse.Namespace) -> Teacher | None:
         if arguments.teacher_weights is not None:
             raise ConfigError("--teacher_weights needs --teacher NAME: the torchvision network they belong to")
         return None
-    return Teacher(name=name, weights=arguments.teacher_weights)
+    teacher = Teacher(name=name, weights=arguments.teacher_weights)
+    teacher.check_classes(dataset.num_classes)
+    return teacher
 
 
 def _default_save(experiment: Experiment) -> str:

@@ -113,6 +113,8 @@ class Outcome:
     """One entry for each uninterrupted piece of training that added to an epoch, in order: `from_epoch`, `to_epoch`
     (both included, counted from 0), `experiment`, `spec_hash`, `provenance`, `settings`. An epoch that was interrupted
     stands in two."""
+    origins: dict[str, Any]
+    """See `Identity.origins`."""
 
 
 @dataclass
@@ -558,6 +560,7 @@ class Trainer:
             best_checkpoint=self._state.best_checkpoint,
             train_seconds=self._state.train_seconds,
             segments=self.segments,
+            origins=dict(self._identity.origins),
         )
 
 

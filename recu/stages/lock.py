@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +19,8 @@ from recu.files import atomic_write_json
 LOCK = ".lock"
 _HOLDER = ".lock-holder.json"
 _POLL_SECONDS = 0.5
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What file systems without locks answer, e.g. NFS whose lock service does not run."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +39,11 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     Raises:
         OutputError: the folder cannot be written.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        # A lock of another kind would outlive its killed holder, and the next one would wait for ever.
+        lock = FileLock(folder / LOCK, fallback_to_soft=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -46,6 +51,14 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
             lock.acquire(timeout=-1, poll_interval=_POLL_SECONDS)
             _log.info("%s is free now", what)
     except OSError as error:
+        if made:
+            _remove(folder)
+        if error.errno in _UNSUPPORTED:
+            raise OutputError(
+                f"cannot lock {folder}: file locks are not supported there ({error.strerror}), and without them two"
+                " trainings could write there at once: choose a folder on a local disk (--results_dir; for the workflow"
+                " runs_dir in params/config.yaml), or mount the file system with locks (NFS: option local_lock=flock)"
+            ) from error
         raise OutputError(f"cannot lock {folder}: {error.strerror or error}; check permissions") from error
     try:
         atomic_write_json(folder / _HOLDER, {"pid": os.getpid(), "host": platform.node()})
@@ -53,6 +66,13 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     finally:
         (folder / _HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def _remove(folder: Path) -> None:
+    """Take back what was made for a lock that cannot be."""
+    with suppress(OSError):
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _holder(folder: Path) -> str:

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu.errors import CheckpointError, ConfigError, unknown_name
+from recu.errors import CheckpointError, ConfigError
 from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights, parse_experiment
 from recu.files import hash_file
+from recu.fit import check_pretrained_teacher
 from recu.paths import user_path
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ class Teacher:
                 f" {found}) are not those that the experiment was planned with (hash {planned.spec_hash}): plan again"
                 " with teacher_weights in params/config.yaml as it should be, which gives the experiment another hash"
             )
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raise ConfigError or CheckpointError for a teacher that is unknown, or of another number of classes."""
+        from recu.engine.checkpoint_identity import describe_checkpoint
+
+        if not self._is_file or self.weights is not None:
+            check_pretrained_teacher(self.name, num_classes, self.weights is not None)
+            return
+        says = describe_checkpoint(user_path(self.name))
+        if says is not None and says.num_classes != num_classes:
+            raise ConfigError(f"teacher {self.name} has {says.num_classes} classes, the dataset has {num_classes}")
 
     def build(self, num_classes: int) -> Taught:
         """The teacher with its weights, and their digests.
@@ -196,18 +208,11 @@ def _load_teacher(experiment: Experiment, file: Path, num_classes: int) -> nn.Mo
 def _torchvision_teacher(name: str, weights: Path | None, num_classes: int) -> nn.Module:
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise unknown_name("teacher (torchvision network)", name, known)
+    check_pretrained_teacher(name, num_classes, weights is not None)
     if weights is not None:
         model = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
         Weights(checkpoint=weights).load_into(model, _TEACHER_WEIGHTS)
         return model.eval()
-    if num_classes != 1000:
-        raise ConfigError(
-            f"torchvision's {name} has 1000 classes, the dataset has {num_classes}: give --teacher_weights FILE of a"
-            f" {name} trained on it"
-        )
     try:
         return torchvision.models.get_model(name, weights=TORCHVISION_WEIGHTS).eval()
     except (OSError, ValueError) as error:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from recu import paths
 from recu.config import Dataset
-from recu.errors import CheckpointError, Interrupted, OutputError
-from recu.experiments import Experiment, parse_experiment
-from recu.files import atomic_write_json, check_ordinary, remove_temporary_files
+from recu.errors import CheckpointError, Interrupted, OutputError, ResultError
+from recu.experiments import Experiment
+from recu.files import atomic_write_json, check_ordinary, hash_file, remove_temporary_files
+from recu.fit import choose_loader
+from recu.integrity import read_sealed_json
 from recu.registry import check_network, find_network
+from recu.stages.continuing import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
 from recu.stages.lock import only_one
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
@@ -25,11 +28,11 @@ if TYPE_CHECKING:
     import torch
 
     from recu.data import Loaders, Manifest, Prepared
+    from recu.engine.position import Batches
     from recu.engine.trainer import Outcome, Settings, Trainer
     from recu.tracking import Tracker
 
 _log = logging.getLogger(__name__)
-_OURS = (paths.CHECKPOINT, paths.BEST_CHECKPOINT, paths.HISTORY, paths.METRICS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +77,9 @@ class _Job:
     initial: Weights | None = None
     build_teacher: Callable[[int], Taught] | None = None
     """From the number of classes to the teacher."""
+    teacher_checkpoint: str | None = None
+    """SHA-256 of the published checkpoint that teaches; None for another teacher or none."""
     start_epoch: int = 0
-    resume: Path | None = None
-    """A checkpoint to continue, where it is not the state folder's own."""
 
 
 def train(
@@ -113,7 +116,7 @@ def train(
     )
     results = paths.train_folder(results_dir, experiment.id)
     check_writable(results)
-    initial, build_teacher = None, None
+    initial, build_teacher, teacher_checkpoint = None, None, None
     if experiment.init_from is not None:
         parent = read_trained(results_dir, experiment.init_from.id, experiment.init_from.spec_hash)
         initial = weights_of(parent, experiment)
@@ -123,7 +126,7 @@ def train(
         build_teacher = pretrained.build
     elif experiment.teacher is not None:
         teacher = read_trained(results_dir, experiment.teacher.id, experiment.teacher.spec_hash)
-        build_teacher = _teacher_builder(teacher)
+        build_teacher, teacher_checkpoint = _teacher_builder(teacher), teacher.metrics["checkpoint_sha256"]
     job = _Job(
         experiment=experiment,
         dataset=dataset,
@@ -133,11 +136,12 @@ def train(
         running=running or Running(),
         initial=initial,
         build_teacher=build_teacher,
+        teacher_checkpoint=teacher_checkpoint,
     )
     # The experiment's folder and not the parameters': trainings that publish into one place must take turns.
     with only_one(runs_dir / experiment.id, f"experiment {experiment.id}"):
-        _set_other_data_aside(job)
-        _run(job)
+        _set_foreign_state_aside(job)
+        _run(job, own_state(job.state))
 
 
 def train_in_folder(
@@ -147,12 +151,12 @@ def train_in_folder(
     prepared: Prepared,
     folder: Path,
     running: Running | None = None,
-    resume: Path | None = None,
+    resume: Path | bool = False,
     start_epoch: int = 0,
     initial: Weights | None = None,
     teacher: Teacher | None = None,
 ) -> None:
-    """Train as the authors' program does, with state and result in one folder.
+    """Train as the authors' program does, with state and result in one folder; the same call again continues.
 
     Args:
         experiment: what to train.
@@ -160,18 +164,27 @@ def train_in_folder(
         prepared: the data.
         folder: for state and result.
         running: how to run it.
-        resume: checkpoint to continue, of this program or the authors'.
+        resume: checkpoint to continue, of this program or the authors'; True for the folder's own; False begins a new
+            training, or continues the folder's own if that is the very same.
         start_epoch: first epoch of a training that continues nothing.
         initial: initial weights; None for random ones.
         teacher: for distillation.
 
     Raises:
         RecuError: as `train`.
-        Interrupted: a signal came; resuming the folder's checkpoint continues.
+        Interrupted: a signal came; the same call continues.
     """
     check_writable(folder)
     with only_one(folder, f"folder {folder}"):
-        _check_folder(folder, resume)
+        found = state_to_continue(folder, resume)
+        fingerprint = prepared.manifest.fingerprint
+        if found is not None:
+            check_may_continue(
+                found, experiment, asked=resume is not False, start_epoch=start_epoch, fingerprint=fingerprint
+            )
+        if found is not None and _is_published(found, experiment, folder):
+            _log.info("%s: all %d epochs are done and published; nothing to do", folder, found.content["epoch"])
+            return
         job = _Job(
             experiment=experiment,
             dataset=dataset,
@@ -182,9 +195,8 @@ def train_in_folder(
             initial=initial,
             build_teacher=None if teacher is None else teacher.build,
             start_epoch=start_epoch,
-            resume=resume,
         )
-        _run(job)
+        _run(job, found)
 
 
 def check_writable(folder: Path) -> None:
@@ -208,26 +220,28 @@ def check_writable_file(file: Path) -> None:
         raise OutputError(f"cannot write {file}: {error.strerror}; choose another place") from error
 
 
-def check_new(folder: Path) -> None:
-    """Raise OutputError if `folder` already holds a training, which must not be overwritten."""
-    existing = next((name for name in _OURS if (folder / name).exists()), None)
-    if existing is not None:
-        raise OutputError(
-            f"{folder} already holds a training ({existing}): continue it with --resume {folder / paths.CHECKPOINT},"
-            " or choose another --save"
-        )
+def _is_published(found: Found, experiment: Experiment, folder: Path) -> bool:
+    """Whether a finished training's result lies in its folder, whole."""
+    if not (found.own and found.finished(experiment.hyperparameters.epochs)):
+        return False
+    try:
+        metrics = read_sealed_json(folder / paths.METRICS)
+        published = hash_file(folder / paths.BEST_CHECKPOINT) == metrics.get("checkpoint_sha256")
+    except (ResultError, OSError):
+        return False
+    return published and metrics.get("spec_hash") == experiment.spec_hash
 
 
-def _run(job: _Job) -> None:
-    """Train what is left and publish, with a log beside the state and a mirror in the tracking store."""
+def _run(job: _Job, found: Found | None) -> None:
+    """Train what is left after `found` and publish, with a log beside the state and a mirror in the tracking store."""
     # Under the lock nobody else writes there, so what is left of killed processes may go.
     for folder in (job.state, job.results):
         remove_temporary_files(folder)
     with log_to(job.state / paths.LOG), opened_tracker(job.running, job.state / paths.OUTBOX, job.results) as tracker:
-        _run_mirrored(job, tracker)
+        _run_mirrored(job, found, tracker)
 
 
-def _run_mirrored(job: _Job, tracker: Tracker) -> None:
+def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     """The work of `_run`, with its imports of PyTorch."""
     from recu import provenance
     from recu.engine.device import choose_device, describe
@@ -243,7 +257,10 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
     _write_experiment(job)
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
     taught = None if job.build_teacher is None else job.build_teacher(experiment.data["num_classes"])
-    trainer, run_id = _prepare_trainer(job, loaders, device, taught)
+    trainer = _prepare_trainer(job, found, loaders, device, taught, origin)
+    run_id = _run_to_continue(found, experiment)
+    if trainer.finished:
+        origin = trainer.segments[-1]["provenance"]
     with stop_on_signals() as stop, tracked(tracker):
         tracker.start(
             describe_run(
@@ -265,8 +282,7 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
             run_id=lambda: tracker.run_id or run_id,
             on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
         )
-        metrics = _metrics(job, outcome, loaders.manifest, origin, tracker.wait_for_run_id() or run_id)
-        metrics["teacher"] = None if taught is None else experiment.teacher.model_dump() | taught.digests
+        metrics = _metrics(job, outcome, loaders.manifest, tracker.wait_for_run_id() or run_id)
         published = publish(job.results, outcome.best_checkpoint, metrics)
         _log.info(
             "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
@@ -279,91 +295,136 @@ def _run_mirrored(job: _Job, tracker: Tracker) -> None:
 
 
 def _prepare_trainer(
-    job: _Job, loaders: Loaders, device: torch.device, taught: Taught | None
-) -> tuple[Trainer, str | None]:
-    """The trainer with initial weights, or where an earlier run stopped, and that run's id in the tracking store.
+    job: _Job,
+    found: Found | None,
+    loaders: Loaders,
+    device: torch.device,
+    taught: Taught | None,
+    provenance: dict[str, Any],
+) -> Trainer:
+    """The trainer with initial weights, or where an earlier run stopped.
 
     Initial weights, in this order: the checkpoint being continued, the parent's, random ones of the seed.
     """
-    from recu.engine.checkpoint import RESUME_KEY
     from recu.engine.device import place
+    from recu.engine.position import carry_start, usable_state
     from recu.engine.seeding import make_deterministic, seed_everything
     from recu.engine.trainer import Identity, Trainer
-    from recu.models.cost import check_costs
 
     experiment = job.experiment
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
     teacher = None if taught is None else place(taught.network, device)
     seed_everything(experiment.seed)
     model = build_network(experiment)
-    # Its costs are published at the end: now is the time to find that a layer does not say them.
-    check_costs(model)
-    checkpoint = _checkpoint_to_continue(job)
-    if job.initial is not None and checkpoint is None:
+    if job.initial is not None and found is None:
         job.initial.load_into(model)
+    batches = _batches(job, loaders)
+    identity = Identity(
+        model=experiment.model,
+        experiment=experiment.canonical,
+        spec_hash=experiment.spec_hash,
+        data_fingerprint=loaders.manifest.fingerprint,
+        seed=experiment.seed,
+        batches=batches,
+        provenance=provenance,
+        settings={"loader": batches.loader, "workers": job.running.workers, "threads": job.running.threads},
+        origins=_origins(job, found, taught),
+    )
     trainer = Trainer(
         place(model, device, compile_as=experiment.hyperparameters.compile),
         loaders,
         experiment.hyperparameters,
-        Identity(
-            model=experiment.model,
-            experiment=experiment.canonical,
-            spec_hash=experiment.spec_hash,
-            data_fingerprint=loaders.manifest.fingerprint,
-            seed=experiment.seed,
-        ),
+        identity,
         job.state,
         device=device,
         teacher=teacher,
         settings=job.running.settings(),
         start_epoch=job.start_epoch,
     )
-    if checkpoint is None:
-        return trainer, None
-    ours = checkpoint.get(RESUME_KEY)
-    if not _is_resumable(ours):
-        trainer.continue_from_foreign(checkpoint)
-        return trainer, None
-    _check_same_data(job, ours["data_fingerprint"], loaders.manifest.fingerprint)
-    _note_differences(experiment, ours["experiment"])
-    trainer.continue_from(checkpoint)
-    _log.info("continuing at epoch %d of %d", checkpoint["epoch"], experiment.hyperparameters.epochs)
-    return trainer, ours["mlflow_run_id"] if ours["spec_hash"] == experiment.spec_hash else None
+    if found is None:
+        return trainer
+    if not found.exact:
+        trainer.continue_from_foreign(found.content)
+        return trainer
+    state = usable_state(found.content, found.file, batches)
+    if not found.own:
+        carry_start(found.file, job.state / paths.CHECKPOINT)
+    trainer.continue_from(state, in_place=found.own and state is found.content)
+    if trainer.finished:
+        _log.info("all %d epochs are done", state["epoch"])
+    else:
+        note_changes(found, experiment, provenance)
+        _log.info("continuing at epoch %d of %d", state["epoch"], experiment.hyperparameters.epochs)
+    return trainer
 
 
-def _checkpoint_to_continue(job: _Job) -> dict[str, Any] | None:
-    from recu.engine.checkpoint import load_latest, read_checkpoint
-
-    own = job.state / paths.CHECKPOINT
-    if job.resume is not None and not _same_file(job.resume, own):
-        return read_checkpoint(job.resume)
-    return load_latest(own)
+def _run_to_continue(found: Found | None, experiment: Experiment) -> str | None:
+    """The id in the tracking store of the run that is continued: of this very training in this very folder."""
+    if found is None or not (found.own and found.exact) or found.ours["spec_hash"] != experiment.spec_hash:
+        return None
+    return found.ours["mlflow_run_id"]
 
 
-def _is_resumable(ours: Any) -> bool:
-    # A model_best.pth.tar of ours has our key, but like the authors' files no random states.
-    return isinstance(ours, dict) and "random" in ours
+def _batches(job: _Job, loaders: Loaders) -> Batches:
+    from recu.engine.position import Batches
+
+    recipe = job.experiment.hyperparameters
+    return Batches(
+        batch_size=recipe.batch_size,
+        seed=job.experiment.seed,
+        augmentation=recipe.augmentation or job.dataset.augmentation,
+        loader=choose_loader(recipe.loader, job.dataset, loaders.manifest.storage, recipe.augmentation),
+        skip_unreadable=recipe.skip_unreadable,
+        data_fingerprint=loaders.manifest.fingerprint,
+        num_images=loaders.train.num_images,
+    )
 
 
-def _set_other_data_aside(job: _Job) -> None:
-    """Where the state was reached on other data than is prepared now, start afresh and keep the old state beside."""
+def _origins(job: _Job, found: Found | None, taught: Taught | None) -> dict[str, Any]:
+    """What the training started from and learns from; what it started from never changes while it goes on.
+
+    Raises:
+        CheckpointError: the teacher is the same by name and has other weights than before.
+    """
+    teacher = None if taught is None else job.experiment.teacher.model_dump() | taught.digests
+    if found is not None and found.exact:
+        before = found.origins.get("teacher")
+        same_name = before is not None and teacher is not None and before["spec_hash"] == teacher["spec_hash"]
+        if same_name and before["weights_sha256"] != teacher["weights_sha256"]:
+            raise CheckpointError(
+                f"{found.file} was taught by other weights of {teacher['id']} (SHA-256 {before['weights_sha256']:.12},"
+                f" now {teacher['weights_sha256']:.12}): give those again, or remove {job.state} to train afresh"
+            )
+    started = {
+        "parent": job.initial.parent if job.initial else None,
+        "resumed_from": None,
+        "start_epoch": job.start_epoch,
+    }
+    if found is not None and found.exact:
+        started |= {name: found.origins.get(name) for name in started}
+    if found is not None and not found.own:
+        started["resumed_from"] = {
+            "file": found.file.name,
+            "sha256": hash_file(found.file),
+            "epoch": found.content.get("epoch"),
+            "spec_hash": found.identity.spec_hash if found.identity else None,
+        }
+    return started | {"teacher": teacher}
+
+
+def _set_foreign_state_aside(job: _Job) -> None:
+    """Where the state is not this experiment's on this data, start afresh and keep it beside."""
     if not job.state.exists():
         return
-    from recu.engine.checkpoint import RESUME_KEY, load_latest
-
-    checkpoint = load_latest(job.state / paths.CHECKPOINT)
-    if checkpoint is None or not _is_resumable(checkpoint.get(RESUME_KEY)):
+    reason, name = _why_foreign(job)
+    if reason is None:
         return
-    before, now = checkpoint[RESUME_KEY].get("data_fingerprint"), job.prepared.manifest.fingerprint
-    if before == now:
-        return
-    aside = _free_name(job.state.with_name(f"{job.state.name}-data-{str(before)[:12]}"))
+    aside = _free_name(job.state.with_name(f"{job.state.name}-{name}"))
     _log.warning(
-        "the prepared data has changed since %s was begun (fingerprint %.12s, was %.12s): starting afresh; the earlier"
-        " state is kept in %s",
+        "the state of %s in %s is not taken up: %s; starting afresh, it is kept in %s",
         job.experiment.id,
-        now,
-        before,
+        job.state,
+        reason,
         aside,
     )
     try:
@@ -372,42 +433,29 @@ def _set_other_data_aside(job: _Job) -> None:
         raise OutputError(f"cannot move {job.state} aside: {error.strerror}; check permissions") from error
 
 
+def _why_foreign(job: _Job) -> tuple[str | None, str]:
+    """Why the state is not to be taken up, None where it is; and how the folder that keeps it is told from others."""
+    try:
+        found = own_state(job.state)
+    except CheckpointError as error:
+        return str(error), "aside"
+    if found is None:
+        return None, ""
+    fingerprint = job.prepared.manifest.fingerprint
+    other_data = found.identity is not None and found.identity.data_fingerprint != fingerprint
+    reason = why_foreign(
+        found,
+        job.experiment,
+        fingerprint=fingerprint,
+        parent=job.initial.parent["checkpoint_sha256"] if job.initial and job.initial.parent else None,
+        teacher=job.teacher_checkpoint,
+    )
+    return reason, f"data-{found.identity.data_fingerprint:.12}" if other_data else "aside"
+
+
 def _free_name(wanted: Path) -> Path:
     candidates = (wanted if not number else wanted.with_name(f"{wanted.name}-{number}") for number in range(1_000_000))
     return next(candidate for candidate in candidates if not candidate.exists())
-
-
-def _check_same_data(job: _Job, before: str, now: str) -> None:
-    if before != now:
-        raise CheckpointError(
-            f"{job.resume or job.state} was trained on other data (fingerprint {before[:12]}, prepared is {now[:12]}):"
-            " give the data it was trained on, or train afresh under another --save"
-        )
-
-
-def _note_differences(experiment: Experiment, before: str) -> None:
-    if before == experiment.canonical:
-        return
-    old, new = _flat(parse_experiment(before)), _flat(experiment)
-    changes = [f"{name} {old.get(name)} -> {new.get(name)}" for name in new if old.get(name) != new.get(name)]
-    _log.warning("continuing with other parameters than before: %s", ", ".join(changes))
-
-
-def _flat(experiment: Experiment) -> dict[str, str]:
-    from recu.tracking import flatten_params
-
-    return flatten_params(experiment.model_dump(mode="json"))
-
-
-def _check_folder(folder: Path, resume: Path | None) -> None:
-    """Refuse to write over a training that is not the one being continued."""
-    if resume is not None and resume.absolute().parent.resolve() == folder.resolve():
-        return
-    check_new(folder)
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    return first.absolute().parent.resolve() == second.absolute().parent.resolve() and first.name == second.name
 
 
 def _teacher_builder(trained: Any) -> Callable[[int], Taught]:
@@ -446,12 +494,10 @@ def _write_experiment(job: _Job) -> None:
     atomic_write_json(job.state / paths.EXPERIMENT, content)
 
 
-def _metrics(
-    job: _Job, outcome: Outcome, manifest: Manifest, origin: dict[str, Any], run_id: str | None
-) -> dict[str, Any]:
+def _metrics(job: _Job, outcome: Outcome, manifest: Manifest, run_id: str | None) -> dict[str, Any]:
     """Content of metrics.json but for the checkpoint's SHA-256."""
-    experiment = job.experiment
-    return {
+    experiment, last = job.experiment, outcome.segments[-1]
+    return outcome.origins | {
         "experiment": {"id": experiment.id} | experiment.model_dump(mode="json"),
         "spec_hash": experiment.spec_hash,
         "data_fingerprint": manifest.fingerprint,
@@ -460,9 +506,10 @@ def _metrics(
         "epochs": experiment.hyperparameters.epochs,
         "train_seconds": outcome.train_seconds,
         "history": outcome.history,
-        "provenance": origin,
+        "provenance": last["provenance"],
+        "settings": last["settings"],
+        "segments": outcome.segments,
         "mlflow_run_id": run_id,
-        "parent": job.initial.parent if job.initial else None,
         "shortcut": find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
         "cost": network_cost(experiment),
     }
