@@ -1,8 +1,8 @@
 """A position inside an epoch: what it is valid for, and the state at the epoch's start to fall back on.
 
-A position says how many batches of an epoch are done. Which images those were depends on everything that decides what
-batch number n holds, so that is stored with the position. Where anything of it has changed, the epoch is trained anew
-from its start, whose state is kept beside the checkpoint as long as the epoch lasts.
+A position says how many batches of an epoch are done. Which images those were, and what was done with them, depends on
+what is stored with it. Where anything of that has changed, the epoch is trained anew from its start, whose state is
+kept beside the checkpoint as long as the epoch lasts. So each epoch sees its images once, under one set of parameters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches:
-    """Everything that decides which images, in which view, batch number n of an epoch holds."""
+class Validity:
+    """Everything that decides what an epoch's batch number n holds, and what a step makes of it."""
 
     batch_size: int
     seed: int
@@ -36,10 +36,13 @@ class Batches:
     """Training images."""
     world_size: int = 1
     """Processes that share each batch; one, today."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """The other hyper-parameters that decide a training step, by name."""
 
     def as_plain(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return asdict(self)
+        """For a checkpoint: one value a name."""
+        fields = asdict(self)
+        return fields.pop("recipe") | fields
 
 
 def start_of(checkpoint: Path) -> Path:
@@ -75,13 +78,13 @@ def carry_start(source: Path, checkpoint: Path) -> None:
         _copy(start_of(source), start_of(checkpoint))
 
 
-def usable_state(checkpoint: dict[str, Any], file: Path, batches: Batches) -> dict[str, Any]:
+def usable_state(checkpoint: dict[str, Any], file: Path, validity: Validity) -> dict[str, Any]:
     """The state to continue: `checkpoint` itself, or the start of its epoch where its position is not valid now.
 
     Args:
         checkpoint: one of ours, with random states.
         file: where it was read, for the start that is kept beside it.
-        batches: what decides the batches from now on.
+        validity: what holds from now on.
 
     Raises:
         CheckpointError: the position is not valid, and the start of its epoch is not there.
@@ -89,18 +92,17 @@ def usable_state(checkpoint: dict[str, Any], file: Path, batches: Batches) -> di
     position = checkpoint[RESUME_KEY]["position"]
     if position is None:
         return checkpoint
-    then, now = position["batches"], batches.as_plain()
+    then, now = position["valid_for"], validity.as_plain()
     changed = ", ".join(f"{name} {then.get(name)} -> {value}" for name, value in now.items() if then.get(name) != value)
     if not changed:
         return checkpoint
     epoch, start = checkpoint["epoch"], start_of(file)
     if not _is_start(start, position):
         raise CheckpointError(
-            f"{file} stopped inside epoch {epoch}, where its position holds for the same batches only ({changed}), and"
-            f" {start}, the state at the epoch's start, is not there: continue with what it had, and change this after"
-            " the epoch"
+            f"{file} stopped inside epoch {epoch}, which has to be trained as it was begun ({changed}), and {start},"
+            " the state at the epoch's start, is not there: continue with what it had, and change this after the epoch"
         )
-    _log.warning("epoch %d begins anew, since a position inside it holds for the same batches only: %s", epoch, changed)
+    _log.warning("epoch %d begins anew, since it has to be trained as it was begun: %s", epoch, changed)
     return read_checkpoint(start)
 
 

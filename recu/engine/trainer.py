@@ -26,7 +26,7 @@ from recu.engine.evaluation import Evaluation, evaluate
 from recu.engine.loop import check_batches, train_steps
 from recu.engine.momenta import load_momenta
 from recu.engine.optimizer import build_optimizer
-from recu.engine.position import Batches, keep_start, start_of
+from recu.engine.position import Validity, keep_start, start_of
 from recu.engine.progress import Progress
 from recu.engine.seeding import random_states, restore_random_states
 from recu.engine.sums import RunningSums
@@ -54,7 +54,7 @@ class Identity:
     spec_hash: str
     data_fingerprint: str
     seed: int
-    batches: Batches
+    validity: Validity
     """What a position inside an epoch is valid for."""
     provenance: Mapping[str, Any]
     """Of `recu.provenance.collect`: code, environment and device that train from here on."""
@@ -448,7 +448,7 @@ class Trainer:
             "step": step,
             "seconds": seconds,
             "sums": sums.state(),
-            "batches": self._identity.batches.as_plain(),
+            "valid_for": self._identity.validity.as_plain(),
             "start": start,
         }
         self._note_piece(self._state.epoch)

@@ -162,8 +162,8 @@ def check_may_continue(
     fixed = {name: change for name, change in changes.items() if _is_fixed(name)}
     if fixed:
         raise CheckpointError(
-            f"{found.file} is of another training ({_listed(fixed)}): give it what it had, or train afresh under"
-            " another --save"
+            f"{found.file} is of another training ({_listed(fixed | changes)}): give it what it had, or train afresh"
+            " under another --save"
         )
     done, epochs = found.content.get("epoch"), experiment.hyperparameters.epochs
     if changes and found.finished(epochs):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from recu.data import Loaders, Manifest, Prepared
-    from recu.engine.position import Batches
+    from recu.engine.position import Validity
     from recu.engine.trainer import Outcome, Settings, Trainer
     from recu.tracking import Tracker
 
@@ -225,7 +225,7 @@ def _is_published(found: Found, experiment: Experiment, folder: Path) -> bool:
     if not (found.own and found.finished(experiment.hyperparameters.epochs)):
         return False
     try:
-        metrics = read_sealed_json(folder / paths.METRICS)
+        metrics = read_sealed_json(folder / paths.METRICS, again="the same command")
         published = hash_file(folder / paths.BEST_CHECKPOINT) == metrics.get("checkpoint_sha256")
     except (ResultError, OSError):
         return False
@@ -318,16 +318,16 @@ def _prepare_trainer(
     model = build_network(experiment)
     if job.initial is not None and found is None:
         job.initial.load_into(model)
-    batches = _batches(job, loaders)
+    validity = _validity(job, loaders)
     identity = Identity(
         model=experiment.model,
         experiment=experiment.canonical,
         spec_hash=experiment.spec_hash,
         data_fingerprint=loaders.manifest.fingerprint,
         seed=experiment.seed,
-        batches=batches,
+        validity=validity,
         provenance=provenance,
-        settings={"loader": batches.loader, "workers": job.running.workers, "threads": job.running.threads},
+        settings={"loader": validity.loader, "workers": job.running.workers, "threads": job.running.threads},
         origins=_origins(job, found, taught),
     )
     trainer = Trainer(
@@ -346,7 +346,7 @@ def _prepare_trainer(
     if not found.exact:
         trainer.continue_from_foreign(found.content)
         return trainer
-    state = usable_state(found.content, found.file, batches)
+    state = usable_state(found.content, found.file, validity)
     if not found.own:
         carry_start(found.file, job.state / paths.CHECKPOINT)
     trainer.continue_from(state, in_place=found.own and state is found.content)
@@ -365,11 +365,14 @@ def _run_to_continue(found: Found | None, experiment: Experiment) -> str | None:
     return found.ours["mlflow_run_id"]
 
 
-def _batches(job: _Job, loaders: Loaders) -> Batches:
-    from recu.engine.position import Batches
+def _validity(job: _Job, loaders: Loaders) -> Validity:
+    from recu.engine.position import Validity
 
     recipe = job.experiment.hyperparameters
-    return Batches(
+    # Resolved below, or without a part in a training step.
+    others = recipe.model_dump(mode="json", exclude={"augmentation", "loader", "batch_size_test", "init_from"})
+    return Validity(
+        recipe=others | {"taught_by": job.experiment.teacher and job.experiment.teacher.spec_hash},
         batch_size=recipe.batch_size,
         seed=job.experiment.seed,
         augmentation=recipe.augmentation or job.dataset.augmentation,

@@ -1,14 +1,15 @@
 """`recu train` in the style of the authors' program: every option has its effect, every mistake its line."""
 
+import json
 import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from recu.engine import trainer as trainer_module
 from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
 from recu.engine.trainer import Trainer, comparable, read_history
 from recu.experiments import parse_experiment
@@ -47,12 +48,80 @@ def test_a_training_leaves_everything_in_one_folder(recu):
     assert measured["loss"] == pytest.approx(metrics["best"]["loss"], rel=1e-6)
 
 
-def test_an_existing_training_is_not_overwritten(recu):
-    assert recu.train("--save", "one") == 0
-    before = {file.name: file.read_bytes() for file in (recu.folder / "results/one").iterdir()}
-    assert recu.train("--save", "one") == 2
-    assert "already holds a training" in recu.error() and "--resume" in recu.error()
-    assert {file.name: file.read_bytes() for file in (recu.folder / "results/one").iterdir()} == before
+def _content(folder):
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted(folder.iterdir())}
+
+
+def test_the_same_command_again_says_that_it_is_finished_and_writes_nothing(recu):
+    words = ["--save", "one", "--epochs", 1]
+    assert recu.train(*words) == 0
+    folder = recu.folder / "results/one"
+    before = _content(folder)
+    for again in (words, [*words, "--resume"], ["--resume", *words], [*words, "--threads", 1, "-p", 7, "--seed", 0]):
+        assert recu.train(*again) == 0, recu.err
+        assert "all 1 epochs are done and published; nothing to do" in recu.err
+    assert _content(folder) == before
+    # What was lost is published again, without training.
+    for name in ("metrics.json", "model_best.pth.tar"):
+        (folder / name).unlink()
+    published = json.loads(before["metrics.json"][0])
+    assert recu.train(*words) == 0, recu.err
+    again = recu.json("results/one/metrics.json")
+    assert {name: again[name] for name in again if name not in ("content_sha256",)} == {
+        name: published[name] for name in published if name not in ("content_sha256",)
+    }
+
+
+def test_the_same_folder_with_other_options_is_refused_and_stays_as_it_is(recu):
+    assert recu.train("--save", "one", "--epochs", 1) == 0
+    before = _content(recu.folder / "results/one")
+    for words, named in (
+        (["--lr", 0.5], "has finished 1 epochs with other parameters (hyperparameters.lr 0.1 -> 0.5)"),
+        (["--seed", 7, "--resume"], "is of another training (seed 1 -> 7)"),
+        (["-b", 12, "--lr", 0.5, "--resume"], "hyperparameters.batch_size 16 -> 12, hyperparameters.lr 0.1 -> 0.5"),
+        (["--epochs", 2], "hyperparameters.epochs 1 -> 2): --resume continues it with these"),
+        (["--model", "resnet18_1w1a", "--resume"], "model resnet20_1w1a -> resnet18_1w1a"),
+        (["--start_epoch", 1, "--epochs", 2], "start_epoch 0 -> 1"),
+        (["--resume", "results/one/model_best.pth.tar"], "which did not begin with results/one/model_best.pth.tar"),
+    ):
+        assert recu.train("--save", "one", "--epochs", 1, *words) == 2, words
+        assert named in recu.error()
+    assert _content(recu.folder / "results/one") == before
+
+
+def test_advice_for_other_options_works(recu):
+    """`--resume continues it with these`, and `choose another --save`."""
+    assert recu.train("--save", "one", "--epochs", 1) == 0
+    assert recu.train("--save", "one", "--epochs", 2, "--lr", 0.05, "--resume") == 0, recu.err
+    assert "learning rate and tau follow the schedule of the new number of epochs from epoch 1 on" in recu.err
+    metrics = recu.json("results/one/metrics.json")
+    pieces = [(each["from_epoch"], each["to_epoch"]) for each in metrics["segments"]]
+    rates = [parse_experiment(each["experiment"]).hyperparameters.lr for each in metrics["segments"]]
+    assert pieces == [(0, 0), (1, 1)] and rates == [0.1, 0.05]
+    assert metrics["segments"][1]["spec_hash"] == metrics["spec_hash"] != metrics["segments"][0]["spec_hash"]
+    assert metrics["provenance"] == metrics["segments"][1]["provenance"]
+    assert metrics["settings"] == {"loader": "memory", "workers": 0, "threads": 0}
+    assert recu.train("--save", "two", "--epochs", 1, "--seed", 7) == 0, recu.err
+
+
+def test_a_training_stopped_inside_an_epoch_goes_on_with_other_batches_from_the_epochs_start(recu, plain, monkeypatch):
+    train_steps = trainer_module.train_steps
+
+    def stop_after_one(*arguments, **more):
+        for step in train_steps(*arguments, **more):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield step
+
+    words = ["--save", "one", "--epochs", 1, "--data_dir", plain[1]]
+    monkeypatch.setattr(trainer_module, "train_steps", stop_after_one)
+    assert recu.train(*words) == 75
+    monkeypatch.setattr(trainer_module, "train_steps", train_steps)
+    assert recu.train(*words, "-b", 12, "--resume") == 0, recu.err
+    assert "epoch 0 begins anew" in recu.err and "batch_size 16 -> 12" in recu.err
+    assert recu.train("--save", "whole", "--epochs", 1, "-b", 12, "--data_dir", plain[1]) == 0, recu.err
+    assert _rows(recu.folder / "results/one") == _rows(recu.folder / "results/whole")
+    (segment,) = recu.json("results/one/metrics.json")["segments"]
+    assert parse_experiment(segment["experiment"]).hyperparameters.batch_size == 12
 
 
 def test_resume_with_more_epochs_continues_and_names_the_change(recu):
@@ -74,12 +143,12 @@ def test_an_interrupted_training_says_how_to_continue_and_ends_in_the_same_bits(
         return row
 
     monkeypatch.setattr(Trainer, "_epoch", once)
-    checkpoint = Path("results/one/checkpoint.pth.tar")
     assert recu.train("--save", "one", "--data_dir", plain[1]) == 75
     assert "stopped by SIGINT in epoch 1 after 1 of 3 steps" in recu.error()
-    assert recu.error().endswith(f"run the same command again to continue, with --resume {checkpoint}")
+    assert recu.error().endswith("run the same command again to continue")
     monkeypatch.setattr(Trainer, "_epoch", epoch)
-    assert recu.train("--save", "one", "--data_dir", plain[1], "--resume", checkpoint) == 0, recu.err
+    assert recu.train("--save", "one", "--data_dir", plain[1], "--workers", 1) == 0, recu.err
+    assert "continuing at epoch 1 of 2" in recu.err
     assert _rows(recu.folder / "results/one") == _rows(plain[0])
     assert hash_file(recu.folder / "results/one/model_best.pth.tar") == hash_file(plain[0] / "model_best.pth.tar")
 
@@ -91,6 +160,12 @@ def test_resume_into_another_folder_leaves_the_first_alone(recu):
     assert recu.train("--save", "two", "--resume", checkpoint, "--epochs", 3) == 0, recu.err
     assert checkpoint.read_bytes() == before
     assert len(_rows(recu.folder / "results/two")) == 3
+    metrics = recu.json("results/two/metrics.json")
+    assert metrics["resumed_from"]["sha256"] == hash_file(checkpoint) and metrics["resumed_from"]["epoch"] == 2
+    assert [each["to_epoch"] for each in metrics["segments"]] == [1, 2]
+    # The same command again.
+    assert recu.train("--save", "two", "--resume", checkpoint, "--epochs", 3) == 0, recu.err
+    assert "nothing to do" in recu.err
 
 
 def test_resume_from_an_authors_checkpoint(recu):
@@ -277,9 +352,22 @@ def test_seed_zero_draws_one_and_records_it(recu, plain):
     assert len(seeds) == 2 and 0 not in seeds
 
 
+def test_seed_zero_takes_the_drawn_seed_of_the_training_it_continues(recu, plain):
+    words = ["--save", "a", "--seed", 0, "--data_dir", plain[1]]
+    assert recu.train(*words, "--epochs", 1) == 0, recu.err
+    drawn = _experiment(recu.folder / "results/a").seed
+    assert recu.train(*words, "--epochs", 1) == 0 and "nothing to do" in recu.err
+    # A seed that is not given is that of what is resumed, too.
+    for given in (words, [word for word in words if word not in ("--seed", 0)]):
+        assert recu.train(*given, "--epochs", 1, "--resume") == 0, recu.err
+    assert _experiment(recu.folder / "results/a").seed == drawn
+
+
 def test_start_epoch(recu, plain):
     assert recu.train("--save", "one", "--start_epoch", 1, "--data_dir", plain[1]) == 0, recu.err
     assert [row["epoch"] for row in _rows(recu.folder / "results/one")] == [1]
+    assert recu.json("results/one/metrics.json")["start_epoch"] == 1
+    assert recu.train("--save", "one", "--start_epoch", 1, "--data_dir", plain[1]) == 0 and "nothing to do" in recu.err
 
 
 def test_print_freq_and_time_estimate(recu, plain):
@@ -396,11 +484,83 @@ def test_what_cannot_be_trained_is_said_before_any_data_is_prepared(recu, words,
     assert list(recu.folder.iterdir()) == []
 
 
-def test_missing_essentials(recu):
-    assert recu("train", "--dataset", "tiny", *recu.places) == 2
-    assert "--model is missing" in recu.error()
+def test_what_is_left_out_is_the_authors_default_and_said(recu):
+    # The digits are there without a download; the network's name is the authors' default.
+    words = ["--dataset", "digits", "--epochs", 1, "--gpus", "cpu", "--params_dir", recu.project / "params"]
+    assert recu("train", *words, "-b", 0) == 2
+    assert "--model is left out: resnet18_1w1a, the default of the authors' program" in recu.err
+    assert recu("train", "--model", "resnet20_1w1a", "--data_path", "nowhere", *words[2:]) == 2
+    assert "--dataset is left out: cifar10, the default of the authors' program" in recu.err
     assert recu("evaluate", *recu.places) == 2
     assert "nothing to evaluate" in recu.error()
+
+
+def test_what_resume_continues_says_what_is_left_out(recu, plain):
+    words = [
+        "--resume",
+        plain[0] / "checkpoint.pth.tar",
+        "--save",
+        "two",
+        "--epochs",
+        3,
+        "-b",
+        16,
+        "--tracking_uri",
+        "",
+    ]
+    assert recu("train", *words, "--data_dir", plain[1], *recu.places) == 0, recu.err
+    assert "--model is left out: resnet20_1w1a, that of" in recu.err
+    assert [row["epoch"] for row in _rows(recu.folder / "results/two")] == [0, 1, 2]
+
+
+def test_command_lines_of_the_authors_forms(recu, plain):
+    words = (
+        "--results_dir ./result --save r --epochs 1 --lr 0.05 --lr 0.1 --lr_type linear --lr_type COS --optimizer SGD"
+    )
+    words += " --start_epoch -1 --momentum 0.9 --time_estimate 0 --type torch.FloatTensor --gpu cpu -bt 9"
+    given = [*words.split(), "--data_dir", plain[1]]
+    assert recu.train(*given) == 0, recu.err
+    recipe = _experiment(recu.folder / "result/r").hyperparameters
+    assert (recipe.lr, recipe.lr_type, recipe.optimizer) == (0.1, "cos", "sgd"), "the last one given"
+    assert recu.train(*given, "--resume") == 0 and "nothing to do" in recu.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epoch 3", "unknown option --epoch; did you mean --epochs?"),
+        ("--weight-decay=5e-4", "unknown option --weight-decay; did you mean --weight_decay?"),
+        ("--zzzzzz", "unknown option --zzzzzz (see recu train --help)"),
+        ("stray", "unrecognized arguments: stray"),
+        ("--start_epoch -2", "--start_epoch is -2"),
+        ("--resume a.pth.tar --start_epoch 1", "--start_epoch begins a new training"),
+        ("--resume", "--resume: there is no results/one/checkpoint.pth.tar to continue"),
+        ("--tau_min 0.5", "tau_min"),
+        ("--lr 1e308", "lr"),
+        ("--teacher resnet18", "has 1000 classes, the dataset has 6"),
+        ("--lr_type linear_start", "warm_up"),
+        ("--model vgg_small_1w1a", "takes images of 32 to 39 pixels a side, the dataset's are 8"),
+    ],
+)
+def test_what_can_be_refused_at_once_leaves_nothing_behind(recu, words, message):
+    assert recu.train("--save", "one", *words.split()) == 2
+    assert message in recu.error()
+    assert not list(recu.folder.iterdir())
+
+
+def test_initial_weights_of_another_network_are_refused_at_once(recu, plain):
+    best = plain[0] / "model_best.pth.tar"
+    assert recu.train("--save", "one", "--model", "resnet18_1w1a", "--init_from", best) == 2
+    assert "model" in recu.error() and "the training that starts from it" in recu.error()
+    assert recu.train("--save", "one", "--stage", 1, "--init_from", best) == 2
+    assert "has stage 2, and a network of stage 1 starts from" in recu.error()
+    assert not list(recu.folder.iterdir())
+
+
+def test_a_rate_that_overflows_diverges_in_one_line(recu, plain):
+    words = ["--epochs", 1, "--optimizer", "adam", "--lr", 1e38, "--no-warm_up", "--data_dir", plain[1]]
+    assert recu.train("--save", "one", *words) == 3
+    assert "learning rate 1e+38; the last good state is kept" in recu.error()
 
 
 def test_a_read_only_results_folder_is_said_before_any_work(recu):

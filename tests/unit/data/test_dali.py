@@ -101,6 +101,20 @@ def test_an_image_cut_off_below_the_part_that_is_shown_is_noticed(folder: Path):
 
 
 @needs_dali
+@pytest.mark.parametrize("keep", [10, 400])
+@pytest.mark.parametrize(("broken", "left"), [((3, 4, 5), [3, 0, 1]), ((0, 1, 2, 6), [0, 3, 0]), ((1, 4), [2, 2, 1])])
+def test_a_batch_that_lost_images_moves_no_other(folder: Path, keep: int, broken: tuple, left: list):
+    index = read_index(folder, "test")
+    for number in broken:
+        path = index.root / index.paths[number]
+        path.write_bytes(path.read_bytes()[:keep])
+    test = build(prepared_as_it_is(folder), skip_unreadable=True).test
+    assert [len(labels) for _, labels in test.batches(0)] == left
+    assert test.skipped == len(broken)
+    assert [len(labels) for _, labels in test.batches(0, start=1)] == left[1:]
+
+
+@needs_dali
 @pytest.mark.parametrize(("split", "test_view"), [("train", None), ("test", None), ("test", "resize")])
 def test_pixels_agree_with_torchvision_on_real_images(
     tmp_path: Path, shared_data: Path, split: str, test_view: str | None

@@ -164,6 +164,15 @@ def test_a_training_batch_that_lost_all_images_keeps_its_place(folder: Path):
     assert {tuple(images.shape[1:]) for images, _ in batches} == {(3, 32, 32)}
 
 
+@pytest.mark.parametrize(("broken", "left"), [((3, 4, 5), [3, 0, 1]), ((0, 1, 2, 6), [0, 3, 0]), ((1, 4), [2, 2, 1])])
+def test_a_batch_that_lost_images_moves_no_other(folder: Path, broken: tuple, left: list):
+    for number in broken:
+        break_image(folder, "test", number)
+    test = build(prepared_as_it_is(folder), skip_unreadable=True).test
+    assert [len(labels) for _, labels in test.batches(0)] == left
+    assert [len(labels) for _, labels in test.batches(0, start=1)] == left[1:]
+
+
 def test_a_missing_file_is_named(folder: Path):
     index = read_index(folder, "test")
     (index.root / index.paths[2]).unlink()

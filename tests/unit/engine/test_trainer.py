@@ -26,9 +26,9 @@ from tests.unit.engine.tiny import (
     TinyNet,
     never,
     same,
-    tiny_batches,
     tiny_loaders,
     tiny_trainer,
+    tiny_validity,
 )
 
 
@@ -344,7 +344,7 @@ def test_a_position_inside_an_epoch_holds_for_the_same_batches_only(tmp_path, ca
         stopped = load_latest(folder / paths.CHECKPOINT)
         assert stopped[RESUME_KEY]["position"] is not None
         loaders = tiny_loaders(batch_size=4)
-        state = usable_state(stopped, folder / paths.CHECKPOINT, tiny_batches(loaders))
+        state = usable_state(stopped, folder / paths.CHECKPOINT, tiny_validity(loaders))
         assert state[RESUME_KEY]["position"] is None and state["epoch"] == stopped["epoch"]
         assert f"epoch {stopped['epoch']} begins anew" in caplog.text and "batch_size 8 -> 4" in caplog.text
         continued = tiny_trainer(folder, loaders, batch_size=4)
@@ -367,17 +367,18 @@ def test_a_position_inside_an_epoch_holds_for_the_same_batches_only(tmp_path, ca
         ("data_fingerprint", "e" * 64),
         ("num_images", 27),
         ("world_size", 2),
+        ("recipe", {"lr": 0.2}),
     ],
 )
 def test_what_a_position_is_valid_for(tmp_path, name, value):
     with pytest.raises(Interrupted):
         tiny_trainer(tmp_path).run(StopAfter(1))
-    file, batches = tmp_path / paths.CHECKPOINT, tiny_batches(tiny_loaders())
-    assert usable_state(read_checkpoint(file), file, batches)[RESUME_KEY]["position"]["step"] == 2
-    other = replace(batches, **{name: value})
+    file, validity = tmp_path / paths.CHECKPOINT, tiny_validity(tiny_loaders())
+    assert usable_state(read_checkpoint(file), file, validity)[RESUME_KEY]["position"]["step"] == 2
+    other, changed = replace(validity, **{name: value}), "lr 0.1 -> 0.2" if name == "recipe" else name
     assert usable_state(read_checkpoint(file), file, other)[RESUME_KEY]["position"] is None
     start_of(file).write_bytes(b"another training's")
-    with pytest.raises(CheckpointError, match=rf"stopped inside epoch 0, .* only \({name} .* is not there"):
+    with pytest.raises(CheckpointError, match=rf"stopped inside epoch 0, .*\({changed}.* is not there"):
         usable_state(read_checkpoint(file), file, other)
 
 
@@ -386,7 +387,7 @@ def test_an_epoch_that_begins_anew_can_be_interrupted_again(tmp_path):
     loaders = tiny_loaders(batch_size=4)
     with pytest.raises(Interrupted):
         tiny_trainer(folder, save_every_seconds=0).run(StopAfter(2))
-    state = usable_state(load_latest(folder / paths.CHECKPOINT), folder / paths.CHECKPOINT, tiny_batches(loaders))
+    state = usable_state(load_latest(folder / paths.CHECKPOINT), folder / paths.CHECKPOINT, tiny_validity(loaders))
     again = tiny_trainer(folder, loaders, batch_size=4)
     again.continue_from(state, in_place=False)
     with pytest.raises(Interrupted):

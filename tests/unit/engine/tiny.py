@@ -10,7 +10,7 @@ from torch import nn
 
 from recu.config import Hyperparameters
 from recu.engine.device import place
-from recu.engine.position import Batches
+from recu.engine.position import Validity
 from recu.engine.seeding import make_deterministic, seed_everything
 from recu.engine.trainer import Identity, Settings, Trainer
 from recu.nn import BinaryConv2d
@@ -124,8 +124,8 @@ def tiny_trainer(
     )
 
 
-def tiny_batches(loaders: TinyLoaders) -> Batches:
-    return Batches(
+def tiny_validity(loaders: TinyLoaders) -> Validity:
+    return Validity(
         batch_size=loaders.train.batch_size,
         seed=3,
         augmentation="none",
@@ -133,6 +133,7 @@ def tiny_batches(loaders: TinyLoaders) -> Batches:
         skip_unreadable=False,
         data_fingerprint="d" * 64,
         num_images=loaders.train.num_images,
+        recipe={"lr": 0.1},
     )
 
 
@@ -143,7 +144,7 @@ def tiny_identity(loaders: TinyLoaders, **changes) -> Identity:
         spec_hash="s" * 16,
         data_fingerprint="d" * 64,
         seed=3,
-        batches=tiny_batches(loaders),
+        validity=tiny_validity(loaders),
         provenance={"code_hash": "c" * 64, "device": "CPU"},
     )
     return replace(identity, **changes)

@@ -11,8 +11,9 @@ import time
 import pytest
 import torch
 
-from recu import paths
+from recu import paths, provenance
 from recu.engine.checkpoint import read_checkpoint
+from recu.engine.seeding import seed_everything
 from recu.engine.trainer import Trainer, comparable, read_history
 from recu.errors import ConfigError, Interrupted, OutputError, ResultError
 from recu.experiments import Origin, TeacherWeights
@@ -114,6 +115,87 @@ def test_a_finished_training_publishes_again_without_training(project, monkeypat
     after = project.train(experiment)
     assert (_folder(project, experiment) / paths.BEST_CHECKPOINT).read_bytes() == content
     assert after["history"] == before["history"] and after["train_seconds"] == before["train_seconds"]
+
+
+def test_a_training_published_again_keeps_what_trained_it(project, monkeypatch):
+    experiment = project.experiment(epochs=1)
+    before = project.train(experiment)
+    shutil.rmtree(project.results)
+    collect = provenance.collect
+    monkeypatch.setattr(
+        provenance, "collect", lambda device: collect(device) | {"git_commit": "f" * 40, "created": "now"}
+    )
+    after = project.train(experiment)
+    assert after["provenance"] == before["provenance"] and after["segments"] == before["segments"]
+    (segment,) = after["segments"]
+    assert segment["provenance"] == after["provenance"] and segment["settings"] == after["settings"]
+    assert (segment["from_epoch"], segment["to_epoch"]) == (0, 0)
+    assert (segment["experiment"], segment["spec_hash"]) == (experiment.canonical, experiment.spec_hash)
+
+
+def test_code_that_changed_while_a_training_was_interrupted_is_named_beside_the_other(project, monkeypatch, caplog):
+    experiment, save, collect = project.experiment(), Trainer._finish_epoch, provenance.collect
+
+    def stop(trainer, row):
+        save(trainer, row)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_finish_epoch", stop)
+    with pytest.raises(Interrupted):
+        project.train(experiment)
+    monkeypatch.setattr(Trainer, "_finish_epoch", save)
+    monkeypatch.setattr(provenance, "collect", lambda device: collect(device) | {"code_hash": "f" * 64})
+    metrics = project.train(experiment)
+    assert "continuing with another code (ffffffffffff, was" in caplog.text
+    first, second = metrics["segments"]
+    assert second["provenance"]["code_hash"] == "f" * 64 != first["provenance"]["code_hash"]
+    assert (first["to_epoch"], second["to_epoch"]) == (1, 1), "epoch 1 was begun by one and ended by the other"
+    assert metrics["provenance"] == second["provenance"]
+
+
+def test_a_state_of_another_seed_is_set_aside(project, caplog):
+    experiment = project.experiment(epochs=1)
+    other = experiment.model_copy(update={"seed": 2})
+    project.train(experiment)
+    project.state(other).mkdir(parents=True)
+    for name in (paths.CHECKPOINT, paths.HISTORY, paths.BEST_CHECKPOINT):
+        shutil.copy(project.state(experiment) / name, project.state(other))
+    metrics = project.train(other)
+    assert "is not taken up: it is another experiment's (seed 1 -> 2); starting afresh" in caplog.text
+    assert metrics["experiment"]["seed"] == 2
+    assert metrics["checkpoint_sha256"] != project.trained(experiment)["checkpoint_sha256"]
+    aside = project.state(other).with_name(f"{other.spec_hash}-aside")
+    assert hash_file(aside / paths.CHECKPOINT) == hash_file(project.state(experiment) / paths.CHECKPOINT)
+
+
+def test_parts_of_another_training_without_its_checkpoint_do_not_reach_the_result(project):
+    experiment = project.experiment(epochs=1)
+    whole = project.train(experiment)
+    kept = project.folder / "kept"
+    project.state(experiment).rename(kept)
+    project.state(experiment).mkdir()
+    (project.state(experiment) / paths.HISTORY).write_text('{"epoch": 0, "test_top1": 100.0}\n')
+    shutil.copy(kept / paths.BEST_CHECKPOINT, project.state(experiment))
+    again = project.train(experiment)
+    assert again["checkpoint_sha256"] == whole["checkpoint_sha256"]
+    assert len(read_history(project.state(experiment) / paths.HISTORY)) == 1
+
+
+def test_a_parent_that_was_trained_again_makes_its_child_be_trained_again(project, monkeypatch, caplog):
+    vanilla = project.experiment(epochs=1)
+    finetune = project.experiment("finetune", parent=vanilla, epochs=1)
+    project.train(vanilla)
+    first = project.train(finetune)
+    shutil.rmtree(project.state(vanilla))
+    # Other bits under the same parameters, as another machine may give.
+    monkeypatch.setattr("recu.engine.seeding.seed_everything", lambda seed: seed_everything(seed + 1))
+    parent = project.train(vanilla)
+    monkeypatch.setattr("recu.engine.seeding.seed_everything", seed_everything)
+    second = project.train(finetune)
+    assert "its parent has been trained again" in caplog.text
+    assert second["parent"]["checkpoint_sha256"] == parent["checkpoint_sha256"]
+    assert second["parent"]["checkpoint_sha256"] != first["parent"]["checkpoint_sha256"]
+    assert second["checkpoint_sha256"] != first["checkpoint_sha256"]
 
 
 def test_an_interrupted_training_continues_to_the_same_result(project, tmp_path_factory, monkeypatch):
