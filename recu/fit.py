@@ -10,7 +10,7 @@ from typing import Literal
 
 from recu.config import CROP_SCALES, Dataset, Hyperparameters, gpu_numbers
 from recu.errors import ConfigError, unknown_name
-from recu.registry import TORCHVISION_TEACHERS
+from recu.registry import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
 
 Storage = Literal["arrays", "files"]
 LOADERS = ("auto", "memory", "torchvision", "dali")
@@ -112,7 +112,7 @@ def check_pretrained_teacher(name: str, num_classes: int, has_weights: bool) -> 
         num_classes: of the dataset.
         has_weights: whether a local file with its weights is given, in place of torchvision's own.
     """
-    if name not in TORCHVISION_TEACHERS:
+    if name not in TORCHVISION_TEACHERS and not (has_weights and name in TORCHVISION_UNPUBLISHED):
         raise unknown_name("teacher (torchvision network)", name, TORCHVISION_TEACHERS)
     if num_classes != _TEACHER_CLASSES and not has_weights:
         raise ConfigError(

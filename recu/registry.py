@@ -30,6 +30,9 @@ TORCHVISION_TEACHERS = (
 )  # fmt: skip
 """Networks whose weights torchvision publishes as IMAGENET1K_V1, for 1000 classes; a test compares with torchvision."""
 
+TORCHVISION_UNPUBLISHED = ("regnet_y_128gf", "vit_h_14")
+"""Its other networks, which teach with weights of one's own only."""
+
 
 ANY_SIZE = range(8, 4097)
 """The image sizes that a dataset may have: networks that average over all that is left of an image take every one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from recu.config import gpu_numbers
 from recu.engine.gpu_slot import slots_folder, take_slot, visible_gpus
 from recu.errors import ConfigError
 
@@ -50,17 +51,14 @@ def check_gpus(gpus: str) -> list[int]:
     Raises:
         ConfigError: see `choose_device`.
     """
-    wanted = gpus.strip().lower()
-    if wanted in ("", "cpu"):
-        return []
-    numbers = [part.strip() for part in wanted.split(",") if part.strip()]
-    if not numbers or not all(number.isdecimal() for number in numbers):
-        raise ConfigError(f"--gpus {gpus!r} is neither 'cpu' nor a device number such as 0 ({_what_there_is()})")
-    count = torch.cuda.device_count()
+    try:
+        numbers = gpu_numbers(gpus)
+    except ValueError as error:
+        raise ConfigError(f"--gpus {error} ({_what_there_is()})") from error
     for number in numbers:
-        if int(number) >= count:
+        if number >= torch.cuda.device_count():
             raise ConfigError(f"--gpus {gpus}: there is no GPU {number} ({_what_there_is()})")
-    return [int(number) for number in numbers]
+    return numbers
 
 
 def describe(device: torch.device) -> str:

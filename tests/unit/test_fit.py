@@ -98,6 +98,9 @@ def test_a_pretrained_teacher_knows_the_datasets_classes():
     fit.check_pretrained_teacher("resnet34", 10, has_weights=True)
     with pytest.raises(ConfigError, match=r"resnet34 has 1000 classes, the dataset has 10: give .*teacher_weights"):
         fit.check_pretrained_teacher("resnet34", 10, has_weights=False)
+    fit.check_pretrained_teacher("vit_h_14", 10, has_weights=True)
+    with pytest.raises(ConfigError, match=r"unknown teacher .*'vit_h_14'"):
+        fit.check_pretrained_teacher("vit_h_14", 1000, has_weights=False)
     with pytest.raises(ConfigError, match=r"unknown teacher .*'resnet43'; did you mean 'resnet34'"):
         fit.check_pretrained_teacher("resnet43", 1000, has_weights=False)
 

@@ -476,6 +476,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(recu, words, message):
         ("--dataset digits --model resnet20_1w1a --tau_min 0.5", "tau_min: should be greater than 0.5"),
         ("--dataset digits --model resnet20_1w1a --lr 1e308", "lr: must fit into single precision"),
         ("--dataset digits --model resnet20_1w1a --compile kernels", "torch.compile is for GPUs"),
+        ("--dataset digits --model resnet20_1w1a --teacher resnet34", "has 1000 classes, the dataset has 10"),
+        ("--dataset digits --model resnet20_1w1a --teacher resnet43", "did you mean 'resnet34'?"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_any_data_is_prepared(recu, words, message):

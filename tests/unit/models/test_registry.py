@@ -11,7 +11,7 @@ from torch import nn
 from recu.errors import ConfigError
 from recu.models import ModelName, available_models, build_model
 from recu.nn import BinaryConv2d, set_tau
-from recu.registry import TORCHVISION_TEACHERS, check_network
+from recu.registry import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED, check_network
 
 ENTRIES = available_models(stage=2)
 
@@ -184,3 +184,4 @@ def test_the_teachers_that_planning_knows_are_those_whose_weights_torchvision_pu
     names = models.list_models(module=models)
     published = [name for name in names if "IMAGENET1K_V1" in models.get_model_weights(name).__members__]
     assert sorted(TORCHVISION_TEACHERS) == sorted(published)
+    assert sorted(TORCHVISION_UNPUBLISHED) == sorted(set(names) - set(published))
