@@ -52,7 +52,7 @@ def binary_unit(
         ValueError: a channel has a single value, which no BatchNorm can normalise in training; or the residual's shape
             is not the result's.
     """
-    if _has_fast_form(conv, norm) and _fits(conv, norm, activation, residual):
+    if compiled_for(activation) and _has_fast_form(conv, norm) and _fits(conv, norm, activation, residual):
         return _BinaryUnit.apply(
             activation,
             None if residual is activation else residual,
@@ -65,7 +65,8 @@ def binary_unit(
         )
     out = norm(conv(activation))
     # In place where nobody needs the result again: neither addition nor a BatchNorm does, another layer may.
-    own = residual is not None or is_exactly(norm, nn.BatchNorm2d)
+    # PyTorch's compiler, which cannot follow the question, decides about memory by itself.
+    own = residual is not None or (not torch.compiler.is_compiling() and is_exactly(norm, nn.BatchNorm2d))
     if residual is not None:
         out = out + residual
     return F.hardtanh(out, inplace=own) if hardtanh else out

@@ -1,9 +1,7 @@
 """Loops compiled for the processor at hand, and their run over the samples of a batch by several threads.
 
-numba compiles a loop when it is first called with arrays of a type, in seconds, and keeps the result beside the source
-for later processes, so no compiler is needed on the user's machine. What it keeps is renewed when the file of a loop
-changes, but not when another file does that the loop calls: after a change of `fused_multiply_add` remove the
-`__pycache__` folders.
+numba compiles a loop when it is first called with arrays of a type, in seconds, and `recu.nn.machine_code` keeps the
+result for later processes, so no compiler is needed on the user's machine.
 """
 
 from __future__ import annotations
@@ -21,27 +19,62 @@ from numba.extending import intrinsic
 from torch import Tensor
 from torch.nn import Parameter
 
+from recu.errors import ConfigError
+from recu.nn.machine_code import MachineCode
+
+_SETTINGS = {
+    "DISABLE_JIT": 0,
+    "OPT": 3,
+    "BOUNDSCHECK": None,
+    "LOOP_VECTORIZE": 1,
+    "SLP_VECTORIZE": 0,
+    "CPU_NAME": None,
+    "CPU_FEATURES": None,
+    "DISABLE_INTEL_SVML": 0,
+    "DEBUGINFO_DEFAULT": 0,
+}
+"""numba's settings with which the loops were tested. Others give other machine code, which may round differently."""
+
 _PLAIN = (Tensor, Parameter)
 """Not the classes derived from them, which may mean something else by their memory."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """A loop that computes what its source says, in that order, while other threads run."""
-    return numba.njit(function, nogil=True, cache=True, error_model="numpy")
+    return _compiled(function)
 
 
 def compiled_sums(function: Callable[..., Any]) -> Callable[..., Any]:
     """Like `compiled`, but sums may be taken in another order, always the same one, which a vector unit needs."""
-    return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
+    return _compiled(function, fastmath={"reassoc"})
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    _check_settings()
+    loop = numba.njit(function, nogil=True, error_model="numpy", **options)
+    # In the place of numba's own cache.
+    loop._cache = MachineCode(function)
+    return loop
+
+
+def _check_settings() -> None:
+    for name, tested in _SETTINGS.items():
+        found = getattr(numba.config, name)
+        if found != tested:
+            raise ConfigError(
+                f"numba's setting {name.lower()} is {found!r}, and the loops were tested with {tested!r}: unset the"
+                f" variable NUMBA_{name}, or take it out of .numba_config.yaml in this folder"
+            )
 
 
 def compiled_for(*tensors: Tensor) -> bool:
     """Whether loops can take these: plain tensors on the CPU, all float32 or all float64, outside of mixed precision.
 
-    While PyTorch records a network (`torch.jit.trace`) they cannot: what they compute would be recorded as a constant.
+    While PyTorch records or compiles a network they cannot: what they compute would be recorded as a constant.
     """
     return (
-        not torch.is_autocast_enabled("cpu")
+        not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()
         and all(
             type(tensor) in _PLAIN
