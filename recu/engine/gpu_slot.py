@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 def slots_folder() -> Path:
@@ -29,15 +35,53 @@ def visible_gpus(count: int, environment: str | None) -> tuple[str, ...]:
 def take_slot(gpus: Sequence[str], folder: Path) -> int:
     """The number of the first GPU that no other process holds; held until this process ends, however it ends.
 
-    Where all are held, the first: memory permitting, jobs then share it (limit them with `--resources gpu=N`).
+    Where all are held, the first: memory permitting, jobs then share it (limit them with `--resources gpu=N`). So too
+    where there can be no slots, which a warning says: the folder is somebody else's, or its file system has no locks.
+
+    Args:
+        gpus: names of those this process may use.
+        folder: of the lock files; made if it is not there. It must be this user's own, since whoever can write there
+            could have files made or locked anywhere.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for number, gpu in enumerate(gpus):
-        # Never closed on purpose: the lock lasts as long as the process and is inherited by none.
-        descriptor = os.open(folder / f"{gpu.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        directory = _open_own_folder(folder)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return number
-        except BlockingIOError:
-            os.close(descriptor)
-    return 0
+            return next((number for number, gpu in enumerate(gpus) if _is_free(gpu, directory)), 0)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        _log.warning(
+            "which GPUs are taken cannot be known (%s: %s): the first one is used; name another with --gpus",
+            folder,
+            reason,
+        )
+        return 0
+
+
+def _open_own_folder(folder: Path) -> int:
+    """A descriptor of a folder that nobody but this user can write to. Raises OSError."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    found = os.fstat(directory)
+    if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return directory
+    os.close(directory)
+    raise PermissionError(errno.EPERM, "it belongs to another user, or others can write to it")
+
+
+def _is_free(gpu: str, directory: int) -> bool:
+    """Whether a GPU was free; it is taken now. Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(f"{gpu.replace('/', '_')}.lock", flags, 0o600, dir_fd=directory)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except OSError:
+        os.close(descriptor)
+        raise
+    # Never closed on purpose: the lock lasts as long as the process and is inherited by none.
+    return True
