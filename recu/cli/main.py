@@ -22,6 +22,7 @@ from typing import IO, NoReturn
 from recu import __version__
 from recu.errors import ConfigError, OutputError, RecuError, unknown_name
 from recu.redaction import RedactingFormatter, redact
+from recu.surroundings import settle_environment, trouble_in_words
 from recu.text import visible
 
 COMMANDS = {
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] == "--version":
             print(f"recu {__version__}", flush=True)
             return 0
-        _run(words[0], words[1:])
+        with trouble_in_words():
+            _run(words[0], words[1:])
         sys.stdout.flush()
         return 0
     except RecuError as error:
@@ -85,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(command: str, words: list[str]) -> None:
     if command not in COMMANDS:
         raise unknown_name("command", command, COMMANDS)
+    for note in settle_environment(os.environ):
+        print(visible(redact(note)), file=sys.stderr)
     # Read when PyTorch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS_OF_WAITING_THREADS)
     # Python would look through all of PyTorch for garbage as it exits, for a second.

@@ -1,8 +1,10 @@
 """The training engine: loop, optimisers, checkpoints."""
 
 from recu.imports import without_collection
+from recu.surroundings import require_importable
 
 with without_collection():
+    require_importable("torch")
     import torch  # noqa: F401
 
 from recu.engine.optimizer import build_optimizer

@@ -39,10 +39,22 @@ def choose_device(gpus: str) -> torch.device:
         gpus_here = visible_gpus(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         return torch.device(f"cuda:{take_slot(gpus_here, slots_folder())}")
     if not numbers:
+        if not gpus.strip():
+            _note_hidden_gpus(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         return torch.device("cpu")
     if len(numbers) > 1:
         _log.warning("--gpus %s: one training uses one GPU, here %d; BatchNorm sees the whole batch", gpus, numbers[0])
     return torch.device(f"cuda:{numbers[0]}")
+
+
+def _note_hidden_gpus(visible: str) -> None:
+    """Say that a variable which names GPUs, and does not mean "none", leaves the CPU."""
+    if visible.strip() not in ("", "-1", "NoDevFiles"):
+        _log.warning(
+            "CUDA_VISIBLE_DEVICES=%s names no GPU that PyTorch can use here: the CPU computes; where that is meant,"
+            " give --gpus cpu",
+            visible,
+        )
 
 
 def check_gpus(gpus: str) -> list[int]:
@@ -79,17 +91,28 @@ def place(model: nn.Module, device: torch.device, *, compile_as: str | None = No
         compile_as: a key of `COMPILE_MODES`, or None.
 
     Raises:
-        ConfigError: compilation is asked for on a CPU.
+        ConfigError: compilation is asked for on a CPU, or turned off by the environment.
     """
+    if compile_as is not None:
+        _check_compilation(compile_as, device)
     model = model.to(device=device, memory_format=torch.channels_last)
     if compile_as is not None:
-        if device.type != "cuda":
-            raise ConfigError(
-                f"compile is {compile_as!r} and the device is the {device.type.upper()}: torch.compile is for GPUs"
-                " here, on a CPU the package's own loops are compiled; leave compile out, or choose a GPU"
-            )
         model.compile(mode=COMPILE_MODES[compile_as], dynamic=False)
     return model
+
+
+def _check_compilation(compile_as: str, device: torch.device) -> None:
+    if device.type != "cuda":
+        raise ConfigError(
+            f"compile is {compile_as!r} and the device is the {device.type.upper()}: torch.compile is for GPUs"
+            " here, on a CPU the package's own loops are compiled; leave compile out, or choose a GPU"
+        )
+    for name in ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"):
+        if os.environ.get(name) == "1":
+            raise ConfigError(
+                f"compile is {compile_as!r}, which the results name, and {name}=1 turns it off: unset {name}, or leave"
+                " compile out"
+            )
 
 
 def lay_out(images: torch.Tensor) -> torch.Tensor:

@@ -72,6 +72,25 @@ def test_compiling_changes_no_name_and_is_for_gpus(monkeypatch):
     assert compiled == [{"mode": "reduce-overhead", "dynamic": False}] and list(network.state_dict()) == keys
 
 
+@pytest.mark.parametrize("name", ["TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"])
+def test_compilation_that_the_environment_turns_off_is_not_recorded_as_done(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match=rf"compile is 'kernels', .* unset {name}"):
+        place(TinyNet(), torch.device("cuda:0"), compile_as="kernels")
+
+
+@pytest.mark.parametrize(("visible", "noted"), [("abc", True), ("7", True), ("", False), ("-1", False), (None, False)])
+def test_a_variable_that_hides_all_gpus_is_named(gpus, monkeypatch, caplog, visible, noted):
+    gpus(0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert choose_device("") == torch.device("cpu")
+    assert ("CUDA_VISIBLE_DEVICES" in caplog.text) == noted
+    caplog.clear()
+    assert choose_device("cpu") == torch.device("cpu") and not caplog.text
+
+
 @pytest.mark.parametrize(
     ("family", "name", "size"),
     [
