@@ -10,6 +10,7 @@ from recu.config import Dataset, Defaults, Family, Model, ReleasedFile, Released
 from recu.errors import ConfigError, ResultError, unknown_name
 from recu.experiments import Origin
 from recu.files import canonical_json, hash_text, read_json
+from recu.fit import choose_loader, storage_of
 from recu.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.registry import check_network
 
@@ -123,7 +124,8 @@ def _resolve(
             raise unknown_name(f"dataset of {file.name}", dataset, datasets)
     dataset = datasets[dataset_name]
     family = file.family or dataset.family
-    check_network(file.model, family=family, variant=None, stage=file.stage)
+    check_network(file.model, family=family, variant=None, stage=file.stage, image_size=dataset.image_size)
+    choose_loader(defaults.hyperparameters.loader, dataset, storage_of(dataset))
     state = file_state(file.path)
     if state is None:
         state = _measured_state(paths.released_folder(results_dir, f"{suite_name}/{file.name}"), file.path)

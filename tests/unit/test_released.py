@@ -48,6 +48,7 @@ def test_everything_left_out_is_filled_in(tmp_path):
         ({"dataset": "cifra10"}, "unknown dataset of one 'cifra10'; did you mean 'cifar10'"),
         ({"claimed_on": "cifra10"}, "did you mean 'cifar10'"),
         ({"family": "torchvision", "model": "resnet18"}, "no stage 2"),
+        ({"dataset": "imagenet", "family": "cifar", "model": "vgg_small_1w1a"}, "takes images of 32 to 39 pixels"),
     ],
 )
 def test_names_that_are_not_defined_are_named_with_the_file(tmp_path, changes, message):
