@@ -6,7 +6,6 @@ import hashlib
 import io
 import itertools
 import multiprocessing
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,9 +26,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_IMAGE_BYTES = 64 << 20
-"""Of one image file; the largest of ImageNet has 15 MB. A few kilobytes of archive can stand for a terabyte."""
-MAX_PIXELS = 89_000_000
-"""Width times height of one image: a quarter of a gigabyte once decoded."""
+"""Of one image file: more than a photograph has, while a few kilobytes of archive can stand for a terabyte."""
+MAX_PIXELS = 178_000_000
+"""Width times height of one image: half a gigabyte once decoded. Above that Pillow itself refuses."""
 MAX_WAITING_BYTES = 256 << 20
 """Encoded images that wait to be decoded, all together."""
 
@@ -123,16 +122,13 @@ def opened_image(data: bytes | Path, name: str) -> Iterator[Image.Image]:
     try:
         if isinstance(data, bytes) and len(data) > MAX_IMAGE_BYTES:
             raise DataError(f"{name} has {len(data)} bytes, more than the {MAX_IMAGE_BYTES} that an image may have")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(data if isinstance(data, Path) else io.BytesIO(data), formats=_FORMATS)
-        with image:
+        with Image.open(data if isinstance(data, Path) else io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(_too_large(name, f"{image.width}x{image.height} pixels"))
             yield image
     except RecuError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DataError(_too_large(name, str(error))) from error
     except UnidentifiedImageError as error:
         kind = describe_kind(data) if isinstance(data, Path) else describe_bytes(data)

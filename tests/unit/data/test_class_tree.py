@@ -155,6 +155,21 @@ def test_contradictions_are_one_line(tmp_path: Path, form: str, change: dict, te
         read_tree(write(tmp_path, form, small_tree() | change), 2)
 
 
+@pytest.mark.parametrize("augmentation", ["crop_flip", "resized_crop_lighting"])
+def test_a_folder_with_links_to_the_meant_splits_is_read_as_the_message_advises(
+    tmp_path: Path, augmentation: str
+) -> None:
+    source = write_folder(tmp_path / "three", small_tree() | {"val/ant/0.png": image_bytes(1)})
+    entry, meant = dataset(augmentation=augmentation), tmp_path / "meant"
+    with pytest.raises(DataError, match="or give a folder with links to the folders that are meant"):
+        prepare("x", entry, folder=tmp_path / "data", source=source, workers=0)
+    meant.mkdir()
+    for split in ("train", "test"):
+        (meant / split).symlink_to(source / split)
+    manifest = prepare("x", entry, folder=tmp_path / "data", source=meant, workers=0).manifest
+    assert manifest.splits == {"train": 6, "test": 4}
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_splits_of_two_datasets_are_not_mixed(tmp_path: Path, form: str) -> None:
     files = {f"{name.split('/')[0]}-set/{name}": content for name, content in small_tree().items()}
@@ -248,7 +263,7 @@ def test_all_forms_prepare_to_the_same_in_both_storages(tmp_path: Path, augmenta
     prepared = [
         prepare("x", entry, folder=tmp_path / form, source=write(tmp_path, form, files), workers=0) for form in FORMS
     ]
-    manifests = [getattr(each, "manifest", each) for each in prepared]
+    manifests = [each.manifest for each in prepared]
     assert [manifest.splits for manifest in manifests] == [{"train": 6, "test": 6}] * 3
     assert len({manifest.fingerprint for manifest in manifests}) == 1
     assert {manifest.notes for manifest in manifests} == {

