@@ -111,7 +111,10 @@ def _check_progress(checkpoint: Mapping[str, Any], ours: Mapping[str, Any]) -> N
     _require(run is None or isinstance(run, str), "recu.mlflow_run_id", "a text or None", run)
     for key, kind in (("segments", list), ("origins", dict)):
         _require(isinstance(ours.get(key, kind()), kind), f"recu.{key}", f"a {kind.__name__}", ours.get(key))
-    for number, piece in enumerate(ours.get("segments", [])):
+    segments = ours.get("segments", [])
+    known = bool(segments) or not history or ours["format"] == 1
+    _require(known, "recu.segments", "what trained the epochs of the history", segments)
+    for number, piece in enumerate(segments):
         _check_segment(piece, f"recu.segments[{number}]")
     _check_plain({key: ours.get(key) for key in ("segments", "origins", "position", "best_checkpoint")})
     _check_best(checkpoint, ours.get("best_checkpoint"), history)
@@ -147,8 +150,10 @@ def _check_position(position: Any, *, checked: bool) -> None:
         _require(key == "sums" or _is_count(value), f"{where}.sums.{shown(key)}", "a count", value)
     _require("n" in sums, f"{where}.sums.n", "a count", None)
     if checked:
-        batches, start = position.get("batches"), position.get("start")
-        _require(isinstance(batches, Mapping), f"{where}.batches", "a dict", batches)
+        for key in ("unreadable", "left_out"):
+            _require(key in sums, f"{where}.sums.{key}", "a count", None)
+        valid_for, start = position.get("valid_for"), position.get("start")
+        _require(isinstance(valid_for, Mapping), f"{where}.valid_for", "a dict", valid_for)
         _require(isinstance(start, str), f"{where}.start", "a text", start)
 
 

@@ -55,7 +55,7 @@ SAVE_EVERY_STEP = "0.0001"
 """Minutes: no step is as short, so a checkpoint follows each of them."""
 
 _LITTER = (".part", ".preparing", ".old")
-_OF_THE_MOMENT = ("provenance", "mlflow_run_id", "content_sha256", "train_seconds")
+_OF_THE_MOMENT = ("provenance", "segments", "settings", "mlflow_run_id", "content_sha256", "train_seconds")
 
 
 @dataclass(frozen=True)
