@@ -183,7 +183,9 @@ def train_in_folder(
                 found, experiment, asked=resume is not False, start_epoch=start_epoch, fingerprint=fingerprint
             )
         if found is not None and _is_published(found, experiment, folder):
-            _log.info("%s: all %d epochs are done and published; nothing to do", folder, found.content["epoch"])
+            _log.info(
+                "%s is finished: all %d epochs are done and published, nothing to do", folder, found.content["epoch"]
+            )
             return
         job = _Job(
             experiment=experiment,

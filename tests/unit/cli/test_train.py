@@ -59,7 +59,7 @@ def test_the_same_command_again_says_that_it_is_finished_and_writes_nothing(recu
     before = _content(folder)
     for again in (words, [*words, "--resume"], ["--resume", *words], [*words, "--threads", 1, "-p", 7, "--seed", 0]):
         assert recu.train(*again) == 0, recu.err
-        assert "all 1 epochs are done and published; nothing to do" in recu.err
+        assert "is finished: all 1 epochs are done and published, nothing to do" in recu.err
     assert _content(folder) == before
     # What was lost is published again, without training.
     for name in ("metrics.json", "model_best.pth.tar"):

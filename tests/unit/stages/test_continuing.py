@@ -7,7 +7,6 @@ import torch
 
 from recu import paths
 from recu.engine.checkpoint import read_checkpoint
-from recu.engine.trainer import FORMAT
 from recu.errors import CheckpointError, OutputError
 from recu.experiments import Origin
 from recu.files import hash_file
@@ -21,19 +20,37 @@ from recu.stages.continuing import (
     why_foreign,
 )
 from tests.unit.engine.ours import experiment, our_checkpoint
+from tests.unit.engine.tiny import never, tiny_trainer
 
 PROVENANCE = {"device": "CPU, 1 threads", "code_hash": "c" * 64, "environment_hash": "e" * 16}
 
 
 @pytest.fixture(scope="module")
-def content():
-    """A state with two epochs done."""
-    origins = {"parent": {"checkpoint_sha256": "p" * 64}, "teacher": None, "resumed_from": None, "start_epoch": 0}
-    segments = [{"from_epoch": 0, "to_epoch": 1, "provenance": PROVENANCE}]
-    state = our_checkpoint(
-        experiment(epochs=3), format=FORMAT, random={}, origins=origins, segments=segments, position=None
+def states(tmp_path_factory):
+    """A state as the trainer writes it, of a tiny network under the name of another, by the number of epochs done."""
+    folder, found = tmp_path_factory.mktemp("states"), {}
+    of = experiment(epochs=3)
+    trainer = tiny_trainer(
+        folder,
+        identity={
+            "model": of.model,
+            "experiment": of.canonical,
+            "spec_hash": of.spec_hash,
+            "seed": of.seed,
+            "provenance": PROVENANCE,
+            "origins": {"parent": {"checkpoint_sha256": "p" * 64}, "teacher": None, "start_epoch": 0},
+        },
     )
-    return state | {"epoch": 2}
+    trainer.run(
+        never, on_epoch=lambda row: found.update({row["epoch"] + 1: read_checkpoint(folder / paths.CHECKPOINT)})
+    )
+    return found
+
+
+@pytest.fixture
+def content(states):
+    """Two of three epochs are done."""
+    return states[2]
 
 
 def _write(folder, content, name=paths.CHECKPOINT, **recu):
@@ -91,8 +108,8 @@ def test_other_data_never_goes_on_in_it(tmp_path, content):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_finished_training_is_not_published_under_other_parameters(tmp_path, content, asked):
-    found = own_state(_write(tmp_path, content | {"epoch": 3}))
+def test_a_finished_training_is_not_published_under_other_parameters(tmp_path, states, asked):
+    found = own_state(_write(tmp_path, states[3]))
     check_may_continue(found, experiment(epochs=3), asked=asked)
     with pytest.raises(CheckpointError, match=r"has finished 3 epochs with other parameters \(hyperparameters.lr 0.1"):
         check_may_continue(found, experiment(epochs=3, lr=0.01), asked=asked)
