@@ -348,7 +348,11 @@ def test_the_command_line_trains_evaluates_and_waits_for_another(project):
 def test_mlflow_shows_one_run_a_stage_linked_to_its_parent(project, monkeypatch):
     from mlflow.tracking import MlflowClient
 
+    from recu.tracking.store import prepare_store
+
     project.tracking_uri = f"sqlite:///{project.folder}/mlflow.db"
+    # A training this short may be over before a busy machine has made the store.
+    prepare_store(project.tracking_uri, ["tests"])
     vanilla = project.experiment()
     finetune = project.experiment("finetune", parent=vanilla)
     epoch = Trainer._epoch
