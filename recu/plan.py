@@ -14,6 +14,7 @@ from recu.experiments import TORCHVISION_WEIGHTS, Experiment, load_experiments
 from recu.files import atomic_write_text, canonical_json, hash_text, read_json
 from recu.params import load_datasets, load_defaults, load_published, load_suites, suite_names
 from recu.released import Released, load_released
+from recu.source_state import source_facts
 from recu.suite_facts import DatasetFacts, MethodFacts, ReleasedFacts, SuiteFacts
 
 TABLE_FORMATS = ("md", "csv", "html", "svg")
@@ -72,6 +73,23 @@ class Plan:
             else suite_facts(name, suite, self.experiments_of(name), self.datasets, self.methods)
             for name, suite in self.suites.items()
         }
+
+    def preparation(self, name: str) -> str:
+        """All that decides what preparing a dataset gives, as one string: its entry and how its local source looks.
+
+        Raises:
+            DataError: the source cannot be read.
+        """
+        dataset, source = self.datasets[name], self.config.sources.get(name)
+        folder = Path(self.config.data_dir) / name
+        facts = None if source is None else source_facts(dataset, Path(source), folder)
+        return canonical_json({"dataset": dataset.model_dump(mode="json"), "source": facts})
+
+    @property
+    def only_evaluated_on(self) -> set[str]:
+        """Names of the datasets that nothing is trained on, so that their test images are enough."""
+        trained_on = {experiment.dataset for experiment in self.experiments.values()}
+        return {released.dataset for released in self.released.values()} - trained_on
 
     def notes(self) -> list[str]:
         """One line for each thing that is not here yet, saying where it comes from."""

@@ -6,15 +6,20 @@ A changed source is prepared again. Nothing is read, so this says only whether s
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recu.config import Dataset
 from recu.errors import DataError
 
+LOCAL_NAME = "local.json"
+"""Beside the manifest of prepared data: what holds on this machine only, and is no part of the data."""
 _SPLIT_FOLDERS = ("train", "test", "val")
+CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+"""What the official archives extract to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,48 @@ class Place:
     """Absolute, links resolved."""
     state: str
     """SHA-256 over the path, size and times of every file."""
+
+
+def inside(dataset: Dataset, source: Path) -> Path:
+    """What inside a local source is read: a folder may hold the published archive or what it extracts to."""
+    if not source.is_dir() or len(dataset.archives) != 1:
+        return source
+    archive = source / dataset.archives[0].filename
+    return archive if archive.is_file() else official_folder(source, dataset.kind)
+
+
+def official_folder(source: Path, kind: str) -> Path:
+    """The folder with the parts that an archive of CIFAR extracts to: the official one below `source`, or `source`."""
+    below = source / CIFAR_FOLDERS.get(kind, "")
+    return below if below.is_dir() else source
+
+
+def source_facts(dataset: Dataset, source: Path, folder: Path) -> dict[str, str]:
+    """What planning compares of a local source: where it lies and how it looks.
+
+    Args:
+        dataset: its entry in params/datasets.yaml.
+        source: the archive or folder.
+        folder: of the data prepared from it, which outlives it: where the source is gone, it is as it was then.
+
+    Raises:
+        DataError: it is there and cannot be read.
+    """
+    found = inside(dataset, source)
+    if found.exists():
+        return asdict(look_at(dataset, found))
+    known = read_place(folder)
+    if known is not None and Path(known.path).is_relative_to(os.path.realpath(source)):
+        return asdict(known)
+    return {"path": os.path.realpath(source), "state": "missing"}
+
+
+def read_place(folder: Path) -> Place | None:
+    """Where the source of the prepared data in `folder` lay, and how it looked; None where that is not known."""
+    try:
+        return Place(**json.loads((folder / LOCAL_NAME).read_bytes())["source"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def look_at(dataset: Dataset, source: Path) -> Place:

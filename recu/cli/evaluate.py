@@ -60,7 +60,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_experiment(arguments: argparse.Namespace) -> None:
-    from recu.data import open_prepared
     from recu.stages.evaluate import evaluate
 
     options.refuse_with_experiment(arguments)
@@ -71,7 +70,7 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
     evaluate(
         experiment,
         dataset=dataset,
-        prepared=open_prepared(arguments.data_dir / experiment.dataset, dataset),
+        prepared=options.prepared_data(arguments, experiment.dataset, dataset),
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
         running=running_of(arguments),
@@ -79,7 +78,6 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_released(arguments: argparse.Namespace) -> None:
-    from recu.data import open_prepared
     from recu.stages.released import evaluate_released
 
     options.refuse_with_experiment(arguments, "--released")
@@ -95,7 +93,7 @@ def _evaluate_released(arguments: argparse.Namespace) -> None:
     evaluate_released(
         released,
         dataset=dataset,
-        prepared=open_prepared(arguments.data_dir / released.dataset, dataset),
+        prepared=options.prepared_data(arguments, released.dataset, dataset),
         runs_dir=arguments.runs_dir,
         output=arguments.output,
         running=running_of(arguments),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recu import paths
 from recu.config import Dataset, Family, Hyperparameters
-from recu.errors import ConfigError, unknown_name
+from recu.errors import ConfigError, ResultError, unknown_name
+from recu.files import read_json
 from recu.params import load_datasets, load_defaults, validate_model
 from recu.paths import user_path
 from recu.values import MOST_PROCESSES
+
+if TYPE_CHECKING:
+    from recu.data import Prepared
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
@@ -25,6 +29,12 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--data_dir", type=user_path, default=Path("data"), help="prepared datasets (default: %(default)s)"
+    )
+    group.add_argument(
+        "--manifest",
+        type=user_path,
+        metavar="FILE.json",
+        help="of the data that is meant, with --experiment or --released: other data is refused",
     )
     group.add_argument(
         "--results_dir", type=user_path, default=Path("results"), help="where results go (default: %(default)s)"
@@ -77,6 +87,26 @@ def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:
     if name not in datasets:
         raise unknown_name("dataset", name, datasets)
     return datasets[name]
+
+
+def prepared_data(arguments: argparse.Namespace, name: str, dataset: Dataset) -> Prepared:
+    """A workflow job's data: what is prepared in `data_dir`, if it is what `--manifest` names.
+
+    Raises:
+        DataError: it is not there, has other settings, or is other data.
+        ResultError: the manifest cannot be read.
+    """
+    from recu.data import open_prepared
+
+    expected = None
+    if arguments.manifest is not None:
+        named = read_json(arguments.manifest)
+        expected = named.get("fingerprint") if isinstance(named, dict) else None
+        if not isinstance(expected, str):
+            raise ResultError(
+                f"{arguments.manifest} names no fingerprint of data: run `snakemake --cores all --forcerun prepare`"
+            )
+    return open_prepared(arguments.data_dir / name, dataset, expected=expected)
 
 
 def data_source(arguments: argparse.Namespace) -> Path | None:

@@ -141,7 +141,6 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_experiment(arguments: argparse.Namespace) -> None:
-    from recu.data import open_prepared
     from recu.stages.train import train
 
     options.refuse_with_experiment(arguments)
@@ -150,7 +149,7 @@ def _train_experiment(arguments: argparse.Namespace) -> None:
     train(
         experiment,
         dataset=dataset,
-        prepared=open_prepared(arguments.data_dir / experiment.dataset, dataset),
+        prepared=options.prepared_data(arguments, experiment.dataset, dataset),
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
         teacher_weights=arguments.teacher_weights,

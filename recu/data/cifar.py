@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from recu.data.archives import iter_members
 from recu.data.class_tree import TEST_IS_ENOUGH, more
 from recu.errors import DataError
+from recu.source_state import CIFAR_FOLDERS
 
 _NUMPY_FUNCTIONS = (
     ("numpy._core.multiarray", "_reconstruct"),
@@ -43,7 +44,7 @@ class _Layout:
 
 _LAYOUTS = {
     "cifar10": _Layout(
-        "cifar-10-batches-py",
+        CIFAR_FOLDERS["cifar10"],
         tuple(f"data_batch_{number}" for number in range(1, 6)),
         ("test_batch",),
         "batches.meta",
@@ -60,7 +61,7 @@ _LAYOUTS = {
         },
     ),
     "cifar100": _Layout(
-        "cifar-100-python",
+        CIFAR_FOLDERS["cifar100"],
         ("train",),
         ("test",),
         "meta",
@@ -109,12 +110,6 @@ def load_cifar_arrays(
         if set(parts) <= set(contents)
     }
     return CifarArrays(classes, splits, notes)
-
-
-def official_folder(source: Path, kind: Literal["cifar10", "cifar100"]) -> Path:
-    """The folder with the extracted parts: `source` itself or the official folder below it."""
-    below = source / _LAYOUTS[kind].folder
-    return below if below.is_dir() else source
 
 
 def safe_unpickle(data: bytes) -> Any:

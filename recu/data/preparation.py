@@ -37,11 +37,11 @@ from recu.data.manifest import (
     write_manifest,
 )
 from recu.data.opening import SPLITS, check_contents, check_counts, check_split
-from recu.data.stamps import LOCAL_NAME, Local, hash_and_stamp, read_local, write_local
+from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
 from recu.fit import TINYIMAGENET_SIZE, Storage, storage_of, stored_size_of
-from recu.source_state import Place, look_at
+from recu.source_state import LOCAL_NAME, Place, inside, look_at, official_folder
 from recu.text import encodable
 
 _LOG = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _request(name: str, dataset: Dataset, source: Path | None, workers: int, nee
         raise DataError(f"{name} is shipped with scikit-learn; leave out its source ({source})")
     if source is not None and not source.exists():
         raise DataError(f"source of {name}: {source} does not exist; {dataset.obtain or 'give an archive or folder'}")
-    source = None if source is None else _resolve(dataset, source)
+    source = None if source is None else inside(dataset, source)
     return _Request(name, dataset, source, workers, needed)
 
 
@@ -418,25 +418,9 @@ def _convert(request: _Request, source: Path | None, out: Path) -> tuple[Source,
     return described, _image_folder(request, source, out)
 
 
-def _resolve(dataset: Dataset, source: Path) -> Path:
-    """What inside a local source is read: a folder may hold the published archive or what it extracts to."""
-    if not source.is_dir() or len(dataset.archives) != 1:
-        return source
-    archive = source / dataset.archives[0].filename
-    if archive.is_file():
-        return archive
-    if dataset.kind in ("cifar10", "cifar100"):
-        from recu.data.cifar import official_folder
-
-        return official_folder(source, dataset.kind)
-    return source
-
-
 def _instead(dataset: Dataset, archive: Path) -> str:
     """What can be given in place of an archive that is not the published one, for a message."""
     if dataset.kind in ("cifar10", "cifar100"):
-        from recu.data.cifar import official_folder
-
         folder = official_folder(archive.parent, dataset.kind)
         if folder != archive.parent:
             return f", or give {folder}, which lies beside it"

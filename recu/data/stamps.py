@@ -22,10 +22,7 @@ from tqdm import tqdm
 
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_json
-from recu.source_state import Place
-
-LOCAL_NAME = "local.json"
-"""Beside the manifest: what holds on this machine only, and is no part of the data."""
+from recu.source_state import LOCAL_NAME, Place, read_place
 
 _CHUNK_BYTES = 1 << 20
 _MOST_THREADS = 32
@@ -115,9 +112,8 @@ def read_local(folder: Path) -> Local:
     """What is known of the prepared data in `folder` on this machine; nothing where that cannot be read."""
     try:
         content = json.loads((folder / LOCAL_NAME).read_bytes())
-        source = None if content["source"] is None else Place(**content["source"])
         files = {name: (digest, Stamp(*stamp)) for name, (digest, *stamp) in content["files"].items()}
-        return Local(source, files)
+        return Local(read_place(folder), files)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Local(None, {})
 

@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+from functools import cache
 
 from snakemake.io import regex_from_filepattern
 
@@ -59,6 +60,8 @@ ENVIRONMENT = plan.escape_braces(str(Path(workflow.basedir) / "environment.yml")
 DATA_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, data_dir=DATA_DIR)
 # So that a batch size that leaves one image over is refused once the images are counted, and before any training.
 BATCH_SIZES = " ".join(("--batch_sizes", *plan.batch_sizes(EXPERIMENTS.values())))
+# In commands of preparation: datasets of which the test images are enough.
+TEST_IS_ENOUGH = " ".join(("--test_is_enough_for", *sorted(PLAN.only_evaluated_on)))
 RUN_OPTIONS = plan.as_options(
     params_dir=PARAMS_DIR,
     data_dir=DATA_DIR,
@@ -142,9 +145,18 @@ def get_released_manifest(wildcards):
     return paths.manifest_file(RESULTS_DIR, get_released(wildcards).dataset)
 
 
-def get_dataset_json(wildcards):
-    """All that decides what preparation makes of a dataset."""
-    return canonical_json(DATASETS[wildcards.dataset].model_dump(mode="json"))
+@cache
+def preparation(dataset):
+    """See `Plan.preparation`; a source of a million images is looked at once."""
+    try:
+        return PLAN.preparation(dataset)
+    except RecuError as error:
+        fail(error)
+
+
+def get_preparation_json(wildcards):
+    """All that decides what preparing a dataset gives, as ONE string: Snakemake compares params as a set."""
+    return preparation(wildcards.dataset)
 
 
 def get_source_option(wildcards):

@@ -21,4 +21,5 @@ rule evaluate:
     message:
         "Evaluating {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}} > {{log:q}} 2>&1"
+        f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
+        f" --experiment {{params.experiment:q}} > {{log:q}} 2>&1"

@@ -13,7 +13,9 @@ rule prepare_tracking:
         f"recu store {TRACKING_OPTIONS} --suites {{wildcards.tracked_suite:q}} 2>&1 | tee {{log:q}}"
 
 
-rule prepare:
+# A checkpoint, so that what rests on the data is judged again by the manifest's content once this has run: a source that
+# only moved, or was touched, makes nothing else run.
+checkpoint prepare:
     output:
         manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
     log:
@@ -24,10 +26,10 @@ rule prepare:
     resources:
         attempt=get_attempt,
     params:
-        dataset=get_dataset_json,
+        preparation=get_preparation_json,
         source=get_source_option,
     message:
         "Preparing dataset {wildcards.dataset}"
     shell:
         f"{JOB} prepare {{wildcards.dataset:q}} {DATA_OPTIONS} {{params.source}} --workers {{threads}} {BATCH_SIZES}"
-        " --output {output.manifest:q} > {log:q} 2>&1"
+        f" {TEST_IS_ENOUGH} --output {{output.manifest:q}} > {{log:q}} 2>&1"

@@ -19,7 +19,8 @@ rule evaluate_released:
     message:
         "Measuring released file {wildcards.released_file}"
     shell:
-        f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --released {{params.released:q}} --output {{output.metrics:q}}"
+        f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
+        f" --released {{params.released:q}} --output {{output.metrics:q}}"
         " > {log:q} 2>&1"
 
 

@@ -21,5 +21,6 @@ rule train:
     message:
         "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --experiment {{params.experiment:q}}"
+        f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
+        f" --experiment {{params.experiment:q}}"
         " > {log:q} 2>&1"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from recu.data import cifar
-from recu.data.cifar import load_cifar_arrays, official_folder, safe_unpickle
+from recu.data.cifar import load_cifar_arrays, safe_unpickle
 from recu.errors import DataError
+from recu.source_state import official_folder
 
 from .builders import cifar10_files, cifar100_files, python2_pickle, write_folder, write_tar
 
