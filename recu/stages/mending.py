@@ -25,7 +25,7 @@ def mend(verification: Verification, places: Places, *, strict: bool) -> str:
     wrong = _Wrong(verification, places, strict)
     advice = [wrong.command] if wrong.targets else []
     if wrong.files_gone:
-        advice.append(f"put the released file back: {'; '.join(wrong.files_gone)}")
+        advice.append(f"put the released file back: {', '.join(wrong.files_gone)}")
     return "; ".join(advice)
 
 
@@ -73,7 +73,7 @@ class _Wrong:
         for ground in suite.grounds:
             if self._is_wrong(ground.training):
                 if released:
-                    self.files_gone.append(": ".join((ground.training.subject, *ground.training.reasons)))
+                    self.files_gone.append(f"{ground.training.subject} (`obtain` in params/suites/{suite.name}.yaml)")
                 else:
                     yield ground.training.subject, "train"
             if not released and self._must_start_anew(ground, fresh):
