@@ -389,6 +389,7 @@ class PublishedData(Model):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     augmentation: Augmentation | None = None
+    test_view: TestView | None = None
 
 
 class Published(Model):

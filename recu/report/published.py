@@ -86,5 +86,5 @@ def seen_data(data: Mapping[str, Any], *, augmentation: str | None, test_images:
         augmentation: of its training; None where nothing was trained.
         test_images: how many it was measured on.
     """
-    kept = {name: data[name] for name in ("num_classes", "image_size", "mean", "std")}
+    kept = {name: data[name] for name in ("num_classes", "image_size", "mean", "std", "test_view")}
     return kept | {"augmentation": augmentation, "test_images": test_images}

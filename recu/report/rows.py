@@ -68,22 +68,34 @@ def check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         if len(found) > 1:
             raise MixedDataError(dataset, found)
     checkpoints = {row["experiment_id"]: row["checkpoint_sha256"] for row in rows}
+    weights: dict[str, str] = {}
     for row in rows:
+        name = row["experiment_id"]
         for role in ("parent", "teacher"):
             origin = row[role]
-            if origin and checkpoints.get(origin["id"], origin["checkpoint_sha256"]) != origin["checkpoint_sha256"]:
-                child = row["experiment_id"]
-                text = f"{child} rests on another checkpoint of its {role} {origin['id']} than the one there now"
-                raise RowError(text, train=(child,))
+            if origin and checkpoints.get(origin["id"]) not in (None, origin.get("checkpoint_sha256")):
+                text = f"{name} rests on another checkpoint of its {role} {origin['id']} than the one there now"
+                raise RowError(text, train=(name,), afresh=True)
+        taught = row["teacher"] or {}
+        if (
+            "weights_sha256" in taught
+            and weights.setdefault(taught["id"], taught["weights_sha256"]) != (taught["weights_sha256"])
+        ):
+            text = f"{name} was taught by other weights of {taught['id']} than the rows before it"
+            raise RowError(text, train=[row["experiment_id"] for row in rows if row["teacher"]], afresh=True)
 
 
 class RowError(ResultError):
     """Results that cannot become rows of one table."""
 
-    def __init__(self, text: str, *, train: Iterable[str] = (), evaluate: Iterable[str] = ()) -> None:
+    def __init__(
+        self, text: str, *, train: Iterable[str] = (), evaluate: Iterable[str] = (), afresh: bool = False
+    ) -> None:
         super().__init__(text)
         self.train, self.evaluate = tuple(train), tuple(evaluate)
         """Experiments of which a stage must be run again."""
+        self.afresh = afresh
+        """Whether the states of `train` would only give the same again."""
 
 
 class DisagreementError(RowError):
@@ -131,6 +143,10 @@ def _check_together(train: dict[str, Any], evaluate: dict[str, Any]) -> None:
                 train=(identifier,) if key == "data_fingerprint" else (),
                 evaluate=(identifier,),
             )
+    pieces = {piece["spec_hash"] for piece in train.get("segments") or ()} - {train["spec_hash"]}
+    if pieces:
+        text = f"{identifier}: some epochs were trained with other parameters (hash {', '.join(sorted(pieces))})"
+        raise RowError(text, train=(identifier,), afresh=True)
     wanted = train["experiment"]["hyperparameters"]["epochs"]
     if train["epochs"] != wanted:
         raise RowError(f"{identifier}: trained for {train['epochs']} of {wanted} epochs", train=(identifier,))

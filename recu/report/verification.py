@@ -227,6 +227,9 @@ def _numbers(metrics: Mapping[str, Any]) -> list[Problem]:
 
 def _pieces(metrics: Mapping[str, Any]) -> list[Problem]:
     """Epochs that were trained under other parameters than those the result is published under."""
+    segments = metrics.get("segments")
+    if segments and segments[-1]["provenance"] != metrics["provenance"]:
+        return [("altered", "its provenance is not that of its last epochs")]
     return [
         ("stale", f"trained with other parameters (hash {piece['spec_hash']}) in {described(piece)}")
         for piece in metrics.get("segments") or ()

@@ -34,7 +34,7 @@ def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, ou
     except DisagreementError as error:
         raise ResultError(f"{error}; {_to_agree(error, results_dir, runs_dir)}") from error
     except RowError as error:
-        raise ResultError(f"{error}; make them again: {_to_mend(error, results_dir)}") from error
+        raise ResultError(f"{error}; make them again: {_to_mend(error, results_dir, runs_dir)}") from error
     write_sealed_json(output, {"rows": rows})
 
 
@@ -71,7 +71,7 @@ def _read_result(folder: Callable[[Path, str], Path], results_dir: Path, job: Or
     return read_sealed_json(file, again=remake([file], suites=[suite_of(job.id)], results_dir=results_dir))
 
 
-def _to_mend(error: RowError, results_dir: Path) -> str:
+def _to_mend(error: RowError, results_dir: Path, runs_dir: Path) -> str:
     train = error.train
     if isinstance(error, MixedDataError):
         now = _prepared_now(results_dir, error.dataset)
@@ -80,7 +80,12 @@ def _to_mend(error: RowError, results_dir: Path) -> str:
     targets = [paths.train_folder(results_dir, name) / paths.METRICS for name in train]
     targets += [paths.evaluate_folder(results_dir, name) / paths.METRICS for name in error.evaluate]
     suites = [suite_of(name) for name in (*train, *error.evaluate)]
-    return remake(targets, suites=suites, results_dir=results_dir)
+    states = _states(train, runs_dir) if error.afresh else []
+    return afresh(states, targets, suites=suites, results_dir=results_dir, runs_dir=runs_dir)
+
+
+def _states(names: Iterable[str], runs_dir: Path) -> list[Path]:
+    return [runs_dir / name for name in names if (runs_dir / name).exists()]
 
 
 def _prepared_now(results_dir: Path, dataset: str) -> str | None:
@@ -96,8 +101,9 @@ def _to_agree(error: DisagreementError, results_dir: Path, runs_dir: Path) -> st
     evaluated = paths.evaluate_folder(results_dir, name) / paths.METRICS
     trained = paths.train_folder(results_dir, name) / paths.METRICS
     again = remake([evaluated], suites=[suite_of(name)], results_dir=results_dir)
-    states = [runs_dir / name] if (runs_dir / name).exists() else []
-    fresh = afresh(states, [trained], suites=[suite_of(name)], results_dir=results_dir, runs_dir=runs_dir)
+    fresh = afresh(
+        _states([name], runs_dir), [trained], suites=[suite_of(name)], results_dir=results_dir, runs_dir=runs_dir
+    )
     return f"evaluate it again: {again}; if they still differ, train it afresh with the code of now: {fresh}"
 
 

@@ -398,7 +398,7 @@ def _origins(job: _Job, found: Found | None, taught: Taught | None) -> dict[str,
         if same_name and before["weights_sha256"] != teacher["weights_sha256"]:
             raise CheckpointError(
                 f"{found.file} was taught by other weights of {teacher['id']} (SHA-256 {before['weights_sha256']:.12},"
-                f" now {teacher['weights_sha256']:.12}): give those again, or remove {job.state} to train afresh"
+                f" now {teacher['weights_sha256']:.12}): give those again, or move {job.state} aside to train afresh"
             )
     started = {
         "parent": job.initial.parent if job.initial else None,

@@ -260,7 +260,7 @@ def test_a_suite_that_is_being_made_is_complete_so_far(project, verify):
 
 def test_every_piece_of_a_training_is_judged(project, verify):
     def cut(metrics):
-        (piece,) = metrics["segments"] if "segments" in metrics else [_whole(metrics)]
+        (piece,) = metrics["segments"]
         old = piece["provenance"] | {"code_hash": "0" * 64}
         metrics["segments"] = [piece | {"provenance": old}, piece | {"from_epoch": 1, "to_epoch": 3}]
 
@@ -273,7 +273,7 @@ def test_every_piece_of_a_training_is_judged(project, verify):
 
 def test_pieces_of_other_parameters_are_stale(project, verify):
     def cut(metrics):
-        (piece,) = metrics["segments"] if "segments" in metrics else [_whole(metrics)]
+        (piece,) = metrics["segments"]
         metrics["segments"] = [piece | {"spec_hash": "0" * 16}, piece | {"from_epoch": 1, "to_epoch": 3}]
 
     _edit(_metrics("train", "finetune"), cut, seal=True)
@@ -284,8 +284,10 @@ def test_pieces_of_other_parameters_are_stale(project, verify):
     assert f"mv {_state('finetune')} " in shown
 
 
-def _whole(metrics):
-    return {"from_epoch": 0, "to_epoch": 0, "spec_hash": metrics["spec_hash"], "provenance": metrics["provenance"]}
+def test_a_provenance_that_is_not_that_of_the_last_epochs_is_altered(project, verify):
+    _edit(_metrics("train"), lambda m: m["provenance"].__setitem__("git_commit", "0" * 40), seal=True)
+    code, shown = verify("smallest")
+    assert code == 4 and "altered: " in shown and "its provenance is not that of its last epochs" in shown
 
 
 def _state(method):
@@ -371,7 +373,7 @@ def test_prepared_data_that_was_altered_is_found(project, verify):
     content[-1] ^= 1
     file.write_bytes(content)
     code, shown = verify()
-    assert code == 4 and f"altered: {file} is no longer what was prepared" in shown
+    assert code == 4 and f"altered: data/tiny: {file} is no longer what was prepared" in shown
 
 
 def test_another_environment_is_a_note_unless_strict(project, verify, monkeypatch):
@@ -385,7 +387,11 @@ def test_another_environment_is_a_note_unless_strict(project, verify, monkeypatc
 
 
 def test_other_code_is_a_note_unless_strict(project, verify):
-    _edit(_metrics("train"), lambda m: m["provenance"].__setitem__("code_hash", "0" * 64), seal=True)
+    def change(metrics):
+        for origin in (metrics["provenance"], metrics["segments"][-1]["provenance"]):
+            origin["code_hash"] = "0" * 64
+
+    _edit(_metrics("train"), change, seal=True)
     code, shown = verify()
     assert "1 result made by other code of the same recipe version (000000000000)" in shown
     assert "altered: results/report/smallest/rows.json" in shown and code == 4, "its rows name the code too"

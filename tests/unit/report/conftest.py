@@ -50,6 +50,7 @@ def results():
                     "mean": [0.485, 0.456, 0.406],
                     "std": [0.229, 0.224, 0.225],
                     "augmentation": "crop_flip",
+                    "test_view": "resize",
                 },
             },
             "spec_hash": f"spec{seed}",

@@ -6,7 +6,7 @@ from recu import params, paths
 from recu.report.published import Setting, match, seen_data
 
 SEEN = {
-    "num_classes": 10, "image_size": 32, "test_images": 10000, "augmentation": "crop_flip",
+    "num_classes": 10, "image_size": 32, "test_images": 10000, "augmentation": "crop_flip", "test_view": "resize",
     "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
 }  # fmt: skip
 
@@ -69,6 +69,7 @@ def test_published_results_are_found_for_the_papers_settings(dataset, model, met
         ({"augmentation": "crop"}, "augmentation crop instead of crop_flip"),
         ({"mean": [0.5, 0.5, 0.5]}, "mean 0.5/0.5/0.5 instead of 0.485/0.456/0.406"),
         ({"std": [1.0, 1.0, 1.0]}, "std 1.0/1.0/1.0 instead of 0.229/0.224/0.225"),
+        ({"test_view": "resize_centre"}, "test view resize_centre instead of resize"),
         ({"image_size": 40}, "image size 40 instead of 32"),
         ({"test_images": 5000}, "test images 5000 instead of 10000"),
     ],

@@ -55,11 +55,27 @@ def test_the_pieces_of_a_training_are_kept_and_an_older_training_is_one_piece(re
     (whole,) = result_row(train, evaluate)["segments"]
     assert (whole["from_epoch"], whole["to_epoch"], whole["provenance"]) == (0, 4, train["provenance"])
     pieces = [
-        {"from_epoch": 0, "to_epoch": 2, "experiment": {}, "spec_hash": "x", "provenance": {"device": "a"}},
-        {"from_epoch": 3, "to_epoch": 4, "experiment": {}, "spec_hash": "x", "provenance": {"device": "b"}},
+        {
+            "from_epoch": 0,
+            "to_epoch": 2,
+            "experiment": {},
+            "spec_hash": train["spec_hash"],
+            "provenance": {"device": "a"},
+        },
+        {
+            "from_epoch": 3,
+            "to_epoch": 4,
+            "experiment": {},
+            "spec_hash": train["spec_hash"],
+            "provenance": {"device": "b"},
+        },
     ]
     row = result_row(train | {"segments": pieces}, evaluate)
     assert [piece["provenance"]["device"] for piece in row["segments"]] == ["a", "b"]
+    pieces[0]["spec_hash"] = "other"
+    with pytest.raises(RowError, match="some epochs were trained with other parameters") as error:
+        result_row(train | {"segments": pieces}, evaluate)
+    assert error.value.afresh
 
 
 @pytest.mark.parametrize(
@@ -124,6 +140,16 @@ def test_a_child_of_another_checkpoint_is_refused(row, role):
     with pytest.raises(RowError, match=f"finetune/seed1 rests on another checkpoint of its {role}") as error:
         check_rows([parent, child])
     assert error.value.train == (child["experiment_id"],)
+
+
+def test_rows_taught_by_different_weights_of_one_name_are_refused(row):
+    first, second = row(seed=1), row(seed=2)
+    for each in (first, second):
+        each["teacher"] = {"id": "torchvision:resnet34", "weights_sha256": "a"}
+    check_rows([first, second])
+    second["teacher"] = {"id": "torchvision:resnet34", "weights_sha256": "b"}
+    with pytest.raises(RowError, match="seed2 was taught by other weights of torchvision:resnet34"):
+        check_rows([first, second])
 
 
 def test_something_else_altogether():

@@ -45,6 +45,7 @@ def results(tmp_path):
                 "mean": [0.3, 0.3, 0.3],
                 "std": [0.3, 0.3, 0.3],
                 "augmentation": "crop",
+                "test_view": "resize",
             },
         },
         "best": {"epoch": 1, "top1": 95.0, "top5": 99.0, "loss": 0.1},
