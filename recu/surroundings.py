@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
@@ -64,6 +63,9 @@ def require_importable(package: str) -> None:
     odd = any(not _USUAL_ALLOCATOR.fullmatch(value) for value in map(os.environ.get, _ALLOCATORS) if value)
     if not limited and not odd:
         return
+    # Here, since `recu --help` has no use for it.
+    import subprocess
+
     try:
         trial = subprocess.run(
             [sys.executable, "-c", f"import {package}"], capture_output=True, text=True, errors="replace", check=False

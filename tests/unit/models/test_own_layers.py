@@ -162,6 +162,27 @@ def test_drawn_networks_of_shared_layers_and_results(seed: int) -> None:
     assert torch.equal(inference_form(model)(batch.clone()), model(batch.clone()))
 
 
+class Overwriting(nn.Module):
+    """Writes into what a convolution has read, before the BatchNorm behind it is called."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = BinaryConv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole, positive = self.conv(x), self.relu(x)
+        return self.norm(whole) + positive
+
+
+@torch.no_grad()
+def test_a_layer_that_writes_into_its_input_is_not_overtaken() -> None:
+    torch.manual_seed(0)
+    model = Overwriting().eval()
+    assert torch.equal(inference_form(model)(images()), model(images()))
+
+
 class Counting(nn.Module):
     """Gives other results as it is called more often; its graph could be read, once."""
 
