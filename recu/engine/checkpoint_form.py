@@ -46,6 +46,8 @@ def check_form(checkpoint: Mapping[str, Any], ours: Any, path: Path) -> None:
     try:
         _check_identity(ours)
         _check_authors_part(checkpoint)
+        if "row" in ours:
+            _check_measured(ours["row"], "recu.row")
         if "random" in ours:
             _check_progress(checkpoint, ours)
     except _WrongForm as error:
@@ -109,8 +111,9 @@ def _check_progress(checkpoint: Mapping[str, Any], ours: Mapping[str, Any]) -> N
     _require(best is None or _is_percent(best), "recu.earlier_best", "a percentage or None", best)
     run = ours.get("mlflow_run_id")
     _require(run is None or isinstance(run, str), "recu.mlflow_run_id", "a text or None", run)
+    empty = {"segments": [], "origins": {}} if ours["format"] == 1 else {}
     for key, kind in (("segments", list), ("origins", dict)):
-        _require(isinstance(ours.get(key, kind()), kind), f"recu.{key}", f"a {kind.__name__}", ours.get(key))
+        _require(isinstance(ours.get(key, empty.get(key)), kind), f"recu.{key}", f"a {kind.__name__}", ours.get(key))
     segments = ours.get("segments", [])
     known = bool(segments) or not history or ours["format"] == 1
     _require(known, "recu.segments", "what trained the epochs of the history", segments)
@@ -121,14 +124,20 @@ def _check_progress(checkpoint: Mapping[str, Any], ours: Mapping[str, Any]) -> N
     _check_random(ours["random"])
 
 
-def _check_row(row: Any, where: str) -> None:
+def _check_measured(row: Any, where: str) -> None:
+    """A history row without clock times, as the best checkpoint holds it."""
     _require(isinstance(row, Mapping), where, "a dict", row)
-    for key in _COUNTS:
-        _require(_is_count(row.get(key)), f"{where}.{key}", "a count", row.get(key))
     for key in _PERCENT:
         _require(_is_percent(row.get(key)), f"{where}.{key}", "a percentage", row.get(key))
+    _require(_is_number(row.get("test_loss")), f"{where}.test_loss", "a finite number", row.get("test_loss"))
     for key, value in row.items():
         _require(isinstance(key, str) and _is_number(value), f"{where}.{shown(key)}", "a finite number", value)
+
+
+def _check_row(row: Any, where: str) -> None:
+    _check_measured(row, where)
+    for key in _COUNTS:
+        _require(_is_count(row.get(key)), f"{where}.{key}", "a count", row.get(key))
     missing = next((key for key in _ROW if key not in row), None)
     _require(missing is None, f"{where}.{missing}", "a finite number", None)
 

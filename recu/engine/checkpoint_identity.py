@@ -45,6 +45,8 @@ class CheckpointIdentity:
     """`Experiment.canonical`, possibly of an earlier version of this program."""
     spec_hash: str
     data_fingerprint: str
+    trained: Mapping[str, float] | None
+    """`top1`, `top5` and `loss` that its training measured with these very weights; None within an epoch."""
 
     @property
     def network(self) -> str:
@@ -98,6 +100,7 @@ def identity_of(checkpoint: Mapping[str, Any], path: Path) -> CheckpointIdentity
         experiment=own.experiment,
         spec_hash=own.spec_hash,
         data_fingerprint=own.data_fingerprint,
+        trained=_trained(ours),
     )
 
 
@@ -159,6 +162,12 @@ def check_data(identity: CheckpointIdentity, path: Path, name: str, dataset: Dat
 
 
 _ANOTHER_FILE = "give another copy of the file, or train again"
+
+
+def _trained(ours: Mapping[str, Any]) -> dict[str, float] | None:
+    history = ours.get("history") if ours.get("position") is None else None
+    row = ours.get("row") or (history[-1] if history else None)
+    return None if row is None else {name: row[f"test_{name}"] for name in ("top1", "top5", "loss")}
 
 
 class _Lenient(BaseModel):

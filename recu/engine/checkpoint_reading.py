@@ -39,7 +39,7 @@ _ADVICE = (
     ("TorchScript", "convert it: torch.save(torch.jit.load(FILE, map_location='cpu').state_dict(), 'weights.pth')"),
     (".npz", "convert it: torch.save({n: torch.from_numpy(a) for n, a in numpy.load(FILE).items()}, 'weights.pth')"),
     ("Python pickle", "write it where it was made: torch.save(model.state_dict(), 'weights.pth')"),
-    ("compressed with", "unpack it and give the file inside"),
+    ("compressed with", "decompress it and give what comes out"),
     ("archive", "unpack it and give the file inside"),
     ("a folder", "give the file itself"),
     ("pointer", "run that command and try again"),

@@ -184,22 +184,34 @@ def _within(value: Any, most: float = math.inf) -> bool:
     return is_number and 0 <= value <= most and math.isfinite(value)
 
 
-def _check_agreement(train: dict[str, Any], evaluate: dict[str, Any]) -> None:
-    best, n = train["best"], evaluate["n"]
+def beyond_rounding(measured: Mapping[str, float], trained: Mapping[str, float], n: int) -> str | None:
+    """In what two measurements of one network on the same images differ by more than rounding; None: in nothing.
+
+    Args:
+        measured: `top1` and `top5` (percent) and `loss` of an evaluation.
+        trained: the same as its training saw them.
+        n: images.
+    """
     points = 100 * max(SAME_IMAGES, SAME_SHARE * n) / n
     allowed = {
         "top1": points,
         "top5": points,
-        "loss": SAME_LOSS * max(best["loss"], evaluate["loss"]) + SAME_LOSS_FLOOR,
+        "loss": SAME_LOSS * max(trained["loss"], measured["loss"]) + SAME_LOSS_FLOOR,
     }
     for name, most in allowed.items():
         # Rounded, so that a difference of exactly two images does not depend on binary fractions.
-        if round(abs(evaluate[name] - best[name]), 9) > round(most, 9):
-            raise DisagreementError(
-                f"{_name(train)}: the evaluation of its checkpoint gave {name} {evaluate[name]:.4g}, its training saw "
-                f"{best[name]:.4g} at that epoch: more than rounding (at most {most:.2g} on {n} images)",
-                evaluate=(_name(train),),
+        if round(abs(measured[name] - trained[name]), 9) > round(most, 9):
+            return (
+                f"the evaluation of its checkpoint gave {name} {measured[name]:.4g}, its training saw"
+                f" {trained[name]:.4g} at that epoch: more than rounding (at most {most:.2g} on {n} images)"
             )
+    return None
+
+
+def _check_agreement(train: dict[str, Any], evaluate: dict[str, Any]) -> None:
+    difference = beyond_rounding(evaluate, train["best"], evaluate["n"])
+    if difference is not None:
+        raise DisagreementError(f"{_name(train)}: {difference}", evaluate=(_name(train),))
 
 
 def _row(train: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any]:

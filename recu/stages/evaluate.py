@@ -142,6 +142,7 @@ def evaluate_file(
     network, report = load(subject, dataset.num_classes)
     loaders = build_test_loaders(dataset, prepared, batch_size_test, loader, device, running)
     evaluation = measure(network, loaders, device)
+    _check_agreement(subject, evaluation, loaders.manifest)
     origin = provenance.collect(describe(device))
     about = describe_measurement(subject, name, dataset, loaders, origin, batch_size_test, loader)
     return Measurement(evaluation=evaluation, report=report, about=about)
@@ -167,6 +168,21 @@ def describe_measurement(
         "settings": {"batch_size_test": batch_size_test, "loader": loader, "precision": "fp32"},
         "provenance": origin,
     }
+
+
+def _check_agreement(subject: Subject, evaluation: Evaluation, manifest: Manifest) -> None:
+    """Refuse to give a number where the file's own training, on the very same data, measured another one."""
+    from recu.report.rows import beyond_rounding
+
+    identity = subject.identity
+    if identity is None or identity.trained is None or identity.data_fingerprint != manifest.fingerprint:
+        return
+    difference = beyond_rounding(asdict(evaluation), identity.trained, evaluation.n)
+    if difference is not None:
+        raise ResultError(
+            f"{subject.file.path}: {difference}; the file was altered, or written by another version of this program:"
+            " train again with this one"
+        )
 
 
 def describe_evaluation(evaluation: Evaluation) -> str:

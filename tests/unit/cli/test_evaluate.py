@@ -92,6 +92,18 @@ def test_a_file_of_ours_is_measured_as_what_it_says(recu, ours):
         assert message in recu.error()
 
 
+def test_a_number_that_the_training_did_not_measure_is_refused(recu):
+    assert recu.train("--save", "one") == 0, recu.err
+    file = recu.folder / "results/one/model_best.pth.tar"
+    assert recu("evaluate", "-e", file, *recu.tiny) == 0, recu.err
+    content = torch.load(file)
+    content["state_dict"]["linear.bias"] += torch.arange(6.0)
+    torch.save(content, "altered.pth.tar")
+    assert recu("evaluate", "-e", "altered.pth.tar", "--output", "out.json", *recu.tiny) == 2
+    assert "its training saw" in recu.error() and "more than rounding" in recu.error()
+    assert not (recu.folder / "out.json").exists()
+
+
 def test_a_file_of_a_dataset_that_is_not_here_asks_for_another(recu):
     of = experiment(load_datasets(recu.project / "params")["tiny"], name="elsewhere")
     torch.save(our_checkpoint(of), "ours.pth.tar")

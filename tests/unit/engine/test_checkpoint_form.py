@@ -69,6 +69,12 @@ WRONG = {
         torch.full((3,), -1, dtype=torch.float64),
         [0, 0, 0],
     ],
+    "recu/position/sums/unreadable": [DELETE, -1, "a"],
+    "recu/position/valid_for": [DELETE, None, "a"],
+    "recu/position/start": [DELETE, None, 3],
+    "recu/segments/0/from_epoch": [DELETE, -1, "a"],
+    "recu/segments/0/provenance": [DELETE, 3],
+    "recu/origins": [3, {"x": {1, 2}}],
     "recu/train_seconds": [DELETE, -1.0, NAN, "a"],
     "recu/earlier_best": ["a", NAN, -3.0, 1e9],
     "recu/mlflow_run_id": [3, []],
@@ -95,11 +101,12 @@ WRONG = {
     "recu/random/numpy/gauss": [NAN, "a"],
     "recu/random/torch": [torch.zeros(3, dtype=torch.uint8), torch.zeros(5056), None],
     "recu/random/cuda": [None, [1], [torch.zeros(3)]],
-    "recu/segments": [3, ["a"], [{}]],
+    "recu/segments": [DELETE, 3, ["a"], [{}]],
     "epoch": [DELETE, -1, "a", 1.5, HUGE, 7, True],
     "best_prec1": [DELETE, NAN, "high", torch.zeros(3)],
     "best_prec5": [NAN, 101.0],
     "model": [DELETE, 3],
+    "recu/row": [3, {}, {"test_top1": NAN}],
 }
 
 

@@ -152,8 +152,8 @@ def torchscript() -> bytes:
 KINDS = {
     "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0d\nsize 19332096\n", "a Git LFS pointer"),
     "html": (lambda: b"<!DOCTYPE html><html><title>Virus scan warning</title></html>", "an HTML page"),
-    "gzip": (lambda: gzip.compress(checkpoint_bytes()), "compressed with gzip; unpack it and give the file inside"),
-    "bzip2": (lambda: bz2.compress(checkpoint_bytes()), "compressed with bzip2; unpack it and give the file inside"),
+    "gzip": (lambda: gzip.compress(checkpoint_bytes()), "compressed with gzip; decompress it and give what comes out"),
+    "bzip2": (lambda: bz2.compress(checkpoint_bytes()), "compressed with bzip2; decompress it and give what comes out"),
     "zip": (zip_around, "that holds 'model_best.pth.tar' alone; unpack it and give the file inside"),
     "torchscript": (torchscript, "a TorchScript program (torch.jit.save); convert it: torch.save(torch.jit.load"),
     "safetensors": (safetensors, "a safetensors file; convert it: torch.save(safetensors.torch.load_file"),
