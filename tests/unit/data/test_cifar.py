@@ -115,7 +115,9 @@ def as_bytes(text: str) -> bytes:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize(
-    "form", [{}, {"key": as_bytes}, {"labels": np.array}, {"labels": tuple}, {"scalar": np.int64}], ids=str
+    "form",
+    [{}, {"key": as_bytes}, {"labels": np.array}, {"labels": tuple}, {"scalar": np.int64}],
+    ids=["official", "bytes-keys", "array-labels", "tuple-labels", "numpy-labels"],
 )
 def test_parts_written_anew_give_the_same_arrays_and_say_that_nothing_vouches_for_them(
     tmp_path: Path, protocol: int, form: dict
