@@ -54,6 +54,8 @@ def start_of(checkpoint: Path) -> Path:
 def keep_start(checkpoint: Path) -> str:
     """Keep the checkpoint of an epoch's start before one within the epoch replaces it; returns its SHA-256.
 
+    A checkpoint that somebody has removed meanwhile cannot be kept, which is no reason to stop: "" is returned then.
+
     Args:
         checkpoint: the file, which now holds the state at the epoch's start.
 
@@ -68,6 +70,8 @@ def keep_start(checkpoint: Path) -> str:
         except OSError:  # no hard links on this file system
             _copy(checkpoint, start)
         return hash_file(start)
+    except FileNotFoundError:
+        return ""
     except OSError as error:
         raise OutputError(f"cannot write {start}: {error.strerror or error}; check space and permissions") from error
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,28 +256,25 @@ def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     origin = provenance.collect(describe(device))
     experiment = job.experiment
     _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin["device"])
-    _write_experiment(job)
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
     taught = None if job.build_teacher is None else job.build_teacher(experiment.data["num_classes"])
     trainer = _prepare_trainer(job, found, loaders, device, taught, origin)
     run_id = _run_to_continue(found, experiment)
+    _write_experiment(job)
     if trainer.finished:
         origin = trainer.segments[-1]["provenance"]
     with stop_on_signals() as stop, tracked(tracker):
-        tracker.start(
-            describe_run(
-                experiment,
-                "train",
-                loaders.manifest,
-                origin,
-                parent_run_id=job.initial.run_id if job.initial else None,
-                parent_checkpoint=job.initial.parent["checkpoint_sha256"]
-                if job.initial and job.initial.parent
-                else None,
-                run_id=run_id,
-                history=trainer.history,
-            )
+        description = describe_run(
+            experiment,
+            "train",
+            loaders.manifest,
+            origin,
+            parent_run_id=job.initial.run_id if job.initial else None,
+            parent_checkpoint=_parent_checkpoint(job),
+            run_id=run_id,
+            history=trainer.history,
         )
+        tracker.start(replace(description, tags={**description.tags, **_tags_of_pieces(trainer.segments, experiment)}))
         tracker.log_history(trainer.history)
         outcome = trainer.run(
             stop,
@@ -294,6 +291,21 @@ def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
             job.results,
         )
         _mirror_result(tracker, job, outcome, published["checkpoint_sha256"])
+
+
+def _tags_of_pieces(segments: list[dict[str, Any]], experiment: Experiment) -> dict[str, str]:
+    """Which epochs of the run's curve were trained with other parameters than the run shows, if any were."""
+    others = [
+        f"epochs {piece['from_epoch']} to {piece['to_epoch']}: spec_hash {piece['spec_hash']}"
+        for piece in segments
+        if piece["spec_hash"] != experiment.spec_hash
+    ]
+    return {"trained_with_other_parameters": "; ".join(others)} if others else {}
+
+
+def _parent_checkpoint(job: _Job) -> str | None:
+    """SHA-256 of the checkpoint that gives the initial weights; None for random ones."""
+    return job.initial.parent["checkpoint_sha256"] if job.initial and job.initial.parent else None
 
 
 def _prepare_trainer(
@@ -452,7 +464,7 @@ def _why_foreign(job: _Job) -> tuple[str | None, str]:
         found,
         job.experiment,
         fingerprint=fingerprint,
-        parent=job.initial.parent["checkpoint_sha256"] if job.initial and job.initial.parent else None,
+        parent=_parent_checkpoint(job),
         teacher=job.teacher_checkpoint,
     )
     return reason, f"data-{found.identity.data_fingerprint:.12}" if other_data else "aside"

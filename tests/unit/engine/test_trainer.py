@@ -423,6 +423,18 @@ def test_the_start_of_an_epoch_is_kept_where_there_are_no_hard_links(tmp_path, m
     assert read_checkpoint(start_of(tmp_path / paths.CHECKPOINT))[RESUME_KEY]["position"] is None
 
 
+def test_a_checkpoint_removed_meanwhile_stops_no_training(tmp_path):
+    def remove(row):
+        if row["epoch"] == 0:
+            (tmp_path / paths.CHECKPOINT).unlink()
+
+    with pytest.raises(Interrupted):
+        tiny_trainer(tmp_path).run(StopAfter(9), on_epoch=remove)
+    file = tmp_path / paths.CHECKPOINT
+    with pytest.raises(CheckpointError, match="is not there"):
+        usable_state(read_checkpoint(file), file, tiny_validity(tiny_loaders(batch_size=4)))
+
+
 class _Unreadable(TinyLoader):
     """Batches 1, 2 and 3 of the first epoch lose their first image, all but one, and all."""
 

@@ -386,3 +386,13 @@ def test_mlflow_shows_one_run_a_stage_linked_to_its_parent(project, monkeypatch)
     assert runs[name].data.tags["data_fingerprint"] == metrics["data_fingerprint"]
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert artifacts == {"model_best.pth.tar", "experiment.json", "train.log"}
+
+
+def test_a_run_says_which_epochs_of_its_curve_had_other_parameters(project):
+    experiment = project.experiment()
+    other = {"from_epoch": 0, "to_epoch": 3, "spec_hash": "0" * 16}
+    own = {"from_epoch": 3, "to_epoch": 5, "spec_hash": experiment.spec_hash}
+    assert module._tags_of_pieces([own], experiment) == {}
+    assert module._tags_of_pieces([other, own], experiment) == {
+        "trained_with_other_parameters": f"epochs 0 to 3: spec_hash {'0' * 16}"
+    }
