@@ -38,6 +38,12 @@ def check_batch_size(batch_size: int, train_images: int) -> None:
         )
 
 
+def check_start_epoch(start_epoch: int, epochs: int) -> None:
+    """Raise ConfigError where a training would begin with an epoch that it has not."""
+    if not 0 <= start_epoch < epochs:
+        raise ConfigError(f"start_epoch is {start_epoch}, expected 0 to {epochs - 1} (epochs - 1)")
+
+
 def storage_of(dataset: Dataset) -> Storage:
     """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
     return "files" if dataset.augmentation in CROP_SCALES or dataset.kind == "imagenet" else "arrays"

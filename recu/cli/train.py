@@ -13,7 +13,7 @@ from recu.config import Dataset, Family
 from recu.errors import ConfigError, unknown_name
 from recu.experiments import Experiment, Origin, network_name, parse_experiment
 from recu.files import hash_file
-from recu.fit import check_batch_size, check_compile, check_dataset, check_initial_stage
+from recu.fit import check_batch_size, check_compile, check_dataset, check_initial_stage, check_start_epoch
 from recu.params import load_config, load_defaults, validate_model
 from recu.paths import config_file, user_path
 from recu.registry import check_network
@@ -215,7 +215,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
     check_dataset(experiment.hyperparameters, dataset)
     check_compile(experiment.hyperparameters.compile, running.gpus)
     check_gpus(running.gpus)
-    _check_start_epoch(start_epoch, experiment)
+    check_start_epoch(start_epoch, experiment.hyperparameters.epochs)
     folder = arguments.results_dir / (arguments.save or _default_save(experiment))
     check_writable(folder)
     found = found or state_to_continue(folder, arguments.resume, repair=False)
@@ -246,12 +246,6 @@ def _start_epoch(arguments: argparse.Namespace) -> int:
     if arguments.start_epoch > 0 and isinstance(arguments.resume, Path):
         raise ConfigError("--start_epoch begins a new training, and --resume FILE continues where FILE stopped: choose")
     return max(arguments.start_epoch, 0)
-
-
-def _check_start_epoch(start_epoch: int, experiment: Experiment) -> None:
-    epochs = experiment.hyperparameters.epochs
-    if start_epoch >= epochs:
-        raise ConfigError(f"start_epoch is {start_epoch}, expected 0 to {epochs - 1} (epochs - 1)")
 
 
 def _found(arguments: argparse.Namespace) -> Found | None:

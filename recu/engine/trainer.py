@@ -31,8 +31,9 @@ from recu.engine.progress import Progress
 from recu.engine.seeding import random_states, restore_random_states
 from recu.engine.sums import RunningSums
 from recu.engine.weights import load_weights
-from recu.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
+from recu.errors import CheckpointError, DataError, DivergenceError, Interrupted
 from recu.files import atomic_write_text, canonical_json
+from recu.fit import check_start_epoch
 from recu.nn import set_tau
 from recu.schedules import WARM_UP_EPOCHS, learning_rate_at, tau_at
 
@@ -167,8 +168,7 @@ class Trainer:
         start_epoch: int = 0,
     ) -> None:
         check_batches(loaders.train.num_images, hyperparameters.batch_size)
-        if not 0 <= start_epoch < hyperparameters.epochs:
-            raise ConfigError(f"start_epoch is {start_epoch}, expected 0 to {hyperparameters.epochs - 1} (epochs - 1)")
+        check_start_epoch(start_epoch, hyperparameters.epochs)
         self._model, self._loaders, self._recipe = model, loaders, hyperparameters
         self._identity, self._folder, self._device = identity, folder, device
         self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)

@@ -115,3 +115,10 @@ def test_compilation_on_a_cpu_is_refused(gpus):
 @pytest.mark.parametrize("gpus", ["", "0", "0,1"])
 def test_compilation_where_a_gpu_may_be_passes(gpus):
     fit.check_compile("kernels", gpus)
+
+
+@pytest.mark.parametrize("start_epoch", [-1, 3, 4])
+def test_a_first_epoch_that_the_training_has_not_is_refused(start_epoch):
+    fit.check_start_epoch(2, 3)
+    with pytest.raises(ConfigError, match=f"start_epoch is {start_epoch}, expected 0 to 2"):
+        fit.check_start_epoch(start_epoch, 3)
