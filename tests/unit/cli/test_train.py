@@ -168,6 +168,23 @@ def test_resume_into_another_folder_leaves_the_first_alone(recu):
     assert "nothing to do" in recu.err
 
 
+def test_resume_from_a_best_checkpoint_says_what_it_lacks(recu, plain):
+    best = plain[0] / "model_best.pth.tar"
+    words = ["--save", "two", "--resume", best, "--epochs", 3, "--data_dir", plain[1]]
+    assert recu.train(*words, "--seed", 2) == 2
+    assert "is of another training (seed 1 -> 2" in recu.error()
+    assert recu.train(*words) == 0, recu.err
+    assert "no random states" in recu.err
+    metrics, first = recu.json("results/two/metrics.json"), read_checkpoint(best)["epoch"]
+    assert metrics["resumed_from"] == {
+        "file": "model_best.pth.tar",
+        "sha256": hash_file(best),
+        "epoch": first,
+        "spec_hash": _experiment(plain[0]).spec_hash,
+    }
+    assert [(each["from_epoch"], each["to_epoch"]) for each in metrics["segments"]] == [(first, 2)]
+
+
 def test_resume_from_an_authors_checkpoint(recu):
     assert recu.train("--save", "one") == 0
     foreign = read_checkpoint(recu.folder / "results/one/checkpoint.pth.tar")
