@@ -200,7 +200,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
     found = _found(arguments)
     name, model = _named(arguments, found, "dataset"), _named(arguments, found, "model")
     dataset = options.dataset_of(arguments, name)
-    teacher = _teacher(arguments, dataset)
+    teacher = _teacher(arguments, name, dataset)
     initial, origin = _initial(arguments, found)
     experiment = _experiment(arguments, name, model, dataset, origin, teacher, found)
     check_network(
@@ -210,7 +210,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         stage=experiment.hyperparameters.stage,
         image_size=dataset.image_size,
     )
-    _check_initial(initial, experiment)
+    _check_initial(arguments, initial, experiment)
     running = running_of(arguments)
     check_dataset(experiment.hyperparameters, dataset)
     check_compile(experiment.hyperparameters.compile, running.gpus)
@@ -349,7 +349,7 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
     return weights, Origin(id=file.name, spec_hash=digest[:16])
 
 
-def _check_initial(initial: Weights | None, experiment: Experiment) -> None:
+def _check_initial(arguments: argparse.Namespace, initial: Weights | None, experiment: Experiment) -> None:
     """Refuse initial weights of another network, where their file says what it is."""
     from recu.engine.checkpoint_identity import check_agrees, describe_checkpoint
 
@@ -358,22 +358,26 @@ def _check_initial(initial: Weights | None, experiment: Experiment) -> None:
     says = describe_checkpoint(initial.checkpoint)
     if says is None:
         return
+    if arguments.stage1 is not None:
+        check_agrees(says, initial.checkpoint, {"stage": 1}, by="--stage1", advice="give a file of stage 1")
     asked = {"model": experiment.model, "family": experiment.family, "variant": experiment.variant}
+    # Weights learnt on images normalised otherwise are a start that nobody means.
+    asked |= {key: tuple(experiment.data[key]) for key in ("mean", "std")}
     asked["num_classes"] = experiment.data["num_classes"]
     check_agrees(says, initial.checkpoint, asked, by="the training that starts from it")
     check_initial_stage(str(initial.checkpoint), says.stage, experiment.hyperparameters.stage)
 
 
-def _teacher(arguments: argparse.Namespace, dataset: Dataset) -> Teacher | None:
+def _teacher(arguments: argparse.Namespace, name: str, dataset: Dataset) -> Teacher | None:
     from recu.stages.networks import Teacher
 
-    name = getattr(arguments, "teacher", None)
-    if name is None:
+    chosen = getattr(arguments, "teacher", None)
+    if chosen is None:
         if arguments.teacher_weights is not None:
             raise ConfigError("--teacher_weights needs --teacher NAME: the torchvision network they belong to")
         return None
-    teacher = Teacher(name=name, weights=arguments.teacher_weights)
-    teacher.check_classes(dataset.num_classes)
+    teacher = Teacher(name=chosen, weights=arguments.teacher_weights)
+    teacher.check_fits(name, dataset)
     return teacher
 
 

@@ -157,7 +157,7 @@ def check_data(identity: CheckpointIdentity, path: Path, name: str, dataset: Dat
         found = ", ".join(f"{field} {_word(now.get(field))}" for field in differing)
         raise CheckpointError(
             f"{path} was trained on {identity.dataset} with {trained}, but dataset {name} in params/datasets.yaml has"
-            f" {found}: measure it on a dataset whose entry has the same values"
+            f" {found}: take a dataset whose entry has the same values"
         )
 
 

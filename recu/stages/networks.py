@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.errors import CheckpointError, ConfigError
-from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights, parse_experiment
-from recu.files import hash_file
+from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights
 from recu.fit import check_pretrained_teacher
 from recu.paths import user_path
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from recu.config import Dataset
+    from recu.engine.checkpoint import CheckpointFile
     from recu.stages.trained import Trained
 
 _log = logging.getLogger(__name__)
@@ -36,17 +37,15 @@ class Weights:
     run_id: str | None = None
     """Of its run in the tracking store."""
 
-    def load_into(self, model: nn.Module, what: str = "initial weights") -> None:
-        """Copy the weights and report, calling them `what`. Raises CheckpointError naming the file."""
-        from recu.engine.checkpoint import read_checkpoint
-        from recu.engine.weights import load_weights
+    def load_into(self, model: nn.Module, what: str = "initial weights") -> str:
+        """Copy the weights and report, calling them `what`; returns the SHA-256 of the bytes they were read from.
 
-        state_dict = read_checkpoint(self.checkpoint)["state_dict"]
-        try:
-            report = load_weights(model, state_dict, allow_missing=self.allow_missing)
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.checkpoint}: {error}") from error
-        _log.info("%s from %s: %s", what, self.checkpoint, report)
+        Raises:
+            CheckpointError: naming the file: it cannot be read, does not fit, or is not the one that `parent` names.
+        """
+        file = _opened(self.checkpoint, self.parent)
+        _load(file, model, what, self.allow_missing)
+        return file.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +87,21 @@ class Teacher:
                 " with teacher_weights in params/config.yaml as it should be, which gives the experiment another hash"
             )
 
-    def check_classes(self, num_classes: int) -> None:
-        """Raise ConfigError or CheckpointError for a teacher that is unknown, or of another number of classes."""
-        from recu.engine.checkpoint_identity import describe_checkpoint
+    def check_fits(self, name: str, dataset: Dataset) -> None:
+        """Raise ConfigError or CheckpointError for a teacher that is unknown, or made for other classes or images.
+
+        Args:
+            name: of the dataset that is trained on.
+            dataset: its entry.
+        """
+        from recu.engine.checkpoint_identity import check_data, describe_checkpoint
 
         if not self._is_file or self.weights is not None:
-            check_pretrained_teacher(self.name, num_classes, self.weights is not None)
+            check_pretrained_teacher(self.name, dataset.num_classes, self.weights is not None)
             return
         says = describe_checkpoint(user_path(self.name))
-        if says is not None and says.num_classes != num_classes:
-            raise ConfigError(f"teacher {self.name} has {says.num_classes} classes, the dataset has {num_classes}")
+        if says is not None:
+            check_data(says, user_path(self.name), name, dataset)
 
     def build(self, num_classes: int) -> Taught:
         """The teacher with its weights, and their digests.
@@ -107,10 +111,8 @@ class Teacher:
             CheckpointError: weights that do not fit, e.g. of another number of classes.
         """
         if self._is_file and self.weights is None:
-            network = _teacher_from_checkpoint(user_path(self.name), num_classes)
-        else:
-            network = _torchvision_teacher(self.name, self.weights, num_classes)
-        return _taught(network, None if self._file is None else hash_file(self._file))
+            return _teacher_from_checkpoint(user_path(self.name), num_classes)
+        return _torchvision_teacher(self.name, self.weights, num_classes)
 
     @property
     def _file(self) -> Path | None:
@@ -119,6 +121,25 @@ class Teacher:
     @property
     def _is_file(self) -> bool:
         return Path(self.name).suffix != "" or "/" in self.name
+
+
+def _opened(path: Path, parent: dict[str, str] | None) -> CheckpointFile:
+    from recu.engine.checkpoint import open_checkpoint
+
+    file = open_checkpoint(path)
+    if parent is not None and file.sha256 != parent["checkpoint_sha256"]:
+        raise CheckpointError(f"{path} changed while it was read: run the same command again")
+    return file
+
+
+def _load(file: CheckpointFile, model: nn.Module, what: str, allow_missing: Sequence[str] = ()) -> None:
+    from recu.engine.weights import load_weights
+
+    try:
+        report = load_weights(model, file.content["state_dict"], allow_missing=allow_missing)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.path}: {error}") from error
+    _log.info("%s from %s: %s", what, file.path, report)
 
 
 def build_network(experiment: Experiment) -> nn.Module:
@@ -166,8 +187,7 @@ def missing_from_stage(stage: int, following: int) -> Sequence[str]:
 
 def teacher_of(parent: Trained, num_classes: int) -> Taught:
     """A published training's network as teacher."""
-    network = _load_teacher(parent.experiment, parent.checkpoint, num_classes)
-    return _taught(network, parent.metrics["checkpoint_sha256"])
+    return _teacher_from_checkpoint(parent.checkpoint, num_classes, parent=parent.as_parent())
 
 
 def _taught(network: nn.Module, file_digest: str | None) -> Taught:
@@ -184,37 +204,37 @@ def hash_weights(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _teacher_from_checkpoint(file: Path, num_classes: int) -> nn.Module:
-    from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
+def _teacher_from_checkpoint(file: Path, num_classes: int, parent: dict[str, str] | None = None) -> Taught:
+    """The network that a file of this program says it is; `parent` as in `Weights`."""
+    from recu.engine.checkpoint_identity import identity_of
+    from recu.models import build_model
 
-    ours = read_checkpoint(file).get(RESUME_KEY)
-    if not isinstance(ours, dict) or not isinstance(ours.get("experiment"), str):
+    opened = _opened(file, parent)
+    says = identity_of(opened.content, file)
+    if says is None:
         raise CheckpointError(
             f"teacher {file} does not say what network it is (only this program's checkpoints do): name a torchvision"
             " network with --teacher and give the file as --teacher_weights"
         )
-    return _load_teacher(parse_experiment(ours["experiment"]), file, num_classes)
+    if says.num_classes != num_classes:
+        raise ConfigError(f"teacher {file} has {says.num_classes} classes, the dataset has {num_classes}")
+    network = build_model(
+        says.model, family=says.family, num_classes=num_classes, variant=says.variant, stage=says.stage
+    )
+    _load(opened, network, _TEACHER_WEIGHTS)
+    return _taught(network.eval(), opened.sha256)
 
 
-def _load_teacher(experiment: Experiment, file: Path, num_classes: int) -> nn.Module:
-    classes = experiment.data["num_classes"]
-    if classes != num_classes:
-        raise ConfigError(f"the teacher {experiment.id} has {classes} classes, the dataset has {num_classes}")
-    model = build_network(experiment)
-    Weights(checkpoint=file).load_into(model, _TEACHER_WEIGHTS)
-    return model.eval()
-
-
-def _torchvision_teacher(name: str, weights: Path | None, num_classes: int) -> nn.Module:
+def _torchvision_teacher(name: str, weights: Path | None, num_classes: int) -> Taught:
     import torchvision
 
     check_pretrained_teacher(name, num_classes, weights is not None)
     if weights is not None:
         model = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-        Weights(checkpoint=weights).load_into(model, _TEACHER_WEIGHTS)
-        return model.eval()
+        digest = Weights(checkpoint=weights).load_into(model, _TEACHER_WEIGHTS)
+        return _taught(model.eval(), digest)
     try:
-        return torchvision.models.get_model(name, weights=TORCHVISION_WEIGHTS).eval()
+        return _taught(torchvision.models.get_model(name, weights=TORCHVISION_WEIGHTS).eval(), None)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot get torchvision's weights of {name} ({error}): download them and give --teacher_weights FILE"

@@ -14,7 +14,9 @@ from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
 from recu.engine.trainer import Trainer, comparable, read_history
 from recu.experiments import parse_experiment
 from recu.files import hash_file
+from recu.params import load_datasets
 from recu.schedules import tau_at
+from tests.unit.engine.ours import experiment, our_checkpoint
 
 
 def _experiment(folder):
@@ -573,7 +575,18 @@ def test_initial_weights_of_another_network_are_refused_at_once(recu, plain):
     assert "model" in recu.error() and "the training that starts from it" in recu.error()
     assert recu.train("--save", "one", "--stage", 1, "--init_from", best) == 2
     assert "has stage 2, and a network of stage 1 starts from" in recu.error()
+    assert recu.train("--save", "one", "--stage1", best) == 2
+    assert "says that it has stage 2, but --stage1 would have stage 1: give a file of stage 1" in recu.error()
     assert not list(recu.folder.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--init_from", "--teacher"])
+def test_a_file_learnt_on_images_normalised_otherwise_is_refused(recu, option):
+    other = load_datasets(recu.project / "params")["tiny"].model_copy(update={"mean": (0.4, 0.5, 0.6)})
+    torch.save(our_checkpoint(experiment(other, name="other")), "other.pth.tar")
+    assert recu.train("--save", "one", option, "other.pth.tar") == 2
+    assert "mean (0.4, 0.5, 0.6)" in recu.error() and "mean (0.5, 0.5, 0.5)" in recu.error()
+    assert not (recu.folder / "results").exists()
 
 
 def test_a_rate_that_overflows_diverges_in_one_line(recu, plain):
