@@ -37,12 +37,17 @@ def settle_environment(environment: MutableMapping[str, str]) -> list[str]:
     as they are compiled without any, so all but the folder of its cache are ignored. That compilation is turned off
     stays: who wants that is told so where the loops are (`recu.nn.compiled`).
 
+    A user whom the system does not know (a container's) gets a HOME, where several packages would end with an error; it
+    is the one that containers give: nothing can be written there.
+
     Args:
         environment: that of the process, changed in place before numba is imported.
 
     Returns:
         A line for each variable that is ignored.
     """
+    if os.path.expanduser("~") == "~":  # noqa: PTH111
+        environment["HOME"] = "/"
     given = sorted(name for name in environment if name.startswith(_NUMBA) and name not in _KEPT)
     ignored = [name for name in given if not (name == "NUMBA_DISABLE_JIT" and _is_true(environment[name]))]
     return [

@@ -1,5 +1,6 @@
 """What the environment holds is settled, and what the system refuses is one line."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def test_what_ends_the_process_while_it_imports_is_tried_in_another(tmp_path, mo
 
 def test_with_little_address_space_an_import_is_tried() -> None:
     program = f"""
+import os
 import resource
 resource.setrlimit(resource.RLIMIT_AS, ({300 << 20}, {resource.RLIM_INFINITY}))
 from recu.errors import RecuError
@@ -115,3 +117,9 @@ except RecuError as error:
 """
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.startswith("cannot import torch (") and "ulimit -v" in answer.stdout
+
+
+def test_a_user_whom_the_system_does_not_know_gets_a_home(monkeypatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    environment: dict[str, str] = {}
+    assert settle_environment(environment) == [] and environment == {"HOME": "/"}
