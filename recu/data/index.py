@@ -66,6 +66,8 @@ class FileIndex:
                 data = stream.read()
                 # Afterwards, so that what was written while it was read shows too.
                 stamp = stamp_of(os.fstat(stream.fileno()))
+        except FileNotFoundError as error:
+            raise AlteredData(f"{path} is gone: put it back, or prepare the dataset again") from error
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}; prepare the dataset again") from error
         if same_stamp(stamp, self.stamps[number]):

@@ -86,14 +86,18 @@ def check_split(prepared: Prepared, split: str) -> None:
         )
 
 
-def check_contents(prepared: Prepared) -> None:
+def check_contents(prepared: Prepared, splits: Iterable[str] | None = None) -> None:
     """Compare everything that readers would read with what was prepared.
+
+    Args:
+        prepared: the data.
+        splits: those that will be read; None for all.
 
     Raises:
         AlteredData: a file was altered.
         DataError: a file cannot be read.
     """
-    for split in prepared.manifest.splits:
+    for split in prepared.manifest.splits if splits is None else splits:
         open_index(prepared, split) if prepared.manifest.storage == "files" else open_arrays(prepared, split)
 
 

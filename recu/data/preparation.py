@@ -36,7 +36,7 @@ from recu.data.manifest import (
     read_manifest,
     write_manifest,
 )
-from recu.data.opening import SPLITS, check_contents, check_counts, check_split
+from recu.data.opening import SPLITS, check_contents, check_counts
 from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
@@ -229,9 +229,7 @@ def _recognise(request: _Request, folder: Path, *, adopt: bool) -> Manifest:
         raise _Other(f"it was made from another source than {source}, or that has changed", usable=True)
     prepared = Prepared(folder, manifest)
     try:
-        for split in request.needed:
-            check_split(prepared, split)
-        check_contents(prepared)
+        check_contents(prepared, request.needed)
     except DataError as error:
         raise _Other(str(error), usable=True) from error
     check_counts(name, manifest.classes, manifest.splits, dataset)
@@ -509,6 +507,9 @@ def _swap(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
         return
+    if os.path.ismount(folder):
+        _fill(temporary, folder)
+        return
     old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
     folder.rename(old)
     try:
@@ -517,6 +518,15 @@ def _swap(temporary: Path, folder: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(temporary: Path, folder: Path) -> None:
+    """Replace the content of a folder that cannot be renamed; the manifest goes first and comes last."""
+    ours = [entry for entry in folder.iterdir() if _is_ours(entry.name)]
+    for entry in sorted(ours, key=lambda entry: entry.name != MANIFEST_NAME):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for entry in sorted(temporary.iterdir(), key=lambda entry: entry.name == MANIFEST_NAME):
+        shutil.move(entry, folder / entry.name)
 
 
 def _tidy(folder: Path) -> None:

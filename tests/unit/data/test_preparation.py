@@ -2,6 +2,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -10,12 +12,14 @@ import pytest
 import yaml
 
 from recu.config import Archive, Dataset
-from recu.data import preparation
+from recu.data import Prepared, build_loaders, preparation, prepare_beside
 from recu.data.manifest import read_manifest
+from recu.data.opening import check_contents
 from recu.data.preparation import prepare
+from recu.data.stamps import read_local
 from recu.errors import DataError, OutputError
 
-from .builders import cifar10_files, class_tree, dataset, write_folder, write_tar
+from .builders import cifar10_files, class_tree, dataset, image_bytes, write_folder, write_tar, write_zip
 
 DIGITS = dataset(kind="digits", num_classes=10, image_size=32, train_images=1437, test_images=360)
 
@@ -268,6 +272,256 @@ def test_two_processes_prepare_once_and_agree(tmp_path: Path, archive: Path):
         process.join(60)
     assert len(fingerprints) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"data", ".data.lock", "mini.tar"}
+
+
+LARGE = dataset(augmentation="resized_crop_lighting")
+
+
+@pytest.mark.parametrize("entry", [dataset(), LARGE], ids=["arrays", "files"])
+def test_a_moved_source_is_taken_up_as_the_same_data(tmp_path: Path, entry: Dataset):
+    root = write_folder(tmp_path / "old", class_tree())
+    first = run(tmp_path / "data", root, entry)
+    again = run(tmp_path / "data", root.rename(tmp_path / "new"), entry)
+    assert again.fingerprint == first.fingerprint
+    check_contents(Prepared(tmp_path / "data", again))
+    assert read_local(tmp_path / "data").source.path == str((tmp_path / "new").resolve())
+
+
+@pytest.mark.parametrize("entry", [dataset(), LARGE], ids=["arrays", "files"])
+def test_a_copy_of_the_same_names_sizes_and_times_but_other_content_is_other_data(tmp_path: Path, entry: Dataset):
+    root = write_folder(tmp_path / "a", {**class_tree(), "test/ant/0.png": image_bytes(1, kind="BMP")})
+    first = run(tmp_path / "data", root, entry)
+    copy = Path(shutil.copytree(root, tmp_path / "b"))
+    file = copy / "test/ant/0.png"
+    file.write_bytes(image_bytes(2, kind="BMP"))
+    shutil.copystat(root / "test/ant/0.png", file)
+    assert file.stat().st_size == (root / "test/ant/0.png").stat().st_size
+    second = run(tmp_path / "data", copy, entry)
+    assert second.content["test"] != first.content["test"] and second.content["train"] == first.content["train"]
+    # The same at the very same place.
+    shutil.rmtree(root)
+    copy.rename(root)
+    assert run(tmp_path / "data", root, entry).fingerprint == second.fingerprint
+
+
+def test_an_archive_that_was_replaced_by_one_of_its_size_and_time_is_other_data(tmp_path: Path, archive: Path):
+    first = run(tmp_path / "data", archive)
+    status = archive.stat()
+    write_tar(archive, {**class_tree(), "test/ant/0.png": class_tree()["test/ant/1.png"]})
+    assert archive.stat().st_size == status.st_size
+    os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert run(tmp_path / "data", archive).fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("entry", [dataset(), LARGE], ids=["arrays", "files"])
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path, entry: Dataset, monkeypatch):
+    root = write_folder(tmp_path / "tree", class_tree())
+    convert = preparation._convert
+
+    def meanwhile(*arguments):
+        result = convert(*arguments)
+        write_folder(root, {"train/ant/9.png": image_bytes(9)})
+        return result
+
+    monkeypatch.setattr(preparation, "_convert", meanwhile)
+    with pytest.raises(DataError, match="changed while it was read"):
+        run(tmp_path / "data", root, entry)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("entry", [dataset(), LARGE], ids=["arrays", "files"])
+def test_altered_data_is_made_again_also_without_its_source_given(tmp_path: Path, entry: Dataset):
+    root, folder = write_folder(tmp_path / "tree", class_tree()), tmp_path / "data"
+    first = run(folder, root, entry)
+    for source in (root, None):
+        labels = np.load(folder / "test_labels.npy")
+        np.save(folder / "test_labels.npy", labels[::-1].copy())
+        assert run(folder, source, entry) == first
+        assert np.array_equal(np.load(folder / "test_labels.npy"), labels)
+
+
+def test_without_a_source_that_is_still_there_the_message_asks_for_it(tmp_path: Path):
+    root, folder = write_folder(tmp_path / "tree", class_tree()), tmp_path / "data"
+    run(folder, root)
+    (folder / "test_labels.npy").unlink()
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"was made from .*tree, which is not there any more: .*--source"):
+        run(folder, None)
+    run(folder, tmp_path / "elsewhere")
+
+
+def test_only_the_mean_or_the_test_view_changed_nothing_is_decoded_and_the_fingerprint_differs(tmp_path: Path, archive):
+    folder = tmp_path / "data"
+    fingerprints = set()
+    for entry in (dataset(), dataset(mean=(0.1, 0.1, 0.1)), dataset(test_view="resize_centre")):
+        manifest = run(folder, archive, entry)
+        fingerprints.add(manifest.fingerprint)
+        assert read_manifest(folder) == manifest
+        inode = (folder / "train_images.npy").stat().st_ino
+    assert len(fingerprints) == 3 and inode == (folder / "train_images.npy").stat().st_ino
+
+
+@pytest.mark.parametrize("target", ["there", "there but not yet", "a/b/not there"])
+def test_a_link_stays_one(tmp_path: Path, archive: Path, target: str):
+    (tmp_path / "there").mkdir()
+    folder = tmp_path / "data" / "mini"
+    folder.parent.mkdir()
+    folder.symlink_to(tmp_path / target)
+    first = run(folder, archive)
+    assert folder.is_symlink() and (tmp_path / target / "test_images.npy").is_file()
+    run(folder, archive, dataset(image_size=16))
+    assert folder.is_symlink() and read_manifest(folder).fingerprint != first.fingerprint
+    assert [path.name for path in folder.parent.iterdir()] == ["mini"]
+
+
+def test_a_folder_that_cannot_be_renamed_is_filled(tmp_path: Path, archive: Path, monkeypatch):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    inode = folder.stat().st_ino
+    for entry in (dataset(), dataset(image_size=16)):
+        manifest = run(folder, archive, entry)
+        check_contents(Prepared(folder, manifest))
+        assert folder.stat().st_ino == inode and read_manifest(folder) == manifest
+
+
+@pytest.mark.parametrize("entry", [dataset(), LARGE], ids=["arrays", "files"])
+def test_numbers_expected_later_are_compared(tmp_path: Path, entry: Dataset):
+    root = write_folder(tmp_path / "tree", class_tree())
+    run(tmp_path / "data", root, entry)
+    later = entry.model_copy(update={"test_images": 5})
+    for source in (root, None):
+        with pytest.raises(DataError, match="has 4 test images, expected 5"):
+            run(tmp_path / "data", source, later)
+    write_folder(root, {"test/ant/9.png": image_bytes(9)})
+    assert run(tmp_path / "data", root, later).splits["test"] == 5
+
+
+TEST_ONLY = {name: content for name, content in class_tree().items() if name.startswith("test/")}
+
+
+@pytest.mark.parametrize("entry", [dataset(), LARGE], ids=["arrays", "files"])
+@pytest.mark.parametrize("form", ["folder", "tar", "zip"])
+def test_test_images_are_enough_where_nothing_else_is_needed(tmp_path: Path, entry: Dataset, form: str):
+    write = {"folder": write_folder, "tar": write_tar, "zip": write_zip}[form]
+    source = write(tmp_path / "source", TEST_ONLY)
+    with pytest.raises(DataError, match=r"has no train images.*recu prepare NAME --only_test`"):
+        run(tmp_path / "data", source, entry)
+    prepared = prepare("mini", entry, folder=tmp_path / "data", source=source, workers=0, needed=("test",))
+    whole = run(tmp_path / "whole", write(tmp_path / "all", class_tree()), entry)
+    assert prepared.manifest.splits == {"test": 4}
+    assert prepared.manifest.content == {"test": whole.content["test"]}
+    loaders = build_loaders(
+        prepared,
+        entry,
+        batch_size=2,
+        batch_size_test=4,
+        loader="auto",
+        seed=1,
+        device="cpu",
+        workers=0,
+        splits=("test",),
+    )
+    assert next(loaders.test.batches(0))[1].tolist() == [0, 0, 1, 1]
+    with pytest.raises(DataError, match="holds the test images only"):
+        build_loaders(
+            prepared,
+            entry,
+            batch_size=2,
+            batch_size_test=4,
+            loader="auto",
+            seed=1,
+            device="cpu",
+            workers=0,
+        )
+    # Training images that come later are seen.
+    assert run(tmp_path / "data", tmp_path / "all", entry) == whole
+
+
+def test_cifar_needs_its_test_batch_only(tmp_path: Path):
+    files = {name: content for name, content in cifar10_files().items() if "data_batch_" not in name}
+    entry = dataset(kind="cifar10", num_classes=10, image_size=32)
+    source = write_folder(tmp_path / "cifar", files)
+    with pytest.raises(DataError, match=r"lacks data_batch_1, .*--only_test"):
+        run(tmp_path / "data", source, entry)
+    prepared = prepare("mini", entry, folder=tmp_path / "data", source=source, workers=0, needed=("test",))
+    assert prepared.manifest.splits == {"test": 4}
+
+
+def beside(tmp_path: Path, source: Path | None, entry: Dataset | None = None, **more) -> Prepared:
+    return prepare_beside("mini", entry or dataset(), data_dir=tmp_path / "data", source=source, workers=0, **more)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """Two sources of one form."""
+    other = class_tree(classes=("cow", "dog"))
+    return write_folder(tmp_path / "A", class_tree()), write_folder(tmp_path / "B", other)
+
+
+def test_another_source_gets_a_folder_of_its_own(tmp_path: Path, two):
+    first, second = (beside(tmp_path, source) for source in two)
+    assert first.folder == tmp_path / "data/mini" and re.fullmatch("mini@[0-9a-f]{8}", second.folder.name)
+    assert first.manifest.fingerprint != second.manifest.fingerprint
+    for prepared in (first, second):
+        check_contents(prepared)
+    assert beside(tmp_path, two[0]) == first and beside(tmp_path, two[1]) == second and beside(tmp_path, None) == first
+
+
+@pytest.mark.parametrize("entry", [dataset(image_size=16), dataset(mean=(0.1, 0.1, 0.1))], ids=["size", "mean"])
+def test_other_settings_never_replace_what_is_prepared(tmp_path: Path, two, entry: Dataset):
+    run(tmp_path / "data/mini", two[0])
+    before = snapshot(tmp_path / "data/mini")
+    for source in (two[0], None):
+        other = beside(tmp_path, source, entry)
+        assert other.manifest.identity == entry.identity()
+        check_contents(other)
+    assert snapshot(tmp_path / "data/mini") == before
+
+
+def test_a_source_that_changed_gets_a_folder_of_its_own(tmp_path: Path, two):
+    first = beside(tmp_path, two[0])
+    write_folder(two[0], {"test/ant/0.png": image_bytes(9)})
+    assert beside(tmp_path, two[0]).manifest.fingerprint != first.manifest.fingerprint
+    check_contents(first)
+
+
+def test_altered_data_is_refused_where_it_must_not_be_replaced(tmp_path: Path, two):
+    prepared = beside(tmp_path, two[0])
+    labels = prepared.folder / "test_labels.npy"
+    np.save(labels, np.load(labels)[::-1].copy())
+    with pytest.raises(DataError, match=r"is no longer what was prepared .*; run `recu prepare mini`"):
+        beside(tmp_path, None)
+    check_contents(beside(tmp_path, two[0]))
+    run(tmp_path / "data/mini", None)
+    assert beside(tmp_path, None) == prepared
+
+
+def test_training_on_test_images_alone_is_refused_in_one_line(tmp_path: Path):
+    source = write_folder(tmp_path / "A", TEST_ONLY)
+    with pytest.raises(DataError, match="has no train images"):
+        beside(tmp_path, source)
+    beside(tmp_path, source, needed=("test",))
+    with pytest.raises(DataError, match="holds the test images only, enough to evaluate but not to train"):
+        beside(tmp_path, None)
+
+
+def _beside_in_process(tmp_path: Path, source: Path, queue) -> None:
+    prepared = beside(tmp_path, source)
+    check_contents(prepared)
+    queue.put((source.name, prepared.manifest.classes))
+
+
+def test_two_sources_at_once_each_get_what_their_own_preparation_returned(tmp_path: Path, two):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    processes = [context.Process(target=_beside_in_process, args=(tmp_path, source, queue)) for source in two * 2]
+    for process in processes:
+        process.start()
+    found = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert sorted(found) == sorted([("A", ("ant", "bee")), ("B", ("cow", "dog"))] * 2)
 
 
 def test_shipped_entries_are_valid_and_complete():
