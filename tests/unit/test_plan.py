@@ -179,3 +179,24 @@ def test_facts_of_released_files_hold_what_their_table_needs(tmp_path):
 def test_options_survive_both_the_shell_and_snakemake():
     text = plan.as_options(data_dir="my data; {x} 'q'", gpus="")
     assert shlex.split(text.format()) == ["--data_dir", "my data; {x} 'q'", "--gpus", ""]
+
+
+def test_a_dataset_that_nothing_is_trained_on_needs_its_test_images_only(tmp_path):
+    both = plan.load_plan(PARAMS_DIR, config(suites="demo,released", results_dir=str(tmp_path)))
+    assert both.only_evaluated_on == {"cifar10", "imagenet"}
+    cifar = plan.load_plan(PARAMS_DIR, config(suites="cifar10,released", results_dir=str(tmp_path)))
+    assert cifar.only_evaluated_on == {"imagenet"}
+
+
+def test_what_decides_a_preparation_changes_with_its_entry_and_its_source(tmp_path):
+    source = tmp_path / "images"
+    source.mkdir()
+    places = {"results_dir": str(tmp_path), "data_dir": str(tmp_path / "data")}
+
+    def preparation(**more) -> str:
+        return plan.load_plan(PARAMS_DIR, config(suites="cifar10", **places, **more)).preparation("cifar10")
+
+    without, given = preparation(), preparation(sources={"cifar10": str(source)})
+    assert without != given and given == preparation(sources={"cifar10": str(source)})
+    (source / "new").write_text("x")
+    assert preparation(sources={"cifar10": str(source)}) != given

@@ -1,7 +1,10 @@
 """`recu evaluate -e FILE`."""
 
 import json
+import re
+import shutil
 
+import numpy
 import pytest
 import torch
 
@@ -35,6 +38,72 @@ def test_output_is_not_overwritten_unless_told(recu, checkpoint):
     assert (recu.folder / "out.json").read_text() == "precious"
     assert recu("evaluate", "-e", checkpoint, "--output", "out.json", "--overwrite", *recu.tiny) == 0
     assert recu.json("out.json")["n"] == 18
+
+
+def other_images(recu):
+    """The same images under the next class's name each."""
+    other = recu.folder / "other"
+    for split in ("train", "test"):
+        for label in range(6):
+            shutil.copytree(
+                recu.project / "images" / split / f"class{label}", other / split / f"class{(label + 1) % 6}"
+            )
+    return other
+
+
+def measured(recu) -> dict:
+    return {name: value for name, value in recu.json("out.json").items() if name != "provenance"}
+
+
+def test_each_source_is_measured_as_it_is_and_none_replaces_the_other(recu, checkpoint):
+    words = ["evaluate", "-e", checkpoint, "--model", "resnet20_1w1a", "--dataset", "tiny", *recu.places, "--overwrite"]
+    other, found = other_images(recu), []
+    for source in (recu.project / "images", other, recu.project / "images"):
+        assert recu(*words, "--data_path", source, "--output", "out.json") == 0, recu.err
+        found.append(measured(recu))
+        assert f"(data {found[-1]['data_fingerprint'][:12]})" in recu.out
+    assert found[0] == found[2] and found[0]["data_fingerprint"] != found[1]["data_fingerprint"]
+    assert found[0]["loss"] != pytest.approx(found[1]["loss"], rel=1e-6)
+    assert recu(*words, "--output", "out.json") == 0
+    assert measured(recu) == found[0], "without a path: what is prepared in data/tiny"
+
+
+@pytest.mark.parametrize("storage", ["arrays", "files"])
+def test_altered_data_is_refused_and_the_advice_mends_it(recu, checkpoint, storage: str):
+    params = shutil.copytree(recu.project / "params", recu.folder / "params")
+    source = shutil.copytree(recu.project / "images", recu.folder / "images")
+    if storage == "files":
+        text = (params / "datasets.yaml").read_text()
+        (params / "datasets.yaml").write_text(re.sub(r"augmentation: \w+", "augmentation: resized_crop_lighting", text))
+    places = ["--params_dir", params, "--gpus", "cpu", "--workers", 0]
+    words = ["evaluate", "-e", checkpoint, "--model", "resnet20_1w1a", "--dataset", "tiny", *places, "--overwrite"]
+    assert recu("prepare", "tiny", "--source", source, "--params_dir", params) == 0
+    assert recu(*words, "--output", "before.json") == 0, recu.err
+    file = recu.folder / "data/tiny/test_labels.npy"
+    if storage == "files":
+        image = source / "test/class0/0.png"
+        image.write_bytes((source / "test/class1/0.png").read_bytes())
+    else:
+        numpy.save(file, numpy.load(file)[::-1].copy())
+    assert recu(*words) == 2
+    advice = re.search(r"run `recu (prepare tiny)`", recu.error())
+    assert recu(*advice[1].split(), "--params_dir", params) == 0, recu.err
+    assert recu(*words, "--output", "after.json") == 0, recu.err
+    same = recu.json("before.json")["data_fingerprint"] == recu.json("after.json")["data_fingerprint"]
+    assert same == (storage == "arrays"), "the source of the arrays was whole, the image is another now"
+
+
+def test_test_images_are_enough_to_evaluate_but_not_to_train(recu, checkpoint):
+    only = recu.folder / "only"
+    shutil.copytree(recu.project / "images/test", only / "val")
+    words = ["--model", "resnet20_1w1a", "--dataset", "tiny", *recu.places]
+    assert recu("evaluate", "-e", checkpoint, *words, "--data_path", only, "--output", "only.json") == 0, recu.err
+    assert recu("evaluate", "-e", checkpoint, *recu.tiny, "--output", "whole.json") == 0, recu.err
+    named = ("top1", "loss", "n", "test_content")
+    assert [recu.json("only.json")[name] for name in named] == [recu.json("whole.json")[name] for name in named]
+    for more in ([], ["--data_path", only]):
+        assert recu("train", *words, *more, "--epochs", 1, "--tracking_uri", "", "--save", "x") == 2
+        assert "train images" in recu.error() and not (recu.folder / "results/x").exists()
 
 
 def test_batch_size_changes_nothing(recu, checkpoint):

@@ -38,6 +38,18 @@ def test_batch_sizes_are_checked_once_the_images_are_counted(recu):
     assert "--batch_sizes 47: expected DATASET:N" in recu.error()
 
 
+@pytest.mark.parametrize("option", [["--only_test"], ["--test_is_enough_for", "other", "tiny"]])
+def test_a_source_without_training_images_is_prepared_on_request(recu, option):
+    only = recu.folder / "only"
+    shutil.copytree(recu.project / "images/test", only / "test")
+    words = ["prepare", "tiny", "--source", only, "--params_dir", recu.project / "params"]
+    for more in ([], ["--test_is_enough_for"], ["--test_is_enough_for", "other"]):
+        assert recu(*words, *more) == 2
+        assert "has no train images" in recu.error() and "--only_test" in recu.error()
+    assert recu(*words, *option) == 0, recu.err
+    assert "Tiny: 18 test images, 6 classes" in recu.out
+
+
 @pytest.mark.parametrize("form", ["folder", "tar"])
 @pytest.mark.parametrize("storage", ["arrays", "files"])
 def test_names_that_are_no_utf8_work_from_end_to_end(recu, form: str, storage: str):
