@@ -113,8 +113,11 @@ def _files(dataset: Dataset, source: Path) -> Iterator[tuple[Path, str]]:
             folders.clear()
             continue
         seen.add(real)
+        if LOCAL_NAME in files and root != str(source):  # prepared data below its own source changes with every use
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "@", "__MACOSX")))
-        for name in sorted(files):
+        for name in sorted(name for name in files if not name.startswith(".")):
             path = Path(root, name)
             yield path, os.path.relpath(path, source)
 

@@ -11,6 +11,7 @@ from recu.errors import ConfigError, unknown_name
 from recu.fit import check_batch_size
 from recu.params import load_datasets
 from recu.paths import user_path
+from recu.source_state import read_place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for note in manifest.notes:
         print(f"note: {note}")
+    place = read_place(prepared.folder)
+    if arguments.source is None and place is not None:
+        print(f"note: it was made from {place.path}")
     for size in _batch_sizes(arguments):
         check_batch_size(size, manifest.splits.get("train", 0))
 

@@ -81,7 +81,7 @@ class FileIndex:
 
 def index_files(root: Path, paths: tuple[str, ...], labels: NDArray[np.int64], *, title: str) -> FileIndex:
     """An index of files as they are now. Raises DataError: one cannot be read, or changes meanwhile."""
-    hashes, stamps = hash_images([root / path for path in paths], title=title)
+    hashes, stamps = hash_images(lambda number: root / paths[number], range(len(paths)), title=title)
     return FileIndex(root, paths, labels, hashes, stamps)
 
 

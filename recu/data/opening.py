@@ -132,19 +132,18 @@ def open_index(prepared: Prepared, split: str) -> FileIndex:
     index = read_index(prepared.folder, split, lambda name: _read(prepared, name))
     _labels(prepared, index.labels)
     _check_lengths(prepared, split, len(index.paths), len(index.labels))
-    paths = [index.root / path for path in index.paths]
-    rows = rows_that_differ(paths, index.stamps, title=f"looking at {split} images")
+    rows = rows_that_differ(index.path, index.stamps, title=f"looking at {split} images")
     if not len(rows):
         return index
     try:
-        hashes, stamps = hash_images([paths[row] for row in rows], title=f"hashing {split} images again")
+        hashes, stamps = hash_images(index.path, rows, title=f"hashing {split} images again")
     except DataError as error:
         raise AlteredData(f"{error}; {advice(prepared.folder)}") from error
     other = rows[(hashes != index.hashes[rows]).any(axis=1)]
     if len(other):
         more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
         raise AlteredData(
-            f"{paths[other[0]]}{more} is no longer the image that was prepared in {prepared.folder};"
+            f"{index.path(other[0])}{more} is no longer the image that was prepared in {prepared.folder};"
             f" {advice(prepared.folder)}"
         )
     index.stamps[rows] = stamps

@@ -110,8 +110,7 @@ def prepare(
         DataError: the source is missing, damaged or not of the expected form, or `folder` holds other files.
         OutputError: `folder` cannot be written.
     """
-    request = _request(name, dataset, source, workers, needed)
-    place = Path(os.path.realpath(folder))
+    request, place = _request(name, dataset, source, workers, needed, folder)
     try:
         return Prepared(folder, _recognise(request, place, adopt=False))
     except _Other:
@@ -154,9 +153,8 @@ def prepare_beside(
         DataError: as `prepare`; or without a source, what was prepared before was altered or lacks training images.
         OutputError: a folder cannot be written.
     """
-    request = _request(name, dataset, source, workers, needed)
     folder = data_dir / name
-    place = Path(os.path.realpath(folder))
+    request, place = _request(name, dataset, source, workers, needed, folder)
     try:
         return Prepared(folder, _recognise(request, place, adopt=True))
     except _Other:
@@ -178,13 +176,19 @@ def prepare_beside(
     return prepare(name, dataset, folder=own, source=source, workers=workers, needed=needed)
 
 
-def _request(name: str, dataset: Dataset, source: Path | None, workers: int, needed: tuple[str, ...]) -> _Request:
+def _request(
+    name: str, dataset: Dataset, source: Path | None, workers: int, needed: tuple[str, ...], folder: Path
+) -> tuple[_Request, Path]:
+    """What is asked for, and the folder that `folder` is or links to. Raises DataError: the source cannot be one."""
+    place = Path(os.path.realpath(folder))
     if dataset.kind == "digits" and source is not None:
         raise DataError(f"{name} is shipped with scikit-learn; leave out its source ({source})")
     if source is not None and not source.exists():
         raise DataError(f"source of {name}: {source} does not exist; {dataset.obtain or 'give an archive or folder'}")
+    if source is not None and Path(os.path.realpath(source)).is_relative_to(place):
+        raise DataError(f"{source} is where {name} is prepared: give what it was prepared from, or no source")
     source = None if source is None else inside(dataset, source)
-    return _Request(name, dataset, source, workers, needed)
+    return _Request(name, dataset, source, workers, needed), place
 
 
 def describe_source(source: Path) -> Source:

@@ -84,21 +84,28 @@ def hash_and_stamp(path: Path) -> tuple[bytes, Stamp]:
     return bytes.fromhex(digest), after
 
 
-def hash_images(paths: Sequence[Path], *, title: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def hash_images(
+    path_of: Callable[[int], Path], rows: Sequence[int], *, title: str
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """SHA-256 (N, 32) uint8 and stamps (N, 4) int64 of many files, read by several threads under a progress bar.
+
+    Args:
+        path_of: gives a file's path by its number; a million paths at once would take too much memory.
+        rows: numbers of the files.
+        title: of the progress bar.
 
     Raises:
         DataError: a file cannot be read, or changes meanwhile.
     """
-    hashes, stamps = np.zeros((len(paths), 32), np.uint8), np.zeros((len(paths), 4), np.int64)
-    for row, (digest, stamp) in enumerate(_in_threads(hash_and_stamp, paths, title)):
-        hashes[row], stamps[row] = np.frombuffer(digest, np.uint8), _signed(stamp)
+    hashes, stamps = np.zeros((len(rows), 32), np.uint8), np.zeros((len(rows), 4), np.int64)
+    for place, (digest, stamp) in enumerate(_in_threads(lambda row: hash_and_stamp(path_of(row)), rows, title)):
+        hashes[place], stamps[place] = np.frombuffer(digest, np.uint8), _signed(stamp)
     return hashes, stamps
 
 
-def rows_that_differ(paths: Sequence[Path], stamps: NDArray[np.int64], *, title: str) -> NDArray[np.int64]:
-    """Numbers of the files that look otherwise than their stamps (N, 4) say, or are gone."""
-    found = _in_threads(_look, paths, title)
+def rows_that_differ(path_of: Callable[[int], Path], stamps: NDArray[np.int64], *, title: str) -> NDArray[np.int64]:
+    """Numbers of the files that look otherwise than their stamps (N, 4) say, or are gone; `path_of` as above."""
+    found = _in_threads(lambda row: _look(path_of(row)), range(len(stamps)), title)
     differ = [stamp is None or not same_stamp(stamp, stamps[row]) for row, stamp in enumerate(found)]
     return np.flatnonzero(differ)
 
@@ -144,14 +151,14 @@ def _look(path: Path) -> Stamp | None:
         return None
 
 
-def _in_threads(work: Callable[[Path], T], paths: Sequence[Path], title: str) -> Iterator[T]:
-    """`work` of each path, in order; threads, since network file systems answer slowly."""
+def _in_threads(work: Callable[[int], T], rows: Sequence[int], title: str) -> Iterator[T]:
+    """`work` of each number, in order; threads, since network file systems answer slowly."""
     # In pieces: a task for each of a million images would take gigabytes.
-    pieces = [paths[start : start + _PIECE] for start in range(0, len(paths), _PIECE)]
-    bar = tqdm(desc=title, total=len(paths), unit=" images", disable=None, leave=False)
+    pieces = [rows[start : start + _PIECE] for start in range(0, len(rows), _PIECE)]
+    bar = tqdm(desc=title, total=len(rows), unit=" images", disable=None, leave=False)
     with bar, ThreadPoolExecutor(min(_MOST_THREADS, 4 * (os.cpu_count() or 1))) as pool:
         try:
-            for results in pool.map(lambda piece: [work(path) for path in piece], pieces):
+            for results in pool.map(lambda piece: [work(row) for row in piece], pieces):
                 bar.update(len(results))
                 yield from results
         except BaseException:

@@ -87,3 +87,12 @@ def test_a_source_that_is_gone_looks_as_when_its_data_was_prepared(tmp_path: Pat
     assert source_facts(dataset(), tree, folder) == before
     assert source_facts(dataset(), tmp_path / "other", folder)["state"] == "missing"
     assert source_facts(dataset(), tree, tmp_path / "nothing prepared")["state"] == "missing"
+
+
+def test_prepared_data_below_its_own_source_and_hidden_files_do_not_count(tree: Path):
+    before = state(tree)
+    prepare("mini", dataset(), folder=tree / "data" / "mini", source=tree, workers=0)
+    write_folder(tree, {".DS_Store": b"x", "test/ant/.hidden": b"x"})
+    assert state(tree) == before
+    write_folder(tree, {"test/ant/seen.png": b"x"})
+    assert state(tree) != before

@@ -19,7 +19,17 @@ from recu.data.preparation import prepare
 from recu.data.stamps import read_local
 from recu.errors import DataError, OutputError
 
-from .builders import cifar10_files, class_tree, dataset, image_bytes, write_folder, write_tar, write_zip
+from .builders import (
+    cifar10_files,
+    class_tree,
+    dataset,
+    image_bytes,
+    large_dataset,
+    write_folder,
+    write_imagenet,
+    write_tar,
+    write_zip,
+)
 
 DIGITS = dataset(kind="digits", num_classes=10, image_size=32, train_images=1437, test_images=360)
 
@@ -436,6 +446,16 @@ def test_test_images_are_enough_where_nothing_else_is_needed(tmp_path: Path, ent
         )
     # Training images that come later are seen.
     assert run(tmp_path / "data", tmp_path / "all", entry) == whole
+
+
+def test_prepared_data_is_no_source_of_itself(tmp_path: Path):
+    folder = tmp_path / "data" / "im"
+    source = write_imagenet(tmp_path / "archives")
+    prepare("im", large_dataset(), folder=folder, source=source, workers=0)
+    for inner in (folder, folder / "images"):
+        with pytest.raises(DataError, match=r"is where im is prepared"):
+            prepare("im", large_dataset(), folder=folder, source=inner, workers=0)
+    assert (folder / "images").is_dir()
 
 
 def test_cifar_needs_its_test_batch_only(tmp_path: Path):
