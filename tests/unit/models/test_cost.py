@@ -171,9 +171,9 @@ def test_is_binary_needs_both_operands_binary() -> None:
 
 
 def test_wrong_image_size_is_one_readable_line() -> None:
-    model = build_on_meta("resnet18_1w1a", family="cifar", num_classes=10)
-    with pytest.raises(ConfigError, match=r"does not accept images of 224x224 pixels .*image_size") as error:
-        measure_cost(model, 224)
+    model = build_on_meta("vgg_small_1w1a", family="cifar", num_classes=10)
+    with pytest.raises(ConfigError, match=r"does not accept images of 64x64 pixels .*image_size") as error:
+        measure_cost(model, 64)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="image_size is 0, expected at least 1"):
         measure_cost(model, 0)
