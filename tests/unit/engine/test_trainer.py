@@ -1,6 +1,7 @@
 """A training that is stopped anywhere and continued ends in the same bits as one that was not."""
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -479,10 +480,13 @@ def test_images_that_nobody_accounts_for_stop_the_training(tmp_path):
 
 def test_segments_say_what_trained_which_epochs(tmp_path):
     def identity(name):
-        return {"experiment": name, "spec_hash": name * 16, "provenance": {"code_hash": name * 64}}
+        return {"experiment": f'{{"name":"{name}"}}', "spec_hash": name * 16, "provenance": {"code_hash": name * 64}}
 
     def pieces(segments):
-        return [(each["from_epoch"], each["to_epoch"], each["experiment"], each["spec_hash"]) for each in segments]
+        return [
+            (each["from_epoch"], each["to_epoch"], json.loads(each["experiment"])["name"], each["spec_hash"])
+            for each in segments
+        ]
 
     def continued(name, **more):
         trainer = tiny_trainer(tmp_path, identity=identity(name), **more)
