@@ -119,8 +119,13 @@ def published_copy(manifest: Manifest) -> str:
     return manifest.model_dump_json(indent=2, exclude={"source", "files"}) + "\n"
 
 
-def advice(folder: Path) -> str:
-    """How to make prepared data in `folder` what it should be."""
+def advice(folder: Path, dataset: str | None = None) -> str:
+    """How to make prepared data in `folder` what it should be.
+
+    Args:
+        folder: where it lies, or what a link there leads to.
+        dataset: its name; None takes the folder's.
+    """
     # A folder of one source has its name after the dataset's; preparing that source again is what its use does.
     name, _, source = folder.name.partition("@")
-    return "run the same command again" if source else f"run `recu prepare {name}`"
+    return "run the same command again" if source else f"run `recu prepare {dataset or name}`"

@@ -138,13 +138,13 @@ def open_index(prepared: Prepared, split: str) -> FileIndex:
     try:
         hashes, stamps = hash_images(index.path, rows, title=f"hashing {split} images again")
     except DataError as error:
-        raise AlteredData(f"{error}; {advice(prepared.folder)}") from error
+        raise AlteredData(f"{error}; {_advice(prepared)}") from error
     other = rows[(hashes != index.hashes[rows]).any(axis=1)]
     if len(other):
         more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
         raise AlteredData(
             f"{index.path(other[0])}{more} is no longer the image that was prepared in {prepared.folder};"
-            f" {advice(prepared.folder)}"
+            f" {_advice(prepared)}"
         )
     index.stamps[rows] = stamps
     keep_stamps(prepared.folder, split, index)
@@ -155,7 +155,7 @@ def _labels(prepared: Prepared, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     classes = len(prepared.manifest.classes)
     fits = labels.dtype == np.int64 and labels.ndim == 1 and len(labels) and labels.min() >= 0
     if not fits or labels.max() >= classes:
-        raise DataError(f"{prepared.folder} holds labels outside 0..{classes - 1}; {advice(prepared.folder)}")
+        raise DataError(f"{prepared.folder} holds labels outside 0..{classes - 1}; {_advice(prepared)}")
     return labels
 
 
@@ -164,7 +164,7 @@ def _check_lengths(prepared: Prepared, split: str, images: int, labels: int) -> 
     if not images == labels == expected:
         raise DataError(
             f"{prepared.folder} holds {images} {split} images and {labels} labels, its manifest says {expected};"
-            f" {advice(prepared.folder)}"
+            f" {_advice(prepared)}"
         )
 
 
@@ -188,9 +188,13 @@ def _opened(prepared: Prepared, name: str) -> io.BufferedReader:
             return stream
         found = hash_stream(stream)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; {advice(prepared.folder)}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}; {_advice(prepared)}") from error
     if found != expected:
         stream.close()
-        raise AlteredData(f"{path} is no longer what was prepared (SHA-256 differs); {advice(prepared.folder)}")
+        raise AlteredData(f"{path} is no longer what was prepared (SHA-256 differs); {_advice(prepared)}")
     keep_stamp(prepared.folder, name, expected, stamp)
     return stream
+
+
+def _advice(prepared: Prepared) -> str:
+    return advice(prepared.folder, prepared.manifest.dataset)

@@ -515,6 +515,11 @@ def test_altered_data_is_refused_where_it_must_not_be_replaced(tmp_path: Path, t
     check_contents(beside(tmp_path, two[0]))
     run(tmp_path / "data/mini", None)
     assert beside(tmp_path, None) == prepared
+    (tmp_path / "data/mini").rename(tmp_path / "far")
+    (tmp_path / "data/mini").symlink_to(tmp_path / "far")
+    np.save(labels, np.load(labels)[::-1].copy())
+    with pytest.raises(DataError, match=r"run `recu prepare mini`"):
+        beside(tmp_path, None)
 
 
 def test_training_on_test_images_alone_is_refused_in_one_line(tmp_path: Path):
