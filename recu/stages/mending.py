@@ -70,6 +70,7 @@ class _Wrong:
     def _of_suite(self, suite: SuiteVerification) -> Iterator[tuple[str, str]]:
         released = suite.released
         fresh: set[str] = set()
+        states: list[Path] = []
         for ground in suite.grounds:
             if self._is_wrong(ground.training):
                 if released:
@@ -79,9 +80,12 @@ class _Wrong:
             if not released and self._must_start_anew(ground, fresh):
                 fresh.add(ground.experiment_id)
                 state = paths.state_folder(self._places.runs_dir, ground.experiment_id, ground.spec_hash)
-                self._states += [state] if state.exists() else []
+                states += [state] if state.exists() else []
             if self._is_wrong(ground.evaluation):
                 yield ground.evaluation.subject, "evaluate_released" if released else "evaluate"
+        # Where all begin anew, one folder says it.
+        whole = len(fresh) == len(suite.grounds) and len(states) > 1
+        self._states += [self._places.runs_dir / suite.name] if whole else states
         for number, file in enumerate(suite.files):
             if self._is_wrong(file):
                 rule = "report_released" if released else "report" if number else "collect"

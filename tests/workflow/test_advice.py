@@ -155,7 +155,7 @@ def test_data_prepared_from_elsewhere_is_prepared_again_from_its_source(damaged:
     (other / "train/bright").rename(other / "train/x")
     (other / "train/dark").rename(other / "train/bright")
     (other / "train/x").rename(other / "train/dark")
-    code, shown = damaged.sh("recu prepare tiny --source other --workers 0")
+    code, shown = damaged.sh("recu prepare tiny --params_dir params --source other --workers 0")
     assert code == 0, shown
     damaged.check("describes other data", "other data (fingerprint")
 
@@ -204,7 +204,8 @@ def test_results_of_other_code_are_trained_anew(damaged: Damaged, tmp_path: Path
     code = tmp_path / "code"
     for name in ("recu", "workflow", "profiles", "params"):
         shutil.copytree(PROJECT_DIR / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT_DIR / "Snakefile", code)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(PROJECT_DIR / name, code)
     with (code / "recu/nn/tau.py").open("a") as file:
         file.write("\n\ndef _changed() -> None: ...\n")
     changed = Damaged(damaged.folder, code)

@@ -384,6 +384,7 @@ def test_another_environment_is_a_note_unless_strict(project, verify, monkeypatc
     assert code == 0 and f"changed: torch {versions['torch']} -> 9.9)" in shown
     code, shown = verify("smallest", "--strict")
     assert code == 4 and "4 made by other code or in another environment" in shown
+    assert "`mv runs/smallest runs/smallest.old && snakemake " in shown, "all of them anew"
 
 
 def test_other_code_is_a_note_unless_strict(project, verify):
