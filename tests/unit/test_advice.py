@@ -140,7 +140,8 @@ def test_options_in_messages_exist(parsers, snakemake_options):
         for option in (f"--{name}" for name in OPTION.findall(text))
         if option not in known
     }
-    assert unknown <= {("recu/data/torchvision_loader.py", "--shm-size")}, "docker's"
+    of_other_programs = {("recu/data/torchvision_loader.py", "--shm-size"), ("recu/surroundings.py", "--mem")}
+    assert unknown <= of_other_programs, "docker's and Slurm's"
 
 
 @pytest.mark.parametrize("page", sorted(file.name for glob in PATHS_IN_DOCS for file in PROJECT_DIR.glob(glob)))
