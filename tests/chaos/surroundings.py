@@ -115,7 +115,7 @@ def hung_worker(lab: Laboratory, ledger: Ledger, times: int) -> None:
 
 def _leave_alone(child: forking.Child) -> tuple[int, ...]:
     """How it may end."""
-    return (_READABLE_REFUSAL,)
+    return (_INTERRUPTED,)
 
 
 def _send_two_signals(child: forking.Child) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ def _send_two_signals(child: forking.Child) -> tuple[int, ...]:
 def _kill_worker(child: forking.Child) -> tuple[int, ...]:
     for worker in forking.children_of(child.pid):
         os.kill(worker, signal.SIGKILL)
-    return (_READABLE_REFUSAL,)
+    return (_INTERRUPTED,)
 
 
 def _best(place: Place, identifier: str) -> bytes:
