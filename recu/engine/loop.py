@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recu.engine.device import lay_out
 from recu.engine.sums import RunningSums
-from recu.errors import ConfigError, DivergenceError
+from recu.errors import DivergenceError
 
 _log = logging.getLogger(__name__)
 
@@ -25,19 +25,6 @@ def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
         teacher_logits: (N, classes), constant for the gradient.
     """
     return -(teacher_logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
-
-
-def check_batches(num_images: int, batch_size: int) -> None:
-    """Refuse a batch size that leaves one image over, which BatchNorm cannot normalise.
-
-    Raises:
-        ConfigError: naming batch size, number of images and remainder.
-    """
-    if num_images < 2 or num_images % batch_size == 1:
-        raise ConfigError(
-            f"batch_size {batch_size} leaves {num_images % batch_size} image(s) of {num_images} for the last batch of"
-            " an epoch, and BatchNorm needs at least two: choose another batch_size"
-        )
 
 
 def train_steps(

@@ -23,7 +23,7 @@ from recu.config import Hyperparameters
 from recu.engine.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, write_checkpoint
 from recu.engine.checkpoint_form import foreign_progress
 from recu.engine.evaluation import Evaluation, evaluate
-from recu.engine.loop import check_batches, train_steps
+from recu.engine.loop import train_steps
 from recu.engine.momenta import load_momenta
 from recu.engine.optimizer import build_optimizer
 from recu.engine.position import Validity, keep_start, start_of
@@ -33,7 +33,7 @@ from recu.engine.sums import RunningSums
 from recu.engine.weights import load_weights
 from recu.errors import CheckpointError, DataError, DivergenceError, Interrupted
 from recu.files import atomic_write_text, canonical_json
-from recu.fit import check_start_epoch
+from recu.fit import check_batch_size, check_start_epoch
 from recu.nn import set_tau
 from recu.schedules import WARM_UP_EPOCHS, learning_rate_at, tau_at
 
@@ -167,7 +167,7 @@ class Trainer:
         settings: Settings | None = None,
         start_epoch: int = 0,
     ) -> None:
-        check_batches(loaders.train.num_images, hyperparameters.batch_size)
+        check_batch_size(hyperparameters.batch_size, loaders.train.num_images)
         check_start_epoch(start_epoch, hyperparameters.epochs)
         self._model, self._loaders, self._recipe = model, loaders, hyperparameters
         self._identity, self._folder, self._device = identity, folder, device

@@ -14,7 +14,7 @@ from recu import paths
 from recu.config import Dataset
 from recu.errors import CheckpointError, Interrupted, OutputError, ResultError
 from recu.experiments import Experiment
-from recu.files import atomic_write_json, check_ordinary, hash_file, remove_temporary_files
+from recu.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
 from recu.fit import choose_loader
 from recu.integrity import read_sealed_json
 from recu.registry import check_network, find_network
@@ -436,7 +436,7 @@ def _set_foreign_state_aside(job: _Job) -> None:
     reason, name = _why_foreign(job)
     if reason is None:
         return
-    aside = _free_name(job.state.with_name(f"{job.state.name}-{name}"))
+    aside = free_name(job.state.with_name(f"{job.state.name}-{name}"))
     _log.warning(
         "the state of %s in %s is not taken up: %s; starting afresh, it is kept in %s",
         job.experiment.id,
@@ -468,11 +468,6 @@ def _why_foreign(job: _Job) -> tuple[str | None, str]:
         teacher=job.teacher_checkpoint,
     )
     return reason, f"data-{found.identity.data_fingerprint:.12}" if other_data else "aside"
-
-
-def _free_name(wanted: Path) -> Path:
-    candidates = (wanted if not number else wanted.with_name(f"{wanted.name}-{number}") for number in range(1_000_000))
-    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _teacher_builder(trained: Any) -> Callable[[int], Taught]:

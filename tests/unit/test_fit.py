@@ -17,13 +17,13 @@ def dataset(**changes) -> Dataset:
     return DIGITS.model_copy(update=changes)
 
 
-@pytest.mark.parametrize(("batch_size", "train_images"), [(8, 81), (80, 81), (256, 257), (2, 3), (8, 1)])
+@pytest.mark.parametrize(("batch_size", "train_images"), [(8, 81), (80, 81), (256, 257), (2, 3), (8, 25), (8, 1)])
 def test_a_batch_of_one_image_is_refused(batch_size, train_images):
     with pytest.raises(ConfigError, match=f"batch_size: {batch_size} leaves one of {train_images} training images"):
         fit.check_batch_size(batch_size, train_images)
 
 
-@pytest.mark.parametrize(("batch_size", "train_images"), [(8, 80), (8, 82), (256, 80), (2, 2)])
+@pytest.mark.parametrize(("batch_size", "train_images"), [(8, 80), (8, 82), (8, 26), (8, 8), (256, 80), (2, 2)])
 def test_other_batch_sizes_pass_larger_ones_than_the_split_included(batch_size, train_images):
     fit.check_batch_size(batch_size, train_images)
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recu.engine.loop import check_batches, soft_cross_entropy, train_steps
+from recu.engine.loop import soft_cross_entropy, train_steps
 from recu.engine.sums import RunningSums
-from recu.errors import ConfigError
 from tests.unit.engine.tiny import CPU, TinyLoader, TinyNet
 
 
@@ -20,15 +19,6 @@ def test_a_certain_teacher_is_cross_entropy():
     logits, labels = torch.randn(4, 7), torch.tensor([0, 6, 2, 2])
     certain = F.one_hot(labels, 7) * 1e4
     assert soft_cross_entropy(logits, certain).item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize(("images", "batch", "good"), [(26, 8, True), (25, 8, False), (8, 8, True), (1, 8, False)])
-def test_a_single_image_left_over_is_refused(images, batch, good):
-    if good:
-        check_batches(images, batch)
-    else:
-        with pytest.raises(ConfigError, match=rf"batch_size {batch} leaves 1 image\(s\) of {images}"):
-            check_batches(images, batch)
 
 
 def test_one_step_is_the_textbook_step():

@@ -308,7 +308,7 @@ def test_start_epoch_skips_the_epochs_before(tmp_path):
 
 
 def test_a_single_image_left_over_is_refused_before_training(tmp_path):
-    with pytest.raises(ConfigError, match=r"batch_size 5 leaves 1 image\(s\) of 26"):
+    with pytest.raises(ConfigError, match="batch_size: 5 leaves one of 26 training images"):
         tiny_trainer(tmp_path, tiny_loaders(batch_size=5), batch_size=5)
 
 
