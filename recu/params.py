@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from recu.values import Name
 T = TypeVar("T")
 
 _MOST_VALUES = 1_000_000
+
+_TEXT, _INTEGER, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "merge"))
+_LEADING_ZERO = re.compile("[-+]?0[0-9_]")
 
 _RESERVED = {
     "readme": "its table would replace reports/README.md",
@@ -138,7 +142,7 @@ def _read_yaml(file: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)
+        data = yaml.load(text, Loader=_PlainLoader)
         _check_size(data, {})
         return data
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -162,17 +166,33 @@ def _check_size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, where PyYAML would silently keep the last."""
+class _PlainLoader(yaml.SafeLoader):
+    """A safe loader that takes keys as they are written, and refuses what YAML reads as something else than it says:
+    a key given twice, of which PyYAML would silently keep the last, 010 for 8 and 1:30 for 90."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key_node, _ in node.value:
             key = str(key_node.value)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", key_node.start_mark)
             seen.add(key)
-        return super().construct_mapping(node, deep)
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != _MERGE:
+                key_node.tag = _TEXT  # else 1.1 and 1.10 were one key
+        return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        text = self.construct_scalar(node)
+        number = self.construct_yaml_int(node) if node.tag == _INTEGER else self.construct_yaml_float(node)
+        if ":" in text or (node.tag == _INTEGER and _LEADING_ZERO.match(text)):
+            wrong = f"{text} is the number {number} to YAML: write it out in digits, or put quotes around a name"
+            raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
+        return number
+
+
+_PlainLoader.add_constructor(_INTEGER, _PlainLoader.construct_number)
+_PlainLoader.add_constructor(_FLOAT, _PlainLoader.construct_number)
 
 
 def validate_model(data: Any, kind: type[T], where: str) -> T:

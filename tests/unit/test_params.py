@@ -81,6 +81,10 @@ def test_everything_shipped_is_valid():
         ("{model: resnet20_1w1a}->{model: '../../etc'}", r"rows.0.model: .*pattern"),
         ("seeds: [1]->seeds: [1]\nseeds: [2]", r"not valid YAML: key 'seeds' appears twice"),
         ("title: T->title: [", r"not valid YAML"),
+        ("seeds: [1]->seeds: [010]", r"010 is the number 8 to YAML"),
+        ("seeds: [1]->seeds: [1:30]", r"1:30 is the number 90 to YAML"),
+        ("vanilla: {}->vanilla: {lr: '0:01.5'}", r"lr: should be a valid number"),
+        ("vanilla: {}->vanilla: {lr: 0:01.5}", r"0:01.5 is the number 1.5 to YAML"),
     ],
 )
 def test_each_mistake_is_one_line_naming_file_key_and_expectation(tmp_path, change, message):
@@ -89,6 +93,11 @@ def test_each_mistake_is_one_line_naming_file_key_and_expectation(tmp_path, chan
     with pytest.raises(ConfigError, match=message) as caught:
         parse(tmp_path, SUITE.replace(old, new))
     assert "\n" not in str(caught.value)
+
+
+def test_keys_are_taken_as_they_are_written(tmp_path):
+    text = SUITE.replace("vanilla: {}", "1.1: {epochs: 3}, 1.10: {epochs: 4}, yes: {}, finetune: {<<: {lr: 0.5}}")
+    assert list(parse(tmp_path, text).methods) == ["1.1", "1.10", "yes", "finetune"]
 
 
 def test_tags_that_would_run_code_are_refused(tmp_path):
