@@ -6,7 +6,7 @@ is believed, and whatever contradicts it is refused. The authors' files say noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,8 @@ class CheckpointIdentity:
     """`Experiment.canonical`, possibly of an earlier version of this program."""
     spec_hash: str
     data_fingerprint: str
+    classes: tuple[str, ...] | None
+    """Names in label order; None in files of versions that did not write them."""
     trained: Mapping[str, float] | None
     """`top1`, `top5` and `loss` that its training measured with these very weights; None within an epoch."""
 
@@ -78,12 +80,13 @@ def identity_of(checkpoint: Mapping[str, Any], path: Path) -> CheckpointIdentity
             f"{path} does not say what it is: {key} of its part {RESUME_KEY!r}: {first['msg']}; {_ANOTHER_FILE}"
         ) from error
     stated = (own.spec_hash, own.seed, checkpoint.get("model", experiment.model))
-    if stated != (hash_text(own.experiment), experiment.seed, experiment.model):
+    data = experiment.data
+    counted = data.num_classes if own.classes is None else len(own.classes)
+    if (*stated, counted) != (hash_text(own.experiment), experiment.seed, experiment.model, data.num_classes):
         raise CheckpointError(
-            f"{path} contradicts itself: its hash, seed or model is not that of the experiment it names;"
+            f"{path} contradicts itself: its hash, seed, model or classes are not those of the experiment it names;"
             f" {_ANOTHER_FILE}"
         )
-    data = experiment.data
     return CheckpointIdentity(
         model=experiment.model,
         family=experiment.family,
@@ -100,6 +103,7 @@ def identity_of(checkpoint: Mapping[str, Any], path: Path) -> CheckpointIdentity
         experiment=own.experiment,
         spec_hash=own.spec_hash,
         data_fingerprint=own.data_fingerprint,
+        classes=None if own.classes is None else tuple(own.classes),
         trained=_trained(ours),
     )
 
@@ -161,6 +165,28 @@ def check_data(identity: CheckpointIdentity, path: Path, name: str, dataset: Dat
         )
 
 
+def check_classes(identity: CheckpointIdentity, path: Path, classes: Sequence[str]) -> None:
+    """Refuse a network for images whose labels stand for other classes than those it was trained on.
+
+    Labels follow the order of the names: folders that are called otherwise may give each class another label.
+
+    Args:
+        identity: what the file says.
+        path: the file, for the message.
+        classes: of the images, names in label order.
+
+    Raises:
+        CheckpointError: naming the first label that stands for another class.
+    """
+    names = classes if identity.classes is None else identity.classes
+    label = next((label for label, pair in enumerate(zip(names, classes, strict=True)) if pair[0] != pair[1]), None)
+    if label is not None:
+        raise CheckpointError(
+            f"{path} was trained with class {names[label]!a} as label {label}, which is {classes[label]!a} in the data:"
+            " take data whose classes have the same names"
+        )
+
+
 _ANOTHER_FILE = "give another copy of the file, or train again"
 
 
@@ -179,6 +205,7 @@ class _Own(_Lenient):
     experiment: str
     spec_hash: str
     data_fingerprint: str
+    classes: list[str] | None = None
     seed: int
 
 

@@ -54,6 +54,8 @@ class Identity:
     """`Experiment.canonical`."""
     spec_hash: str
     data_fingerprint: str
+    classes: tuple[str, ...]
+    """Names in label order."""
     seed: int
     validity: Validity
     """What a position inside an epoch is valid for."""
@@ -71,6 +73,7 @@ class Identity:
             "experiment": self.experiment,
             "spec_hash": self.spec_hash,
             "data_fingerprint": self.data_fingerprint,
+            "classes": list(self.classes),
             "seed": self.seed,
         }
 

@@ -86,7 +86,7 @@ def evaluate(
             parent_checkpoint=subject.file.sha256,
         )
         tracker.start(run)
-        network, _report = load(subject, dataset.num_classes)
+        network, _report = load(subject, prepared.manifest.classes)
         evaluation = measure(network, loaders, device)
         recipe = experiment.hyperparameters
         about = describe_measurement(
@@ -139,7 +139,7 @@ def evaluate_file(
     running = running or Running()
     device = choose_device(running.gpus)
     use_threads(running.threads)
-    network, report = load(subject, dataset.num_classes)
+    network, report = load(subject, prepared.manifest.classes)
     loaders = build_test_loaders(dataset, prepared, batch_size_test, loader, device, running)
     evaluation = measure(network, loaders, device)
     _check_agreement(subject, evaluation, loaders.manifest)

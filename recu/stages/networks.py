@@ -103,16 +103,16 @@ class Teacher:
         if says is not None:
             check_data(says, user_path(self.name), name, dataset)
 
-    def build(self, num_classes: int) -> Taught:
-        """The teacher with its weights, and their digests.
+    def build(self, classes: Sequence[str]) -> Taught:
+        """The teacher of these classes (names in label order) with its weights, and their digests.
 
         Raises:
             ConfigError: unknown name, or weights that cannot be downloaded.
-            CheckpointError: weights that do not fit, e.g. of another number of classes.
+            CheckpointError: weights that do not fit, e.g. of other classes.
         """
         if self._is_file and self.weights is None:
-            return _teacher_from_checkpoint(user_path(self.name), num_classes)
-        return _torchvision_teacher(self.name, self.weights, num_classes)
+            return _teacher_from_checkpoint(user_path(self.name), classes)
+        return _torchvision_teacher(self.name, self.weights, len(classes))
 
     @property
     def _file(self) -> Path | None:
@@ -185,9 +185,9 @@ def missing_from_stage(stage: int, following: int) -> Sequence[str]:
     return STAGE_2_ONLY if following == 2 and stage < 2 else ()
 
 
-def teacher_of(parent: Trained, num_classes: int) -> Taught:
-    """A published training's network as teacher."""
-    return _teacher_from_checkpoint(parent.checkpoint, num_classes, parent=parent.as_parent())
+def teacher_of(parent: Trained, classes: Sequence[str]) -> Taught:
+    """A published training's network as teacher of these classes, names in label order."""
+    return _teacher_from_checkpoint(parent.checkpoint, classes, parent=parent.as_parent())
 
 
 def _taught(network: nn.Module, file_digest: str | None) -> Taught:
@@ -204,9 +204,9 @@ def hash_weights(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _teacher_from_checkpoint(file: Path, num_classes: int, parent: dict[str, str] | None = None) -> Taught:
+def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: dict[str, str] | None = None) -> Taught:
     """The network that a file of this program says it is; `parent` as in `Weights`."""
-    from recu.engine.checkpoint_identity import identity_of
+    from recu.engine.checkpoint_identity import check_classes, identity_of
     from recu.models import build_model
 
     opened = _opened(file, parent)
@@ -216,10 +216,11 @@ def _teacher_from_checkpoint(file: Path, num_classes: int, parent: dict[str, str
             f"teacher {file} does not say what network it is (only this program's checkpoints do): name a torchvision"
             " network with --teacher and give the file as --teacher_weights"
         )
-    if says.num_classes != num_classes:
-        raise ConfigError(f"teacher {file} has {says.num_classes} classes, the dataset has {num_classes}")
+    if says.num_classes != len(classes):
+        raise ConfigError(f"teacher {file} has {says.num_classes} classes, the dataset has {len(classes)}")
+    check_classes(says, file, classes)
     network = build_model(
-        says.model, family=says.family, num_classes=num_classes, variant=says.variant, stage=says.stage
+        says.model, family=says.family, num_classes=len(classes), variant=says.variant, stage=says.stage
     )
     _load(opened, network, _TEACHER_WEIGHTS)
     return _taught(network.eval(), opened.sha256)

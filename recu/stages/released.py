@@ -66,7 +66,7 @@ def evaluate_released(
         device = choose_device(running.gpus)
         use_threads(running.threads)
         subject = _subject(released, dataset)
-        network, report = load(subject, dataset.num_classes)
+        network, report = load(subject, prepared.manifest.classes)
         _log.info("%s: %s", released.path, report)
         loaders = build_test_loaders(dataset, prepared, released.batch_size_test, released.loader, device, running)
         origin = provenance.collect(describe(device))

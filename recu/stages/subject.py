@@ -6,7 +6,7 @@ may not, and then it must be given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,15 +96,26 @@ def recognise(
     return subject
 
 
-def load(subject: Subject, num_classes: int) -> tuple[nn.Module, LoadReport]:
-    """The network with the file's weights, and what became of its tensors. Raises CheckpointError naming the file."""
+def load(subject: Subject, classes: Sequence[str]) -> tuple[nn.Module, LoadReport]:
+    """The network with the file's weights, and what became of its tensors.
+
+    Args:
+        subject: the file.
+        classes: of the images to measure on, names in label order.
+
+    Raises:
+        CheckpointError: naming the file: it does not fit, or was trained on other classes.
+    """
+    from recu.engine.checkpoint_identity import check_classes
     from recu.engine.weights import load_weights
     from recu.models import build_model
 
+    if subject.identity is not None:
+        check_classes(subject.identity, subject.file.path, classes)
     network = build_model(
         subject.model,
         family=subject.family,
-        num_classes=num_classes,
+        num_classes=len(classes),
         variant=subject.variant,
         stage=subject.stage,
     )

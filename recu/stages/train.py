@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,8 +75,8 @@ class _Job:
     """Folder the finished training is published into."""
     running: Running
     initial: Weights | None = None
-    build_teacher: Callable[[int], Taught] | None = None
-    """From the number of classes to the teacher."""
+    build_teacher: Callable[[Sequence[str]], Taught] | None = None
+    """From the classes, names in label order, to the teacher."""
     teacher_checkpoint: str | None = None
     """SHA-256 of the published checkpoint that teaches; None for another teacher or none."""
     start_epoch: int = 0
@@ -257,7 +257,7 @@ def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     experiment = job.experiment
     _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin["device"])
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
-    taught = None if job.build_teacher is None else job.build_teacher(experiment.data["num_classes"])
+    taught = None if job.build_teacher is None else job.build_teacher(job.prepared.manifest.classes)
     trainer = _prepare_trainer(job, found, loaders, device, taught, origin)
     run_id = _run_to_continue(found, experiment)
     _write_experiment(job)
@@ -338,6 +338,7 @@ def _prepare_trainer(
         experiment=experiment.canonical,
         spec_hash=experiment.spec_hash,
         data_fingerprint=loaders.manifest.fingerprint,
+        classes=loaders.manifest.classes,
         seed=experiment.seed,
         validity=validity,
         provenance=provenance,
@@ -470,8 +471,8 @@ def _why_foreign(job: _Job) -> tuple[str | None, str]:
     return reason, f"data-{found.identity.data_fingerprint:.12}" if other_data else "aside"
 
 
-def _teacher_builder(trained: Any) -> Callable[[int], Taught]:
-    return lambda num_classes: teacher_of(trained, num_classes)
+def _teacher_builder(trained: Any) -> Callable[[Sequence[str]], Taught]:
+    return lambda classes: teacher_of(trained, classes)
 
 
 def use_threads(threads: int) -> None:

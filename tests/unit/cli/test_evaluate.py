@@ -173,6 +173,20 @@ def test_a_number_that_the_training_did_not_measure_is_refused(recu):
     assert not (recu.folder / "out.json").exists()
 
 
+def test_images_whose_labels_stand_for_other_classes_are_refused(recu):
+    """A capital letter moves a class before all others, and every label with it."""
+    assert recu.train("--save", "one") == 0, recu.err
+    file = recu.folder / "results/one/model_best.pth.tar"
+    shutil.copytree(recu.project / "images", "renamed")
+    for split in ("train", "test"):
+        last = max((recu.folder / "renamed" / split).iterdir())
+        last.rename(last.with_name(last.name.upper()))
+    renamed = ["--data_path", "renamed", *recu.places]
+    assert recu("evaluate", "-e", file, "--output", "out.json", *renamed) == 2
+    assert "as label 0, which is 'CLASS5' in the data: take data whose classes have the same names" in recu.error()
+    assert not (recu.folder / "out.json").exists()
+
+
 def test_a_file_of_a_dataset_that_is_not_here_asks_for_another(recu):
     of = experiment(load_datasets(recu.project / "params")["tiny"], name="elsewhere")
     torch.save(our_checkpoint(of), "ours.pth.tar")

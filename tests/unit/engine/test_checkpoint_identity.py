@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from recu.engine.checkpoint_identity import check_agrees, check_data, describe_checkpoint, identity_of
+from recu.engine.checkpoint_identity import check_agrees, check_classes, check_data, describe_checkpoint, identity_of
 from recu.errors import CheckpointError
 from recu.files import hash_text
 from tests.unit.engine.ours import DATASET, experiment, our_checkpoint
@@ -86,3 +86,19 @@ def test_another_dataset_must_have_the_classes_and_the_normalisation(checkpoint)
 def test_its_own_dataset_must_be_as_it_was(checkpoint):
     with pytest.raises(CheckpointError, match=r"image_size 8, but dataset six .* has image_size 16"):
         check_data(identity(checkpoint), "f", "six", DATASET.model_copy(update={"image_size": 16}))
+
+
+def test_labels_that_stand_for_other_classes_are_refused(checkpoint):
+    """Label order follows the folders' names, so another spelling of one class moves every label."""
+    names = ["b", "c", "d", "e", "f", "g"]
+    ours = identity(checkpoint | {"recu": checkpoint["recu"] | {"classes": names}})
+    check_classes(ours, "file.pth.tar", tuple(names))
+    message = "file.pth.tar was trained with class 'b' as label 0, which is 'G' in the data: take data whose classes"
+    with pytest.raises(CheckpointError, match=message):
+        check_classes(ours, "file.pth.tar", ("G", *names[:-1]))
+    with pytest.raises(CheckpointError, match="classes are not those of the experiment"):
+        identity(checkpoint | {"recu": checkpoint["recu"] | {"classes": names[1:]}})
+
+
+def test_older_files_that_do_not_name_their_classes_are_measured(checkpoint):
+    check_classes(identity(checkpoint), "file.pth.tar", ("one", "two", "three", "four", "five", "six"))

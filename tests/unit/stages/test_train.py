@@ -15,11 +15,13 @@ from recu import paths, provenance
 from recu.engine.checkpoint import read_checkpoint
 from recu.engine.seeding import seed_everything
 from recu.engine.trainer import Trainer, comparable, read_history
-from recu.errors import ConfigError, Interrupted, OutputError, ResultError
+from recu.errors import CheckpointError, ConfigError, Interrupted, OutputError, ResultError
 from recu.experiments import Origin, TeacherWeights
 from recu.files import hash_file
 from recu.stages import train as module
+from recu.stages.networks import Teacher
 from recu.stages.prepare import prepare
+from tests.unit.engine import ours
 
 
 def _folder(project, experiment):
@@ -396,3 +398,13 @@ def test_a_run_says_which_epochs_of_its_curve_had_other_parameters(project):
     assert module._tags_of_pieces([other, own], experiment) == {
         "trained_with_other_parameters": f"epochs 0 to 3: spec_hash {'0' * 16}"
     }
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path):
+    """Its answers would be taken for those of other classes."""
+    classes = [f"class{label}" for label in range(6)]
+    file = tmp_path / "teacher.pth.tar"
+    torch.save(ours.our_checkpoint(ours.experiment(), classes=classes), file)
+    assert not Teacher(name=str(file)).build(classes).network.training
+    with pytest.raises(CheckpointError, match="class 'class0' as label 0, which is 'CLASS5' in the data"):
+        Teacher(name=str(file)).build(["CLASS5", *classes[:-1]])
