@@ -369,6 +369,9 @@ class PublishedResult(Model):
 
     dataset: Line
     model: Line
+    family: Family | None = None
+    stage: Literal[0, 1, 2] | None = None
+    """What the network binarises, as in a recipe."""
     method: Line
     batch_size: int | None = None
     batch_size_test: int | None = None

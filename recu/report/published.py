@@ -16,6 +16,8 @@ class Setting:
     dataset: str | None
     """Published name of the dataset; None where nothing published is comparable."""
     model: str
+    family: str
+    stage: int
     method: str
     batch_size: int | None
     epochs: int | None
@@ -26,7 +28,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The published result of the same dataset, model and method, and why it may not be compared with."""
+    """The published result of the same dataset, network and method, and why it may not be compared with."""
 
     result: PublishedResult | None
     differences: tuple[str, ...]
@@ -45,19 +47,22 @@ def match(setting: Setting, published: Published) -> Match:
     if missing:
         return Match(None, (missing,))
     seen = published.data.get(setting.dataset, PublishedData())
-    candidates = [(result, _differences(setting, result, seen)) for result in found]
-    return Match(*min(candidates, key=lambda candidate: len(candidate[1])))
+    candidates = [Match(result, _differences(setting, result, seen)) for result in found]
+    fitting = [candidate.result.top1 for candidate in candidates if not candidate.differences]
+    if len(fitting) > 1:
+        return Match(None, (f"{len(fitting)} published results fit: {' and '.join(map(str, fitting))}",))
+    return min(candidates, key=lambda candidate: len(candidate.differences))
 
 
 def _narrowed(setting: Setting, results: Sequence[PublishedResult]) -> tuple[list[PublishedResult], str | None]:
-    """Results of the same dataset, model and method; or the first of these for which there is none."""
+    """Results of the same dataset, network and method; or the first of these for which there is none."""
     remaining = list(results)
-    for name in ("dataset", "model", "method"):
+    for name in ("dataset", "model", "family", "stage", "method"):
         wanted = getattr(setting, name)
-        remaining = [result for result in remaining if getattr(result, name) == wanted]
+        remaining = [result for result in remaining if getattr(result, name) in (wanted, None)]
         if not remaining:
             where = "" if name == "dataset" else f" on {setting.dataset}"
-            where += f" with {setting.model}" if name == "method" else ""
+            where += "" if name in ("dataset", "model") else f" with {setting.model}"
             return [], f"nothing is published for {name} {wanted}{where}"
     return remaining, None
 

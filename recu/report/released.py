@@ -173,6 +173,8 @@ def _row(result: Mapping[str, Any], published: Published, dataset: DatasetFacts)
         Setting(
             dataset=dataset.published_as,
             model=result["model"],
+            family=result["family"],
+            stage=result["released"]["stage"],
             method=result["method"],
             batch_size=None,
             epochs=None,

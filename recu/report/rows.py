@@ -225,6 +225,7 @@ def _row(train: dict[str, Any], evaluate: dict[str, Any]) -> dict[str, Any]:
         "variant": experiment["variant"],
         "model": experiment["model"],
         "network": network_name(experiment["family"], experiment["variant"], experiment["model"]),
+        "stage": hyperparameters["stage"],
         "method": experiment["method"],
         "seed": experiment["seed"],
         "shortcut": train["shortcut"],

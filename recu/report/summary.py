@@ -23,7 +23,7 @@ RULE = (
     "s √(1 + 1/n) the standard error of the difference between the mean of n runs and one further run, which the "
     f"published number is taken for; {FLOOR} points are one standard error of an accuracy of 90 % measured on 10,000 "
     'images. One seed says nothing about its spread, so its verdict only says "single run", and whether it is within '
-    f'{FLOOR} points. "not comparable": dataset, model, method, epochs or training batch size differ from the '
+    f'{FLOOR} points. "not comparable": dataset, network, method, epochs or training batch size differ from the '
     "published run, or nothing is published."
 )
 """Printed under every table."""
@@ -125,6 +125,8 @@ def _table_row(
         Setting(
             dataset=dataset.published_as,
             model=row["model"],
+            family=row["family"],
+            stage=row["stage"],
             method=method.published_as,
             batch_size=row["batch_size"],
             epochs=row["epochs"],

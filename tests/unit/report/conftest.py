@@ -43,6 +43,7 @@ def results():
                     "batch_size": batch,
                     "batch_size_test": 128,
                     "augmentation": None,
+                    "stage": 2,
                 },
                 "data": {
                     "num_classes": 10,

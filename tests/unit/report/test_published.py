@@ -13,7 +13,7 @@ SEEN = {
 
 def setting(**changes):
     base = {"dataset": "CIFAR-10", "model": "resnet18_1w1a", "method": "vanilla", "batch_size": 256, "epochs": 600}
-    base["data"] = {}
+    base |= {"family": "cifar", "stage": 2, "data": {}}
     return Setting(**(base | changes))
 
 
@@ -48,19 +48,38 @@ def test_the_published_file_has_all_twelve_rows_with_their_sources():
 
 
 @pytest.mark.parametrize(
-    "dataset, model, method, batch_size, epochs, top1",
+    "dataset, family, model, method, batch_size, epochs, top1",
     [
-        ("CIFAR-10", "resnet20_1w1a", "vanilla", 256, 600, 87.5),
-        ("CIFAR-10", "vgg_small_1w1a", "finetune", 256, 600, 93.3),
-        ("ImageNet", "resnet34_1w1a", "vanilla", 512, 200, 65.10),
-        ("ImageNet", "resnet18_1w1a", "two-stage", 512, 256, 66.4),
-        ("ImageNet", "birealnet18", "two-stage", 512, 256, 65.9),
+        ("CIFAR-10", "cifar", "resnet20_1w1a", "vanilla", 256, 600, 87.5),
+        ("CIFAR-10", "cifar", "vgg_small_1w1a", "finetune", 256, 600, 93.3),
+        ("ImageNet", "imagenet", "resnet34_1w1a", "vanilla", 512, 200, 65.10),
+        ("ImageNet", "reactnet", "resnet18_1w1a", "two-stage", 512, 256, 66.4),
+        ("ImageNet", "birealnet", "birealnet18", "two-stage", 512, 256, 65.9),
     ],
 )
-def test_published_results_are_found_for_the_papers_settings(dataset, model, method, batch_size, epochs, top1):
-    wanted = Setting(dataset=dataset, model=model, method=method, batch_size=batch_size, epochs=epochs, data={})
+def test_published_results_are_found_for_the_papers_settings(dataset, family, model, method, batch_size, epochs, top1):
+    wanted = setting(dataset=dataset, family=family, model=model, method=method, batch_size=batch_size, epochs=epochs)
     found = match(wanted, params.load_published(paths.PARAMS_DIR))
     assert found.result.top1 == top1 and found.differences == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"family": "imagenet"}, "nothing is published for family imagenet on CIFAR-10 with resnet18_1w1a"),
+        ({"stage": 1}, "nothing is published for stage 1 on CIFAR-10 with resnet18_1w1a"),
+    ],
+)
+def test_another_network_of_the_same_model_name_is_not_compared(changes, reason):
+    found = match(setting(**changes), params.load_published(paths.PARAMS_DIR))
+    assert found.result is None and found.differences == (reason,)
+
+
+def test_of_two_results_that_fit_none_is_taken(published):
+    other = published.results[0].model_copy(update={"top1": 91.0, "epochs": None})
+    both = published.model_copy(update={"results": (*published.results, other)})
+    assert match(setting(), both).differences == ("2 published results fit: 92.8 and 91.0",)
+    assert match(setting(epochs=10), both).result.top1 == 91.0
 
 
 @pytest.mark.parametrize(

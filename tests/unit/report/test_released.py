@@ -35,6 +35,7 @@ def result(results):
             "released": {
                 "path": f"released/{name}.pth.tar",
                 "claimed_on": claimed_on,
+                "stage": 2,
                 "data": train["experiment"]["data"],
             },
             "model": "resnet18_1w1a",

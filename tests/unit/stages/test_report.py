@@ -38,7 +38,13 @@ def results(tmp_path):
             "model": "resnet20_1w1a",
             "method": "vanilla",
             "seed": 1,
-            "hyperparameters": {"epochs": 2, "batch_size": 32, "batch_size_test": 128, "augmentation": None},
+            "hyperparameters": {
+                "epochs": 2,
+                "batch_size": 32,
+                "batch_size_test": 128,
+                "augmentation": None,
+                "stage": 2,
+            },
             "data": {
                 "num_classes": 10,
                 "image_size": 32,
