@@ -329,8 +329,9 @@ class ReleasedFile(Model):
     model: Name
     family: Family | None = None
     """Defaults to the dataset's. The variant is recognised from the file's keys."""
-    stage: Literal[0, 1, 2] = 2
-    """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights."""
+    stage: Literal[0, 1, 2] | None = None
+    """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights; null where the file itself
+    or its tensors say."""
     dataset: Name | None = None
     """Measured on its test split; defaults to the suite's."""
     method: Name

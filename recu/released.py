@@ -12,7 +12,7 @@ from recu.experiments import Origin
 from recu.files import canonical_json, hash_text, read_json
 from recu.fit import choose_loader, storage_of
 from recu.params import load_datasets, load_defaults, load_suites, validate_model
-from recu.registry import check_network
+from recu.registry import check_network, find_network
 
 
 class Released(Model):
@@ -27,7 +27,8 @@ class Released(Model):
     """Where to get the file; only while it is missing, so that rewording it measures nothing again."""
     model: str
     family: Family
-    stage: int
+    stage: int | None
+    """None where the file is to say; see `recu.stages.subject`."""
     dataset: str
     data: dict[str, Any]
     """`Dataset.identity()` of the dataset."""
@@ -124,7 +125,8 @@ def _resolve(
             raise unknown_name(f"dataset of {file.name}", dataset, datasets)
     dataset = datasets[dataset_name]
     family = file.family or dataset.family
-    check_network(file.model, family=family, variant=None, stage=file.stage, image_size=dataset.image_size)
+    stage = find_network(file.model, family=family).stages[-1] if file.stage is None else file.stage
+    check_network(file.model, family=family, variant=None, stage=stage, image_size=dataset.image_size)
     choose_loader(defaults.hyperparameters.loader, dataset, storage_of(dataset))
     state = file_state(file.path)
     if state is None:

@@ -100,13 +100,16 @@ def _subject(released: Released, dataset: Dataset) -> Subject:
     """The file as its entry names it; of our own, only if it says the same of itself."""
     from recu.engine.checkpoint import open_checkpoint
 
+    entry = f"the entry {released.name} in params/suites/{released.suite}.yaml"
+    stage = {} if released.stage is None else {"stage": released.stage}
     return recognise(
         open_checkpoint(Path(released.path)),
-        {"model": released.model, "family": released.family, "stage": released.stage},
+        {"model": released.model, "family": released.family} | stage,
         released.dataset,
         dataset,
-        by=f"the entry {released.name} in params/suites/{released.suite}.yaml",
+        by=entry,
         advice="correct the entry",
+        stage_key=f"`stage` in {entry}",
     )
 
 

@@ -61,6 +61,7 @@ def recognise(
     *,
     by: str = "the options",
     advice: str = "leave them out, or give the file that was meant",
+    stage_key: str = "--stage",
 ) -> Subject:
     """Which network the file is to be measured as on a dataset.
 
@@ -71,6 +72,7 @@ def recognise(
         dataset: its entry.
         by: who asked, for messages.
         advice: what to do where the file says otherwise, for messages.
+        stage_key: where a stage is given that the file does not say, for messages.
 
     Raises:
         CheckpointError: the file says otherwise, or was trained for other images or classes.
@@ -80,7 +82,7 @@ def recognise(
 
     identity = identity_of(file.content, file.path)
     if identity is None:
-        subject = _foreign(file, asked, dataset)
+        subject = _foreign(file, asked, dataset, stage_key)
     else:
         check_agrees(identity, file.path, asked, by=by, advice=advice)
         check_data(identity, file.path, name, dataset)
@@ -126,7 +128,7 @@ def load(subject: Subject, classes: Sequence[str]) -> tuple[nn.Module, LoadRepor
     return network, report
 
 
-def _foreign(file: CheckpointFile, asked: Mapping[str, Any], dataset: Dataset) -> Subject:
+def _foreign(file: CheckpointFile, asked: Mapping[str, Any], dataset: Dataset, stage_key: str) -> Subject:
     from recu.models import recognise_variant
 
     family = asked.get("family", dataset.family)
@@ -138,10 +140,11 @@ def _foreign(file: CheckpointFile, asked: Mapping[str, Any], dataset: Dataset) -
     except CheckpointError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
     subject = Subject(file=file, identity=None, model=model, family=family, variant=variant, stage=2)
-    return replace(subject, stage=asked["stage"] if "stage" in asked else _stage(subject, dataset.num_classes))
+    stage = asked["stage"] if "stage" in asked else _stage(subject, dataset.num_classes, stage_key)
+    return replace(subject, stage=stage)
 
 
-def _stage(subject: Subject, num_classes: int) -> int:
+def _stage(subject: Subject, num_classes: int, key: str) -> int:
     """The stage whose network has the file's tensors. Raises ConfigError where several have."""
     from recu.models import canonical_names
 
@@ -151,7 +154,7 @@ def _stage(subject: Subject, num_classes: int) -> int:
     if len(fitting) > 1:
         listed = " and ".join(map(str, fitting))
         raise ConfigError(
-            f"{subject.file.path} does not say its stage, and its tensors are those of stages {listed}: give --stage"
+            f"{subject.file.path} does not say its stage, and its tensors are those of stages {listed}: give {key}"
             " (0 full precision, 1 binary activations, 2 binary activations and weights)"
         )
     # Where none fits, loading says what differs from the network that was most likely meant.

@@ -34,7 +34,7 @@ def in_folder(tmp_path, monkeypatch):
 
 def test_everything_left_out_is_filled_in(tmp_path):
     found = resolve(tmp_path)
-    assert (found.id, found.family, found.stage, found.dataset) == ("mine/one", "cifar", 2, "cifar10")
+    assert (found.id, found.family, found.stage, found.dataset) == ("mine/one", "cifar", None, "cifar10")
     assert found.batch_size_test == load_defaults(PARAMS_DIR).hyperparameters.batch_size_test
     assert parse_released(found.canonical) == found
     assert resolve(tmp_path, dataset="imagenet", model="resnet34_1w1a").family == "imagenet"
@@ -47,7 +47,7 @@ def test_everything_left_out_is_filled_in(tmp_path):
         ({"model": "resnet21_1w1a"}, "did you mean 'resnet20_1w1a'"),
         ({"dataset": "cifra10"}, "unknown dataset of one 'cifra10'; did you mean 'cifar10'"),
         ({"claimed_on": "cifra10"}, "did you mean 'cifar10'"),
-        ({"family": "torchvision", "model": "resnet18"}, "no stage 2"),
+        ({"family": "torchvision", "model": "resnet18", "stage": 2}, "no stage 2"),
         ({"dataset": "imagenet", "family": "cifar", "model": "vgg_small_1w1a"}, "takes images of 32 to 39 pixels"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from recu.config import Published
 from recu.data import Prepared, build_loaders
 from recu.engine.evaluation import evaluate as evaluate_network
-from recu.errors import CheckpointError, OutputError, ResultError
+from recu.errors import CheckpointError, ConfigError, OutputError, ResultError
 from recu.files import hash_file
 from recu.models import build_model
 from recu.paths import released_folder
@@ -147,6 +147,18 @@ def test_files_of_every_family_and_form_are_measured_as_they_are(
     load = {"expected": tensors, "taken": tensors, "missing": [], "unexpected": [], "converted": []}
     assert found["load"] == load | {"prefixes": ["module."]}
     assert found["cost"]["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_a_stage_that_neither_the_entry_nor_the_file_says_is_asked_for(measured, tmp_path):
+    """Measured as another stage than its own, a network gives another number."""
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network(stage=2)), file)
+    assert measured(file, stage=None)["stage"] == 2  # its tensors say it
+    torch.save(authors_form(make_network(stage=1)), file)
+    asked = "those of stages 0 and 1: give `stage` in the entry one in params/suites/files.yaml"
+    with pytest.raises(ConfigError, match=asked):
+        measured(file, stage=None)
+    assert measured(file, stage=1)["stage"] == 1
 
 
 def test_the_result_says_everything_a_table_needs(measured, tmp_path):
