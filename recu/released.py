@@ -103,12 +103,14 @@ def resolve_files(
 
 
 def file_state(file: str | Path) -> str | None:
-    """Size in bytes and time of modification, which tell a file from another in its place; None where there is none."""
+    """How a file looks, which tells it from another in its place; None where there is none."""
     try:
         status = Path(file).stat()
     except OSError:
         return None
-    return f"{status.st_size} bytes, modified {status.st_mtime_ns} ns"
+    # The time of the latest change of attributes too: checkpoints of one network have one size, and a copy or an
+    # archive can give them one time.
+    return f"{status.st_size} bytes, modified {status.st_mtime_ns} ns, changed {status.st_ctime_ns} ns"
 
 
 def _resolve(

@@ -74,6 +74,17 @@ def test_another_file_in_its_place_is_another_measurement(tmp_path):
     assert resolve(tmp_path).spec_hash != later.spec_hash
 
 
+def test_a_file_of_the_same_size_and_time_in_its_place_is_another_measurement(tmp_path):
+    file = tmp_path / "one.pth.tar"
+    for content in (b"first", b"other"):
+        (tmp_path / "new").write_bytes(content)
+        os.utime(tmp_path / "new", ns=(0, 0))
+        (tmp_path / "new").replace(file)
+        if content == b"first":
+            first = resolve(tmp_path)
+    assert file.stat().st_mtime_ns == 0 and resolve(tmp_path).spec_hash != first.spec_hash
+
+
 def test_the_result_of_a_file_that_is_gone_stays_good(tmp_path):
     file = tmp_path / "one.pth.tar"
     file.write_bytes(b"content")

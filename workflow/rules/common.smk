@@ -28,7 +28,7 @@ except re.error:
 try:
     CONFIG = parse_workflow_config(config)
     # Released files are not declared as inputs, so that planning works without them and a result outlives its file;
-    # each one's size and time of modification are part of its job's params instead.
+    # each one's size and times are part of its job's params instead.
     PLAN = plan.load_plan(PARAMS_DIR, CONFIG)
 except RecuError as error:
     fail(error)
@@ -136,7 +136,7 @@ def get_released(wildcards):
 
 
 def get_released_json(wildcards):
-    """All that decides what is measured of a released file, its size and time of modification included."""
+    """All that decides what is measured of a released file, its size and times included."""
     return get_released(wildcards).canonical
 
 
