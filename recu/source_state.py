@@ -17,9 +17,24 @@ from recu.errors import DataError
 
 LOCAL_NAME = "local.json"
 """Beside the manifest of prepared data: what holds on this machine only, and is no part of the data."""
-_SPLIT_FOLDERS = ("train", "test", "val")
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "test",
+    "valid": "test",
+    "validation": "test",
+}
+"""Folder name, in small letters, to split."""
+MAX_DEPTH = 3
+"""Folders above the splits."""
+HIDDEN_FOLDERS = (".", "@", "__MACOSX")
+"""Beginnings of folders that never count."""
 CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 """What the official archives extract to."""
+IMAGENET_ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
+"""Training images, validation images and development kit, as they are distributed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +49,7 @@ class Place:
 
 def inside(dataset: Dataset, source: Path) -> Path:
     """What inside a local source is read: a folder may hold the published archive or what it extracts to."""
-    if not source.is_dir() or len(dataset.archives) != 1:
+    if not source.is_dir() or len(dataset.archives) != 1 or dataset.kind == "imagenet":
         return source
     archive = source / dataset.archives[0].filename
     return archive if archive.is_file() else official_folder(source, dataset.kind)
@@ -44,6 +59,11 @@ def official_folder(source: Path, kind: str) -> Path:
     """The folder with the parts that an archive of CIFAR extracts to: the official one below `source`, or `source`."""
     below = source / CIFAR_FOLDERS.get(kind, "")
     return below if below.is_dir() else source
+
+
+def reads_archives(dataset: Dataset, source: Path) -> bool:
+    """Whether of a folder the distributed archives are read, and not class folders. Raises DataError."""
+    return dataset.kind == "imagenet" and not _has_splits(source)
 
 
 def source_facts(dataset: Dataset, source: Path, folder: Path) -> dict[str, str]:
@@ -77,7 +97,7 @@ def read_place(folder: Path) -> Place | None:
 def look_at(dataset: Dataset, source: Path) -> Place:
     """A local archive or folder as it is now.
 
-    Of a folder with published archives only these count.
+    Of a folder whose published archives are read only these count.
 
     Args:
         dataset: its entry in params/datasets.yaml.
@@ -102,9 +122,8 @@ def _files(dataset: Dataset, source: Path) -> Iterator[tuple[Path, str]]:
     if not source.is_dir():
         yield source, ""
         return
-    archives = [archive.filename for archive in dataset.archives if (source / archive.filename).is_file()]
-    if archives and not any((source / name).is_dir() for name in _SPLIT_FOLDERS):
-        yield from ((source / name, name) for name in archives)
+    if reads_archives(dataset, source):
+        yield from ((source / name, name) for name in IMAGENET_ARCHIVES if (source / name).exists())
         return
     seen: set[str] = set()
     for root, folders, files in os.walk(source, followlinks=True, onerror=_raise):
@@ -116,10 +135,29 @@ def _files(dataset: Dataset, source: Path) -> Iterator[tuple[Path, str]]:
         if LOCAL_NAME in files and root != str(source):  # prepared data below its own source changes with every use
             folders.clear()
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "@", "__MACOSX")))
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN_FOLDERS))
         for name in sorted(name for name in files if not name.startswith(".")):
             path = Path(root, name)
             yield path, os.path.relpath(path, source)
+
+
+def _has_splits(source: Path) -> bool:
+    level = [source]
+    for _ in range(MAX_DEPTH + 1):
+        level = [path for folder in level for path in _folders_in(folder)]
+        if any(path.name.lower() in SPLITS for path in level):
+            return True
+    return False
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(HIDDEN_FOLDERS)
+            ]
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or folder}: {error.strerror}") from error
 
 
 def _raise(error: OSError) -> None:

@@ -104,8 +104,13 @@ def load_cifar_arrays(
     parts_of = {"train": layout.train, "test": layout.test}
     contents, notes = _read_parts(source, layout, [part for split in needed for part in parts_of[split]])
     classes = _class_names(contents[layout.meta], layout, source)
+    batches = {
+        part: _batch(contents[part], part, layout, len(classes), source)
+        for part in sorted(set(contents) - {layout.meta})
+    }
+    _refuse_copies(batches, source)
     splits = {
-        split: _join([_batch(contents[part], part, layout, len(classes), source) for part in parts])
+        split: _join([batches[part] for part in parts])
         for split, parts in parts_of.items()
         if set(parts) <= set(contents)
     }
@@ -197,7 +202,10 @@ def _with_text_keys(content: Any) -> Any:
     """A part with text for its keys: Python 3 reads and writes them as bytes where it was told so."""
     if not isinstance(content, dict):
         return content
-    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+    named = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+    if len(named) < len(content):
+        raise pickle.UnpicklingError("it has a key both as text and as bytes")
+    return named
 
 
 def _class_names(meta: Any, layout: _Layout, source: Path) -> tuple[str, ...]:
@@ -229,6 +237,15 @@ def _batch(
         raise DataError(f"{source}: {part} has labels outside 0..{num_classes - 1}")
     images = data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels
+
+
+def _refuse_copies(batches: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]], source: Path) -> None:
+    """Raise DataError where two parts hold the same images: one is a copy under the other's name."""
+    known: dict[bytes, str] = {}
+    for part, (images, _) in batches.items():
+        other = known.setdefault(hashlib.sha256(images.tobytes()).digest(), part)
+        if other != part and len(images):
+            raise DataError(f"{source}: {part} holds the images of {other}; fetch the official archive again")
 
 
 def _integers(values: Any) -> NDArray[np.int64] | None:

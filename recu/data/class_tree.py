@@ -24,20 +24,9 @@ from recu.data.archives import PEEK_BYTES, Member, check_no_loop, file_size, ite
 from recu.data.decoding import MAX_IMAGE_BYTES, image_format_of, unreadable_format
 from recu.errors import DataError
 from recu.file_kinds import describe_kind
+from recu.source_state import HIDDEN_FOLDERS, MAX_DEPTH, SPLITS
 from recu.text import encodable
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "test",
-    "valid": "test",
-    "validation": "test",
-}
-"""Folder name, in small letters, to split."""
-MAX_DEPTH = 3
-"""Folders above the splits."""
 TEST_IS_ENOUGH = "; to evaluate only, the test images are enough: `recu prepare NAME --only_test`, or `recu evaluate`"
 """Ends the message about a source without training images."""
 
@@ -55,7 +44,6 @@ OTHER_SUFFIXES = frozenset((".txt", ".xml", ".json", ".csv", ".db", ".ini", ".ma
 """In small letters; such files are no images, whatever they hold."""
 CAMERA_SUFFIXES = frozenset((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".pef", ".srw"))
 """In small letters; raw images of cameras, of which Pillow would read the small preview."""
-_HIDDEN_FOLDERS = (".", "@", "__MACOSX")
 _LONGEST_SUFFIX = 12
 _MOST_COUNTS = 6
 
@@ -97,7 +85,7 @@ def hidden_part(name: str, *, is_folder: bool = False) -> int | None:
     parts = parts_of(name)
     for depth, part in enumerate(parts):
         is_file = depth == len(parts) - 1 and not is_folder
-        if part.startswith(".") or (not is_file and part.startswith(_HIDDEN_FOLDERS)):
+        if part.startswith(".") or (not is_file and part.startswith(HIDDEN_FOLDERS)):
             return depth
     return None
 
@@ -171,16 +159,6 @@ def read_tree(
     for member in _members(source, layout, workers):
         listing.add(member, layout)
     return listing.tree(num_classes, tuple(needed))
-
-
-def split_folders(source: Path) -> list[Path]:
-    """The splits' folders in a folder, whatever they hold, by path."""
-    found, level = [], [source]
-    for _ in range(MAX_DEPTH + 1):
-        below = [path for folder in level for path in _folders_in(folder)]
-        found += [path for path in below if path.name.lower() in SPLITS]
-        level = [path for path in below if path.name.lower() not in SPLITS]
-    return sorted(found)
 
 
 def more(names: list[str]) -> str:
@@ -450,16 +428,6 @@ def _leads_to_images(folder: str) -> bool:
 def _split_depth(parts: tuple[str, ...]) -> int | None:
     """Which part of a path is a split's folder: the first that is called so."""
     return next((depth for depth, part in enumerate(parts[: MAX_DEPTH + 1]) if part.lower() in SPLITS), None)
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(_HIDDEN_FOLDERS)
-            )
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename or folder}: {error.strerror}") from error
 
 
 def _last(name: str) -> str:

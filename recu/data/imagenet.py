@@ -26,13 +26,11 @@ from recu.data.download import verify_checksum
 from recu.data.index import IndexedFile
 from recu.errors import DataError, ResultError
 from recu.files import atomic_write_json, read_json
+from recu.source_state import IMAGENET_ARCHIVES
 
 _LOG = logging.getLogger(__name__)
 
-TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
-VALIDATION_ARCHIVE = "ILSVRC2012_img_val.tar"
-DEVKIT_ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
-ARCHIVE_NAMES = (TRAIN_ARCHIVE, VALIDATION_ARCHIVE, DEVKIT_ARCHIVE)
+TRAIN_ARCHIVE, VALIDATION_ARCHIVE, DEVKIT_ARCHIVE = IMAGENET_ARCHIVES
 RECORDS = "records"
 """Folder of finished jobs' records inside the work folder."""
 
@@ -75,11 +73,6 @@ class Job:
     """Work folder."""
 
 
-def has_archives(source: Path) -> bool:
-    """Whether a folder holds any of the distributed files."""
-    return any((source / name).is_file() for name in ARCHIVE_NAMES)
-
-
 def extract_imagenet(
     source: Path,
     out: Path,
@@ -108,10 +101,10 @@ def extract_imagenet(
         DataError: a file is missing, damaged or incomplete, or the counts differ from the devkit's.
         OSError: `out` cannot be written.
     """
-    missing = [name for name in ARCHIVE_NAMES if not (source / name).is_file()]
+    missing = [name for name in IMAGENET_ARCHIVES if not (source / name).is_file()]
     without_training = missing == [TRAIN_ARCHIVE]
     if missing and not (without_training and "train" not in needed):
-        message = f"{source} lacks {', '.join(missing)}; expected the files {', '.join(ARCHIVE_NAMES)}"
+        message = f"{source} lacks {', '.join(missing)}; expected the files {', '.join(IMAGENET_ARCHIVES)}"
         enough = TEST_IS_ENOUGH if without_training else ""
         raise DataError(f"{message} or the folders train/<class>/* and val/<class>/*{enough}")
     (out / RECORDS).mkdir(parents=True, exist_ok=True)
@@ -135,8 +128,11 @@ def read_devkit(path: Path) -> Devkit:
     """
     parts = {"meta.mat": b"", "ILSVRC2012_validation_ground_truth.txt": b""}
     for member in iter_members(path, lambda name: name.rpartition("/")[2] in parts):
+        name = member.name.rpartition("/")[2]
         if not member.is_folder and member.data:
-            parts[member.name.rpartition("/")[2]] = member.data
+            if parts[name]:
+                raise DataError(f"{path} holds {name} twice; fetch it again")
+            parts[name] = member.data
     for name, data in parts.items():
         if not data:
             raise DataError(f"{path} lacks {name}; fetch it again")
@@ -203,6 +199,8 @@ def _validation_jobs(archive: Path, devkit: Devkit, out: Path) -> Iterator[Job]:
             match = _VALIDATION_IMAGE.fullmatch(name.rpartition("/")[2])
             if match is None or not 1 <= int(match[1]) <= len(devkit.validation_classes):
                 raise DataError(f"{archive} holds {name!r}, which the devkit's ground truth does not know")
+            if match[0] in sections:
+                raise DataError(f"{archive} holds {match[0]} twice; fetch it again")
             class_name = devkit.validation_classes[int(match[1]) - 1]
             sections[match[0]] = Section(match[0], info.offset_data, info.size, class_name)
     if len(sections) != len(devkit.validation_classes):
@@ -262,6 +260,8 @@ def _extract_class(job: Job) -> list[IndexedFile]:
             for name, info in iter_tar_headers(tar, label, MAX_IMAGE_BYTES):
                 if "/" in name or not info.isfile():
                     raise DataError(f"{label} holds {name!r}, expected images only")
+                if (part / name).exists():
+                    raise DataError(f"{label} holds {name!r} twice; fetch {job.archive.name} again")
                 (part / name).write_bytes(read_tar_member(tar, info, label))
                 files.append(IndexedFile(section.class_name, f"{relative}/{name}", info.size))
     part.rename(final)

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from recu.config import Dataset
 from recu.data import image_tree, imagenet, tinyimagenet
-from recu.data.class_tree import split_folders
 from recu.data.download import fetch, sha256_of, verify_checksum
 from recu.data.image_folder import FolderArrays, decode_image_folder
 from recu.data.index import HERE, ROOT_NAME, write_index
@@ -41,7 +40,7 @@ from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
 from recu.errors import DataError, OutputError
 from recu.files import atomic_write_text, canonical_json, check_ordinary, hash_file
 from recu.fit import TINYIMAGENET_SIZE, Storage, storage_of, stored_size_of
-from recu.source_state import LOCAL_NAME, Place, inside, look_at, official_folder
+from recu.source_state import LOCAL_NAME, Place, inside, look_at, official_folder, reads_archives
 from recu.text import encodable
 
 _LOG = logging.getLogger(__name__)
@@ -468,7 +467,7 @@ def _files(request: _Request, source: Path, out: Path) -> Content:
         root = HERE
         tree = image_tree.extract_tree(source, out, classes_expected, needed)
         classes, splits, notes = tree.classes, tree.splits, tree.notes
-    elif dataset.kind == "imagenet" and not split_folders(source):
+    elif reads_archives(dataset, source):
         root = HERE
         classes, splits = imagenet.extract_imagenet(
             source, out, num_classes=classes_expected, archives=dataset.archives, workers=workers, needed=needed

@@ -185,10 +185,12 @@ def _find_weights(content: Any, path: Path) -> tuple[str | None, dict[str, Tenso
     averaged = [key for key in found if _AVERAGED.search(key)]
     plain = [key for key in found if key not in averaged]
     key = "state_dict" if "state_dict" in found else next(iter(plain if len(plain) == 1 else found), None)
-    if key is None:
+    # Averaged weights never stand in for plain ones that cannot be read.
+    spoilt = next((k for k in _keys(content) if not plain and k not in found and _holds_weights(content[k])), None)
+    if key is None or spoilt is not None:
         raise CheckpointError(
             f"{path} is not a checkpoint: expected a dict with a `state_dict` of named tensors, found"
-            f" {_what(content)}; write the weights alone where it was made: torch.save(model.state_dict(),"
+            f" {_what(content, spoilt)}; write the weights alone where it was made: torch.save(model.state_dict(),"
             " 'weights.pth')"
         )
     others = [other for other in found if other != key]
@@ -216,18 +218,25 @@ def _weights_in(value: Any) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors.items()} if whole else {}
 
 
+def _holds_weights(value: Any) -> bool:
+    """Whether some of what `value` names is a network's weights."""
+    tensors = map(as_tensor, value.values()) if isinstance(value, Mapping) else ()
+    return any(tensor is not None and tensor.ndim > 1 for tensor in tensors)
+
+
 def _may_be(key: str, weights: Mapping[str, Tensor]) -> bool:
     # Measurements are named tensors too, but single numbers.
     return key == "state_dict" or any(tensor.ndim > 1 for tensor in weights.values())
 
 
-def _what(content: Any) -> str:
+def _what(content: Any, spoilt: str | None) -> str:
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
-    inside = content.get("state_dict")
+    key = spoilt or "state_dict"
+    inside = content.get(key)
     if isinstance(inside, Mapping) and inside:
         other = next((name for name in inside if as_tensor(inside[name]) is None), None)
-        return f"a `state_dict` whose {shown(other)} is no tensor"
+        return f"a `{shown(key)}` whose {shown(other)} is no tensor"
     return f"the keys {listed(list(content), most=12)}" if content else "an empty dict"
 
 

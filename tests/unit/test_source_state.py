@@ -9,7 +9,7 @@ import pytest
 from recu.config import Archive, Dataset
 from recu.data import prepare
 from recu.source_state import Place, inside, look_at, source_facts
-from tests.unit.data.builders import class_tree, dataset, write_folder, write_tar
+from tests.unit.data.builders import class_tree, dataset, large_dataset, write_folder, write_tar
 
 
 @pytest.fixture
@@ -43,6 +43,25 @@ def test_any_change_of_a_file_is_seen(tree: Path, change: str):
     assert state(tree) != before
 
 
+@pytest.mark.parametrize("splits", [("training", "validation"), ("Data/CLS-LOC/train", "Data/CLS-LOC/val")])
+def test_of_class_folders_beside_archives_every_file_counts(tmp_path: Path, splits):
+    """The folders are what is prepared then, wherever they lie and whatever they are called."""
+    entry = large_dataset(
+        archives=(Archive(url="", filename="ILSVRC2012_devkit_t12.tar.gz", checksum="md5:" + "0" * 32),)
+    )
+    names = {"train": splits[0], "test": splits[1]}
+    tree = {
+        name.replace(split, names[split], 1): data
+        for name, data in class_tree().items()
+        for split in names
+        if name.startswith(split)
+    }
+    source = write_folder(tmp_path / "source", tree | {"ILSVRC2012_devkit_t12.tar.gz": b"kit"})
+    before = state(source, entry)
+    (source / splits[1] / "ant" / "0.png").unlink()
+    assert state(source, entry) != before
+
+
 def test_a_moved_folder_looks_the_same_at_another_place(tree: Path):
     before = look_at(dataset(), tree)
     after = look_at(dataset(), tree.rename(tree.with_name("moved")))
@@ -58,18 +77,14 @@ def test_hidden_folders_and_links_to_nothing_or_back_do_no_harm(tree: Path):
     assert state(tree) != before
 
 
-def test_of_a_folder_with_published_archives_only_these_count(tmp_path: Path):
-    file = write_tar(tmp_path / "a.tar", class_tree())
-    archives = (
-        Archive(url="", filename="a.tar", checksum="md5:0"),
-        Archive(url="", filename="b.tar", checksum="md5:0"),
-    )
-    entry = dataset(archives=archives)
-    before = state(tmp_path, entry)
+def test_of_a_folder_with_imagenets_archives_only_these_count(tmp_path: Path):
+    """All of them, whichever the entry names checksums of."""
+    file = write_tar(tmp_path / "ILSVRC2012_img_val.tar", class_tree())
+    before = state(tmp_path, large_dataset())
     (tmp_path / "notes.txt").write_text("x")
-    assert state(tmp_path, entry) == before
+    assert state(tmp_path, large_dataset()) == before
     os.utime(file, (1, 1))
-    assert state(tmp_path, entry) != before
+    assert state(tmp_path, large_dataset()) != before
 
 
 def test_a_folder_stands_for_the_published_archive_in_it(tmp_path: Path):

@@ -78,9 +78,19 @@ def test_a_part_that_is_there_twice_is_refused(tmp_path: Path):
         load_cifar_arrays(write_tar(tmp_path / "c.tar", files | again), "cifar10")
 
 
+def test_a_part_that_is_a_copy_of_another_is_refused(tmp_path: Path):
+    """Test images that a network was trained on would give a number that says nothing."""
+    files = cifar10_files()
+    copied = pickle.loads(files["cifar-10-batches-py/data_batch_2"], encoding="latin1") | {"batch_label": "testing"}
+    files["cifar-10-batches-py/test_batch"] = pickle.dumps(copied)
+    with pytest.raises(DataError, match="test_batch holds the images of data_batch_2; fetch the official archive"):
+        load_cifar_arrays(write_tar(tmp_path / "c.tar", files), "cifar10")
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [1], b"labels": [2]}, "a key both as text and as bytes"),
         ({"labels": [1, 2]}, "no uint8 array 'data'"),
         ({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, "one label for each of 2"),
         ({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, r"labels outside 0\.\.9"),
@@ -88,7 +98,7 @@ def test_a_part_that_is_there_twice_is_refused(tmp_path: Path):
     ],
 )
 def test_parts_of_another_form_are_refused(tmp_path: Path, content: dict, text: str):
-    files = {**cifar10_files(), "cifar-10-batches-py/test_batch": python2_pickle(content)}
+    files = {**cifar10_files(), "cifar-10-batches-py/test_batch": pickle.dumps(content)}
     with pytest.raises(DataError, match=text):
         load_cifar_arrays(write_tar(tmp_path / "c.tar", files), "cifar10")
 

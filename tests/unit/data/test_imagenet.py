@@ -1,5 +1,7 @@
 import hashlib
+import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,44 @@ def test_a_class_with_fewer_images_than_published_is_named(tmp_path: Path, archi
     counts = {**dict.fromkeys(WNIDS, 3), WNIDS[1]: 5}
     (archives / DEVKIT_ARCHIVE).write_bytes(devkit_bytes(counts, [1, 2, 3, 1]))
     with pytest.raises(DataError, match=f"class {WNIDS[1]} has 3 train images, the devkit says 5"):
+        run(tmp_path / "data", archives)
+
+
+def pairs_tar(path: Path, files: list[tuple[str, bytes]]) -> bytes:
+    """A tar that may name a file twice, as one does that was appended to."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_twice_in_place_of_a_missing_one_is_refused(tmp_path: Path, archives: Path, workers: int):
+    """The numbers of images are then those of the devkit."""
+    images = [(f"{WNIDS[1]}_{number}.JPEG", image_bytes(number, kind="JPEG")) for number in (0, 1, 1)]
+    classes = {
+        f"{wnid}.tar": tar_bytes({f"{wnid}_{n}.JPEG": image_bytes(n, kind="JPEG") for n in range(3)}) for wnid in WNIDS
+    }
+    classes[f"{WNIDS[1]}.tar"] = pairs_tar(tmp_path / "class.tar", images)
+    write_tar(archives / TRAIN_ARCHIVE, classes)
+    with pytest.raises(DataError, match=f"{WNIDS[1]}.tar holds '{WNIDS[1]}_1.JPEG' twice; fetch {TRAIN_ARCHIVE} again"):
+        run(tmp_path / "data", archives, workers)
+
+
+def test_a_validation_image_or_a_part_of_the_devkit_twice_is_refused(tmp_path: Path, archives: Path):
+    names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in (1, 2, 3, 4)]
+    images = [(name, image_bytes(number, kind="JPEG")) for number, name in enumerate([*names, f"more/{names[0]}"])]
+    good = (archives / VALIDATION_ARCHIVE).read_bytes()
+    pairs_tar(archives / VALIDATION_ARCHIVE, images)
+    with pytest.raises(DataError, match=f"holds {names[0]} twice; fetch it again"):
+        run(tmp_path / "data", archives)
+    (archives / VALIDATION_ARCHIVE).write_bytes(good)
+    with tarfile.open(archives / DEVKIT_ARCHIVE) as tar:
+        parts = [(info.name, tar.extractfile(info).read()) for info in tar if info.isfile()]
+    pairs_tar(archives / DEVKIT_ARCHIVE, [*parts, parts[-1]])
+    with pytest.raises(DataError, match="twice; fetch it again"):
         run(tmp_path / "data", archives)
 
 

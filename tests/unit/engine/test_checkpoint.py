@@ -198,6 +198,8 @@ def test_weights_are_found_wherever_they_stand_and_it_is_said_where(tmp_path, ca
         ({"ema": WEIGHTS, "ema_2": OTHER}, r"several sets of weights \(ema, ema_2\)"),
         ({"state_dict": {}, "epoch": 3}, "found the keys state_dict, epoch;"),
         ({"state_dict": WEIGHTS | {"step": 3}}, "found a `state_dict` whose step is no tensor"),
+        ({"state_dict": WEIGHTS | {"step": 3}, "ema": OTHER}, "found a `state_dict` whose step is no tensor"),
+        ({"ema": OTHER, "model": WEIGHTS | {"step": 3}}, "found a `model` whose step is no tensor"),
         ({"a\nb": 1, 7: 2}, "found the keys a b, 7;"),
         ([WEIGHTS], "found a list"),
         ({}, "found an empty dict"),
