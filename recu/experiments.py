@@ -221,7 +221,8 @@ class _RowResolver:
         hyperparameters = self._hyperparameters(method)
         parent = hyperparameters.init_from
         if parent is not None and parent not in resolved:
-            raise self._error(unknown_name(f"method that {method} starts from (init_from)", parent, names))
+            missing = unknown_name(f"init_from of {method}:", parent, names)
+            raise ConfigError(f"{self.where}: {missing}: it has to be a method of this row")
         try:
             check_network(
                 self.row.model,

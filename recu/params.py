@@ -248,10 +248,10 @@ def _number_hint(value: Any) -> str:
     # YAML 1.1 reads 1e-3 as text: the commonest surprise in such files.
     if isinstance(value, str) and "e" in value.lower():
         try:
-            float(value)
+            number = float(value)
         except ValueError:
             return ""
-        return " (a text to YAML; write the number with a point, e.g. 1.0e-3)"
+        return f" (a text to YAML: write {yaml.safe_dump(int(number) if number.is_integer() else number).split()[0]})"
     return ""
 
 

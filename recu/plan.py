@@ -312,8 +312,9 @@ def missing_data(
         if dataset.kind == "digits" or name in sources or (data_dir / name / paths.MANIFEST).is_file():
             continue
         urls = " and ".join(archive.url for archive in dataset.archives if archive.url)
-        origin = f"it will be downloaded from {urls}" if urls else dataset.obtain
-        missing[name] = f"{origin} (or name a local copy: sources: {{{name}: PATH}} in params/config.yaml)"
+        local = f"name a local copy: sources: {{{name}: PATH}} in params/config.yaml"
+        by_hand = "; ".join(filter(None, (dataset.obtain, local)))
+        missing[name] = f"it will be downloaded from {urls} (or {local})" if urls else by_hand
     return missing
 
 

@@ -135,7 +135,7 @@ def find_network(name: str, *, family: str, variant: str | None = None) -> Netwo
         raise unknown_name("model family", family, families)
     names = {entry.name for entry in _NETWORKS if entry.family == family}
     if name not in names:
-        raise unknown_name(f"model of family {family!r}", name, names)
+        raise unknown_name(f"model of family {family}:", name, names)
     entry = ModelName(family, name, variant)
     if entry in _NETWORKS:
         return _NETWORKS[entry]

@@ -143,7 +143,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
         loader=recipe.loader,
         running=running,
     )
-    said_by = "the options say" if subject.identity is None else "it says itself"
+    said_by = "the options say" if subject.identity is None and "model" in asked else "it says itself"
     print(
         f"{file.path} (SHA-256 {file.sha256[:12]}), {subject.network} of stage {subject.stage} as {said_by}:"
         f" {measured.report}"

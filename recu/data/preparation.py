@@ -327,7 +327,7 @@ def _is_ours(name: str) -> bool:
 def _build(request: _Request, folder: Path, source: Path | None) -> Manifest:
     _refuse_foreign(folder)
     name, dataset = request.name, request.dataset
-    source = source if source is not None else _published_source(dataset, folder)
+    source = source if source is not None else _published_source(request, folder)
     before = None if source is None else look_at(dataset, source)
     resumable = dataset.kind == "imagenet"
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.preparing")
@@ -390,12 +390,17 @@ def _resumable_folder(request: _Request, folder: Path, place: Place | None) -> P
     return work
 
 
-def _published_source(dataset: Dataset, folder: Path) -> Path | None:
+def _published_source(request: _Request, folder: Path) -> Path | None:
+    dataset = request.dataset
     if dataset.kind == "digits":
         return None
+    obtain = dataset.obtain or "get its files"
     if len(dataset.archives) != 1 or not dataset.archives[0].url:
-        raise DataError(f"{dataset.title} cannot be downloaded by this program: {dataset.obtain}; then give its path")
-    return fetch(dataset.archives[0], folder.parent / ARCHIVES_FOLDER, obtain=dataset.obtain)
+        raise DataError(
+            f"{dataset.title} cannot be downloaded by this program: {obtain}, and give its path with --data_path, or to"
+            f" the workflow with sources: {{{request.name}: PATH}} in params/config.yaml"
+        )
+    return fetch(dataset.archives[0], folder.parent / ARCHIVES_FOLDER, obtain=obtain)
 
 
 def _convert(request: _Request, source: Path | None, out: Path) -> tuple[Source, Content]:

@@ -23,8 +23,8 @@ RULE = (
     "s √(1 + 1/n) the standard error of the difference between the mean of n runs and one further run, which the "
     f"published number is taken for; {FLOOR} points are one standard error of an accuracy of 90 % measured on 10,000 "
     'images. One seed says nothing about its spread, so its verdict only says "single run", and whether it is within '
-    f'{FLOOR} points. "not comparable": dataset, network, method, epochs or training batch size differ from the '
-    "published run, or nothing is published."
+    f'{FLOOR} points. "not comparable": dataset, how its images are seen, network, method, epochs or training batch '
+    "size differ from the published run, or nothing is published."
 )
 """Printed under every table."""
 

@@ -169,8 +169,8 @@ def check_may_continue(
     if changes and found.finished(epochs):
         raise CheckpointError(
             f"{found.file} has finished {done} epochs with other parameters ({_listed(changes)}), and none of the"
-            f" {epochs} is left to train with these: raise --epochs above {done} to continue it, or train afresh under"
-            " another --save"
+            f" {epochs} is left to train with these: --resume with --epochs above {done} continues it, or train afresh"
+            " under another --save"
         )
     if changes and not asked:
         raise OutputError(

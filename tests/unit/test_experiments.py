@@ -147,7 +147,10 @@ def test_a_row_may_take_part_in_some_methods_only(defaults, datasets):
             "unknown model .*'resnet21_1w1a'; did you mean 'resnet20_1w1a'",
         ),
         ({"rows": [{"model": "resnet20_1w1a", "methods": {"fintune": {}}}]}, "did you mean 'finetune'"),
-        ({"rows": [{"model": "resnet20_1w1a", "only": ["finetune"]}]}, "method that finetune starts from"),
+        (
+            {"rows": [{"model": "resnet20_1w1a", "only": ["finetune"]}]},
+            "unknown init_from of finetune: 'vanilla'.*has to be a method of this row",
+        ),
         ({"rows": [{"model": "resnet20_1w1a"}] * 2}, "given twice"),
         ({"methods": {"vanilla": {"init_from": "finetune"}, "finetune": {}}}, "in a circle"),
         ({"methods": {"vanilla": {"tau_min": 0.995}}}, "must not exceed tau_max"),

@@ -63,8 +63,10 @@ def test_everything_shipped_is_valid():
         ("vanilla: {}->vanilla: {lr: high}", r"methods.vanilla.lr: should be a valid number, found 'high'"),
         (
             "vanilla: {}->vanilla: {lr: 1e-3}",
-            r"found '1e-3' \(a text to YAML; write the number with a point, e.g. 1.0e-3\)",
+            r"found '1e-3' \(a text to YAML: write 0.001\)",
         ),
+        ("vanilla: {}->vanilla: {lr: 1e-5}", r"found '1e-5' \(a text to YAML: write 1.0e-05\)"),
+        ("vanilla: {}->vanilla: {epochs: 1.0e1}", r"found '1.0e1' \(a text to YAML: write 10\)"),
         (
             "vanilla: {}->vanilla: {epochs: 3.5}",
             r"methods.vanilla.epochs: should be a valid integer.*found 3.5",

@@ -51,6 +51,9 @@ def test_missing_data_says_where_to_get_it(tmp_path):
     assert plan.missing_data(["digits"], datasets, tmp_path, {}) == {}, "digits ship with a dependency"
     assert "cifar-10-python.tar.gz" in plan.missing_data(["cifar10", "cifar10"], datasets, tmp_path, {})["cifar10"]
     assert plan.missing_data(["cifar10"], datasets, tmp_path, {"cifar10": "local.tar.gz"}) == {}
+    own = {"own": datasets["cifar10-jpeg"].model_copy(update={"obtain": ""})}
+    local = "name a local copy: sources: {own: PATH} in params/config.yaml"
+    assert plan.missing_data(["own"], own, tmp_path, {}) == {"own": local}
 
 
 def test_teacher_weights_that_are_not_given_say_where_they_come_from(tmp_path):

@@ -93,7 +93,7 @@ def test_table():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--models", "resnet20"], "unknown model of family 'cifar' 'resnet20'"),
+        (["--models", "resnet20"], "unknown model of family cifar: 'resnet20'"),
         (["--clock", "wal"], "unknown clock 'wal'; did you mean 'wall'?"),
         (["--batch_size", "1"], "--batch_size is 1, expected at least 2"),
         (["--repeats", "0"], "--repeats is 0, expected at least 1"),

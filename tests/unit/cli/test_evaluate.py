@@ -23,6 +23,12 @@ def checkpoint(tmp_path):
     return tmp_path / "file.pth.tar"
 
 
+def test_a_foreign_file_may_name_its_network(recu, checkpoint):
+    torch.save(torch.load(checkpoint) | {"model": "resnet20_1w1a"}, "named.pth.tar")
+    assert recu("evaluate", "-e", "named.pth.tar", *recu.tiny[2:]) == 0, recu.err
+    assert "cifar.resnet20_1w1a of stage 2 as it says itself" in recu.out
+
+
 def test_the_earlier_form_is_recognised_from_its_keys(recu):
     model = build_model("resnet20_1w1a", family="cifar", num_classes=6, variant="2021-03")
     torch.save({"state_dict": {f"module.{name}": value for name, value in model.state_dict().items()}}, "early.pth.tar")

@@ -246,8 +246,10 @@ def test_an_unreachable_download_says_what_to_do(tmp_path: Path, cifar: Path):
 
 
 def test_what_cannot_be_downloaded_says_where_to_get_it(tmp_path: Path):
-    with pytest.raises(DataError, match="ask your colleague"):
+    with pytest.raises(DataError, match="program: ask your colleague, and give its path with --data_path"):
         run(tmp_path / "data", None, dataset(obtain="ask your colleague"))
+    with pytest.raises(DataError, match=r"program: get its files, and give .* workflow with sources: \{mini: PATH\}"):
+        run(tmp_path / "data", None, dataset(obtain=""))
 
 
 def test_a_missing_source_is_named(tmp_path: Path):

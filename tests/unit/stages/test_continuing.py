@@ -113,7 +113,7 @@ def test_a_finished_training_is_not_published_under_other_parameters(tmp_path, s
     check_may_continue(found, experiment(epochs=3), asked=asked)
     with pytest.raises(CheckpointError, match=r"has finished 3 epochs with other parameters \(hyperparameters.lr 0.1"):
         check_may_continue(found, experiment(epochs=3, lr=0.01), asked=asked)
-    with pytest.raises(CheckpointError, match=r"epochs 3 -> 2.* raise --epochs above 3"):
+    with pytest.raises(CheckpointError, match=r"epochs 3 -> 2.* --resume with --epochs above 3 continues it"):
         check_may_continue(found, experiment(epochs=2), asked=asked)
     check_may_continue(found, experiment(epochs=4, lr=0.01), asked=True)
 
