@@ -15,6 +15,7 @@ from recu import paths
 from recu.config import Dataset
 from recu.errors import Interrupted, ResultError
 from recu.experiments import Experiment
+from recu.fit import choose_loader
 from recu.integrity import write_sealed_json
 from recu.stages.subject import Subject, load, recognise
 from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
@@ -159,13 +160,14 @@ def describe_measurement(
 ) -> dict[str, Any]:
     """What a measurement rests on, JSON-compatible: checkpoint, network, data, settings, code and device."""
     manifest = loaders.manifest
+    used = choose_loader(loader, dataset, manifest.storage)
     return subject.described() | {
         "dataset": name,
         "data": dataset.identity(),
         "data_fingerprint": manifest.fingerprint,
         "test_content": manifest.content["test"],
         # Evaluation is in fp32 whatever the training's precision (see `recu.engine.evaluation`).
-        "settings": {"batch_size_test": batch_size_test, "loader": loader, "precision": "fp32"},
+        "settings": {"batch_size_test": batch_size_test, "loader": used, "precision": "fp32"},
         "provenance": origin,
     }
 

@@ -288,7 +288,7 @@ def test_a_file_of_ours_must_be_what_its_entry_says(measured, tmp_path, dataset,
     assert not (tmp_path / "results").exists()
     found = measured(file, stage=1)
     assert (found["stage"], found["test_content"]) == (1, prepared_data.manifest.content["test"])
-    assert found["settings"]["loader"] == "auto"
+    assert found["settings"]["loader"] == "memory"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
