@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from recu.errors import ConfigError
+
+_ARITHMETIC = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+"""Variables with which oneDNN, which reads them when torch is imported, computes fp32 in bf16 or fp16 on the CPU."""
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's generators (CPU and every GPU). Any seed >= 0 is fixed, 0 included."""
@@ -25,7 +30,16 @@ def make_deterministic(*, compiles: bool = False) -> None:
 
     An operation without a deterministic kernel warns instead of failing, since that is a property of the GPU library
     and not something the user could mend.
+
+    Raises:
+        ConfigError: the environment has fp32 computed in less.
     """
+    for name in _ARITHMETIC:
+        if os.environ.get(name, "STRICT").upper() not in ("STRICT", ""):
+            raise ConfigError(
+                f"{name}={os.environ[name]} has fp32 computed in less than single precision, and results would not say"
+                f" so: unset {name}"
+            )
     # cuBLAS reads it when it is first used; without it its workspaces, and so its results, may differ.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiles:

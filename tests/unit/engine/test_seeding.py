@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from recu.engine.checkpoint import read_checkpoint, write_checkpoint
-from recu.engine.seeding import random_states, restore_random_states, seed_everything
+from recu.engine.seeding import make_deterministic, random_states, restore_random_states, seed_everything
+from recu.errors import ConfigError
 
 
 def _draw():
@@ -46,3 +47,12 @@ def test_deterministic_kernels_are_chosen_and_the_compiler_is_imported_only_to_b
         f"assert ('torch._inductor' in sys.modules) == {compiler}\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_an_environment_that_lowers_precision_is_refused(monkeypatch, name):
+    monkeypatch.setenv(name, "bf16")
+    with pytest.raises(ConfigError, match=f"{name}=bf16 has fp32 computed in less than single precision"):
+        make_deterministic()
+    monkeypatch.setenv(name, "strict")
+    make_deterministic()
