@@ -291,6 +291,7 @@ def _only_one(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; wait, and say so, while another process holds it."""
     from filelock import FileLock, Timeout
 
+    made = not folder.parent.exists()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -303,8 +304,22 @@ def _only_one(folder: Path) -> Iterator[None]:
         raise _cannot_write(folder, error) from error
     try:
         yield
+    except BaseException:
+        if made:
+            _take_back(folder.parent, Path(lock.lock_file).name)
+        raise
     finally:
         lock.release()
+
+
+def _take_back(data_dir: Path, lock: str) -> None:
+    """Remove the folder that was made for data that could not be prepared, if nothing is in it."""
+    with suppress(OSError):
+        (data_dir / ARCHIVES_FOLDER).rmdir()
+    with suppress(OSError):
+        if list(data_dir.iterdir()) == [data_dir / lock]:
+            (data_dir / lock).unlink()  # who waits for it notices
+            data_dir.rmdir()
 
 
 def _refuse_foreign(folder: Path) -> None:

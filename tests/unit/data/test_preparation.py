@@ -242,7 +242,8 @@ def test_what_is_not_the_published_archive_is_said(tmp_path: Path, cifar: Path, 
 
 def test_an_unreachable_download_says_what_to_do(tmp_path: Path, cifar: Path):
     with pytest.raises(DataError, match=r"cannot download http://localhost:9/x.*fetch it.*--data_path"):
-        run(tmp_path / "data", None, official(cifar, url="http://localhost:9/x"))
+        run(tmp_path / "new" / "data", None, official(cifar, url="http://localhost:9/x"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_cannot_be_downloaded_says_where_to_get_it(tmp_path: Path):
