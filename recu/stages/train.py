@@ -324,12 +324,15 @@ def _prepare_trainer(
     from recu.engine.position import carry_start, usable_state
     from recu.engine.seeding import make_deterministic, seed_everything
     from recu.engine.trainer import Identity, Trainer
+    from recu.models.cost import check_costs
 
     experiment = job.experiment
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
     teacher = None if taught is None else place(taught.network, device)
     seed_everything(experiment.seed)
     model = build_network(experiment)
+    # Its costs are published at the end: now is the time to find that a layer does not say them.
+    check_costs(model)
     if job.initial is not None and found is None:
         job.initial.load_into(model)
     validity = _validity(job, loaders)

@@ -18,6 +18,8 @@ from recu.engine.trainer import Trainer, comparable, read_history
 from recu.errors import CheckpointError, ConfigError, Interrupted, OutputError, ResultError
 from recu.experiments import Origin, TeacherWeights
 from recu.files import hash_file
+from recu.models import layers
+from recu.nn import BinaryConv2d
 from recu.stages import train as module
 from recu.stages.networks import Teacher
 from recu.stages.prepare import prepare
@@ -46,6 +48,17 @@ def test_published_metrics(project):
         "metrics.json",
         "model_best.pth.tar",
     ]
+
+
+def test_a_layer_that_does_not_say_its_cost_ends_a_training_before_its_first_epoch(project, monkeypatch):
+    class Silent(BinaryConv2d):
+        pass
+
+    monkeypatch.setattr(layers, "RECU_CONVOLUTIONS", {2: Silent})
+    experiment = project.experiment()
+    with pytest.raises(ConfigError, match=r"\(Silent\) .* define layer_cost\(\) in the body of its class"):
+        project.train(experiment)
+    assert not (project.state(experiment) / paths.CHECKPOINT).exists()
 
 
 def test_finetune_starts_from_the_parents_best_weights(project):
