@@ -14,6 +14,7 @@ a few predictions in ten thousand with them.
 
 from __future__ import annotations
 
+import copy
 import logging
 import operator
 from collections.abc import Callable, Mapping
@@ -43,8 +44,7 @@ def inference_form(model: nn.Module) -> nn.Module:
     """The network that gives the same logits in evaluation mode, to the last bit but faster, and cannot be trained.
 
     Args:
-        model: in evaluation mode; it is not changed. Its binary weights, their scales and the BatchNorms behind them
-            are taken as they are now, its other layers are shared.
+        model: in evaluation mode; it is not changed, and what becomes of its weights later does not matter.
 
     Returns:
         A module from (N, 3, H, W) to logits (N, classes). The network itself, where nothing in it can be replaced or
@@ -60,13 +60,15 @@ def inference_form(model: nn.Module) -> nn.Module:
     obstacle = _obstacle(model)
     if obstacle is None:
         try:
-            graph = _Tracer().trace(model)
+            # Of a copy: layers that are left as they are would follow the network's weights, and those replaced not.
+            graph, copied = _Tracer().trace(model), copy.deepcopy(model)
         except Exception as error:  # of the network's own code, whatever that does with what stands for a tensor
             obstacle = " ".join(str(error).split())[:160]
     if obstacle is not None:
         _log.warning("evaluating %s layer by layer, which is slower: %s", type(model).__name__, obstacle)
         return model
-    form = fx.GraphModule(model, graph)
+    form = fx.GraphModule(copied, graph)
+    form.register_load_state_dict_pre_hook(_refuse_weights)
     layers = dict(form.named_modules())
     _remove_identities(graph, layers)
     with torch.no_grad():
@@ -81,6 +83,12 @@ def inference_form(model: nn.Module) -> nn.Module:
     form.delete_all_unused_submodules()
     form.recompile()
     return form.eval()
+
+
+def _refuse_weights(*_: object) -> None:
+    raise ValueError(
+        "an inference form has the weights it was made of: load these into the network, then make its form"
+    )
 
 
 class _Tracer(fx.Tracer):
