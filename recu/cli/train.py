@@ -99,7 +99,9 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_start_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("start")
-    group.add_argument("--save", help="name of the folder in --results_dir (default: made from the other options)")
+    group.add_argument(
+        "--save", help="name of the folder in --results_dir (default: DATASET-FAMILY.MODEL-METHOD-seedN)"
+    )
     group.add_argument(
         "--resume",
         type=user_path,

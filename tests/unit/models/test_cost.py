@@ -110,7 +110,7 @@ def test_every_registered_network(entry: ModelName, stage: int) -> None:
     assert total == full_precision.floating_point_operations
     assert full_precision.binary_operations == 0
     if stage == 2:
-        assert cost.binary_operations > 0.9 * total
+        assert cost.binary_operations > 0.5 * total
         assert cost.checkpoint_bytes < full_precision.checkpoint_bytes / 3
     else:
         assert (cost.binary_operations, cost.checkpoint_bytes) == (0, full_precision.checkpoint_bytes)
