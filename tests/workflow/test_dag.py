@@ -100,6 +100,7 @@ def test_one_experiment_alone_by_file_and_by_alias(project: Project):
         ("suites/smallest.yaml", "epochs: 2", "epochs: -2", "vanilla.epochs: should be greater than or equal to 1"),
         ("config.yaml", "suites: smallest", "suites: smalest", "did you mean 'smallest'"),
         ("config.yaml", "workers: 2", "wrokers: 2", "wrokers: unknown key; did you mean 'workers'"),
+        ("config.yaml", "workers: 2", "workers: 2\nworkers: 3", "key 'workers' appears twice"),
     ],
 )
 def test_a_mistake_in_params_is_one_line_and_exit_code_2(project: Project, file, old, new, message):

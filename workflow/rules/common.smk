@@ -10,7 +10,7 @@ from recu import targets
 from recu.config import ReleasedSuite
 from recu.errors import ConfigError, RecuError, unknown_name
 from recu.files import canonical_json
-from recu.params import all_suites, parse_workflow_config
+from recu.params import all_suites, parse_file, parse_workflow_config
 from recu.redaction import redact
 
 
@@ -26,6 +26,10 @@ except re.error:
     fail(ConfigError(f"Snakemake takes the braces in {Path.cwd()} for wildcards: move the project, or give -d FOLDER"))
 
 try:
+    # Of two equal keys Snakemake itself would take the last.
+    for file in map(Path, workflow.configfiles):
+        if file.suffix != ".json":
+            parse_file(file, dict)
     CONFIG = parse_workflow_config(config)
     # Released files are not declared as inputs, so that planning works without them and a result outlives its file;
     # each one's size and times are part of its job's params instead.
