@@ -335,6 +335,11 @@ class _Listing:
                 f"{self._source}: class folder {root}/{empty[0]} has no images{more(empty)}; fill or remove it"
                 f"{left_out}"
             )
+        if all(name.lower() in SPLITS for name in split.images):
+            raise DataError(
+                f"{self._source}: {root} holds {' and '.join(sorted(split.images))}, which are called like splits and"
+                f" not like classes; give the folder {root} itself, or rename them"
+            )
 
     def _check_same_classes(self, splits: dict[str, _Split]) -> None:
         for here, there in (("train", "test"), ("test", "train")):

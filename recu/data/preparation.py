@@ -355,6 +355,8 @@ def _build(request: _Request, folder: Path, source: Path | None) -> Manifest:
         if source is not None and look_at(dataset, source) != before:
             raise DataError(f"{source} changed while it was read: prepare again when nothing writes there any more")
         check_counts(name, content.classes, content.splits, dataset)
+        if len(set(content.digests.values())) < len(content.digests):
+            raise DataError(f"{source}: its test images are its training images; give other ones to test on")
         manifest = _write_manifest(request, described, content, before, temporary)
         if resumable:
             os.sync()  # a million files were left to the system's own time; the manifest's presence vouches for them

@@ -80,7 +80,7 @@ def _read_texts(source: Path) -> dict[str, str]:
         if wanted(member.name) and not member.is_folder:
             if name in texts:
                 raise DataError(f"{source} holds {name} twice, the second as {member.name}; keep one of them")
-            texts[name] = member.data.decode("utf-8", errors="replace")
+            texts[name] = member.data.decode("utf-8-sig", errors="replace")
     return texts
 
 

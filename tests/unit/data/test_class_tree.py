@@ -178,6 +178,15 @@ def test_splits_of_two_datasets_are_not_mixed(tmp_path: Path, form: str) -> None
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_dataset_in_a_folder_called_like_a_split_is_not_measured_on_its_training_images(tmp_path: Path, form: str):
+    source = write(tmp_path, form, {f"test/{name}": data for name, data in small_tree().items()})
+    with pytest.raises(
+        DataError, match=r"test holds test and train, which are called like splits.*give the folder test"
+    ):
+        read_tree(source, 2, needed=("test",))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_flat_validation_folder_says_what_to_do(tmp_path: Path, form: str) -> None:
     files = {name: content for name, content in small_tree().items() if name.startswith("train")}
     files |= {f"val/{number}.JPEG": image_bytes(number) for number in range(5)}

@@ -253,6 +253,14 @@ def test_what_cannot_be_downloaded_says_where_to_get_it(tmp_path: Path):
         run(tmp_path / "data", None, dataset(obtain=""))
 
 
+@pytest.mark.parametrize("augmentation", ["crop_flip", "resized_crop_lighting"])
+def test_a_test_split_that_is_the_training_split_is_refused(tmp_path: Path, augmentation: str):
+    tree = write_folder(tmp_path / "tree", class_tree(per_class={"train": 2}))
+    (tree / "val").symlink_to(tree / "train")
+    with pytest.raises(DataError, match="tree: its test images are its training images; give other ones"):
+        run(tmp_path / "data", tree, dataset(augmentation=augmentation))
+
+
 def test_a_missing_source_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"missing.tar does not exist"):
         run(tmp_path / "data", tmp_path / "missing.tar")

@@ -39,6 +39,9 @@ def test_zip_tar_folder_and_sorted_tree_agree(tmp_path: Path):
         write_folder(tmp_path / "tree", files) / ROOT,
         write_folder(tmp_path / "sorted", by_class),
     ]
+    lines = files[f"{ROOT}/val/val_annotations.txt"]
+    edited = {f"{ROOT}/val/val_annotations.txt": b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n")}
+    sources.append(write_folder(tmp_path / "edited on Windows", files | edited))
     manifests = [run(tmp_path, source, f"data{number}") for number, source in enumerate(sources)]
     assert len({manifest.fingerprint for manifest in manifests}) == 1
 
