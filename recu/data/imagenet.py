@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from recu.config import Archive
 from recu.data.archives import iter_members, iter_tar_headers, open_tar, read_tar_member
-from recu.data.class_tree import TEST_IS_ENOUGH
+from recu.data.class_tree import TEST_IS_ENOUGH, more
 from recu.data.decoding import MAX_IMAGE_BYTES, map_in_processes
 from recu.data.download import verify_checksum
 from recu.data.index import IndexedFile
@@ -34,6 +34,7 @@ TRAIN_ARCHIVE, VALIDATION_ARCHIVE, DEVKIT_ARCHIVE = IMAGENET_ARCHIVES
 RECORDS = "records"
 """Folder of finished jobs' records inside the work folder."""
 
+_WORDNET_ID = re.compile(r"n\d{8}", re.ASCII)
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 _MAX_CLASS_TAR_BYTES = 4 << 30
@@ -118,6 +119,20 @@ def extract_imagenet(
     for split, found in files.items():
         _check_counts(split, found, devkit, source)
     return tuple(sorted(devkit.train_counts)), files
+
+
+def check_classes(classes: Iterable[str], source: Path) -> None:
+    """Refuse class folders whose order is not that of ImageNet's labels, which networks from elsewhere were trained on.
+
+    Raises:
+        DataError: a class is not called by its WordNet id.
+    """
+    other = [name for name in classes if not _WORDNET_ID.fullmatch(name)]
+    if other:
+        raise DataError(
+            f"{source}: class folder {other[0]!a}{more(other)} is not called by a WordNet id like n01440764, whose"
+            " order is that of ImageNet's labels: rename the folders, or take kind imagefolder for other classes"
+        )
 
 
 def read_devkit(path: Path) -> Devkit:

@@ -498,6 +498,8 @@ def _files(request: _Request, source: Path, out: Path) -> Content:
         root = str(source.resolve())
         tree = image_tree.index_tree(source, classes_expected, workers, needed)
         classes, splits, notes = tree.classes, tree.splits, tree.notes
+        if dataset.kind == "imagenet":
+            imagenet.check_classes(classes, source)
     digests = write_index(out, root, classes, splits)
     return Content(classes, {split: len(files) for split, files in splits.items()}, digests, None, "files", notes)
 

@@ -246,6 +246,15 @@ def test_trees_without_class_folders_for_validation(tmp_path: Path, change: dict
         run(tmp_path / "data", tree)
 
 
+@pytest.mark.parametrize("names", [("tench", "goldfish", "shark"), ("0", "1", "10"), ("n01440764", "n01443537", "n2")])
+def test_folders_that_are_not_called_by_wordnet_ids_are_refused(tmp_path: Path, names: tuple[str, ...]):
+    """Sorted by other names, labels would not be those that published networks were trained on."""
+    tree = write_folder(tmp_path / "tree", class_tree(names, suffix="JPEG"))
+    with pytest.raises(DataError, match=r"is not called by a WordNet id like n01440764.*kind imagefolder"):
+        run(tmp_path / "data", tree)
+    assert run(tmp_path / "data", tree, kind="imagefolder").classes == tuple(sorted(names))
+
+
 def test_a_tree_with_an_empty_class_is_refused(tmp_path: Path):
     tree = write_folder(tmp_path / "tree", class_tree(WNIDS, suffix="JPEG"))
     for image in (tree / "test" / WNIDS[1]).iterdir():
