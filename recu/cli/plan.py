@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suites", nargs="*", help="names of files in params/suites/ (default: those of params/config.yaml)"
     )
-    parser.add_argument("--params_dir", type=user_path, default=Path("params"))
+    parser.add_argument("--params_dir", type=user_path, default=Path("params"), help="default: %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -17,11 +17,11 @@ from recu.tracking import resolve_tracking_uri
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("--params_dir", type=user_path, default=Path("params"))
+    parser.add_argument("--params_dir", type=user_path, default=Path("params"), help="where config.yaml is")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the default admits this machine only"
     )
-    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -101,7 +101,10 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"no prepared data in {folder}: {MANIFEST_NAME} is missing; {advice(folder)}") from error
+        raise DataError(
+            f"no prepared data in {folder}: {MANIFEST_NAME} is missing; {advice(folder)} with its source, or in the"
+            " workflow `snakemake --cores all --forcerun prepare`"
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:

@@ -235,6 +235,13 @@ def test_other_data_than_expected_is_refused(arrays: Prepared):
         open_prepared(arrays.folder, dataset(), expected="0" * 64)
 
 
+def test_data_that_was_removed_is_prepared_again_from_its_source(tmp_path):
+    with pytest.raises(
+        DataError, match=r"run `recu prepare mini` with its source, .* `snakemake .*--forcerun prepare`"
+    ):
+        open_prepared(tmp_path / "mini", dataset())
+
+
 def test_numbers_expected_later_are_compared(arrays: Prepared):
     with pytest.raises(DataError, match="has 4 test images, expected 5"):
         open_prepared(arrays.folder, dataset(test_images=5))
