@@ -108,12 +108,17 @@ def write_index(out: Path, root: str, classes: tuple[str, ...], splits: dict[str
         np.save(out / f"{split}_hashes.npy", index.hashes)
         atomic_write_bytes(out / f"{split}_paths.bin", b"".join(os.fsencode(path) + b"\0" for path in index.paths))
         atomic_write_bytes(_stamps_file(out, split), _with_binding(index))
-        digest = hashlib.sha256(canonical_json(classes).encode())
-        digest.update(labels.astype("<i8").tobytes())
-        digest.update(index.hashes.tobytes())
-        digests[split] = digest.hexdigest()
+        digests[split] = digest_of_files(classes, index)
     atomic_write_json(out / ROOT_NAME, {"root": root})
     return digests
+
+
+def digest_of_files(classes: tuple[str, ...], index: FileIndex) -> str:
+    """SHA-256 of a split's content: class names in label order, labels and images."""
+    digest = hashlib.sha256(canonical_json(classes).encode())
+    digest.update(index.labels.astype("<i8").tobytes())
+    digest.update(index.hashes.tobytes())
+    return digest.hexdigest()
 
 
 def read_index(folder: Path, split: str, read: Callable[[str], bytes] | None = None) -> FileIndex:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,12 @@ class Manifest(BaseModel):
     def _check_fingerprint(self) -> Manifest:
         if self.fingerprint != fingerprint_of(self.content, self.identity):
             raise ValueError("the fingerprint is not that of the content")
+        if self.storage == "arrays" and any(self.content.get(split) != self._digest(split) for split in self.splits):
+            raise ValueError("the content is not that of the files")
         return self
+
+    def _digest(self, split: str) -> str:
+        return digest_of_arrays(self.classes, *(self.files.get(f"{split}_{part}.npy") for part in ("images", "labels")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,17 @@ class Prepared:
 
     folder: Path
     manifest: Manifest
+
+
+def digest_of_arrays(classes: Sequence[str], images: str | None, labels: str | None) -> str:
+    """SHA-256 of the content of a split that is held in arrays.
+
+    Args:
+        classes: names in label order.
+        images: SHA-256 of the file with the images.
+        labels: likewise.
+    """
+    return hashlib.sha256(canonical_json([classes, images, labels]).encode()).hexdigest()
 
 
 def fingerprint_of(content: Mapping[str, str], identity: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recu.config import Dataset
-from recu.data.index import FileIndex, keep_stamps, read_index
+from recu.data.index import FileIndex, digest_of_files, keep_stamps, read_index
 from recu.data.manifest import Manifest, Prepared, advice, read_manifest
 from recu.data.stamps import hash_images, hash_stream, keep_stamp, read_local, rows_that_differ, stamp_of
 from recu.errors import AlteredData, DataError
@@ -132,6 +132,8 @@ def open_index(prepared: Prepared, split: str) -> FileIndex:
     index = read_index(prepared.folder, split, lambda name: _read(prepared, name))
     _labels(prepared, index.labels)
     _check_lengths(prepared, split, len(index.paths), len(index.labels))
+    if digest_of_files(prepared.manifest.classes, index) != prepared.manifest.content[split]:
+        raise AlteredData(f"the {split} index of {prepared.folder} is not what was prepared; {_advice(prepared)}")
     rows = rows_that_differ(index.path, index.stamps, title=f"looking at {split} images")
     if not len(rows):
         return index

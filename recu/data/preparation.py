@@ -31,6 +31,7 @@ from recu.data.manifest import (
     Manifest,
     Prepared,
     Source,
+    digest_of_arrays,
     fingerprint_of,
     read_manifest,
     write_manifest,
@@ -525,8 +526,8 @@ def _array_digests(classes: tuple[str, ...], splits: Iterable[str], out: Path) -
     """SHA-256 over class names and the files of each split's images and labels."""
     digests = {}
     for split in splits:
-        files = [hash_file(out / f"{split}_{part}.npy") for part in ("images", "labels")]
-        digests[split] = hashlib.sha256(canonical_json([classes, *files]).encode()).hexdigest()
+        files = (hash_file(out / f"{split}_{part}.npy") for part in ("images", "labels"))
+        digests[split] = digest_of_arrays(classes, *files)
     return digests
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from recu.data import Prepared, build_loaders, prepare
 from recu.data.index import read_index
-from recu.data.manifest import fingerprint_of
+from recu.data.manifest import fingerprint_of, read_manifest
 from recu.data.opening import check_contents, open_arrays, open_index, open_prepared
 from recu.data.stamps import read_local
 from recu.errors import AlteredData, DataError
+from recu.files import hash_file
 
 from .builders import class_tree, dataset, image_bytes, large_dataset, write_folder, write_imagenet, write_tar
 
@@ -291,3 +292,19 @@ def test_extracted_images_are_checked_too(tmp_path: Path):
     again = prepare("im", large_dataset(), folder=tmp_path / "im", source=None, workers=0)
     assert again.manifest == prepared.manifest
     check_contents(prepared)
+
+
+@pytest.mark.parametrize("storage", ["arrays", "files"])
+@pytest.mark.parametrize("what", ["labels", "classes"])
+def test_an_altered_file_whose_hash_was_put_into_the_manifest_too_is_refused(request, storage: str, what: str):
+    """The fingerprint follows from the files, so it cannot stand for other ones."""
+    prepared = request.getfixturevalue(storage)
+    manifest = json.loads((prepared.folder / "manifest.json").read_bytes())
+    if what == "classes":
+        manifest["classes"].reverse()
+    else:
+        np.save(prepared.folder / "test_labels.npy", np.load(prepared.folder / "test_labels.npy")[::-1])
+        manifest["files"]["test_labels.npy"] = hash_file(prepared.folder / "test_labels.npy")
+    (prepared.folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"run `recu prepare (mini|big)`"):
+        check_contents(Prepared(prepared.folder, read_manifest(prepared.folder)))
