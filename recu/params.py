@@ -20,7 +20,7 @@ from recu.config import Dataset, Datasets, Defaults, Published, ReleasedSuite, S
 from recu.errors import ConfigError, unknown_name
 from recu.files import check_ordinary
 from recu.redaction import without_credentials
-from recu.values import Name
+from recu.values import NAME_PATTERN, Name
 
 T = TypeVar("T")
 
@@ -227,7 +227,7 @@ def _first_causes(problems: Sequence[Any]) -> list[Any]:
 def _describe(problem: Any, kind: Any) -> str:
     """One validation problem as `key: what is wrong`."""
     location = list(problem["loc"])
-    key = ".".join(str(part) for part in location) or "the whole file"
+    key = ".".join(str(part) for part in location) or ("the name" if kind is Name else "the whole file")
     if problem["type"] == "extra_forbidden":
         valid = _keys_at(kind, location[:-1])
         nearest = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
@@ -238,6 +238,8 @@ def _describe(problem: Any, kind: Any) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if problem.get("ctx", {}).get("pattern") == NAME_PATTERN:
+        expected = "should be letters, digits, '_', '.' and '-', a letter or digit first and no '.' last"
     if problem["type"] == "value_error":
         # Of a whole model's values together: they name their keys themselves.
         return f"{key}: {expected}" if location else expected

@@ -135,11 +135,9 @@ def _quantile(value: float) -> float:
     return value
 
 
-Name = Annotated[
-    str,
-    BeforeValidator(number_as_text),
-    Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$", max_length=80),
-]
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$"
+
+Name = Annotated[str, BeforeValidator(number_as_text), Field(pattern=NAME_PATTERN, max_length=80)]
 """A name that becomes part of a path, a wildcard and an MLflow tag: letters, digits, '_', '.' and '-', no '.' last."""
 
 Line = Annotated[str, BeforeValidator(number_as_text), Field(max_length=2000), AfterValidator(as_line)]

@@ -54,7 +54,7 @@ def test_names_that_become_paths_and_words_of_commands_are_refused(tmp_path, nam
     file = tmp_path / "suite.yaml"
     for changed in ({"dataset": name}, {"methods": {name: {}}}, {"rows": [{"model": name}]}):
         file.write_text(yaml.safe_dump(suite | changed))
-        with pytest.raises(ConfigError, match="pattern"):
+        with pytest.raises(ConfigError, match="should be letters, digits"):
             parse_file(file, Suite)
 
 
