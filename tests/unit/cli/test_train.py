@@ -16,6 +16,7 @@ from recu.experiments import parse_experiment
 from recu.files import hash_file
 from recu.params import load_datasets
 from recu.schedules import tau_at
+from recu.stages import train as train_stage
 from tests.unit.engine.ours import experiment, our_checkpoint
 
 
@@ -88,6 +89,31 @@ def test_the_same_folder_with_other_options_is_refused_and_stays_as_it_is(recu):
     ):
         assert recu.train("--save", "one", "--epochs", 1, *words) == 2, words
         assert named in recu.error()
+    assert _content(recu.folder / "results/one") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "answer"),
+    [
+        ([], 0, "is finished: all 1 epochs are done and published, nothing to do"),
+        (["--seed", 7], 2, "is of another training (seed 1 -> 7)"),
+        (["--lr", 0.5], 2, "has finished 1 epochs with other parameters (hyperparameters.lr 0.1 -> 0.5)"),
+    ],
+)
+def test_of_two_trainings_in_one_folder_the_second_finds_what_the_first_left(recu, monkeypatch, words, code, answer):
+    """Both begin in an empty folder; the second waits for the lock while the first trains."""
+    only_one = train_stage.only_one
+
+    def wait_for_the_first(folder, what):
+        monkeypatch.setattr(train_stage, "only_one", only_one)
+        assert recu.train("--save", "one", "--epochs", 1) == 0, recu.err
+        before.update(_content(folder))
+        return only_one(folder, what)
+
+    before = {}
+    monkeypatch.setattr(train_stage, "only_one", wait_for_the_first)
+    assert recu.train("--save", "one", "--epochs", 1, *words) == code, recu.err
+    assert answer in recu.err
     assert _content(recu.folder / "results/one") == before
 
 
