@@ -174,7 +174,7 @@ def _row(result: Mapping[str, Any], published: Published, dataset: DatasetFacts)
             dataset=dataset.published_as,
             model=result["model"],
             family=result["family"],
-            stage=result["released"]["stage"],
+            stage=result["stage"],
             method=result["method"],
             batch_size=None,
             epochs=None,

@@ -35,10 +35,10 @@ def result(results):
             "released": {
                 "path": f"released/{name}.pth.tar",
                 "claimed_on": claimed_on,
-                "stage": 2,
                 "data": train["experiment"]["data"],
             },
             "model": "resnet18_1w1a",
+            "stage": 2,
             "family": "cifar",
             "variant": "2021-03",
             "dataset": "cifar10",
