@@ -9,7 +9,7 @@ from recu import paths
 from recu.config import Dataset, Defaults, Family, Model, ReleasedFile, ReleasedSuite
 from recu.errors import ConfigError, ResultError, unknown_name
 from recu.experiments import Origin
-from recu.files import canonical_json, hash_text, read_json
+from recu.files import canonical_json, hash_file, hash_text, read_json
 from recu.fit import choose_loader, storage_of
 from recu.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.registry import check_network, find_network
@@ -130,9 +130,7 @@ def _resolve(
     stage = find_network(file.model, family=family).stages[-1] if file.stage is None else file.stage
     check_network(file.model, family=family, variant=None, stage=stage, image_size=dataset.image_size)
     choose_loader(defaults.hyperparameters.loader, dataset, storage_of(dataset))
-    state = file_state(file.path)
-    if state is None:
-        state = _measured_state(paths.released_folder(results_dir, f"{suite_name}/{file.name}"), file.path)
+    state = _state(file.path, paths.released_folder(results_dir, f"{suite_name}/{file.name}"))
     return Released(
         suite=suite_name,
         name=file.name,
@@ -153,13 +151,14 @@ def _resolve(
     )
 
 
-def _measured_state(folder: Path, path: str) -> str | None:
-    """State of a file that is gone when it was measured: its result stays good. None where it never was."""
-    metrics = folder / paths.METRICS
-    if not metrics.exists():
-        return None
+def _state(path: str, results: Path) -> str | None:
+    """State of a file; as it was when it was measured where it is gone since, or is the same in another place."""
+    now = file_state(path)
     try:
-        measured = read_json(metrics)["released"]
-        return measured["file_state"] if measured["path"] == path else None
-    except (ResultError, KeyError, TypeError):
-        return None
+        measured = read_json(results / paths.METRICS)
+        then = measured["released"]["file_state"]
+        if measured["released"]["path"] != path or now == then:
+            return now
+        return then if now is None or hash_file(Path(path)) == measured["checkpoint_sha256"] else now
+    except (OSError, ResultError, KeyError, TypeError):
+        return now

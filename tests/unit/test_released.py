@@ -1,14 +1,16 @@
 import json
 import os
+import shutil
 
 import pytest
 
 from recu.config import ReleasedSuite
 from recu.errors import ConfigError
 from recu.experiments import load_experiments
+from recu.files import hash_file
 from recu.params import load_datasets, load_defaults, load_published, validate_model
 from recu.paths import METRICS, PARAMS_DIR, released_folder
-from recu.released import load_released, parse_released, resolve_files
+from recu.released import file_state, load_released, parse_released, resolve_files
 
 FILE = {
     "name": "one",
@@ -83,6 +85,21 @@ def test_a_file_of_the_same_size_and_time_in_its_place_is_another_measurement(tm
         if content == b"first":
             first = resolve(tmp_path)
     assert file.stat().st_mtime_ns == 0 and resolve(tmp_path).spec_hash != first.spec_hash
+
+
+def test_the_result_of_a_file_that_was_copied_stays_good(tmp_path):
+    file = tmp_path / "one.pth.tar"
+    file.write_bytes(b"weights")
+    found = resolve(tmp_path)
+    metrics = released_folder(tmp_path / "results", found.id) / METRICS
+    metrics.parent.mkdir(parents=True)
+    measured = {"released": json.loads(found.canonical), "checkpoint_sha256": hash_file(file)}
+    metrics.write_text(json.dumps(measured))
+    shutil.copy2(file, tmp_path / "copy")
+    (tmp_path / "copy").replace(file)
+    assert file_state(file) != found.file_state and resolve(tmp_path) == found
+    file.write_bytes(b"wEights")
+    assert resolve(tmp_path) != found
 
 
 def test_the_result_of_a_file_that_is_gone_stays_good(tmp_path):

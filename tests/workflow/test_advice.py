@@ -210,3 +210,15 @@ def test_results_of_other_code_are_trained_anew(damaged: Damaged, tmp_path: Path
         file.write("\n\ndef _changed() -> None: ...\n")
     changed = Damaged(damaged.folder, code)
     changed.check("made by other code or in another environment", "mv ", strict="--strict")
+
+
+@pytest.mark.slow
+def test_faults_in_two_suites_are_mended_by_one_command_without_the_states(damaged: Damaged):
+    suites = damaged.folder / "params/suites"
+    (suites / "second.yaml").write_text((suites / "smallest.yaml").read_text().replace("finetune: {epochs: 1}", ""))
+    code, shown = damaged.sh("snakemake --cores 2 --config suites=second")
+    assert code == 0, shown
+    shutil.rmtree(damaged.folder / "runs")
+    damaged.metrics("train").with_name(paths.BEST_CHECKPOINT).unlink()
+    damaged.edit(paths.rows_file(damaged.folder / "results", "second"), lambda found: found["rows"].pop())
+    damaged.check("though", "second/rows.json: was altered", strict="--strict")

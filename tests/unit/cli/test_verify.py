@@ -1,6 +1,7 @@
 """`recu verify`: what tables rest on, and whatever is stale or was altered."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -406,6 +407,9 @@ def test_a_result_nobody_asks_for_is_a_note(project, verify):
     file.write_text("{}")
     code, shown = verify()
     assert code == 0 and f"note: {file} belongs to no experiment" in shown
+    (advised,) = re.findall(r"if nobody needs it, move (\S+) away", shown)
+    shutil.move(advised, project / "away")
+    assert "belongs to no experiment" not in verify()[1]
 
 
 def test_an_unknown_suite_proposes_the_nearest(project, verify):
