@@ -315,21 +315,7 @@ class _ReleasedVerifier:
 
     def __init__(self, shared: _Shared, name: str, suite: ReleasedSuite) -> None:
         self._shared, self._places, self._name, self._suite = shared, shared.places, name, suite
-        released = load_released(self._places.params_dir, (name,), self._places.results_dir)
-        self._released = {each: self._as_measured(file) for each, file in released.items()}
-
-    def _metrics(self, released: Released) -> Path:
-        return paths.released_folder(self._places.results_dir, released.id) / paths.METRICS
-
-    def _as_measured(self, released: Released) -> Released:
-        """With its file's state when it was measured, if the content is still that, e.g. in a copied project."""
-        metrics = _read(self._metrics(released))
-        try:
-            state, digest = metrics["released"]["file_state"], metrics["checkpoint_sha256"]
-        except (KeyError, TypeError):
-            return released
-        same = isinstance(state, str) and digest == _digest(Path(released.path))
-        return released.model_copy(update={"file_state": state}) if same else released
+        self._released = load_released(self._places.params_dir, (name,), self._places.results_dir)
 
     def verify(self) -> SuiteVerification:
         grounds = tuple(self._ground(released) for released in self._released.values())
@@ -345,7 +331,7 @@ class _ReleasedVerifier:
         return SuiteVerification(name=self._name, grounds=grounds, files=files, released=True)
 
     def _ground(self, released: Released) -> Ground:
-        file = self._metrics(released)
+        file = paths.released_folder(self._places.results_dir, released.id) / paths.METRICS
         metrics, digest = _read(file), _digest(Path(released.path))
         if metrics is None:
             measured = absent(str(file))
