@@ -5,13 +5,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy
 import pytest
 
 from recu import params, paths, plan, provenance
 from recu.cli.main import main
 from recu.data import open_prepared
-from recu.data.manifest import fingerprint_of
+from recu.data.manifest import digest_of_arrays, fingerprint_of
 from recu.experiments import load_experiments
+from recu.files import hash_file
 from recu.integrity import SEAL, write_sealed_json
 from recu.released import load_released
 from recu.stages.evaluate import evaluate
@@ -361,7 +363,11 @@ def test_a_raised_recipe_version_makes_everything_stale(project, verify):
 def test_other_data_is_found_from_its_manifest(project, verify):
     file = Path("data/tiny/manifest.json")
     other = json.loads(file.read_text())
-    other["content"]["test"] = "f" * 64
+    labels = file.with_name("test_labels.npy")
+    numpy.save(labels, numpy.load(labels)[::-1])
+    other["files"]["test_labels.npy"] = hash_file(labels)
+    hashes = (other["files"][f"test_{part}.npy"] for part in ("images", "labels"))
+    other["content"]["test"] = digest_of_arrays(other["classes"], *hashes)
     other["fingerprint"] = fingerprint_of(other["content"], other["identity"])
     file.write_text(json.dumps(other))
     code, shown = verify()
