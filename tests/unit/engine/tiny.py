@@ -143,7 +143,7 @@ def tiny_identity(loaders: TinyLoaders, **changes) -> Identity:
         experiment="{}",
         spec_hash="s" * 16,
         data_fingerprint="d" * 64,
-        classes=("one", "two"),
+        classes=tuple("abcdef"),
         seed=3,
         validity=tiny_validity(loaders),
         provenance={"code_hash": "c" * 64, "device": "CPU"},
