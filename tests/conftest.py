@@ -10,7 +10,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """Log lines about names that are no UTF-8 reach the process that collects reports, which takes UTF-8 only."""
-    from recu.text import encodable
+    from recu.base.text import encodable
 
     report = yield
     report.sections = [(title, encodable(content)) for title, content in report.sections]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from recu.base.errors import unknown_name
+from recu.base.files import atomic_write_json
 from recu.cli import options
-from recu.errors import unknown_name
-from recu.files import atomic_write_json
-from recu.paths import user_path
+from recu.experiment.paths import user_path
 
 _MODELS = ("resnet20_1w1a", "resnet18_1w1a", "vgg_small_1w1a")
 _CLOCKS = ("cpu", "wall")

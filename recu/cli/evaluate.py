@@ -10,17 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recu.base.errors import ConfigError, OutputError
+from recu.base.files import atomic_write_json
 from recu.cli import options
 from recu.cli.train import experiment_dataset, running_of
-from recu.errors import ConfigError, OutputError
-from recu.experiments import parse_experiment
-from recu.files import atomic_write_json
-from recu.params import load_datasets
-from recu.paths import user_path
-from recu.released import parse_released
+from recu.experiment.params import load_datasets
+from recu.experiment.paths import user_path
+from recu.experiment.released import parse_released
+from recu.experiment.resolving import parse_experiment
 
 if TYPE_CHECKING:
-    from recu.engine.checkpoint_identity import CheckpointIdentity
+    from recu.training.checkpoint_identity import CheckpointIdentity
 
 _log = logging.getLogger(__name__)
 
@@ -110,11 +110,11 @@ def _check_output(arguments: argparse.Namespace) -> None:
 
 def _evaluate_file(arguments: argparse.Namespace) -> None:
     from recu.data import prepare_beside
-    from recu.engine.checkpoint import open_checkpoint
-    from recu.engine.checkpoint_identity import identity_of
-    from recu.engine.device import check_gpus
     from recu.stages.evaluate import describe_evaluation, evaluate_file
     from recu.stages.subject import recognise
+    from recu.training.checkpoint import open_checkpoint
+    from recu.training.checkpoint_identity import identity_of
+    from recu.training.device import check_gpus
 
     running = running_of(arguments)
     check_gpus(running.gpus)

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from typing import IO, NoReturn
 
 from recu import __version__
-from recu.errors import ConfigError, OutputError, RecuError, unknown_name
-from recu.redaction import RedactingFormatter, redact
-from recu.surroundings import settle_environment, trouble_in_words
-from recu.text import visible
+from recu.base.errors import ConfigError, OutputError, RecuError, unknown_name
+from recu.base.redaction import RedactingFormatter, redact
+from recu.base.surroundings import settle_environment, trouble_in_words
+from recu.base.text import visible
 
 COMMANDS = {
     "prepare": ("recu.cli.prepare", "prepare a dataset for training"),
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name; None for the process's own.
 
     Returns:
-        The exit code: 0, or that of the error (see `recu.errors`); 1, after a traceback, for a bug.
+        The exit code: 0, or that of the error (see `recu.base.errors`); 1, after a traceback, for a bug.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu import paths
-from recu.config import Dataset, Family, Hyperparameters
-from recu.errors import ConfigError, ResultError, unknown_name
-from recu.files import read_json
-from recu.params import load_datasets, load_defaults, validate_model
-from recu.paths import user_path
-from recu.values import MOST_PROCESSES
+from recu.base.errors import ConfigError, ResultError, unknown_name
+from recu.base.files import read_json
+from recu.experiment import paths
+from recu.experiment.params import load_datasets, load_defaults, validate_model
+from recu.experiment.paths import user_path
+from recu.experiment.schema import Dataset, Family, Hyperparameters
+from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
     from recu.data import Prepared

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recu import params, plan
-from recu.experiments import Experiment
-from recu.files import read_json
-from recu.paths import METRICS, config_file, released_folder, state_folder, train_folder, user_path
-from recu.released import Released
+from recu.base.files import read_json
+from recu.experiment import params, plan
+from recu.experiment.paths import METRICS, config_file, released_folder, state_folder, train_folder, user_path
+from recu.experiment.released import Released
+from recu.experiment.resolving import Experiment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recu import paths
+from recu.base.errors import ConfigError, unknown_name
 from recu.cli import options
-from recu.errors import ConfigError, unknown_name
-from recu.fit import check_batch_size
-from recu.params import load_datasets
-from recu.paths import user_path
-from recu.source_state import read_place
+from recu.experiment import paths
+from recu.experiment.fit import check_batch_size
+from recu.experiment.params import load_datasets
+from recu.experiment.paths import user_path
+from recu.experiment.source_state import read_place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

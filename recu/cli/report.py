@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TypeVar
 
-from recu import params, paths
-from recu.errors import ResultError
-from recu.files import check_ordinary
-from recu.paths import user_path
-from recu.remake import remake
-from recu.suite_facts import ReleasedFacts, SuiteFacts
-from recu.text import visible_lines
+from recu.base.errors import ResultError
+from recu.base.files import check_ordinary
+from recu.base.text import visible_lines
+from recu.experiment import params, paths
+from recu.experiment.paths import user_path
+from recu.experiment.remake import remake
+from recu.experiment.suite_facts import ReleasedFacts, SuiteFacts
 
 T = TypeVar("T")
 

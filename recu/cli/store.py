@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import threading
 
-from recu.errors import RecuError
-from recu.paths import user_path
+from recu.base.errors import RecuError
+from recu.experiment.paths import user_path
 
 _LONGEST_ANSWER_S = 90.0
 """How long a store in another program may take; a SQLite store has its own limits."""
@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: the address given is misspelt.
     """
-    from recu.addresses import sqlite_file
-    from recu.redaction import redact
+    from recu.base.addresses import sqlite_file
+    from recu.base.redaction import redact
     from recu.tracking import resolve_tracking_uri
 
     address = resolve_tracking_uri(arguments.tracking_uri)

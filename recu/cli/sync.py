@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu import params
-from recu.errors import ConfigError, OutputError, ResultError
-from recu.paths import PARAMS_DIR, config_file, user_path
-from recu.redaction import redact
-from recu.text import visible
+from recu.base.errors import ConfigError, OutputError, ResultError
+from recu.base.redaction import redact
+from recu.base.text import visible
+from recu.experiment import params
+from recu.experiment.paths import PARAMS_DIR, config_file, user_path
 
 if TYPE_CHECKING:
     from recu.tracking.sync import Replay

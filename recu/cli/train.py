@@ -8,22 +8,22 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from recu.base.errors import ConfigError, unknown_name
+from recu.base.files import hash_file
 from recu.cli import options
-from recu.config import Dataset, Family
-from recu.errors import ConfigError, unknown_name
-from recu.experiments import Experiment, Origin, network_name, parse_experiment
-from recu.files import hash_file
-from recu.fit import check_batch_size, check_compile, check_dataset, check_initial_stage, check_start_epoch
-from recu.params import load_config, load_defaults, validate_model
-from recu.paths import config_file, user_path
-from recu.registry import check_network
-from recu.values import LARGEST_SEED, Name
+from recu.experiment.fit import check_batch_size, check_compile, check_dataset, check_initial_stage, check_start_epoch
+from recu.experiment.networks import check_network
+from recu.experiment.params import load_config, load_defaults, validate_model
+from recu.experiment.paths import config_file, user_path
+from recu.experiment.resolving import Experiment, Origin, network_name, parse_experiment
+from recu.experiment.schema import Dataset, Family
+from recu.experiment.values import LARGEST_SEED, Name
 
 if TYPE_CHECKING:
-    from recu.engine.checkpoint_identity import CheckpointIdentity
-    from recu.stages.continuing import Found
     from recu.stages.networks import Teacher, Weights
+    from recu.stages.resume import Found
     from recu.stages.train import Running
+    from recu.training.checkpoint_identity import CheckpointIdentity
 
 SUITE = "command-line"
 """Suite of experiments that stand in no file; also the name of their MLflow experiment."""
@@ -194,9 +194,9 @@ def running_of(arguments: argparse.Namespace) -> Running:
 
 def _train_command_line(arguments: argparse.Namespace) -> None:
     from recu.data import prepare_beside
-    from recu.engine.device import check_gpus
-    from recu.stages.continuing import check_may_continue, state_to_continue
+    from recu.stages.resume import check_may_continue, state_to_continue
     from recu.stages.train import check_writable, train_in_folder
+    from recu.training.device import check_gpus
 
     start_epoch = _start_epoch(arguments)
     found = _found(arguments)
@@ -252,7 +252,7 @@ def _start_epoch(arguments: argparse.Namespace) -> int:
 
 def _found(arguments: argparse.Namespace) -> Found | None:
     """What is going to be continued, as far as the options say so before the experiment is known."""
-    from recu.stages.continuing import given_state, state_to_continue
+    from recu.stages.resume import given_state, state_to_continue
 
     if arguments.save:
         return state_to_continue(arguments.results_dir / arguments.save, arguments.resume, repair=False)
@@ -353,7 +353,7 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
 
 def _check_initial(arguments: argparse.Namespace, initial: Weights | None, experiment: Experiment) -> None:
     """Refuse initial weights of another network, where their file says what it is."""
-    from recu.engine.checkpoint_identity import check_agrees, describe_checkpoint
+    from recu.training.checkpoint_identity import check_agrees, describe_checkpoint
 
     if initial is None:
         return

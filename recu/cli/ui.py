@@ -8,10 +8,10 @@ import socket
 import sys
 from pathlib import Path
 
-from recu import params
-from recu.addresses import SERVER, sqlite_file
-from recu.errors import ConfigError, RecuError
-from recu.paths import config_file, user_path
+from recu.base.addresses import SERVER, sqlite_file
+from recu.base.errors import ConfigError, RecuError
+from recu.experiment import params
+from recu.experiment.paths import config_file, user_path
 from recu.tracking import resolve_tracking_uri
 
 

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu import params
-from recu.errors import VerificationError
-from recu.files import atomic_write_json
-from recu.paths import config_file, user_path
-from recu.text import visible
+from recu.base.errors import VerificationError
+from recu.base.files import atomic_write_json
+from recu.base.text import visible
+from recu.experiment import params
+from recu.experiment.paths import config_file, user_path
 
 if TYPE_CHECKING:
     from recu.stages.verify import Places, SuiteVerification, Verification

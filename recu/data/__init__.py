@@ -1,4 +1,4 @@
-"""Datasets: preparation (`recu.data.preparation.prepare`) and input pipelines (`build_loaders`).
+"""Datasets: preparation (`recu.data.prepare.preparation.prepare`) and input pipelines (`build_loaders`).
 
 Importing this package imports no torch, so that decoding processes start quickly.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from recu.config import CROP_SCALES, Dataset
-from recu.data.loader import Loader, Loaders
+from recu.data.load.loader import Loader, Loaders
 from recu.data.manifest import Manifest, Prepared, read_manifest
 from recu.data.opening import check_settings, check_split, open_index, open_prepared
-from recu.data.preparation import prepare, prepare_beside
-from recu.fit import check_batch_size, choose_loader
+from recu.data.prepare.preparation import prepare, prepare_beside
+from recu.experiment.fit import check_batch_size, choose_loader
+from recu.experiment.schema import CROP_SCALES, Dataset
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +91,8 @@ def build_loaders(
 
 
 def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
-    from recu.data.augmentation import BATCH_AUGMENTATIONS
-    from recu.data.memory import MemoryLoader, load_arrays
+    from recu.data.load.augmentation import BATCH_AUGMENTATIONS
+    from recu.data.load.memory import MemoryLoader, load_arrays
 
     augmentation = None if seed is None else BATCH_AUGMENTATIONS[dataset.augmentation]
     return MemoryLoader(*load_arrays(prepared, split), seed=seed, augmentation=augmentation, **settings)
@@ -101,8 +101,8 @@ def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: in
 def _torchvision_loader(
     prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any
 ) -> Loader:
-    from recu.data.memory import load_arrays
-    from recu.data.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
+    from recu.data.load.memory import load_arrays
+    from recu.data.load.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
 
     if prepared.manifest.storage == "arrays":
         images = ArrayImages(*load_arrays(prepared, split))
@@ -112,7 +112,7 @@ def _torchvision_loader(
 
 
 def _dali_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
-    from recu.data.dali import DaliLoader
+    from recu.data.load.dali import DaliLoader
 
     index = open_index(prepared, split)
     scale = CROP_SCALES[dataset.augmentation]

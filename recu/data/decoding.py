@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
-from recu.errors import DataError, RecuError
-from recu.file_kinds import describe_bytes, describe_kind
+from recu.base.errors import DataError, RecuError
+from recu.base.file_kinds import describe_bytes, describe_kind
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

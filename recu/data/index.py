@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recu.base.errors import AlteredData, DataError, OutputError
+from recu.base.files import atomic_write_bytes, atomic_write_json, canonical_json
 from recu.data.stamps import hash_images, same_stamp, stamp_of
-from recu.errors import AlteredData, DataError, OutputError
-from recu.files import atomic_write_bytes, atomic_write_json, canonical_json
 
 ROOT_NAME = "files.json"
 HERE = "."

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from recu.errors import DataError
-from recu.files import atomic_write_text, canonical_json
-from recu.fit import Storage
+from recu.base.errors import DataError
+from recu.base.files import atomic_write_text, canonical_json
+from recu.experiment.fit import Storage
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 2
@@ -41,7 +41,7 @@ class Manifest(BaseModel):
     dataset: str
     """Name in params/datasets.yaml."""
     identity: dict[str, Any]
-    """`recu.config.Dataset.identity()` at the time of preparation."""
+    """`recu.experiment.schema.Dataset.identity()` at the time of preparation."""
     storage: Storage
     """`arrays`: <split>_images.npy, uint8 (N, H, W, 3), beside the manifest; `files`: encoded images and an index."""
     splits: dict[str, int]
@@ -96,7 +96,7 @@ def fingerprint_of(content: Mapping[str, str], identity: Mapping[str, Any]) -> s
 
     Args:
         content: SHA-256 by split.
-        identity: `recu.config.Dataset.identity()`, of which normalisation, image size and test view count.
+        identity: `recu.experiment.schema.Dataset.identity()`, of which normalisation, image size and test view count.
     """
     seen = {key: identity.get(key) for key in ("mean", "std", "image_size", "test_view")}
     return hashlib.sha256(canonical_json({"content": dict(content)} | seen).encode()).hexdigest()

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recu.config import Dataset
+from recu.base.errors import AlteredData, DataError
 from recu.data.index import FileIndex, digest_of_files, keep_stamps, read_index
 from recu.data.manifest import Manifest, Prepared, advice, read_manifest
 from recu.data.stamps import hash_images, hash_stream, keep_stamp, read_local, rows_that_differ, stamp_of
-from recu.errors import AlteredData, DataError
+from recu.experiment.schema import Dataset
 
 SPLITS = ("train", "test")
 

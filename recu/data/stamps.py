@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recu.errors import DataError, OutputError
-from recu.files import atomic_write_json
-from recu.source_state import LOCAL_NAME, Place, read_place
+from recu.base.errors import DataError, OutputError
+from recu.base.files import atomic_write_json
+from recu.experiment.source_state import LOCAL_NAME, Place, read_place
 
 _CHUNK_BYTES = 1 << 20
 _MOST_THREADS = 32

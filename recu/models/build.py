@@ -1,12 +1,12 @@
-"""Builds a network of the table in `recu.registry`."""
+"""Builds a network of the table in `recu.experiment.networks`."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
-from recu.errors import ConfigError
-from recu.registry import check_network, find_network
+from recu.base.errors import ConfigError
+from recu.experiment.networks import check_network, find_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,6 @@ def build_model(name: str, *, family: str, num_classes: int, variant: str | None
 
 
 def _convolution(family: str, stage: int) -> type[nn.Conv2d]:
-    from recu.models.layers import COMPETITOR_CONVOLUTIONS, RECU_CONVOLUTIONS
+    from recu.nn.layers import COMPETITOR_CONVOLUTIONS, RECU_CONVOLUTIONS
 
     return (COMPETITOR_CONVOLUTIONS if family == "birealnet" else RECU_CONVOLUTIONS)[stage]

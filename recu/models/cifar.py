@@ -2,7 +2,7 @@
 
 "ResNet-20" has two residual connections a block (Bi-Real style), ResNet-18 and -34 one. Every builder takes
 the number of classes and the class of the binarised convolutions; (N, 3, 32, 32) in, (N, num_classes) out. Which
-other sizes each takes stands in `recu.registry`.
+other sizes each takes stands in `recu.experiment.networks`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.models.layers import (
-    AveragePoolShortcut,
-    Convolution,
-    HardTanh,
-    SubsampleShortcut,
-    initialise_kaiming,
-)
 from recu.nn import binary_unit
+from recu.nn.layers import AveragePoolShortcut, Convolution, HardTanh, SubsampleShortcut, initialise_kaiming
 
 RESNET20_WIDTHS = (16, 32, 64)
 RESNET18_WIDTHS = (64, 128, 256, 512)

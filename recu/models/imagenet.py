@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.models.layers import Convolution, HardTanh, initialise_kaiming
 from recu.nn import binary_unit
+from recu.nn.layers import Convolution, HardTanh, initialise_kaiming
 
 WIDTHS = (64, 128, 256, 512)
 

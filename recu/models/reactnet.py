@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.models.layers import Convolution, LearnableShift
 from recu.nn import binary_unit
+from recu.nn.layers import Convolution, LearnableShift
 
 WIDTHS = (64, 128, 256, 512)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from recu.errors import CheckpointError
+from recu.base.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from recu.nn import sign_bits, unit_loops, winograd
-from recu.nn.compiled import compiled_for
-from recu.nn.geometry import require_plain_geometry
-from recu.nn.layer_cost import LayerCost
-from recu.nn.recu_clamp import LAPLACIAN_STD, VARIANCE_EPSILON, quantile_threshold
-from recu.nn.ste import polynomial_gradient
+from recu.binarisers.geometry import require_plain_geometry
+from recu.binarisers.layer_cost import LayerCost
+from recu.binarisers.recu_clamp import LAPLACIAN_STD, VARIANCE_EPSILON, quantile_threshold
+from recu.binarisers.ste import polynomial_gradient
+from recu.kernels import sign_bits, unit_loops, winograd
+from recu.kernels.compiled import compiled_for
 
 _PER_FILTER = (1, 2, 3)
 _PER_SAMPLE = (1, 2, 3)

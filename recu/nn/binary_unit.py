@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from recu.nn import sign_bits, unit_loops, winograd
+from recu.binarisers.geometry import has_plain_geometry
+from recu.kernels import sign_bits, unit_loops, winograd
+from recu.kernels.compiled import compiled_for
+from recu.kernels.exact import is_exactly
 from recu.nn.binary_conv import (
     BinaryConv2d,
     convolution_gradients,
@@ -22,9 +25,6 @@ from recu.nn.binary_conv import (
     scales_filters,
     standardised_weight,
 )
-from recu.nn.compiled import compiled_for
-from recu.nn.exact import is_exactly
-from recu.nn.geometry import has_plain_geometry
 
 _CONVOLUTION_VALUES = 1 << 20
 """Of the activations of one gradient of a convolution, so that little memory is taken beside the whole batch's."""

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from recu.binarisers.geometry import require_plain_geometry
+from recu.binarisers.layer_cost import LayerCost
+from recu.binarisers.ste import sign_polynomial
 from recu.nn.binary_conv import scaled_convolution
-from recu.nn.geometry import require_plain_geometry
-from recu.nn.layer_cost import LayerCost
 from recu.nn.real_conv import RealConv2d
-from recu.nn.ste import sign_polynomial
 
 
 class _ScaledSign(torch.autograd.Function):

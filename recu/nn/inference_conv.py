@@ -1,7 +1,7 @@
 """A binary convolution for evaluation alone: its weights are binarised once, what follows it happens in the same pass.
 
-On a CPU signs are convolved as bits (`recu.nn.sign_bits`), and a result whose sign alone is looked at stays in bits.
-Everywhere else, and for what bits cannot express, the same is computed by the library's operations.
+On a CPU signs are convolved as bits (`recu.kernels.sign_bits`), and a result whose sign alone is looked at stays in
+bits. Everywhere else, and for what bits cannot express, the same is computed by the library's operations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.nn import sign_bits
-from recu.nn.compiled import compiled_for
-from recu.nn.inference_norm import factor_and_shift
-from recu.nn.sign_bits import SignBits
+from recu.kernels import sign_bits
+from recu.kernels.compiled import compiled_for
+from recu.kernels.inference_norm import factor_and_shift
+from recu.kernels.sign_bits import SignBits
 
 
 class InferenceConv2d(nn.Module):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.nn.activation_rescaling import rescale_per_sample
-from recu.nn.geometry import require_plain_geometry
-from recu.nn.layer_cost import LayerCost
-from recu.nn.ste import sign_polynomial
+from recu.binarisers.activation_rescaling import rescale_per_sample
+from recu.binarisers.geometry import require_plain_geometry
+from recu.binarisers.layer_cost import LayerCost
+from recu.binarisers.ste import sign_polynomial
 
 
 class RealConv2d(nn.Conv2d):

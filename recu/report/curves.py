@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recu.base.text import visible
 from recu.report.summary import TableRow
-from recu.text import visible
 
 _PANELS_PER_LINE = 3
 _INCHES = (4.2, 3.1)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recu.report.segments import described
+from recu.experiment.suite_facts import MethodFacts, SuiteFacts
 from recu.report.summary import RULE, TableRow
-from recu.suite_facts import MethodFacts, SuiteFacts
+from recu.results.segments import described
 
 COST = (
     "Cost, of one image at the row's input size, counted from the network: parameters; size with a binary weight in "

@@ -6,20 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recu.config import Published
-from recu.errors import ResultError
+from recu.base.errors import ResultError
+from recu.experiment.schema import Published
+from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
 from recu.report.notes import COST, Notes, data_of, dates, listed, versions
-from recu.report.published import Match, Setting, match, seen_data
-from recu.report.rows import impossible
-from recu.report.tables import (
-    NETWORK_COLUMNS,
-    PUBLISHED_COLUMN,
-    VERDICT_COLUMN,
-    Column,
-    number,
-    plain_column,
-)
-from recu.suite_facts import DatasetFacts, ReleasedFacts
+from recu.report.tables import NETWORK_COLUMNS, PUBLISHED_COLUMN, VERDICT_COLUMN, Column, number, plain_column
+from recu.results.published import Match, Setting, match, seen_data
+from recu.results.rows import impossible
 
 TOLERANCE = 0.05
 

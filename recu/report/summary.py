@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recu.config import Published
-from recu.errors import ResultError, unknown_name
-from recu.report.published import Match, Setting, match
-from recu.suite_facts import DatasetFacts, MethodFacts
+from recu.base.errors import ResultError, unknown_name
+from recu.experiment.schema import Published
+from recu.experiment.suite_facts import DatasetFacts, MethodFacts
+from recu.results.published import Match, Setting, match
 
 FLOOR = 0.3
 CEILING = 1.0

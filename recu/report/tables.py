@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
+from recu.experiment.suite_facts import TableFacts
 from recu.report.notes import Notes
 from recu.report.summary import Spread
-from recu.suite_facts import TableFacts
-from recu.text import csv_text, markdown_paragraph, markdown_text, visible
 
 _NONE = "-"
 

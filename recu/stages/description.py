@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recu.data import Manifest
-from recu.experiments import Experiment
-from recu.released import Released
-from recu.tracking import DatasetDescription, RunDescription, flatten_params, rows_of
+from recu.experiment.released import Released
+from recu.experiment.resolving import Experiment
+from recu.results.flatten import flatten_params
+from recu.tracking import DatasetDescription, RunDescription, rows_of
 
 
 def describe_run(
@@ -28,7 +29,7 @@ def describe_run(
         experiment: gives name and parameters.
         stage: what is done.
         manifest: of the prepared data.
-        provenance: of `recu.provenance.collect`.
+        provenance: of `recu.results.provenance.collect`.
         parent_run_id: the run this one builds on.
         parent_checkpoint: SHA-256 of the checkpoint this one starts from, or measures.
         run_id: the run this one continues.
@@ -62,7 +63,7 @@ def describe_released_run(
         released: gives name and parameters.
         network: family, variant as recognised, and model.
         manifest: of the prepared data.
-        provenance: of `recu.provenance.collect`.
+        provenance: of `recu.results.provenance.collect`.
         checkpoint: SHA-256 of the file.
     """
     return RunDescription(

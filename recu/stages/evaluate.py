@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu import paths
-from recu.config import Dataset
-from recu.errors import Interrupted, ResultError
-from recu.experiments import Experiment
-from recu.fit import choose_loader
-from recu.integrity import write_sealed_json
+from recu.base.errors import Interrupted, ResultError
+from recu.experiment import paths
+from recu.experiment.fit import choose_loader
+from recu.experiment.resolving import Experiment
+from recu.experiment.schema import Dataset
+from recu.results.seal import write_sealed_json
 from recu.stages.subject import Subject, load, recognise
 from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
 from recu.stages.trained import Trained, read_trained
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from recu.data import Loaders, Manifest, Prepared
-    from recu.engine.evaluation import Evaluation
-    from recu.engine.weights import LoadReport
     from recu.tracking import Tracker
+    from recu.training.evaluation import Evaluation
+    from recu.training.weights import LoadReport
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ def evaluate(
     trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
     state = paths.state_folder(runs_dir, experiment.id, experiment.spec_hash)
     with opened_tracker(running, state / "evaluate" / paths.OUTBOX, folder) as tracker, tracked(tracker):
-        from recu import provenance
-        from recu.engine.device import choose_device, describe
+        from recu.results import provenance
         from recu.stages.description import describe_run
+        from recu.training.device import choose_device, describe
 
         device = choose_device(running.gpus)
         use_threads(running.threads)
@@ -134,8 +134,8 @@ def evaluate_file(
     Raises:
         RecuError: one line each: a checkpoint that does not fit, bad data.
     """
-    from recu import provenance
-    from recu.engine.device import choose_device, describe
+    from recu.results import provenance
+    from recu.training.device import choose_device, describe
 
     running = running or Running()
     device = choose_device(running.gpus)
@@ -166,7 +166,7 @@ def describe_measurement(
         "data": dataset.identity(),
         "data_fingerprint": manifest.fingerprint,
         "test_content": manifest.content["test"],
-        # Evaluation is in fp32 whatever the training's precision (see `recu.engine.evaluation`).
+        # Evaluation is in fp32 whatever the training's precision (see `recu.training.evaluation`).
         "settings": {"batch_size_test": batch_size_test, "loader": used, "precision": "fp32"},
         "provenance": origin,
     }
@@ -174,7 +174,7 @@ def describe_measurement(
 
 def _check_agreement(subject: Subject, evaluation: Evaluation, manifest: Manifest) -> None:
     """Refuse to give a number where the file's own training, on the very same data, measured another one."""
-    from recu.report.rows import beyond_rounding
+    from recu.results.rows import beyond_rounding
 
     identity = subject.identity
     if identity is None or identity.trained is None or identity.data_fingerprint != manifest.fingerprint:
@@ -197,7 +197,7 @@ def describe_evaluation(evaluation: Evaluation) -> str:
 
 def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manifest: Manifest) -> Subject:
     """The published checkpoint, read once. Raises ResultError where it is not of this experiment and this data."""
-    from recu.engine.checkpoint import open_checkpoint
+    from recu.training.checkpoint import open_checkpoint
 
     file = open_checkpoint(trained.checkpoint)
     again = f"train {experiment.id} again"
@@ -222,10 +222,10 @@ def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manif
 
 def measure(network: nn.Module, loaders: Loaders, device: torch.device) -> Evaluation:
     """Evaluate a network over the test split. Raises Interrupted when a signal came."""
-    from recu.engine.device import place
-    from recu.engine.evaluation import evaluate as evaluate_network
-    from recu.engine.seeding import make_deterministic
-    from recu.engine.signals import stop_on_signals
+    from recu.training.device import place
+    from recu.training.evaluation import evaluate as evaluate_network
+    from recu.training.seeding import make_deterministic
+    from recu.training.signals import stop_on_signals
 
     make_deterministic()
     with stop_on_signals() as stop:

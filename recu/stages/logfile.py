@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recu.errors import OutputError
-from recu.redaction import RedactingFormatter
+from recu.base.errors import OutputError
+from recu.base.redaction import RedactingFormatter
 
 
 @contextmanager

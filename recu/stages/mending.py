@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from recu import paths
-from recu.remake import afresh
-from recu.report.verification import Finding
+from recu.experiment import paths
+from recu.experiment.remake import afresh
 from recu.stages.verify import Ground, Places, SuiteVerification, Verification
+from recu.verify.judgement import Finding
 
 _MOST_FILES = 20
 """More are named by the rules that make them: a line that nobody can read helps nobody."""

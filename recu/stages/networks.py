@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu.errors import CheckpointError, ConfigError
-from recu.experiments import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights
-from recu.fit import check_pretrained_teacher
-from recu.paths import user_path
+from recu.base.errors import CheckpointError, ConfigError
+from recu.experiment.fit import check_pretrained_teacher
+from recu.experiment.paths import user_path
+from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from recu.config import Dataset
-    from recu.engine.checkpoint import CheckpointFile
+    from recu.experiment.schema import Dataset
     from recu.stages.trained import Trained
+    from recu.training.checkpoint import CheckpointFile
 
 _log = logging.getLogger(__name__)
 _TEACHER_WEIGHTS = "the teacher's weights"
@@ -31,7 +31,7 @@ class Weights:
 
     checkpoint: Path
     allow_missing: Sequence[str] = ()
-    """See `recu.engine.weights.load_weights`."""
+    """See `recu.training.weights.load_weights`."""
     parent: dict[str, str] | None = None
     """How metrics.json names it."""
     run_id: str | None = None
@@ -94,7 +94,7 @@ class Teacher:
             name: of the dataset that is trained on.
             dataset: its entry.
         """
-        from recu.engine.checkpoint_identity import check_data, describe_checkpoint
+        from recu.training.checkpoint_identity import check_data, describe_checkpoint
 
         if not self._is_file or self.weights is not None:
             check_pretrained_teacher(self.name, dataset.num_classes, self.weights is not None)
@@ -124,7 +124,7 @@ class Teacher:
 
 
 def _opened(path: Path, parent: dict[str, str] | None) -> CheckpointFile:
-    from recu.engine.checkpoint import open_checkpoint
+    from recu.training.checkpoint import open_checkpoint
 
     file = open_checkpoint(path)
     if parent is not None and file.sha256 != parent["checkpoint_sha256"]:
@@ -133,7 +133,7 @@ def _opened(path: Path, parent: dict[str, str] | None) -> CheckpointFile:
 
 
 def _load(file: CheckpointFile, model: nn.Module, what: str, allow_missing: Sequence[str] = ()) -> None:
-    from recu.engine.weights import load_weights
+    from recu.training.weights import load_weights
 
     try:
         report = load_weights(model, file.content["state_dict"], allow_missing=allow_missing)
@@ -180,7 +180,7 @@ def weights_of(parent: Trained, experiment: Experiment) -> Weights:
 
 def missing_from_stage(stage: int, following: int) -> Sequence[str]:
     """What weights of one stage may lack when they start another one."""
-    from recu.engine.weights import STAGE_2_ONLY
+    from recu.training.weights import STAGE_2_ONLY
 
     return STAGE_2_ONLY if following == 2 and stage < 2 else ()
 
@@ -206,8 +206,8 @@ def hash_weights(network: nn.Module) -> str:
 
 def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: dict[str, str] | None = None) -> Taught:
     """The network that a file of this program says it is; `parent` as in `Weights`."""
-    from recu.engine.checkpoint_identity import check_classes, identity_of
     from recu.models import build_model
+    from recu.training.checkpoint_identity import check_classes, identity_of
 
     opened = _opened(file, parent)
     says = identity_of(opened.content, file)

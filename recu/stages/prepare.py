@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recu.config import Dataset
+from recu.base.files import atomic_write_text
 from recu.data import Prepared
 from recu.data import prepare as prepare_data
 from recu.data.manifest import published_copy
 from recu.data.opening import SPLITS
-from recu.files import atomic_write_text
+from recu.experiment.schema import Dataset
 
 
 def prepare(

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu import paths
-from recu.config import Dataset
-from recu.errors import CheckpointError
-from recu.integrity import write_sealed_json
-from recu.registry import find_network
-from recu.released import Released
+from recu.base.errors import CheckpointError
+from recu.experiment import paths
+from recu.experiment.networks import find_network
+from recu.experiment.released import Released
+from recu.experiment.schema import Dataset
+from recu.results.seal import write_sealed_json
 from recu.stages.evaluate import (
     build_test_loaders,
     describe_evaluation,
@@ -26,7 +26,7 @@ from recu.stages.train import Running, check_writable, opened_tracker, tracked, 
 
 if TYPE_CHECKING:
     from recu.data import Prepared
-    from recu.engine.weights import LoadReport
+    from recu.training.weights import LoadReport
 
 _log = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ def evaluate_released(
     _check_present(released)
     state = paths.state_folder(runs_dir, released.id, released.spec_hash)
     with opened_tracker(running, state / "evaluate" / paths.OUTBOX, output.parent) as tracker, tracked(tracker):
-        from recu import provenance
-        from recu.engine.device import choose_device, describe
+        from recu.results import provenance
         from recu.stages.description import describe_released_run
+        from recu.training.device import choose_device, describe
 
         device = choose_device(running.gpus)
         use_threads(running.threads)
@@ -98,7 +98,7 @@ def _check_present(released: Released) -> None:
 
 def _subject(released: Released, dataset: Dataset) -> Subject:
     """The file as its entry names it; of our own, only if it says the same of itself."""
-    from recu.engine.checkpoint import open_checkpoint
+    from recu.training.checkpoint import open_checkpoint
 
     entry = f"the entry {released.name} in params/suites/{released.suite}.yaml"
     stage = {} if released.stage is None else {"stage": released.stage}

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from recu import paths
-from recu.config import Published
-from recu.errors import ResultError
-from recu.experiments import Origin
-from recu.files import atomic_write_bytes, read_json
-from recu.integrity import read_sealed_json, write_sealed_json
-from recu.remake import afresh, remake, suite_of
-from recu.report.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
-from recu.suite_facts import ReleasedFacts, SuiteFacts
+from recu.base.errors import ResultError
+from recu.base.files import atomic_write_bytes, read_json
+from recu.experiment import paths
+from recu.experiment.remake import afresh, remake, suite_of
+from recu.experiment.resolving import Origin
+from recu.experiment.schema import Published
+from recu.experiment.suite_facts import ReleasedFacts, SuiteFacts
+from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
+from recu.results.seal import read_sealed_json, write_sealed_json
 
 
 def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path) -> None:

@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from recu.config import Dataset
-from recu.errors import CheckpointError, ConfigError
-from recu.experiments import network_name
-from recu.registry import check_network, find_network
+from recu.base.errors import CheckpointError, ConfigError
+from recu.experiment.networks import check_network, find_network
+from recu.experiment.resolving import network_name
+from recu.experiment.schema import Dataset
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from recu.engine.checkpoint import CheckpointFile
-    from recu.engine.checkpoint_identity import CheckpointIdentity
-    from recu.engine.weights import LoadReport
+    from recu.training.checkpoint import CheckpointFile
+    from recu.training.checkpoint_identity import CheckpointIdentity
+    from recu.training.weights import LoadReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Subject:
 
     @property
     def network(self) -> str:
-        """As `recu.experiments.network_name`."""
+        """As `recu.experiment.resolving.network_name`."""
         return network_name(self.family, self.variant, self.model)
 
     def described(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def recognise(
         CheckpointError: the file says otherwise, or was trained for other images or classes.
         ConfigError: a foreign file of which too little is known, an unknown network, or images that it cannot take.
     """
-    from recu.engine.checkpoint_identity import check_agrees, check_data, identity_of
+    from recu.training.checkpoint_identity import check_agrees, check_data, identity_of
 
     identity = identity_of(file.content, file.path)
     if identity is None:
@@ -108,9 +108,9 @@ def load(subject: Subject, classes: Sequence[str]) -> tuple[nn.Module, LoadRepor
     Raises:
         CheckpointError: naming the file: it does not fit, or was trained on other classes.
     """
-    from recu.engine.checkpoint_identity import check_classes
-    from recu.engine.weights import load_weights
     from recu.models import build_model
+    from recu.training.checkpoint_identity import check_classes
+    from recu.training.weights import load_weights
 
     if subject.identity is not None:
         check_classes(subject.identity, subject.file.path, classes)

@@ -10,27 +10,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu import paths
-from recu.config import Dataset
-from recu.errors import CheckpointError, Interrupted, OutputError, ResultError
-from recu.experiments import Experiment
-from recu.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
-from recu.fit import choose_loader
-from recu.integrity import read_sealed_json
-from recu.registry import check_network, find_network
-from recu.stages.continuing import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
-from recu.stages.lock import only_one
+from recu.base.errors import CheckpointError, Interrupted, OutputError, ResultError
+from recu.base.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
+from recu.base.lock import only_one
+from recu.experiment import paths
+from recu.experiment.fit import choose_loader
+from recu.experiment.networks import check_network, find_network
+from recu.experiment.resolving import Experiment
+from recu.experiment.schema import Dataset
+from recu.results.seal import read_sealed_json
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
+from recu.stages.resume import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
 from recu.stages.trained import publish, read_trained
 
 if TYPE_CHECKING:
     import torch
 
     from recu.data import Loaders, Manifest, Prepared
-    from recu.engine.position import Validity
-    from recu.engine.trainer import Outcome, Settings, Trainer
     from recu.tracking import Tracker
+    from recu.training.position import Validity
+    from recu.training.trainer import Outcome, Settings, Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Running:
     """How and where a training runs; nothing here changes a result."""
 
     gpus: str = ""
-    """As for `recu.engine.device.choose_device`."""
+    """As for `recu.training.device.choose_device`."""
     workers: int = 2
     """Loader processes, for datasets that are not held in memory."""
     threads: int = 0
@@ -53,7 +53,7 @@ class Running:
 
     def settings(self) -> Settings:
         """The trainer's share of it."""
-        from recu.engine.trainer import Settings
+        from recu.training.trainer import Settings
 
         return Settings(
             print_freq=self.print_freq,
@@ -245,10 +245,10 @@ def _run(job: _Job, found: Found | None) -> None:
 
 def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     """The work of `_run`, with its imports of PyTorch."""
-    from recu import provenance
-    from recu.engine.device import choose_device, describe
-    from recu.engine.signals import stop_on_signals
+    from recu.results import provenance
     from recu.stages.description import describe_run
+    from recu.training.device import choose_device, describe
+    from recu.training.signals import stop_on_signals
 
     device = choose_device(job.running.gpus)
     use_threads(job.running.threads)
@@ -320,11 +320,11 @@ def _prepare_trainer(
 
     Initial weights, in this order: the checkpoint being continued, the parent's, random ones of the seed.
     """
-    from recu.engine.device import place
-    from recu.engine.position import carry_start, usable_state
-    from recu.engine.seeding import make_deterministic, seed_everything
-    from recu.engine.trainer import Identity, Trainer
     from recu.models.cost import check_costs
+    from recu.training.device import place
+    from recu.training.position import carry_start, usable_state
+    from recu.training.seeding import make_deterministic, seed_everything
+    from recu.training.trainer import Identity, Trainer
 
     experiment = job.experiment
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
@@ -384,7 +384,7 @@ def _run_to_continue(found: Found | None, experiment: Experiment) -> str | None:
 
 
 def _validity(job: _Job, loaders: Loaders) -> Validity:
-    from recu.engine.position import Validity
+    from recu.training.position import Validity
 
     recipe = job.experiment.hyperparameters
     # Resolved below, or without a part in a training step.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recu import paths
-from recu.errors import ResultError
-from recu.experiments import Experiment
-from recu.files import hash_file
-from recu.integrity import read_sealed_json, write_sealed_json
-from recu.params import validate_model
-from recu.remake import remake, suite_of
+from recu.base.errors import ResultError
+from recu.base.files import hash_file
+from recu.experiment import paths
+from recu.experiment.params import validate_model
+from recu.experiment.remake import remake, suite_of
+from recu.experiment.resolving import Experiment
+from recu.results.seal import read_sealed_json, write_sealed_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def publish(folder: Path, best_checkpoint: Mapping[str, Any], metrics: Mapping[s
     Raises:
         OutputError: a file cannot be written.
     """
-    from recu.engine.checkpoint import write_checkpoint
+    from recu.training.checkpoint import write_checkpoint
 
     file = folder / paths.BEST_CHECKPOINT
     write_checkpoint(file, best_checkpoint)

@@ -9,16 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recu import params, paths, plan, provenance
-from recu.config import Dataset, Method, ReleasedSuite, Suite
+from recu.base.errors import DataError, ResultError
+from recu.base.files import check_ordinary, hash_file, read_json
 from recu.data import open_prepared
 from recu.data.opening import check_contents
-from recu.errors import DataError, ResultError
-from recu.experiments import Experiment, load_experiments
-from recu.files import check_ordinary, hash_file, read_json
-from recu.integrity import seal_problem
-from recu.released import Released, load_released
-from recu.report.verification import (
+from recu.experiment import params, paths, plan
+from recu.experiment.released import Released, load_released
+from recu.experiment.resolving import Experiment, load_experiments
+from recu.experiment.schema import Dataset, Method, ReleasedSuite, Suite
+from recu.results import provenance
+from recu.results.seal import seal_problem
+from recu.stages.report import collect_rows, rendered_files, rendered_released_files
+from recu.verify.judgement import (
     Finding,
     Problem,
     Status,
@@ -31,7 +33,6 @@ from recu.report.verification import (
     judge_training,
     worst,
 )
-from recu.stages.report import collect_rows, rendered_files, rendered_released_files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from recu.addresses import check_store_address
-from recu.errors import ConfigError
-from recu.tracking.flatten import flatten_params
+from recu.base.addresses import check_store_address
+from recu.base.errors import ConfigError
 from recu.tracking.tracker import CHECKPOINT_TAG, DatasetDescription, RunDescription, Status, Tracker, rows_of
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "RunDescription",
     "Status",
     "Tracker",
-    "flatten_params",
     "open_tracker",
     "resolve_tracking_uri",
     "rows_of",

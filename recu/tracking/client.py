@@ -6,8 +6,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from recu.addresses import SERVER
-from recu.imports import without_collection
+from recu.base.addresses import SERVER
+from recu.base.imports import without_collection
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -15,17 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu.addresses import sqlite_file
+from recu.base.addresses import sqlite_file
 from recu.tracking.client import connect, import_mlflow
 from recu.tracking.store import empty_log, names_a_folder, prepare_store
-from recu.tracking.tracker import (
-    CHECKPOINT_TAG,
-    DatasetDescription,
-    RunDescription,
-    Status,
-    Tracker,
-    numbers_of,
-)
+from recu.tracking.tracker import CHECKPOINT_TAG, DatasetDescription, RunDescription, Status, Tracker, numbers_of
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 
-from recu.errors import ResultError
-from recu.files import atomic_write_text, check_ordinary, free_name
+from recu.base.errors import ResultError
+from recu.base.files import atomic_write_text, check_ordinary, free_name
 from recu.tracking.tracker import Row, RunDescription, Status, Tracker, rows_of
 
 Record = dict[str, Any]

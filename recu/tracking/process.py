@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from recu.errors import RecuError
+from recu.base.errors import RecuError
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
 from recu.tracking.tracker import RunDescription, Status, Tracker
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from recu.redaction import redact
+from recu.base.redaction import redact
 from recu.tracking.tracker import RunDescription
 
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from recu.errors import ResultError
-from recu.files import hash_text
-from recu.redaction import redact
+from recu.base.errors import ResultError
+from recu.base.files import hash_text
+from recu.base.redaction import redact
 from recu.tracking.mlflow_tracker import Refused
 from recu.tracking.outbox import Content, Outbox, Record, apply, rows_in
 from recu.tracking.process import StoreError

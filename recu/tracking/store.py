@@ -16,10 +16,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu.addresses import DATABASE, SERVER, SQLITE, USABLE, is_usable, sqlite_file
-from recu.errors import ConfigError, OutputError
-from recu.files import check_ordinary
-from recu.redaction import redact
+from recu.base.addresses import DATABASE, SERVER, SQLITE, USABLE, is_usable, sqlite_file
+from recu.base.errors import ConfigError, OutputError
+from recu.base.files import check_ordinary
+from recu.base.redaction import redact
 from recu.tracking.client import connect, import_mlflow
 from recu.tracking.place import ARTIFACTS, record_place, settle
 

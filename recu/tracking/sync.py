@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from recu import paths
-from recu.errors import RecuError, ResultError
-from recu.files import canonical_json
-from recu.redaction import redact
+from recu.base.errors import RecuError, ResultError
+from recu.base.files import canonical_json
+from recu.base.redaction import redact
+from recu.experiment import paths
 from recu.tracking.mlflow_tracker import MlflowTracker, Refused
 from recu.tracking.outbox import Content, Outbox, Record, apply, rows_in
 from recu.tracking.tracker import CHECKPOINT_TAG, RunDescription

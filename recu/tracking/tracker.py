@@ -55,7 +55,7 @@ class RunDescription:
     stage: str
     """"train" or "evaluate"."""
     experiment_id: str
-    """`recu.experiments.Experiment.id`."""
+    """`recu.experiment.resolving.Experiment.id`."""
     spec_hash: str
     checkpoint_sha256: str | None = None
     """What an evaluation measures; None for a training."""

@@ -137,9 +137,9 @@ _USED_BY_CHILDREN = (
     "recu.cli.report",
     "recu.cli.train",
     "recu.cli.verify",
-    "recu.data.augmentation",
-    "recu.data.memory",
-    "recu.engine.trainer",
+    "recu.data.load.augmentation",
+    "recu.data.load.memory",
+    "recu.training.trainer",
     "recu.models.cifar",
     "recu.models.cost",
     "recu.report.curves",
@@ -154,7 +154,7 @@ _USED_BY_CHILDREN = (
 def _import_what_children_need() -> None:
     for name in _USED_BY_CHILDREN:
         importlib.import_module(name)
-    from recu.engine.seeding import make_deterministic
+    from recu.training.seeding import make_deterministic
 
     make_deterministic()  # for which torch imports its compiler, and takes seconds
 

@@ -6,10 +6,10 @@ import random
 import shutil
 from pathlib import Path
 
-from recu import paths
 from recu.data import read_manifest
-from recu.engine.checkpoint import previous_of
-from recu.experiments import load_experiments
+from recu.experiment import paths
+from recu.experiment.resolving import load_experiments
+from recu.training.checkpoint import previous_of
 from tests.chaos import forking
 from tests.chaos.kills import finish
 from tests.chaos.laboratory import Laboratory, commands

@@ -15,18 +15,18 @@ import numpy
 import torch
 from PIL import Image
 
-from recu import params, paths, plan
+from recu.base.errors import RecuError
+from recu.base.files import canonical_json, hash_file, read_json
 from recu.cli.main import main
 from recu.data import Prepared, read_manifest
 from recu.data.opening import check_contents
-from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
-from recu.engine.trainer import comparable, read_history
-from recu.errors import RecuError
-from recu.experiments import Experiment, load_experiments, parse_experiment
-from recu.files import canonical_json, hash_file, read_json
-from recu.integrity import read_sealed_json
-from recu.source_state import LOCAL_NAME
+from recu.experiment import params, paths, plan
+from recu.experiment.resolving import Experiment, load_experiments, parse_experiment
+from recu.experiment.source_state import LOCAL_NAME
+from recu.results.seal import read_sealed_json
 from recu.stages.trained import read_trained
+from recu.training.checkpoint import RESUME_KEY, read_checkpoint
+from recu.training.trainer import comparable, read_history
 from tests.chaos import forking
 
 DATASET = """

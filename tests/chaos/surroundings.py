@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recu import paths
-from recu.files import read_json
+from recu.base.files import read_json
+from recu.experiment import paths
 from tests.chaos import forking
 from tests.chaos.kills import finish
 from tests.chaos.laboratory import Laboratory, Place, Stage, commands
@@ -174,8 +174,8 @@ def _without_rights(stage: Stage, place: Place) -> Callable[[], int]:
 
 def _with_hanging_worker(train: Callable[[], int], after: int, patience: int) -> Callable[[], int]:
     def action() -> int:
-        from recu.data import torchvision_loader
-        from recu.data.torchvision_loader import ArrayImages
+        from recu.data.load import torchvision_loader
+        from recu.data.load.torchvision_loader import ArrayImages
 
         torchvision_loader.PATIENCE_S = patience
         read, count = ArrayImages.read, [0]

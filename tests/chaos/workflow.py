@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from recu import paths
-from recu.experiments import Experiment, load_experiments
-from recu.paths import PROJECT_DIR
+from recu.experiment import paths
+from recu.experiment.paths import PROJECT_DIR
+from recu.experiment.resolving import Experiment, load_experiments
 from tests.chaos import forking
 from tests.chaos.laboratory import trained_results
 from tests.chaos.ledger import Ledger

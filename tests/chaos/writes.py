@@ -33,7 +33,7 @@ def die() -> None:
 class Writes:
     """Counts what writes below `folder`; every one from number `first` on does `fault` instead.
 
-    Counted are files opened for writing, writes and flushes of the files that `recu.files` writes, new folders and
+    Counted are files opened for writing, writes and flushes of the files that `recu.base.files` writes, new folders and
     renames.
     """
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from recu.data.archives import iter_members
-from recu.data.cifar import safe_unpickle
+from recu.base.errors import DataError
 from recu.data.manifest import MANIFEST_NAME, read_manifest
-from recu.data.preparation import prepare
-from recu.errors import DataError
-from recu.params import load_datasets
+from recu.data.prepare.archives import iter_members
+from recu.data.prepare.cifar import safe_unpickle
+from recu.data.prepare.preparation import prepare
+from recu.experiment.params import load_datasets
 from tests.fuzz.mutation import mutated
 
 FORMS = ("tar", "tar.gz", "tar.xz", "zip")

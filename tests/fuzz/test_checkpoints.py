@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recu import paths
-from recu.engine.checkpoint import read_checkpoint, write_checkpoint
-from recu.errors import CheckpointError, DivergenceError, Interrupted
+from recu.base.errors import CheckpointError, DivergenceError, Interrupted
+from recu.experiment import paths
+from recu.training.checkpoint import read_checkpoint, write_checkpoint
 from tests.fuzz.mutation import mutated
 from tests.unit.engine.tiny import StopAfter, never, same, tiny_trainer
 

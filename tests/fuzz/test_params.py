@@ -8,12 +8,12 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recu.config import Dataset, Defaults, Published, Suite, WorkflowConfig
-from recu.errors import ConfigError
-from recu.experiments import load_experiments, parse_experiment
-from recu.params import parse_file
-from recu.paths import PARAMS_DIR
-from recu.values import Name
+from recu.base.errors import ConfigError
+from recu.experiment.params import parse_file
+from recu.experiment.paths import PARAMS_DIR
+from recu.experiment.resolving import load_experiments, parse_experiment
+from recu.experiment.schema import Dataset, Defaults, Published, Suite, WorkflowConfig
+from recu.experiment.values import Name
 from tests.fuzz.mutation import mutated
 
 KINDS = {

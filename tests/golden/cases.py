@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from recu.engine import build_optimizer
+from recu.training import build_optimizer
 
 FOLDER = Path(__file__).parent
 VARIANT_SUFFIX = "-2021-03"

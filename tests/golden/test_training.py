@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.reference import build_reference
-from recu.data.augmentation import BATCH_AUGMENTATIONS
-from recu.data.digits import load_digits_arrays
-from recu.data.memory import MemoryLoader
-from recu.engine.device import place
-from recu.engine.evaluation import evaluate
-from recu.engine.loop import train_steps
-from recu.engine.sums import RunningSums
+from recu.data.load.augmentation import BATCH_AUGMENTATIONS
+from recu.data.load.memory import MemoryLoader
+from recu.data.prepare.digits import load_digits_arrays
+from recu.experiment.schedules import learning_rate_at, tau_at
 from recu.models import build_model
 from recu.nn import set_tau
-from recu.schedules import learning_rate_at, tau_at
+from recu.training.device import place
+from recu.training.evaluation import evaluate
+from recu.training.loop import train_steps
+from recu.training.sums import RunningSums
 
 CPU = torch.device("cpu")
 EPOCHS, LEARNING_RATE, BATCH = 5, 0.05, 32

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from recu.cli.main import COMMANDS
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 
 REMOVAL = re.compile(r"\b(remove|delete|erase|rm)\b", re.IGNORECASE)
 MAY_BE_REMOVED = {
@@ -130,7 +130,7 @@ NAMES_ONLY = {("recu", "report", "collect")}
 def test_options_in_messages_exist(parsers, snakemake_options):
     known = {option for parser in parsers.values() for option in options_of(parser)} | snakemake_options
     elsewhere = {
-        "recu/provenance.py",  # git's
+        "recu/results/provenance.py",  # git's
         "recu/cli/main.py",
     }
     unknown = {
@@ -140,7 +140,7 @@ def test_options_in_messages_exist(parsers, snakemake_options):
         for option in (f"--{name}" for name in OPTION.findall(text))
         if option not in known
     }
-    of_other_programs = {("recu/data/torchvision_loader.py", "--shm-size"), ("recu/surroundings.py", "--mem")}
+    of_other_programs = {("recu/data/load/torchvision_loader.py", "--shm-size"), ("recu/base/surroundings.py", "--mem")}
     assert unknown <= of_other_programs, "docker's and Slurm's"
 
 

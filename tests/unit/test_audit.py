@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 
 FLAW = {"id": "PYSEC-1", "fix_versions": ["2.0"]}
 

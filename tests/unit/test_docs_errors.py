@@ -2,10 +2,10 @@
 
 import re
 
-from recu import errors
+from recu.base import errors
+from recu.base.errors import RecuError
 from recu.cli import main
-from recu.errors import RecuError
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 
 WITHOUT_CLASS = {0, 1, main._KEYBOARD}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recu import plan
-from recu.paths import PROJECT_DIR
+from recu.experiment import plan
+from recu.experiment.paths import PROJECT_DIR
 
 
 class Job:

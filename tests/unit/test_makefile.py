@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 
 MADE = ("results/train/a/metrics.json", ".snakemake/x", "reports/demo.md", "reports/demo.csv", "reports/demo.html")
 KEPT = ("reports/README.md", "reports/notes.txt", "data/x", "runs/x", "mlflow.db")

@@ -6,7 +6,7 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 
 
 def pins(lines: list[str]) -> dict[str, str]:

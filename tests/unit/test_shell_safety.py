@@ -6,11 +6,11 @@ import sys
 import pytest
 import yaml
 
-from recu import plan
-from recu.config import Suite, WorkflowConfig
-from recu.errors import ConfigError
-from recu.params import parse_file, parse_workflow_config
-from recu.paths import PARAMS_DIR
+from recu.base.errors import ConfigError
+from recu.experiment import plan
+from recu.experiment.params import parse_file, parse_workflow_config
+from recu.experiment.paths import PARAMS_DIR
+from recu.experiment.schema import Suite, WorkflowConfig
 
 NASTY = (
     "with spaces/and more",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from recu.paths import PARAMS_DIR, PROJECT_DIR
+from recu.experiment.paths import PARAMS_DIR, PROJECT_DIR
 
 DATASET = {
     "title": "Tiny",

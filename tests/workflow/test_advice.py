@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy
 import pytest
 
-from recu import paths
-from recu.integrity import write_sealed_json
-from recu.paths import PROJECT_DIR
+from recu.experiment import paths
+from recu.experiment.paths import PROJECT_DIR
+from recu.results.seal import write_sealed_json
 from tests.workflow.conftest import Project, environment
 
 NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
@@ -206,7 +206,7 @@ def test_results_of_other_code_are_trained_anew(damaged: Damaged, tmp_path: Path
         shutil.copytree(PROJECT_DIR / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(PROJECT_DIR / name, code)
-    with (code / "recu/nn/tau.py").open("a") as file:
+    with (code / "recu/binarisers/tau.py").open("a") as file:
         file.write("\n\ndef _changed() -> None: ...\n")
     changed = Damaged(damaged.folder, code)
     changed.check("made by other code or in another environment", "mv ", strict="--strict")

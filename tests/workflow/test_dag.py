@@ -11,7 +11,7 @@ import time
 import pandas
 import pytest
 
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 from tests.workflow.conftest import Project, environment
 
 NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
@@ -154,10 +154,10 @@ def test_a_diverged_training_is_not_tried_again(project: Project):
 
 
 def test_a_suite_of_two_thousand_experiments_is_handed_over_in_files(project: Project, tmp_path_factory):
-    from recu import plan
     from recu.cli.main import main
-    from recu.params import load_config
-    from recu.suite_facts import SuiteFacts
+    from recu.experiment import plan
+    from recu.experiment.params import load_config
+    from recu.experiment.suite_facts import SuiteFacts
 
     seeds = ", ".join(map(str, range(1, 1001)))
     project.edit("suites/smallest.yaml", "seeds: [1]", f"seeds: [{seeds}]")
@@ -223,7 +223,7 @@ def wait_for_epochs(project: Project, count: int):
 def test_planning_five_seeds_takes_seconds(tmp_path, suites):
     import shutil
 
-    from recu.paths import PARAMS_DIR
+    from recu.experiment.paths import PARAMS_DIR
 
     shutil.copytree(PARAMS_DIR, tmp_path / "params")
     project = Project(tmp_path)

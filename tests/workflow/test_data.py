@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from recu.files import read_json
+from recu.base.files import read_json
 from tests.workflow.conftest import Project
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 from tests.workflow.conftest import environment
 
 NAME = '{x} $HOME `id` "q" %s it\'s ü#%20?&'

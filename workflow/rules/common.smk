@@ -7,11 +7,11 @@ from functools import cache
 from snakemake.io import regex_from_filepattern
 
 from recu import targets
-from recu.config import ReleasedSuite
-from recu.errors import ConfigError, RecuError, unknown_name
-from recu.files import canonical_json
-from recu.params import all_suites, parse_file, parse_workflow_config
-from recu.redaction import redact
+from recu.experiment.schema import ReleasedSuite
+from recu.base.errors import ConfigError, RecuError, unknown_name
+from recu.base.files import canonical_json
+from recu.experiment.params import all_suites, parse_file, parse_workflow_config
+from recu.base.redaction import redact
 
 
 def fail(error):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu.errors import ConfigError
+from recu.base.errors import ConfigError
 from recu.stages.bench import image_files, measure
 from recu.stages.bench.engines import (
     CLASSES,
@@ -78,7 +78,7 @@ def bench(settings: BenchSettings) -> dict[str, Any]:
     """
     import torch
 
-    from recu.engine.device import choose_device, describe
+    from recu.training.device import choose_device, describe
 
     for model in settings.models:
         check_model(model)

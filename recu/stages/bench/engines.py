@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from recu import paths
-from recu.errors import ConfigError
+from recu.base.errors import ConfigError
+from recu.experiment import paths
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from recu.data.memory import MemoryLoader
+    from recu.data.load.memory import MemoryLoader
 
 FAMILY = "cifar"
 DATASET = "cifar10"
@@ -145,14 +145,14 @@ def _build_reference_engine(
 def _build_shipped_engine(
     model: str, train: Images, test: Images, batch_size: int, batch_size_test: int, device: torch.device
 ) -> Engine:
-    from recu.data.memory import MemoryLoader
-    from recu.engine import build_optimizer
-    from recu.engine.device import place
-    from recu.engine.evaluation import evaluate as measure
-    from recu.engine.loop import train_steps
-    from recu.engine.seeding import make_deterministic
-    from recu.engine.sums import RunningSums
+    from recu.data.load.memory import MemoryLoader
     from recu.models import build_model
+    from recu.training import build_optimizer
+    from recu.training.device import place
+    from recu.training.evaluation import evaluate as measure
+    from recu.training.loop import train_steps
+    from recu.training.seeding import make_deterministic
+    from recu.training.sums import RunningSums
 
     make_deterministic()
     network = place(build_model(model, family=FAMILY, num_classes=CLASSES), device)
@@ -177,8 +177,8 @@ def _build_shipped_engine(
 
 
 def _train_loader(train: Images, batch_size: int, device: torch.device) -> MemoryLoader:
-    from recu.data.augmentation import BATCH_AUGMENTATIONS
-    from recu.data.memory import MemoryLoader
+    from recu.data.load.augmentation import BATCH_AUGMENTATIONS
+    from recu.data.load.memory import MemoryLoader
 
     augmentation = BATCH_AUGMENTATIONS["crop_flip"]
     return MemoryLoader(

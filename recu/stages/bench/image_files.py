@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recu.config import CROP_SCALES
-from recu.data.archives import iter_members
+from recu.base.errors import ConfigError, DataError
 from recu.data.decoding import open_image
 from recu.data.index import FileIndex, index_files
-from recu.errors import ConfigError, DataError
+from recu.data.prepare.archives import iter_members
+from recu.experiment.schema import CROP_SCALES
 from recu.stages.bench.engines import MEAN, SEED, STD, reference_module
 
 if TYPE_CHECKING:
     import torch
 
-    from recu.data.loader import Loader
+    from recu.data.load.loader import Loader
 
 DATASET = "imagenet"
 IMAGE_SIZE = 224
@@ -73,7 +73,7 @@ def build_inputs(
     Raises:
         ConfigError: no benchmarks/ beside the package.
     """
-    from recu.data.torchvision_loader import FileImages, TorchvisionLoader, View
+    from recu.data.load.torchvision_loader import FileImages, TorchvisionLoader, View
 
     reference = reference_module("image_files")
     paths = [index.root / path for path in index.paths]
@@ -87,7 +87,7 @@ def build_inputs(
         "shipped": _epochs(TorchvisionLoader(FileImages(index), view, **common)),
     }
     try:
-        from recu.data.dali import DaliLoader
+        from recu.data.load.dali import DaliLoader
 
         dali = DaliLoader(index, **seen, **common)
     except ConfigError:

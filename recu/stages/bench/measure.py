@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu.errors import RecuError
+from recu.base.errors import RecuError
 
 if TYPE_CHECKING:
     import torch

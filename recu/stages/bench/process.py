@@ -23,9 +23,9 @@ def main(text: str) -> None:
 def _measure(settings: dict[str, Any]) -> dict[str, float]:
     import torch
 
-    from recu.engine.device import choose_device
     from recu.stages.bench.engines import build_engine, random_images
     from recu.stages.bench.measure import peak_memory
+    from recu.training.device import choose_device
 
     torch.set_num_threads(settings["threads"])
     device = choose_device(settings["gpus"])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from recu import errors
+from recu.base import errors
 from recu.cli import main as module
 from recu.cli.main import COMMANDS, main
-from recu.paths import PROJECT_DIR
+from recu.experiment.paths import PROJECT_DIR
 
 WATCH_IMPORTS = "import sys; from recu.cli.main import main; main(['--help']); print(sorted(sys.modules))"
 

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from recu.data import build_loaders, open_prepared
-from recu.params import load_datasets
+from recu.experiment.params import load_datasets
 
 
 def test_prepares_once_and_copies_the_manifest(recu):

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from recu.errors import ConfigError
-from recu.params import parse_workflow_config
+from recu.base.errors import ConfigError
+from recu.experiment.params import parse_workflow_config
 
 FOREIGN = ["http://127.0.0.1:9", "./mlruns", "file:///somewhere/mlruns", "databricks", "ftp://alice:pa55word@host"]
 

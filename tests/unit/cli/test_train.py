@@ -8,16 +8,16 @@ import sys
 
 import pytest
 import torch
-
-from recu.engine import trainer as trainer_module
-from recu.engine.checkpoint import RESUME_KEY, read_checkpoint
-from recu.engine.trainer import Trainer, comparable, read_history
-from recu.experiments import parse_experiment
-from recu.files import hash_file
-from recu.params import load_datasets
-from recu.schedules import tau_at
-from recu.stages import train as train_stage
 from tests.unit.engine.ours import experiment, our_checkpoint
+
+from recu.base.files import hash_file
+from recu.experiment.params import load_datasets
+from recu.experiment.resolving import parse_experiment
+from recu.experiment.schedules import tau_at
+from recu.stages import train as train_stage
+from recu.training import trainer as trainer_module
+from recu.training.checkpoint import RESUME_KEY, read_checkpoint
+from recu.training.trainer import Trainer, comparable, read_history
 
 
 def _experiment(folder):

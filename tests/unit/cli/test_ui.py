@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from recu.cli.main import main
-from recu.paths import PARAMS_DIR
+from recu.experiment.paths import PARAMS_DIR
 
 
 @pytest.fixture

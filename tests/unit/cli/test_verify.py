@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy
 import pytest
 
-from recu import params, paths, plan, provenance
+from recu.base.files import hash_file
 from recu.cli.main import main
 from recu.data import open_prepared
 from recu.data.manifest import digest_of_arrays, fingerprint_of
-from recu.experiments import load_experiments
-from recu.files import hash_file
-from recu.integrity import SEAL, write_sealed_json
-from recu.released import load_released
+from recu.experiment import params, paths, plan
+from recu.experiment.released import load_released
+from recu.experiment.resolving import load_experiments
+from recu.results import provenance
+from recu.results.seal import SEAL, write_sealed_json
 from recu.stages.evaluate import evaluate
 from recu.stages.prepare import prepare
 from recu.stages.released import evaluate_released

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recu.config import Dataset
 from recu.data import prepare
+from recu.experiment.schema import Dataset
 
 DALI_EXISTS = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64")}
 """Whether NVIDIA DALI can be installed here; where it can, it is part of the test environment."""

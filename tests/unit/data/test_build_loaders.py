@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from recu.config import Augmentation
+from recu.base.errors import ConfigError, DataError
 from recu.data import build_loaders, open_prepared, prepare
-from recu.data.transforms import evaluation_view
-from recu.errors import ConfigError, DataError
+from recu.data.load.transforms import evaluation_view
+from recu.experiment.schema import Augmentation
 
 from .builders import class_tree, dataset, write_tar
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
+from recu.base.errors import DataError
 from recu.data import build_loaders, decoding, open_prepared, prepare
 from recu.data.decoding import change_notes, inspect_image, open_image
-from recu.data.transforms import decode
-from recu.errors import DataError
+from recu.data.load.transforms import decode
 
 from .builders import DALI_EXISTS, class_tree, dataset, image_bytes, write_folder, write_tar
 

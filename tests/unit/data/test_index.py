@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recu.base.errors import DataError
 from recu.data import prepare
 from recu.data.index import read_index, write_index
 from recu.data.opening import open_index
-from recu.errors import DataError
 
 from .builders import class_tree, dataset, image_bytes, write_folder
 

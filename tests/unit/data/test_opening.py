@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recu.base.errors import AlteredData, DataError
+from recu.base.files import hash_file
 from recu.data import Prepared, build_loaders, prepare
 from recu.data.index import read_index
 from recu.data.manifest import fingerprint_of, read_manifest
 from recu.data.opening import check_contents, open_arrays, open_index, open_prepared
 from recu.data.stamps import read_local
-from recu.errors import AlteredData, DataError
-from recu.files import hash_file
 
 from .builders import class_tree, dataset, image_bytes, large_dataset, write_folder, write_imagenet, write_tar
 
@@ -251,7 +251,7 @@ def test_numbers_expected_later_are_compared(arrays: Prepared):
 
 def sealed(prepared: Prepared, name: str, array: np.ndarray) -> Prepared:
     """Prepared data with another file, vouched for as if it had been prepared so."""
-    from recu.files import hash_file
+    from recu.base.files import hash_file
 
     np.save(prepared.folder / name, array)
     files = prepared.manifest.files | {name: hash_file(prepared.folder / name)}

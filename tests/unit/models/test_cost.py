@@ -10,7 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
-from recu.errors import ConfigError
+from recu.base.errors import ConfigError
+from recu.binarisers.layer_cost import LayerCost, stated_cost
 from recu.models import ModelName, available_models, build_model
 from recu.models.cost import Cost, check_costs, measure_cost
 from recu.nn import (
@@ -20,7 +21,6 @@ from recu.nn import (
     RescaledSignActivationConv2d,
     SignActivationConv2d,
 )
-from recu.nn.layer_cost import LayerCost, stated_cost
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "costs.md"
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recu.experiment.networks import find_network
 from recu.models import ModelName, available_models
-from recu.models.inference import inference_form
-from recu.models.layers import COMPETITOR_CONVOLUTIONS, RECU_CONVOLUTIONS, HardTanh
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
+from recu.nn.inference import inference_form
 from recu.nn.inference_conv import InferenceConv2d
-from recu.registry import find_network
+from recu.nn.layers import COMPETITOR_CONVOLUTIONS, RECU_CONVOLUTIONS, HardTanh
 
 CLASSES = 5
 

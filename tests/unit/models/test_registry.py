@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from recu.errors import ConfigError
+from recu.base.errors import ConfigError
+from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED, check_network
 from recu.models import ModelName, available_models, build_model
 from recu.nn import BinaryConv2d, set_tau
-from recu.registry import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED, check_network
 
 ENTRIES = available_models(stage=2)
 

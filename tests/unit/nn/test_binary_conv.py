@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recu.binarisers.activation_rescaling import rescale_per_sample
+from recu.binarisers.recu_clamp import quantile_threshold, recu_clamp, standardise_weight
+from recu.binarisers.ste import sign_identity, sign_polynomial
 from recu.nn import BinaryConv2d, set_tau
-from recu.nn.activation_rescaling import rescale_per_sample
 from recu.nn.binary_conv import latent_weight_gradient, sign_gradient
-from recu.nn.recu_clamp import quantile_threshold, recu_clamp, standardise_weight
-from recu.nn.ste import sign_identity, sign_polynomial
 
 
 def _layer(tau: float = 0.9, *, stride: int = 1, kernel_size: int = 3, padding: int = 1) -> BinaryConv2d:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from recu.kernels.sign_bits import SignBits
 from recu.nn.inference_conv import InferenceConv2d
-from recu.nn.sign_bits import SignBits
 
 SHAPES = pytest.mark.parametrize(
     "shape", [(16, 16, 3, 1, 8), (16, 32, 3, 2, 8), (5, 7, 1, 2, 9), (3, 130, 3, 1, 5), (256, 256, 3, 1, 4)]

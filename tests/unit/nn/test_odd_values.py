@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.models.inference import inference_form
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d, binary_unit
+from recu.nn.inference import inference_form
 
 ODD = {
     "zero": 0.0,
@@ -32,8 +32,9 @@ CHANNELS, SIDE = 20, 6
 def plainly() -> Iterator[None]:
     """Within the block no loop is taken."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("sign_bits", "winograd", "binary_conv", "binary_unit", "inference_conv", "inference_norm"):
-            patch.setattr(importlib.import_module(f"recu.nn.{module}"), "compiled_for", lambda *_: False)
+        kernels = [f"recu.kernels.{name}" for name in ("sign_bits", "winograd", "inference_norm")]
+        for module in (*kernels, "recu.nn.binary_conv", "recu.nn.binary_unit", "recu.nn.inference_conv"):
+            patch.setattr(importlib.import_module(module), "compiled_for", lambda *_: False)
         yield
 
 

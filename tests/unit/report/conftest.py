@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from recu.config import Published, PublishedResult
-from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
+from recu.experiment.schema import Published, PublishedResult
+from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
 
 def provenance(device="NVIDIA A100", created="2026-11-20T10:00:00+00:00", dirty=False):
@@ -94,7 +94,7 @@ def results():
 @pytest.fixture
 def row(results):
     """A function that makes one result row."""
-    from recu.report.rows import result_row
+    from recu.results.rows import result_row
 
     return lambda **changes: result_row(*results(**changes))
 

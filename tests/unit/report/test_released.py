@@ -5,11 +5,11 @@ import io
 import pandas
 import pytest
 
-from recu import params, paths
-from recu.errors import ResultError
+from recu.base.errors import ResultError
+from recu.experiment import params, paths
+from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
 from recu.report.released import COLUMNS, RULE, judge, released_notes, released_rows
 from recu.report.tables import csv, html, markdown
-from recu.suite_facts import DatasetFacts, ReleasedFacts
 from tests.unit.report.conftest import provenance
 
 SUITE = ReleasedFacts(

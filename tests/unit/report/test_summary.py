@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from recu.errors import ConfigError, ResultError
+from recu.base.errors import ConfigError, ResultError
 from recu.report.summary import Spread, judge, spread, summarise, tolerance
 
 

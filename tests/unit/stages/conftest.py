@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from recu import paths
-from recu.config import Dataset
 from recu.data import open_prepared
-from recu.experiments import Experiment, Origin
-from recu.params import load_datasets, load_defaults
+from recu.experiment import paths
+from recu.experiment.params import load_datasets, load_defaults
+from recu.experiment.resolving import Experiment, Origin
+from recu.experiment.schema import Dataset
 from recu.stages.evaluate import evaluate
 from recu.stages.prepare import prepare
 from recu.stages.train import Running, train
@@ -72,7 +72,7 @@ class Project:
         evaluate(experiment, **self.places(**more))
 
     def trained(self, experiment: Experiment) -> dict:
-        from recu.files import read_json
+        from recu.base.files import read_json
 
         return read_json(paths.train_folder(self.results, experiment.id) / paths.METRICS)
 

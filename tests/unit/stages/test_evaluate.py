@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-
-from recu import paths
-from recu.errors import ResultError
-from recu.files import hash_file
-from recu.integrity import write_sealed_json
 from tests.unit.engine.ours import our_checkpoint
+
+from recu.base.errors import ResultError
+from recu.base.files import hash_file
+from recu.experiment import paths
+from recu.results.seal import write_sealed_json
 
 
 @pytest.mark.parametrize("augmentation", [None, "resized_crop_lighting", "rotate_flip"])

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from recu.errors import OutputError
+from recu.base.errors import OutputError
 from recu.stages.logfile import log_to
 
 _log = logging.getLogger("recu.test")

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.unit.engine.ours import experiment, our_checkpoint
 
-from recu.config import Published
+from recu.base.errors import CheckpointError, ConfigError, OutputError, ResultError
+from recu.base.files import hash_file
 from recu.data import Prepared, build_loaders
-from recu.engine.evaluation import evaluate as evaluate_network
-from recu.errors import CheckpointError, ConfigError, OutputError, ResultError
-from recu.files import hash_file
+from recu.experiment.paths import released_folder
+from recu.experiment.released import Released, file_state
+from recu.experiment.schema import Published
+from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
 from recu.models import build_model
-from recu.paths import released_folder
-from recu.released import Released, file_state
 from recu.stages.prepare import prepare
 from recu.stages.released import evaluate_released
 from recu.stages.report import render_released
 from recu.stages.train import Running
-from recu.suite_facts import DatasetFacts, ReleasedFacts
-from tests.unit.engine.ours import experiment, our_checkpoint
+from recu.training.evaluation import evaluate as evaluate_network
 
 NETWORKS = [
     ("cifar", "resnet20_1w1a", None, 2),
@@ -37,7 +37,7 @@ NETWORKS = [
 
 @pytest.fixture(scope="module")
 def dataset(tiny_project):
-    from recu.params import load_datasets
+    from recu.experiment.params import load_datasets
 
     return load_datasets(tiny_project / "params")["tiny"].model_copy(update={"image_size": 32})
 

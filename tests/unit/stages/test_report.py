@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from recu.config import Published, PublishedResult
-from recu.errors import OutputError, ResultError
-from recu.experiments import Origin
-from recu.files import read_json
-from recu.integrity import write_sealed_json
+from recu.base.errors import OutputError, ResultError
+from recu.base.files import read_json
+from recu.experiment.resolving import Origin
+from recu.experiment.schema import Published, PublishedResult
+from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
+from recu.results.seal import write_sealed_json
 from recu.stages.report import collect, render
-from recu.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
 RUNS = Path("runs")
 ID = "demo/digits/cifar.resnet20_1w1a/vanilla/seed1"

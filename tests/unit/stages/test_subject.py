@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.unit.engine.ours import DATASET, experiment, our_checkpoint
 
-from recu.engine.checkpoint import CheckpointFile
-from recu.errors import CheckpointError, ConfigError
+from recu.base.errors import CheckpointError, ConfigError
 from recu.models import build_model
 from recu.stages.subject import recognise
-from tests.unit.engine.ours import DATASET, experiment, our_checkpoint
+from recu.training.checkpoint import CheckpointFile
 
 
 def file_of(content) -> CheckpointFile:

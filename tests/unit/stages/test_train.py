@@ -11,18 +11,18 @@ import time
 import pytest
 import torch
 
-from recu import paths, provenance
-from recu.engine.checkpoint import read_checkpoint
-from recu.engine.seeding import seed_everything
-from recu.engine.trainer import Trainer, comparable, read_history
-from recu.errors import CheckpointError, ConfigError, Interrupted, OutputError, ResultError
-from recu.experiments import Origin, TeacherWeights
-from recu.files import hash_file
-from recu.models import layers
-from recu.nn import BinaryConv2d
+from recu.base.errors import CheckpointError, ConfigError, Interrupted, OutputError, ResultError
+from recu.base.files import hash_file
+from recu.experiment import paths
+from recu.experiment.resolving import Origin, TeacherWeights
+from recu.nn import BinaryConv2d, layers
+from recu.results import provenance
 from recu.stages import train as module
 from recu.stages.networks import Teacher
 from recu.stages.prepare import prepare
+from recu.training.checkpoint import read_checkpoint
+from recu.training.seeding import seed_everything
+from recu.training.trainer import Trainer, comparable, read_history
 from tests.unit.engine import ours
 
 
@@ -203,9 +203,9 @@ def test_a_parent_that_was_trained_again_makes_its_child_be_trained_again(projec
     first = project.train(finetune)
     shutil.rmtree(project.state(vanilla))
     # Other bits under the same parameters, as another machine may give.
-    monkeypatch.setattr("recu.engine.seeding.seed_everything", lambda seed: seed_everything(seed + 1))
+    monkeypatch.setattr("recu.training.seeding.seed_everything", lambda seed: seed_everything(seed + 1))
     parent = project.train(vanilla)
-    monkeypatch.setattr("recu.engine.seeding.seed_everything", seed_everything)
+    monkeypatch.setattr("recu.training.seeding.seed_everything", seed_everything)
     second = project.train(finetune)
     assert "its parent has been trained again" in caplog.text
     assert second["parent"]["checkpoint_sha256"] == parent["checkpoint_sha256"]

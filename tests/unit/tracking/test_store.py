@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from recu.errors import ConfigError, OutputError
+from recu.base.errors import ConfigError, OutputError
 from recu.tracking.client import connect
 from recu.tracking.store import prepare_store
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from recu.errors import ConfigError, OutputError, ResultError
+from recu.base.errors import ConfigError, OutputError, ResultError
 from recu.tracking.client import connect
 from recu.tracking.mlflow_tracker import MlflowTracker
 from recu.tracking.outbox import Outbox, find_outboxes

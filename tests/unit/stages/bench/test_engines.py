@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from recu import paths
-from recu.errors import ConfigError
+from recu.base.errors import ConfigError
+from recu.experiment import paths
 from recu.stages.bench import engines
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recu.data.torchvision_loader import FileImages, TorchvisionLoader, View
-from recu.errors import DataError
+from recu.base.errors import DataError
+from recu.data.load.torchvision_loader import FileImages, TorchvisionLoader, View
 from recu.stages.bench import engines, image_files
 from tests.unit.data.builders import DALI_EXISTS, write_tar
 

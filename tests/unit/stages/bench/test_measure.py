@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from recu.errors import RecuError
+from recu.base.errors import RecuError
 from recu.stages.bench import measure
 
 CPU = torch.device("cpu")

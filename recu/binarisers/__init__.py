@@ -1,0 +1,1 @@
+"""The methods of binarisation and what their layers share."""

@@ -1,0 +1,1 @@
+"""Input pipelines on prepared data, one library a file."""

@@ -1,0 +1,100 @@
+"""The loader for small images: all stay in memory, augmentation runs on whole batches on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from recu.data.load.augmentation import BatchAugmentation, crop_flip, draw_crop_flip, normalise
+from recu.data.load.loader import count_batches
+from recu.data.load.randomness import generator_for, shuffled_order
+from recu.data.manifest import Prepared
+from recu.data.opening import open_arrays
+
+
+class MemoryLoader:
+    """Batches out of uint8 arrays; see `recu.data.load.loader.Loader`.
+
+    On the CPU the arrays stay memory-mapped and are shared by all jobs of the machine; on a GPU they are moved there
+    once, so that an epoch needs no transfer but that of its random draws.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        batch_size: int,
+        device: torch.device,
+        seed: int | None,
+        augmentation: BatchAugmentation | None,
+    ) -> None:
+        """A loader of one split.
+
+        Args:
+            images: uint8 (N, S, S, 3), contiguous.
+            labels: int64 (N,).
+            mean: per channel, of pixel values in [0, 1].
+            std: likewise.
+            batch_size: images a batch.
+            device: where batches are made.
+            seed: decides order and augmentation; None keeps the stored order.
+            augmentation: None where images are to stay as they are; needs a seed.
+        """
+        if augmentation is not None and seed is None:
+            raise ValueError("augmentation needs a seed")
+        self.num_images = len(labels)
+        self.batch_size = batch_size
+        self.skipped = 0
+        self._device = device
+        self._images = images.to(device)
+        self._labels = labels.to(device)
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
+        self._std = torch.tensor(std, dtype=torch.float32, device=device)
+        self._seed = seed
+        self._augmentation = augmentation
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one epoch, the last short one included."""
+        return count_batches(self.num_images, self.batch_size)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `recu.data.load.loader.Loader.batches`."""
+        order = None if self._seed is None else shuffled_order(self.num_images, self._seed, epoch).to(self._device)
+        # All draws of the epoch in one transfer: a GPU would otherwise wait for the host at every batch.
+        draws = None if self._augmentation is None else self._draws(epoch, start).to(self._device)
+        first = start * self.batch_size
+        for begin in range(first, self.num_images, self.batch_size):
+            end = min(begin + self.batch_size, self.num_images)
+            if order is None:
+                images, labels = self._images[begin:end], self._labels[begin:end]
+            else:
+                images = self._images.flatten(1).index_select(0, order[begin:end]).view(-1, *self._images.shape[1:])
+                labels = self._labels.index_select(0, order[begin:end])
+            if draws is not None:
+                images = crop_flip(images, draws[begin - first : end - first], self._augmentation.padding)
+            yield normalise(images, self._mean, self._std), labels
+
+    def _draws(self, epoch: int, start: int) -> Tensor:
+        """Draws for the images of batches `start` and following, each batch from its own generator."""
+        draws = [torch.empty(0, 3, dtype=torch.int64)]
+        for batch in range(start, self.num_batches):
+            count = min(self.batch_size, self.num_images - batch * self.batch_size)
+            generator = generator_for("augmentation", self._seed, epoch, batch)
+            draws.append(draw_crop_flip(count, self._augmentation, generator))
+        return torch.cat(draws)
+
+
+def load_arrays(prepared: Prepared, split: str) -> tuple[Tensor, Tensor]:
+    """Images (N, S, S, 3) uint8, memory-mapped, and labels (N,) int64 of a split prepared with storage "arrays".
+
+    Raises:
+        DataError: see `recu.data.opening.open_arrays`.
+    """
+    images, labels = open_arrays(prepared, split)
+    return torch.from_numpy(images), torch.from_numpy(labels)

@@ -1,0 +1,1 @@
+"""From what a dataset is distributed as to a folder that training reads."""

@@ -1,0 +1,103 @@
+"""Class folders of large images: they stay files and are only listed; out of an archive they are extracted first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from recu.base.errors import DataError
+from recu.data.decoding import change_notes, inspect_image
+from recu.data.index import IndexedFile
+from recu.data.prepare.archives import iter_members
+from recu.data.prepare.class_tree import ClassTree, ImageFile, read_tree
+
+_LOG = logging.getLogger(__name__)
+
+_ALWAYS_PLAIN = (".jpg", ".jpeg", ".jpe", ".jfif")
+"""Suffixes, in small letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTree:
+    """Large images as they lie on the disk."""
+
+    classes: tuple[str, ...]
+    """In label order."""
+    splits: dict[str, list[IndexedFile]]
+    notes: tuple[str, ...]
+    """What was left out, in sentences."""
+
+
+def index_tree(source: Path, num_classes: int, workers: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:
+    """List the images of a folder of class folders; paths are relative to `source`.
+
+    Raises:
+        DataError: the tree is not of that form; see `read_tree`.
+    """
+    tree = read_tree(source, num_classes, workers=workers, needed=needed)
+    seen = _Seen()
+    for images in tree.splits.values():
+        for image in images:
+            seen.add(image, source / image.name, str(source / image.name))
+    splits = {
+        split: [IndexedFile(image.class_name, image.name, image.size) for image in images]
+        for split, images in tree.splits.items()
+    }
+    return ImageTree(tree.classes, splits, seen.notes(tree))
+
+
+def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:
+    """Extract the class folders of an archive into out/images and list them; paths are relative to `out`.
+
+    Raises:
+        DataError: see `iter_members` and `read_tree`.
+        OSError: `out` cannot be written.
+    """
+    tree = read_tree(source, num_classes, needed=needed)
+    seen = _Seen()
+    places = {
+        # Names were checked by iter_members: they cannot lead out of the folder.
+        image.name: (split, image, PurePosixPath("images", split, image.class_name, image.file))
+        for split, images in tree.splits.items()
+        for image in images
+    }
+    splits: dict[str, list[IndexedFile]] = {split: [] for split in tree.splits}
+    with tqdm(desc="extracting", total=len(places), unit=" images", disable=None) as bar:
+        for member in iter_members(source, places.__contains__):
+            if member.is_folder or member.name not in places:
+                continue
+            split, image, path = places.pop(member.name)
+            seen.add(image, member.data, f"{source}: {member.name}")
+            target = out / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(member.data)
+            splits[split].append(IndexedFile(image.class_name, str(path), image.size))
+            bar.update()
+    if places:
+        raise DataError(f"{source} changed while it was read: {next(iter(places))} is gone; run the same command again")
+    return ImageTree(tree.classes, splits, seen.notes(tree))
+
+
+class _Seen:
+    """Counts what decoding will change."""
+
+    def __init__(self) -> None:
+        self._deep = self._animated = 0
+
+    def add(self, image: ImageFile, data: bytes | Path, name: str) -> None:
+        """Look at the header of an image that may be unusual; JPEGs, of which there may be a million, never are."""
+        if not image.name.lower().endswith(_ALWAYS_PLAIN):
+            deep, animated = inspect_image(data, name)
+            self._deep += deep
+            self._animated += animated
+
+    def notes(self, tree: ClassTree) -> tuple[str, ...]:
+        """All that is to be said of the tree, which is logged too."""
+        notes = (*tree.notes, *change_notes(self._deep, self._animated))
+        for note in notes:
+            _LOG.info("%s", note)
+        return notes

@@ -1,0 +1,573 @@
+"""From what a dataset is distributed as to a folder that training reads: one entry point, `prepare`.
+
+Everything is written into a temporary folder beside the target and swapped in at the end, so the target is at any
+moment either as it was or complete. ImageNet's temporary folder outlives an interruption and is continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recu.base.errors import DataError, OutputError
+from recu.base.files import atomic_write_text, canonical_json, check_ordinary, hash_file
+from recu.base.text import encodable
+from recu.data.index import HERE, ROOT_NAME, write_index
+from recu.data.manifest import (
+    FORMAT,
+    MANIFEST_NAME,
+    Manifest,
+    Prepared,
+    Source,
+    digest_of_arrays,
+    fingerprint_of,
+    read_manifest,
+    write_manifest,
+)
+from recu.data.opening import SPLITS, check_contents, check_counts
+from recu.data.prepare import image_tree, imagenet, tinyimagenet
+from recu.data.prepare.download import fetch, sha256_of, verify_checksum
+from recu.data.prepare.image_folder import FolderArrays, decode_image_folder
+from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
+from recu.experiment.fit import TINYIMAGENET_SIZE, Storage, storage_of, stored_size_of
+from recu.experiment.schema import Dataset
+from recu.experiment.source_state import LOCAL_NAME, Place, inside, look_at, official_folder, reads_archives
+
+_LOG = logging.getLogger(__name__)
+
+ARCHIVES_FOLDER = "archives"
+"""Beside the prepared folders; downloads are kept here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a builder left in the temporary folder."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, int]
+    digests: dict[str, str]
+    """SHA-256 by split; see `recu.data.manifest.Manifest.content`."""
+    stored_size: int | None
+    storage: Storage = "arrays"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is to be prepared."""
+
+    name: str
+    dataset: Dataset
+    source: Path | None
+    workers: int
+    needed: tuple[str, ...]
+
+
+class _Other(Exception):
+    """A folder does not hold what is asked for."""
+
+    def __init__(self, reason: str, *, usable: bool) -> None:
+        """`usable`: it holds whole prepared data of another kind, which others may count on."""
+        super().__init__(reason)
+        self.usable = usable
+
+
+def prepare(
+    name: str,
+    dataset: Dataset,
+    *,
+    folder: Path,
+    source: Path | None,
+    workers: int,
+    needed: tuple[str, ...] = SPLITS,
+) -> Prepared:
+    """Make `folder` hold the dataset and return it.
+
+    Data prepared before is recognised and left alone if its settings, source and content are the same. A second process
+    that prepares the same folder waits for the first and then uses its result.
+
+    Args:
+        name: the dataset's name in params/datasets.yaml.
+        dataset: its entry.
+        folder: where the prepared data goes; it must not hold anything else. A link is followed.
+        source: local archive or folder; None takes what was prepared before, its source, or the published archive
+            (downloaded into `archives/` beside `folder` if it is not there).
+        workers: decoding processes; 0 or 1 decodes in this one.
+        needed: splits that must be there; ("test",) is enough to evaluate.
+
+    Raises:
+        DataError: the source is missing, damaged or not of the expected form, or `folder` holds other files.
+        OutputError: `folder` cannot be written.
+    """
+    request, place = _request(name, dataset, source, workers, needed, folder)
+    try:
+        return Prepared(folder, _recognise(request, place, adopt=False))
+    except _Other:
+        pass
+    with _only_one(place):
+        _tidy(place)
+        try:
+            manifest = _recognise(request, place, adopt=True)
+            _keep_adopted(manifest, place)
+        except _Other as other:
+            if (place / MANIFEST_NAME).is_file():
+                _LOG.info("preparing again: %s", other)
+            manifest = _build(request, place, _source_again(request, place))
+    return Prepared(folder, manifest)
+
+
+def prepare_beside(
+    name: str,
+    dataset: Dataset,
+    *,
+    data_dir: Path,
+    source: Path | None,
+    workers: int,
+    needed: tuple[str, ...] = SPLITS,
+) -> Prepared:
+    """Prepare a dataset for one command without replacing prepared data that others count on.
+
+    `data_dir/name` is taken if it is free or holds what is asked for; otherwise the source gets a folder of its own,
+    `data_dir/name@` with 8 hexadecimal digits of the source's path.
+
+    Args:
+        name: the dataset's name in params/datasets.yaml.
+        dataset: its entry.
+        data_dir: holds one folder a dataset.
+        source: local archive or folder; None takes what was prepared before, or the published archive.
+        workers: decoding processes.
+        needed: splits that must be there; ("test",) is enough to evaluate.
+
+    Raises:
+        DataError: as `prepare`; or without a source, what was prepared before was altered or lacks training images.
+        OutputError: a folder cannot be written.
+    """
+    folder = data_dir / name
+    request, place = _request(name, dataset, source, workers, needed, folder)
+    try:
+        return Prepared(folder, _recognise(request, place, adopt=True))
+    except _Other:
+        pass
+    with _only_one(place):
+        _tidy(place)
+        try:
+            return Prepared(folder, _recognise(request, place, adopt=True))
+        except _Other as other:
+            if not other.usable:
+                return Prepared(folder, _build(request, place, _source_again(request, place)))
+            if source is None and isinstance(other.__cause__, DataError):
+                raise other.__cause__ from None
+            reason = other
+    source = _source_again(request, place)
+    path = b"" if source is None else os.fsencode(os.path.realpath(source))
+    own = data_dir / f"{name}@{hashlib.sha256(path).hexdigest()[:8]}"
+    _LOG.info("%s stays as it is (%s); using %s", folder, reason, own)
+    return prepare(name, dataset, folder=own, source=source, workers=workers, needed=needed)
+
+
+def _request(
+    name: str, dataset: Dataset, source: Path | None, workers: int, needed: tuple[str, ...], folder: Path
+) -> tuple[_Request, Path]:
+    """What is asked for, and the folder that `folder` is or links to. Raises DataError: the source cannot be one."""
+    place = Path(os.path.realpath(folder))
+    if dataset.kind == "digits" and source is not None:
+        raise DataError(f"{name} is shipped with scikit-learn; leave out its source ({source})")
+    if source is not None and not source.exists():
+        raise DataError(f"source of {name}: {source} does not exist; {dataset.obtain or 'give an archive or folder'}")
+    if source is not None and Path(os.path.realpath(source)).is_relative_to(place):
+        raise DataError(f"{source} is where {name} is prepared: give what it was prepared from, or no source")
+    source = None if source is None else inside(dataset, source)
+    return _Request(name, dataset, source, workers, needed), place
+
+
+def describe_source(source: Path) -> Source:
+    """Name, size and content of a local source. Raises DataError: it cannot be read."""
+    if source.is_dir():
+        return Source(name=encodable(source.name), size_bytes=0, checksum=None)
+    try:
+        check_ordinary(source)
+        size = source.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror}") from error
+    return Source(name=encodable(source.name), size_bytes=size, checksum=sha256_of(source))
+
+
+def _recognise(request: _Request, folder: Path, *, adopt: bool) -> Manifest:
+    """The manifest of `folder` if it is what preparing would give, content included.
+
+    Args:
+        request: what is asked for.
+        folder: where it may have been prepared.
+        adopt: accept images of which only settings changed that act when they are loaded (e.g. the mean); the manifest
+            returned then has the new ones.
+
+    Raises:
+        DataError: its numbers are not those that the dataset's entry expects.
+        _Other: it is not.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        raise _Other("nothing is prepared yet", usable=False)
+    try:
+        manifest = read_manifest(folder)
+    except DataError as error:
+        raise _Other(str(error), usable=False) from error
+    name, dataset, source = request.name, request.dataset, request.source
+    if manifest.identity != dataset.identity():
+        if not (adopt and _same_images(name, dataset, manifest)):
+            raise _Other(f"{name} has other settings in params/datasets.yaml than it was prepared with", usable=True)
+        identity = dataset.identity()
+        seen = {"identity": identity, "fingerprint": fingerprint_of(manifest.content, identity)}
+        manifest = manifest.model_copy(update=seen)
+    if source is not None and not _same_source(folder, manifest, dataset, source):
+        raise _Other(f"it was made from another source than {source}, or that has changed", usable=True)
+    prepared = Prepared(folder, manifest)
+    try:
+        check_contents(prepared, request.needed)
+    except DataError as error:
+        raise _Other(str(error), usable=True) from error
+    check_counts(name, manifest.classes, manifest.splits, dataset)
+    return manifest
+
+
+def _same_images(name: str, dataset: Dataset, manifest: Manifest) -> bool:
+    """Whether preparing the dataset would store the images that are stored."""
+    return (
+        manifest.dataset == name
+        and all(manifest.identity.get(field) == dataset.identity()[field] for field in ("kind", "num_classes"))
+        and manifest.storage == storage_of(dataset)
+        and manifest.stored_size == stored_size_of(dataset)
+    )
+
+
+def _keep_adopted(manifest: Manifest, folder: Path) -> None:
+    if read_manifest(folder).identity == manifest.identity:
+        return
+    try:
+        write_manifest(folder, manifest)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    _LOG.info("kept the stored images of %s: only settings of their loading changed", manifest.dataset)
+
+
+def _same_source(folder: Path, manifest: Manifest, dataset: Dataset, source: Path) -> bool:
+    known, now = read_local(folder), look_at(dataset, source)
+    if known.source == now:
+        return True
+    # An archive that was copied or touched: the content decides. Of a folder it is compared when it is prepared again.
+    if not source.is_file() or sha256_of(source) != manifest.source.checksum:
+        return False
+    with suppress(OutputError):
+        write_local(folder, replace(known, source=now))
+    return True
+
+
+def _source_again(request: _Request, folder: Path) -> Path | None:
+    """The source to prepare `folder` from: the one given, the one it was made from, or None for the published one."""
+    known = read_local(folder).source
+    if request.source is not None or known is None or request.dataset.kind == "digits":
+        return request.source
+    if Path(known.path).exists():
+        return Path(known.path)
+    if any(archive.url for archive in request.dataset.archives):
+        return None
+    raise DataError(
+        f"{folder} was made from {known.path}, which is not there any more: give the place where it is now to"
+        f" `recu prepare {request.name}` with --source"
+    )
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; wait, and say so, while another process holds it."""
+    from filelock import FileLock, Timeout
+
+    made = not folder.parent.exists()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _LOG.warning("another process is preparing %s; waiting for it", folder)
+            lock.acquire()
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        yield
+    except BaseException:
+        if made:
+            _take_back(folder.parent, Path(lock.lock_file).name)
+        raise
+    finally:
+        lock.release()
+
+
+def _take_back(data_dir: Path, lock: str) -> None:
+    """Remove the folder that was made for data that could not be prepared, if nothing is in it."""
+    with suppress(OSError):
+        (data_dir / ARCHIVES_FOLDER).rmdir()
+    with suppress(OSError):
+        if list(data_dir.iterdir()) == [data_dir / lock]:
+            (data_dir / lock).unlink()  # who waits for it notices
+            data_dir.rmdir()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Keep the swap from deleting files that this program did not write."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file, expected a folder for prepared data; move it away")
+    foreign = sorted(entry.name for entry in folder.iterdir() if not _is_ours(entry.name))
+    if foreign:
+        message = f"{folder} holds files that are no prepared data ({', '.join(foreign[:3])})"
+        raise DataError(f"{message}; choose another data folder or move them")
+
+
+def _is_ours(name: str) -> bool:
+    ours = (MANIFEST_NAME, LOCAL_NAME, ROOT_NAME, "images", imagenet.RECORDS)
+    return name in ours or name.endswith((".npy", ".bin", ".spool", ".part", "_files.txt"))
+
+
+def _build(request: _Request, folder: Path, source: Path | None) -> Manifest:
+    _refuse_foreign(folder)
+    name, dataset = request.name, request.dataset
+    source = source if source is not None else _published_source(request, folder)
+    before = None if source is None else look_at(dataset, source)
+    resumable = dataset.kind == "imagenet"
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.preparing")
+    try:
+        if resumable:
+            temporary = _resumable_folder(request, folder, before)
+        else:
+            temporary.mkdir()
+        described, content = _convert(request, source, temporary)
+        if source is not None and look_at(dataset, source) != before:
+            raise DataError(f"{source} changed while it was read: prepare again when nothing writes there any more")
+        check_counts(name, content.classes, content.splits, dataset)
+        if len(set(content.digests.values())) < len(content.digests):
+            raise DataError(f"{source}: its test images are its training images; give other ones to test on")
+        manifest = _write_manifest(request, described, content, before, temporary)
+        if resumable:
+            os.sync()  # a million files were left to the system's own time; the manifest's presence vouches for them
+        _swap(temporary, folder)
+        shutil.rmtree(folder / imagenet.RECORDS, ignore_errors=True)
+        return manifest
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        if not resumable:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_manifest(request: _Request, source: Source, content: Content, place: Place | None, folder: Path) -> Manifest:
+    """Hash the files of `folder` and write its manifest, last."""
+    listed = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.endswith("_stamps.bin")]
+    hashed = {path.name: hash_and_stamp(path) for path in listed}
+    files = {name: (digest.hex(), stamp) for name, (digest, stamp) in hashed.items()}
+    identity = request.dataset.identity()
+    manifest = Manifest(
+        format=FORMAT,
+        dataset=request.name,
+        identity=identity,
+        storage=content.storage,
+        splits=content.splits,
+        classes=content.classes,
+        content=content.digests,
+        fingerprint=fingerprint_of(content.digests, identity),
+        source=source,
+        stored_size=content.stored_size,
+        files={name: digest for name, (digest, _) in files.items()},
+        notes=content.notes,
+    )
+    write_local(folder, Local(place, files))
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _resumable_folder(request: _Request, folder: Path, place: Place | None) -> Path:
+    """The work folder that continuations share; begun anew if it was made from another source or other splits."""
+    work = folder.with_name(f".{folder.name}.partial")
+    state = work / imagenet.RECORDS / "source.json"
+    described = canonical_json([asdict(place) if place else None, request.needed])
+    if work.exists() and not (state.exists() and state.read_text() == described):
+        shutil.rmtree(work)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(state, described)
+    return work
+
+
+def _published_source(request: _Request, folder: Path) -> Path | None:
+    dataset = request.dataset
+    if dataset.kind == "digits":
+        return None
+    obtain = dataset.obtain or "get its files"
+    if len(dataset.archives) != 1 or not dataset.archives[0].url:
+        raise DataError(
+            f"{dataset.title} cannot be downloaded by this program: {obtain}, and give its path with --data_path, or to"
+            f" the workflow with sources: {{{request.name}: PATH}} in params/config.yaml"
+        )
+    return fetch(dataset.archives[0], folder.parent / ARCHIVES_FOLDER, obtain=obtain)
+
+
+def _convert(request: _Request, source: Path | None, out: Path) -> tuple[Source, Content]:
+    """Write the dataset's files into `out`; every kind of params/datasets.yaml is handled here and nowhere else."""
+    dataset = request.dataset
+    if source is None:
+        return _digits(dataset, out)
+    described = describe_source(source)
+    if source.is_file() and len(dataset.archives) == 1:
+        verify_checksum(source, dataset.archives[0], instead=_instead(dataset, source))
+    _LOG.info("preparing %s from %s", request.name, source)
+    if dataset.kind in ("cifar10", "cifar100"):
+        return described, _cifar(request, source, out)
+    if dataset.kind == "tinyimagenet":
+        result = tinyimagenet.decode_tinyimagenet(
+            source, out, num_classes=dataset.num_classes, workers=request.workers, needed=request.needed
+        )
+        return described, _decoded_content(result, TINYIMAGENET_SIZE, out)
+    if storage_of(dataset) == "files":
+        return described, _files(request, source, out)
+    return described, _image_folder(request, source, out)
+
+
+def _instead(dataset: Dataset, archive: Path) -> str:
+    """What can be given in place of an archive that is not the published one, for a message."""
+    if dataset.kind in ("cifar10", "cifar100"):
+        folder = official_folder(archive.parent, dataset.kind)
+        if folder != archive.parent:
+            return f", or give {folder}, which lies beside it"
+    return ", or give a folder that it was extracted to"
+
+
+def _digits(dataset: Dataset, out: Path) -> tuple[Source, Content]:
+    import sklearn
+
+    from recu.data.prepare.digits import load_digits_arrays
+
+    arrays = load_digits_arrays(dataset.image_size)
+    source = Source(name=f"scikit-learn {sklearn.__version__}", size_bytes=0, checksum=None)
+    return source, _store_arrays(tuple("0123456789"), arrays, out)
+
+
+def _cifar(request: _Request, source: Path, out: Path) -> Content:
+    from recu.data.prepare.cifar import load_cifar_arrays
+
+    content = load_cifar_arrays(source, request.dataset.kind, needed=request.needed)
+    return replace(_store_arrays(content.classes, content.splits, out), notes=content.notes)
+
+
+def _image_folder(request: _Request, source: Path, out: Path) -> Content:
+    size = request.dataset.image_size
+    result = decode_image_folder(
+        source,
+        out,
+        size=size,
+        num_classes=request.dataset.num_classes,
+        workers=request.workers,
+        needed=request.needed,
+    )
+    return _decoded_content(result, size, out)
+
+
+def _files(request: _Request, source: Path, out: Path) -> Content:
+    dataset, needed, workers = request.dataset, request.needed, request.workers
+    classes_expected, notes = dataset.num_classes, ()
+    if source.is_file():
+        if dataset.kind == "imagenet":
+            raise DataError(f"{source} is one file, expected a folder: {dataset.obtain}")
+        root = HERE
+        tree = image_tree.extract_tree(source, out, classes_expected, needed)
+        classes, splits, notes = tree.classes, tree.splits, tree.notes
+    elif reads_archives(dataset, source):
+        root = HERE
+        classes, splits = imagenet.extract_imagenet(
+            source, out, num_classes=classes_expected, archives=dataset.archives, workers=workers, needed=needed
+        )
+    else:
+        root = str(source.resolve())
+        tree = image_tree.index_tree(source, classes_expected, workers, needed)
+        classes, splits, notes = tree.classes, tree.splits, tree.notes
+        if dataset.kind == "imagenet":
+            imagenet.check_classes(classes, source)
+    digests = write_index(out, root, classes, splits)
+    return Content(classes, {split: len(files) for split, files in splits.items()}, digests, None, "files", notes)
+
+
+def _decoded_content(result: FolderArrays, size: int, out: Path) -> Content:
+    for split, labels in result.labels.items():
+        np.save(out / f"{split}_labels.npy", labels)
+    splits = {split: len(labels) for split, labels in result.labels.items()}
+    return Content(result.classes, splits, _array_digests(result.classes, splits, out), size, notes=result.notes)
+
+
+def _store_arrays(
+    classes: tuple[str, ...], splits: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]], out: Path
+) -> Content:
+    for split, (images, labels) in splits.items():
+        np.save(out / f"{split}_images.npy", images)
+        np.save(out / f"{split}_labels.npy", labels)
+    counts = {split: len(labels) for split, (_, labels) in splits.items()}
+    return Content(classes, counts, _array_digests(classes, counts, out), splits["test"][0].shape[1])
+
+
+def _array_digests(classes: tuple[str, ...], splits: Iterable[str], out: Path) -> dict[str, str]:
+    """SHA-256 over class names and the files of each split's images and labels."""
+    digests = {}
+    for split in splits:
+        files = (hash_file(out / f"{split}_{part}.npy") for part in ("images", "labels"))
+        digests[split] = digest_of_arrays(classes, *files)
+    return digests
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    if os.path.ismount(folder):
+        _fill(temporary, folder)
+        return
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+    folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(temporary: Path, folder: Path) -> None:
+    """Replace the content of a folder that cannot be renamed; the manifest goes first and comes last."""
+    ours = [entry for entry in folder.iterdir() if _is_ours(entry.name)]
+    for entry in sorted(ours, key=lambda entry: entry.name != MANIFEST_NAME):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for entry in sorted(temporary.iterdir(), key=lambda entry: entry.name == MANIFEST_NAME):
+        shutil.move(entry, folder / entry.name)
+
+
+def _tidy(folder: Path) -> None:
+    """Clear away what killed preparations of this folder left; the lock says that none is running."""
+    leftover = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f-]+\.(preparing|old)")
+    for path in [path for path in folder.parent.iterdir() if leftover.fullmatch(path.name)]:
+        if path.name.endswith(".old") and not folder.exists():
+            path.rename(folder)  # killed in the middle of a swap
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _cannot_write(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write prepared data to {folder}: {error.strerror or error}; check space and permissions"
+    )

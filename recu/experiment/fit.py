@@ -1,0 +1,136 @@
+"""What goes together: a training's settings with its dataset, its network's parents and its device.
+
+Each rule stands here once and is asked by planning, the command line and the job, so that nothing is refused after
+hours that could be refused at once. Free of torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from recu.base.errors import ConfigError, unknown_name
+from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
+from recu.experiment.schema import CROP_SCALES, Dataset, Hyperparameters, gpu_numbers
+
+Storage = Literal["arrays", "files"]
+LOADERS = ("auto", "memory", "torchvision", "dali")
+BATCHED = ("none", "crop", "crop_flip")
+"""Augmentations that work on whole batches in memory; see `recu.data.load.augmentation.BATCH_AUGMENTATIONS`."""
+TINYIMAGENET_SIZE = 64
+"""Side of TinyImageNet's images as they are distributed and stored; they are enlarged when they are loaded."""
+_TEACHER_CLASSES = 1000
+"""Of the networks that torchvision publishes."""
+
+
+def check_dataset(recipe: Hyperparameters, dataset: Dataset) -> None:
+    """Raise ConfigError where a recipe cannot be trained on a dataset, as far as its entry tells."""
+    if dataset.train_images is not None:
+        check_batch_size(recipe.batch_size, dataset.train_images)
+    choose_loader(recipe.loader, dataset, storage_of(dataset), recipe.augmentation)
+
+
+def check_batch_size(batch_size: int, train_images: int) -> None:
+    """Raise ConfigError where the last batch of an epoch would hold one image, which BatchNorm cannot use."""
+    if train_images % batch_size == 1:
+        raise ConfigError(
+            f"batch_size: {batch_size} leaves one of {train_images} training images for the last batch, which BatchNorm"
+            " cannot use; choose another batch_size"
+        )
+
+
+def check_start_epoch(start_epoch: int, epochs: int) -> None:
+    """Raise ConfigError where a training would begin with an epoch that it has not."""
+    if not 0 <= start_epoch < epochs:
+        raise ConfigError(f"start_epoch is {start_epoch}, expected 0 to {epochs - 1} (epochs - 1)")
+
+
+def storage_of(dataset: Dataset) -> Storage:
+    """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
+    return "files" if dataset.augmentation in CROP_SCALES or dataset.kind == "imagenet" else "arrays"
+
+
+def stored_size_of(dataset: Dataset) -> int | None:
+    """Side of the stored images in pixels; None where files keep their own sizes."""
+    if storage_of(dataset) == "files":
+        return None
+    return TINYIMAGENET_SIZE if dataset.kind == "tinyimagenet" else dataset.image_size
+
+
+def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation: str | None = None) -> str:
+    """The input pipeline that `loader` means for a dataset.
+
+    Args:
+        loader: one of LOADERS; "auto" takes "memory" for small stored images that are cropped and flipped, else
+            "torchvision".
+        dataset: its entry.
+        storage: how its images lie prepared.
+        augmentation: of the training images, in place of the dataset's.
+
+    Raises:
+        ConfigError: unknown, or one that cannot serve the dataset.
+    """
+    if loader not in LOADERS:
+        raise unknown_name("loader", loader, LOADERS)
+    used = augmentation or dataset.augmentation
+    as_stored = dataset.seen_as == "resize" and stored_size_of(dataset) == dataset.image_size
+    fits_memory = storage == "arrays" and used in BATCHED and as_stored
+    if loader == "auto":
+        return "memory" if fits_memory else "torchvision"
+    if loader == "memory" and not fits_memory:
+        raise ConfigError(
+            f"loader 'memory' cannot serve {dataset.title} (augmentation {used!r}, images kept as {storage}, test view"
+            f" {dataset.seen_as!r}), it takes arrays of the network's size, {', '.join(BATCHED)} and 'resize'; choose"
+            " 'torchvision' or 'auto'"
+        )
+    if loader == "dali" and storage != "files":
+        raise ConfigError(
+            f"loader 'dali' cannot serve {dataset.title}, whose images were decoded when they were prepared; leave out"
+            " --use_dali, or set loader to 'auto'"
+        )
+    if loader == "dali" and used not in CROP_SCALES:
+        raise ConfigError(
+            f"loader 'dali' cannot serve augmentation {used!r}, it takes {' and '.join(CROP_SCALES)}; leave out"
+            " --use_dali, or set loader to 'auto'"
+        )
+    return loader
+
+
+def check_initial_stage(parent: str, parent_stage: int, stage: int) -> None:
+    """Raise ConfigError where a network would start from one that binarises more.
+
+    Args:
+        parent: how the message calls what it starts from.
+        parent_stage: what that one binarises.
+        stage: what this one does.
+    """
+    if parent_stage > stage:
+        raise ConfigError(
+            f"init_from: {parent} has stage {parent_stage}, and a network of stage {stage} starts from one of stage"
+            f" {' or '.join(map(str, range(stage + 1)))}; its latent weights are made for more binarisation"
+        )
+
+
+def check_pretrained_teacher(name: str, num_classes: int, has_weights: bool) -> None:
+    """Raise ConfigError where a network of torchvision cannot teach a dataset.
+
+    Args:
+        name: torchvision's.
+        num_classes: of the dataset.
+        has_weights: whether a local file with its weights is given, in place of torchvision's own.
+    """
+    if name not in TORCHVISION_TEACHERS and not (has_weights and name in TORCHVISION_UNPUBLISHED):
+        raise unknown_name("teacher (torchvision network)", name, TORCHVISION_TEACHERS)
+    if num_classes != _TEACHER_CLASSES and not has_weights:
+        raise ConfigError(
+            f"teacher: torchvision's {name} has {_TEACHER_CLASSES} classes, the dataset has {num_classes}: give the"
+            f" weights of a {name} trained on it (teacher_weights in params/config.yaml, --teacher_weights FILE)"
+        )
+
+
+def check_compile(compile_as: str | None, gpus: str) -> None:
+    """Raise ConfigError where compilation is asked for on a CPU; an empty `gpus` may still find a GPU."""
+    if compile_as is not None and gpus.strip() and not gpu_numbers(gpus):
+        raise ConfigError(
+            f"compile is {compile_as!r} and gpus is {gpus!r}: torch.compile is for GPUs here, on a CPU the package's"
+            " own loops are compiled; leave compile out (null), or choose a GPU"
+        )

@@ -1,0 +1,123 @@
+"""Every path of the project, defined once.
+
+Relative paths are relative to the working directory, which for the workflow is the project directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from recu.base.errors import ConfigError
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+"""The checkout this package runs from (it is installed in place)."""
+
+PARAMS_DIR = PROJECT_DIR / "params"
+
+CHECKPOINT = "checkpoint.pth.tar"
+"""State after the latest epoch, for resuming; in the authors' form plus what resuming needs."""
+BEST_CHECKPOINT = "model_best.pth.tar"
+"""The same of the epoch with the highest test top-1."""
+METRICS = "metrics.json"
+"""Written last by every stage: its presence means that the stage finished."""
+MANIFEST = "manifest.json"
+HISTORY = "history.jsonl"
+LOG = "train.log"
+EXPERIMENT = "experiment.json"
+OUTBOX = "tracking-outbox.jsonl"
+
+
+_VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[^{}]*)\})")
+
+
+def user_path(text: str | Path) -> Path:
+    """A path as a person wrote it in an option or a file, with `~`, `~user`, `$NAME` and `${NAME}` replaced.
+
+    A shell replaces them only where they stand free: not in `--source=~/A`, not between quotes, not in a YAML file.
+    A name with "$" that exists as it is written stays: the project's own path may hold one.
+
+    Raises:
+        ConfigError: a variable is not set, or a home folder is not known.
+    """
+    expanded = _with_variables(str(text))
+    if not expanded.startswith("~"):
+        return Path(expanded)
+    try:
+        return Path(expanded).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text}: the home folder is not known ({error}); write the whole path") from error
+
+
+def _with_variables(text: str) -> str:
+    def value_of(found: re.Match[str]) -> str:
+        name = found["plain"] or found["braced"]
+        as_written = text[: found.end()] + text[found.end() :].split("/")[0]
+        if os.path.lexists(as_written):
+            return found[0]
+        if name in os.environ:
+            return os.environ[name]
+        raise ConfigError(f"{text}: the variable {name or found[0]} is not set; set it or write the whole path")
+
+    return _VARIABLE.sub(value_of, text)
+
+
+def config_file(params_dir: Path) -> Path:
+    """Which suites, and where data, results and tracking live."""
+    return params_dir / "config.yaml"
+
+
+def defaults_file(params_dir: Path) -> Path:
+    """Every hyper-parameter's default, and the methods."""
+    return params_dir / "defaults.yaml"
+
+
+def datasets_file(params_dir: Path) -> Path:
+    """The datasets table."""
+    return params_dir / "datasets.yaml"
+
+
+def published_file(params_dir: Path) -> Path:
+    """The published numbers."""
+    return params_dir / "published.yaml"
+
+
+def suite_file(params_dir: Path, suite: str) -> Path:
+    """The rows of one suite."""
+    return params_dir / "suites" / f"{suite}.yaml"
+
+
+def manifest_file(results_dir: Path, dataset: str) -> Path:
+    """The prepare stage's declared output: a copy of the manifest beside the prepared data."""
+    return results_dir / "prepare" / dataset / MANIFEST
+
+
+def train_folder(results_dir: Path, experiment_id: str) -> Path:
+    """Where a finished training publishes its best checkpoint and metrics."""
+    return results_dir / "train" / experiment_id
+
+
+def evaluate_folder(results_dir: Path, experiment_id: str) -> Path:
+    """Where an evaluation publishes its metrics."""
+    return results_dir / "evaluate" / experiment_id
+
+
+def released_folder(results_dir: Path, released_id: str) -> Path:
+    """Where the evaluation of a released file publishes its metrics."""
+    return results_dir / "released" / released_id
+
+
+def rows_file(results_dir: Path, suite: str) -> Path:
+    """The collected result rows of one suite."""
+    return report_folder(results_dir, suite) / "rows.json"
+
+
+def report_folder(results_dir: Path, suite: str) -> Path:
+    """What lies between the results of one suite and its table."""
+    return results_dir / "report" / suite
+
+
+def state_folder(runs_dir: Path, experiment_id: str, spec_hash: str) -> Path:
+    """Resumable state of one training; another set of parameters has another folder, so it never continues this one."""
+    return runs_dir / experiment_id / spec_hash

@@ -1,0 +1,97 @@
+"""tau and the learning rate as pure functions of the epoch; only the epoch has to be checkpointed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from recu.base.errors import ConfigError, unknown_name
+
+WARM_UP_EPOCHS = 5
+LEARNING_RATE_TYPES = ("cos", "step", "linear", "linear_start")
+
+
+def tau_at(epoch: int, epochs: int, tau_min: float, tau_max: float) -> float:
+    """tau(e) = A * exp(e / E) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A (ReCU, ICCV 2021).
+
+    Args:
+        epoch: e, counted from 0; tau_max would be reached at e = E and is only approached.
+        epochs: E, the length of the run in epochs.
+        tau_min: value of the first epoch.
+        tau_max: limit of the last one.
+
+    Returns:
+        tau, without unit. It grows slowly at first: clamping is loosened late in training.
+
+    Raises:
+        ConfigError: `epoch` is outside 0..epochs.
+    """
+    _check_epoch(epoch, epochs)
+    amplitude = (tau_max - tau_min) / (math.e - 1.0)
+    return amplitude * math.exp(epoch / epochs) + (tau_min - amplitude)
+
+
+def learning_rate_at(
+    epoch: int,
+    *,
+    epochs: int,
+    lr: float,
+    lr_type: str,
+    warm_up: bool,
+    lr_decay_step: Sequence[int] = (),
+) -> float:
+    """Learning rate of one epoch.
+
+    With warm-up, epochs 0 to 4 use lr * (e + 1) / 5 and the schedule takes its first step after epoch 4: the
+    epoch it sees is e - 4, and a cosine runs over E - 4 epochs. Without, it sees e and runs over E.
+
+    Args:
+        epoch: e, counted from 0.
+        epochs: E, the length of the run in epochs.
+        lr: initial learning rate.
+        lr_type: "cos"; "step" (times 0.1 at every epoch of `lr_decay_step`, counted after warm-up); "linear"
+            (towards 0; after warm-up it starts ABOVE `lr`, at lr * (E - 1) / (E - 4): a property of the
+            authors' program, kept); "linear_start" (the competitor's: linear to 0, stepped at the START of
+            each epoch, so that epoch e uses lr * (1 - (e + 1) / E), the full `lr` is never used and the last
+            epoch trains with 0).
+        warm_up: whether the first five epochs warm up; not defined for "linear_start".
+        lr_decay_step: epochs at which "step" decays; other types ignore it.
+
+    Returns:
+        The learning rate.
+
+    Raises:
+        ConfigError: unknown `lr_type`, `epoch` outside 0..epochs, or warm-up with "linear_start".
+    """
+    _check_epoch(epoch, epochs)
+    if lr_type not in LEARNING_RATE_TYPES:
+        raise unknown_name("lr_type", lr_type, LEARNING_RATE_TYPES)
+    if warm_up:
+        check_warm_up(lr_type)
+    if warm_up and epoch < WARM_UP_EPOCHS:
+        return lr * (epoch + 1) / WARM_UP_EPOCHS
+    # The scheduler steps after epoch 4 for the first time: one epoch of the five counts as its epoch 0.
+    delay = WARM_UP_EPOCHS - 1 if warm_up else 0
+    return lr * _decay(lr_type, epoch - delay, epochs, epochs - delay, lr_decay_step)
+
+
+def check_warm_up(lr_type: str) -> None:
+    """Raise ConfigError for a shape of the learning rate that cannot follow a warm-up."""
+    if lr_type == "linear_start":
+        raise ConfigError("warm_up is not defined for lr_type 'linear_start': set warm_up to false")
+
+
+def _check_epoch(epoch: int, epochs: int) -> None:
+    if epochs < 1 or not 0 <= epoch <= epochs:
+        raise ConfigError(f"epoch {epoch} of {epochs}: expected at least one epoch and 0 <= epoch <= epochs")
+
+
+def _decay(lr_type: str, step: int, epochs: int, horizon: int, lr_decay_step: Sequence[int]) -> float:
+    if lr_type == "cos":
+        return (1.0 + math.cos(math.pi * step / horizon)) / 2.0
+    if lr_type == "step":
+        return 0.1 ** sum(decay <= step for decay in lr_decay_step)
+    if lr_type == "linear":
+        # The numerator is the whole run's length although the denominator is shortened by the warm-up.
+        return (epochs - step) / horizon
+    return max(0.0, 1.0 - (step + 1) / epochs)

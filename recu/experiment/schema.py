@@ -1,0 +1,441 @@
+"""The form of everything under params/: one model per kind of file, the single source of workflow/schemas/.
+
+Free of torch, so that planning takes seconds. A model only says what a file may hold; `recu.experiment.params` reads
+files and words the errors, `recu.experiment.resolving` combines them into experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+
+from recu.base.addresses import check_store_address
+from recu.base.errors import ConfigError
+from recu.experiment.schedules import check_warm_up
+from recu.experiment.values import (
+    LARGEST,
+    MOST_PROCESSES,
+    Address,
+    Advice,
+    Count,
+    Line,
+    Name,
+    NonNegative,
+    Positive,
+    Quantile,
+    Seed,
+    Single,
+    UserPath,
+    check_apart,
+    check_filled,
+    check_no_secret,
+    check_once,
+    check_printable,
+    empty_as_text,
+    number_as_text,
+    text_as_number,
+)
+
+T = TypeVar("T", bound=Iterable[str])
+
+Family = Literal["cifar", "imagenet", "reactnet", "birealnet", "torchvision"]
+Augmentation = Literal[
+    "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
+]
+"""Training augmentations; see `recu.data.load.augmentation` and `recu.data.load.transforms`."""
+TestView = Literal["resize", "resize_centre"]
+"""How a test image becomes the network's input: scaled to its size, or the shorter side to 256/224 of that and then the
+centre; see `recu.data.load.transforms`."""
+CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
+)
+"""Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1
+never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
+once."""
+
+
+def _once(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A validator that refuses a value given twice."""
+
+    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        check_once(values, what)
+        return values
+
+    return check
+
+
+def _apart(what: str) -> Callable[[T], T]:
+    """A validator that refuses names which differ in capitals only."""
+
+    def check(names: T) -> T:
+        check_apart(names, what)
+        return names
+
+    return check
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _empty_as_mapping(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _without_braces(path: str) -> str:
+    # Snakemake would take what stands in them for a wildcard.
+    if "{" in path or "}" in path:
+        raise ValueError(f"must hold no braces, found {path!r}")
+    return path
+
+
+def _check_store_address(address: str) -> str:
+    # It becomes a word of every job's command, which Snakemake prints and records.
+    try:
+        return check_no_secret(address)
+    except ValueError as error:
+        raise ValueError(
+            "must hold no user name, password or key: put them into MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD, or the whole address into MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _gpus_as_text(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(number_as_text(each)) for each in value)
+    return number_as_text(empty_as_text(value))
+
+
+def _check_gpus(gpus: str) -> str:
+    gpu_numbers(gpus)
+    return gpus
+
+
+def gpu_numbers(gpus: str) -> list[int]:
+    """The device numbers that a value of `gpus` names; none for "" and "cpu".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    wanted = gpus.strip().lower()
+    if wanted in ("", "cpu"):
+        return []
+    numbers = [part.strip() for part in wanted.split(",") if part.strip()]
+    if not numbers or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"{gpus!r} is neither 'cpu' nor a device number such as 0")
+    return [int(number) for number in numbers]
+
+
+class Model(BaseModel):
+    """Base of every configuration model: immutable, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Hyperparameters(Model):
+    """Everything that decides what one training computes, fully resolved. Values live in params/defaults.yaml."""
+
+    epochs: Count
+    """Passes over the training split; also the length of the tau and learning-rate schedules."""
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)]
+    """Training images per step; at least two, since BatchNorm needs more than one."""
+    batch_size_test: Count
+    """Images per evaluation step; does not change results beyond rounding."""
+    optimizer: Literal["sgd", "adam"]
+    lr: Positive
+    """Initial (after warm-up: highest) learning rate."""
+    lr_type: Literal["cos", "step", "linear", "linear_start"]
+    """Shape of the learning-rate schedule; see `recu.experiment.schedules.learning_rate_at`."""
+    lr_decay_step: Annotated[tuple[Count, ...], Field(max_length=1000)]
+    """Epochs at which `step` multiplies the rate by 0.1; unused by the other shapes."""
+    warm_up: bool
+    """Raise the rate linearly over the first five epochs."""
+    momentum: Annotated[Single, Field(ge=0, lt=1)]
+    """Of SGD; Adam ignores it."""
+    weight_decay: NonNegative
+    weight_decay_groups: Literal["all", "imagenet", "birealnet"]
+    """Which parameters decay; see `recu.training.optimizer.parameter_groups`."""
+    tau_min: Quantile
+    """tau of the first epoch."""
+    tau_max: Quantile
+    """tau approached at the end of training."""
+    stage: Literal[0, 1, 2]
+    """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights."""
+    init_from: Name | None
+    """Method of the same row whose best checkpoint gives the initial weights; null starts from random ones."""
+    teacher: Line | None
+    """Distillation teacher: null for none; `NETWORK/METHOD` of an earlier row with the same dataset and seed; or
+    `torchvision:NAME` for torchvision's published ImageNet weights."""
+    augmentation: Augmentation | None
+    """Training augmentation in place of the dataset's; null for the dataset's."""
+    loader: Literal["auto", "memory", "torchvision", "dali"]
+    """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
+    skip_unreadable: bool
+    """Leave out training images that cannot be read, with a warning and a count, instead of stopping at the first; a
+    test image that cannot be read always stops."""
+    precision: Literal["fp32", "bf16"]
+    """Arithmetic of the forward and backward pass; bf16 (autocast) changes results and is meant for GPUs."""
+    compile: Literal["kernels", "cuda-graphs"] | None = None
+    """torch.compile of the network in training, on GPUs: `kernels` fuses operations, `cuda-graphs` replays a step's
+    kernels at once too. Both round differently from the uncompiled network. Null for neither, as in checkpoints written
+    before there was a choice."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Hyperparameters:
+        if self.tau_min > self.tau_max:
+            raise ValueError(f"tau_min ({self.tau_min}) must not exceed tau_max ({self.tau_max})")
+        if self.lr_type == "step" and not self.lr_decay_step:
+            raise ValueError("lr_type 'step' needs lr_decay_step: the epochs at which the rate falls")
+        if self.warm_up:
+            try:
+                check_warm_up(self.lr_type)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error  # so that the message begins with file and key
+        return self
+
+
+HyperparameterOverrides = create_model(
+    "HyperparameterOverrides",
+    __base__=Model,
+    __doc__="Any of the hyper-parameters; those left out keep the value of the layer below.",
+    **{
+        name: (
+            Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation,
+            Field(default=None),
+        )
+        for name, field in Hyperparameters.model_fields.items()
+    },
+)
+
+
+class Method(Model):
+    """A named way to train a network, e.g. vanilla or finetune."""
+
+    description: Line
+    published_as: Name
+    """Training method of params/published.yaml that this one is compared with."""
+    reconstruction: bool = False
+    """True where the authors publish no recipe, so that every table must say so."""
+    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+
+
+class Defaults(Model):
+    """params/defaults.yaml."""
+
+    recipe_version: Annotated[int, Field(ge=1)]
+    """Raised when a change of code changes results, so that everything is trained again."""
+    hyperparameters: Hyperparameters
+    families: dict[Family, HyperparameterOverrides] = {}
+    """What the paper's recipe for a network family changes."""
+    methods: Annotated[dict[Name, Method], AfterValidator(_apart("method"))]
+
+    def recipe(self, family: Family) -> dict[str, Any]:
+        """The hyper-parameters of a network family before any method, suite or option, JSON-compatible."""
+        changes = self.families.get(family, HyperparameterOverrides())
+        return self.hyperparameters.model_dump(mode="json") | changes.model_dump(mode="json", exclude_unset=True)
+
+
+class Archive(Model):
+    """A published file a dataset is made from."""
+
+    url: Address
+    filename: Name
+    checksum: Annotated[str, Field(pattern=r"^(md5|sha256):[0-9a-f]+$")]
+    size_bytes: Annotated[int, Field(ge=1)] | None = None
+
+
+class Dataset(Model):
+    """One entry of params/datasets.yaml."""
+
+    title: Line
+    """How tables call it."""
+    kind: Literal["digits", "cifar10", "cifar100", "imagefolder", "tinyimagenet", "imagenet"]
+    """Which preparation reads it; see `recu.data.prepare.preparation`."""
+    family: Family
+    """Network family a model name stands for on this dataset unless a row says otherwise."""
+    num_classes: Annotated[int, Field(ge=2, le=1_000_000)]
+    image_size: Annotated[int, Field(ge=8, le=4096)]
+    """Side of the square network input, in pixels."""
+    train_images: Annotated[int, Field(ge=1)] | None = None
+    """Expected number; null where any number is right."""
+    test_images: Annotated[int, Field(ge=1)] | None = None
+    mean: tuple[Single, Single, Single]
+    """Per channel (red, green, blue), of pixel values scaled to [0, 1]."""
+    std: tuple[Positive, Positive, Positive]
+    augmentation: Augmentation
+    """Training augmentation; see `recu.data.load.augmentation`."""
+    test_view: TestView | None = None
+    """How test images are seen; null for `resize_centre` where the augmentation cuts out parts, else `resize`."""
+    published_as: Line | None = None
+    """Dataset name in params/published.yaml; null where nothing published is comparable."""
+    archives: tuple[Archive, ...] = ()
+    obtain: Advice = ""
+    """What to do where the files cannot be downloaded by this program."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change what a network learns, or how it is measured; JSON-compatible."""
+        fields = {"kind", "num_classes", "image_size", "mean", "std", "augmentation"}
+        return self.model_dump(mode="json", include=fields) | {"test_view": self.seen_as}
+
+    @property
+    def seen_as(self) -> TestView:
+        """How test images are seen, whatever a training's augmentation."""
+        return self.test_view or ("resize_centre" if self.augmentation in CROP_SCALES else "resize")
+
+
+Datasets = Annotated[dict[Name, Dataset], AfterValidator(_apart("dataset"))]
+"""params/datasets.yaml."""
+
+
+class Row(Model):
+    """One network of a suite, with what it changes for itself."""
+
+    model: Name
+    family: Family | None = None
+    """Defaults to the dataset's."""
+    variant: Name | None = None
+    dataset: Name | None = None
+    """Defaults to the suite's."""
+    only: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Methods of the suite this row takes part in; null for all."""
+    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+    methods: dict[Name, HyperparameterOverrides] = {}
+
+
+class Suite(Model):
+    """One file of params/suites/: a grid of rows, methods and seeds that ends in one table."""
+
+    title: Line
+    description: Line
+    dataset: Name
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_once("seed"))]
+    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+    methods: Annotated[dict[Name, HyperparameterOverrides], Field(min_length=1)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+
+class ReleasedFile(Model):
+    """A checkpoint file that somebody released, and what is claimed of it."""
+
+    name: Name
+    """Its place in every folder and table."""
+    path: Annotated[UserPath, AfterValidator(check_filled)]
+    """The file, relative to the project directory; made by this program or the authors'."""
+    model: Name
+    family: Family | None = None
+    """Defaults to the dataset's. The variant is recognised from the file's keys."""
+    stage: Literal[0, 1, 2] | None = None
+    """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights; null where the file itself
+    or its tensors say."""
+    dataset: Name | None = None
+    """Measured on its test split; defaults to the suite's."""
+    method: Name
+    """Training method as params/published.yaml names it, e.g. vanilla."""
+    claimed_top1: Annotated[float, Field(ge=0, le=100)]
+    """Percent, as stated by whoever released the file."""
+    claimed_on: Name | None = None
+    """Dataset of the claim; null where it is the published one of `dataset`."""
+    batch_size_test: Annotated[int, Field(ge=1)] | None = None
+    """Images per evaluation step; null for that of params/defaults.yaml. Does not change results beyond rounding."""
+    obtain: Annotated[Advice, AfterValidator(check_filled)]
+    """Where to get the file, said wherever it is missing."""
+
+
+class ReleasedSuite(Model):
+    """A file of params/suites/ that trains nothing: released checkpoint files to be measured, ending in one table.
+
+    Told apart from a `Suite` by its key `files`.
+    """
+
+    title: Line
+    description: Line
+    dataset: Name
+    files: Annotated[tuple[ReleasedFile, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> ReleasedSuite:
+        names = [file.name for file in self.files]
+        check_once(names, "file name")
+        check_apart(names, "file name")
+        return self
+
+
+class PublishedResult(Model):
+    """One published number."""
+
+    dataset: Line
+    model: Line
+    family: Family | None = None
+    stage: Literal[0, 1, 2] | None = None
+    """What the network binarises, as in a recipe."""
+    method: Line
+    batch_size: int | None = None
+    batch_size_test: int | None = None
+    epochs: int | None = None
+    top1: Annotated[float, Field(ge=0, le=100)]
+    top5: Annotated[float, Field(ge=0, le=100)] | None = None
+    augmentation: Augmentation | None = None
+    """Training augmentation where it is not the dataset's."""
+    source: Line
+
+
+class PublishedData(Model):
+    """How the runs behind the published numbers saw a dataset; what is left out is not compared."""
+
+    num_classes: int | None = None
+    image_size: int | None = None
+    test_images: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    augmentation: Augmentation | None = None
+    test_view: TestView | None = None
+
+
+class Published(Model):
+    """params/published.yaml."""
+
+    data: dict[Line, PublishedData] = {}
+    """By published name of the dataset."""
+    results: tuple[PublishedResult, ...]
+
+
+class WorkflowConfig(Model):
+    """params/config.yaml: what to run and where. Only `teacher_weights` changes results, and its content is part of the
+    experiments that it teaches."""
+
+    suites: Annotated[
+        tuple[Name, ...],
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...]),
+        AfterValidator(_apart("suite")),
+    ]
+    """Names of files under params/suites/ (one, or a list)."""
+    data_dir: Annotated[UserPath, AfterValidator(check_filled)]
+    """Prepared datasets."""
+    results_dir: Annotated[UserPath, AfterValidator(check_filled), AfterValidator(_without_braces)]
+    """What rules produce."""
+    runs_dir: Annotated[UserPath, AfterValidator(check_filled)]
+    """Resumable state of trainings; never a declared output."""
+    reports_dir: Annotated[UserPath, AfterValidator(check_filled), AfterValidator(_without_braces)]
+    tracking_uri: Annotated[
+        str,
+        BeforeValidator(empty_as_text),
+        AfterValidator(check_printable),
+        AfterValidator(_check_store_address),
+        AfterValidator(check_store_address),
+    ]
+    """MLflow store, without password; empty for none. MLFLOW_TRACKING_URI in the environment wins."""
+    sources: Annotated[dict[Name, UserPath], BeforeValidator(_empty_as_mapping)] = {}
+    """Local archive or folder by dataset, in place of a download."""
+    gpus: Annotated[str, BeforeValidator(_gpus_as_text), AfterValidator(_check_gpus)] = ""
+    """Device ids as for --gpus; empty chooses by itself."""
+    teacher_weights: Annotated[UserPath, BeforeValidator(empty_as_text)] = ""
+    """Local file with the published weights of the torchvision teacher, in place of a download; its SHA-256 is part of
+    the experiments that it teaches."""
+    workers: Annotated[int, BeforeValidator(text_as_number), Field(ge=0, le=MOST_PROCESSES)] = 2
+    """Loader processes of one job, for datasets that are not held in memory."""

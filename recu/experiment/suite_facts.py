@@ -1,0 +1,46 @@
+"""What a table has to know about its suite besides the results."""
+
+from __future__ import annotations
+
+from recu.experiment.resolving import Origin
+from recu.experiment.schema import Model, Name
+
+
+class DatasetFacts(Model):
+    """Of `recu.experiment.schema.Dataset`, what a table shows."""
+
+    title: str
+    published_as: str | None
+
+
+class MethodFacts(Model):
+    """Of `recu.experiment.schema.Method`, what a table shows."""
+
+    description: str
+    published_as: str
+    reconstruction: bool
+
+
+class TableFacts(Model):
+    """What stands over every table; made by the planner, so that a change of any of it renders the table again."""
+
+    name: Name
+    title: str
+    description: str
+
+
+class SuiteFacts(TableFacts):
+    """One suite that trains."""
+
+    experiments: tuple[Origin, ...]
+    """In table order."""
+    datasets: dict[str, DatasetFacts]
+    methods: dict[str, MethodFacts]
+
+
+class ReleasedFacts(TableFacts):
+    """One suite of released files."""
+
+    files: tuple[Origin, ...]
+    """In table order."""
+    datasets: dict[str, DatasetFacts]

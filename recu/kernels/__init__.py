@@ -1,0 +1,1 @@
+"""The same numbers, faster: compiled loops and bit convolutions."""

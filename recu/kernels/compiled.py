@@ -1,0 +1,129 @@
+"""Loops compiled for the processor at hand, and their run over the samples of a batch by several threads.
+
+numba compiles a loop when it is first called with arrays of a type, in seconds, and `recu.kernels.machine_code` keeps
+the result for later processes, so no compiler is needed on the user's machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba.extending import intrinsic
+from torch import Tensor
+from torch.nn import Parameter
+
+from recu.base.errors import ConfigError
+from recu.kernels.machine_code import MachineCode
+
+_SETTINGS = {
+    "DISABLE_JIT": 0,
+    "OPT": 3,
+    "BOUNDSCHECK": None,
+    "LOOP_VECTORIZE": 1,
+    "SLP_VECTORIZE": 0,
+    "CPU_NAME": None,
+    "CPU_FEATURES": None,
+    "DISABLE_INTEL_SVML": 0,
+    "DEBUGINFO_DEFAULT": 0,
+}
+"""numba's settings with which the loops were tested. Others give other machine code, which may round differently."""
+
+_PLAIN = (Tensor, Parameter)
+"""Not the classes derived from them, which may mean something else by their memory."""
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop that computes what its source says, in that order, while other threads run."""
+    return _compiled(function)
+
+
+def compiled_sums(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Like `compiled`, but sums may be taken in another order, always the same one, which a vector unit needs."""
+    return _compiled(function, fastmath={"reassoc"})
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    _check_settings()
+    loop = numba.njit(function, nogil=True, error_model="numpy", **options)
+    # In the place of numba's own cache.
+    loop._cache = MachineCode(function)
+    return loop
+
+
+def _check_settings() -> None:
+    for name, tested in _SETTINGS.items():
+        found = getattr(numba.config, name)
+        if found != tested:
+            raise ConfigError(
+                f"numba's setting {name.lower()} is {found!r}, and the loops were tested with {tested!r}: unset the"
+                f" variable NUMBA_{name}, or take it out of .numba_config.yaml in this folder"
+            )
+
+
+def compiled_for(*tensors: Tensor) -> bool:
+    """Whether loops can take these: plain tensors on the CPU, all float32 or all float64, outside of mixed precision.
+
+    While PyTorch records or compiles a network they cannot: what they compute would be recorded as a constant.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and all(
+            type(tensor) in _PLAIN
+            and tensor.device.type == "cpu"
+            and tensor.layout is torch.strided
+            and tensor.dtype in (torch.float32, torch.float64)
+            and tensor.dtype == tensors[0].dtype
+            and not tensor.is_neg()
+            for tensor in tensors
+        )
+    )
+
+
+@intrinsic
+def fused_multiply_add(_context: Any, factor: Any, _other: Any, _term: Any) -> Any:
+    """The first times the second plus the third, rounded once; all of the type of the first."""
+    return factor(factor, factor, factor), lambda _target, builder, _signature, arguments: builder.fma(*arguments)
+
+
+def over_samples(loop: Callable[..., Any], count: int, *arguments: Any) -> None:
+    """Call loop(first, stop, *arguments) on ranges of `count` samples, one for each of PyTorch's threads.
+
+    A loop must write what belongs to its samples and nothing else; then no result depends on the number of threads.
+    """
+    parts = max(1, min(torch.get_num_threads(), count))
+    own, *others = pairwise(count * part // parts for part in range(parts + 1))
+    running = [_threads(parts - 1).submit(loop, *part, *arguments) for part in others]
+    try:
+        loop(*own, *arguments)
+    finally:
+        for other in running:
+            other.result()
+
+
+def as_rows(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) as an array (N, H, W, C) in one piece; the same memory, where they are channels_last."""
+    return images.detach().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+
+
+def as_images(rows: np.ndarray) -> Tensor:
+    """The inverse of `as_rows`: (N, C, H, W), channels_last, in the array's memory."""
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+
+def as_row(per_channel: Tensor, images: np.ndarray) -> np.ndarray:
+    """Values of each channel (C,) for a whole row of images (N, H, W, C): (W * C,), over which loops are long."""
+    return np.tile(per_channel.detach().numpy(), images.shape[2])
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="recu-loop")

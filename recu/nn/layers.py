@@ -1,0 +1,107 @@
+"""Small building blocks shared by the families, and the choice of convolution for a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recu.binarisers.layer_cost import LayerCost
+from recu.nn import (
+    BinaryConv2d,
+    CompetitorBinaryConv2d,
+    RealConv2d,
+    RescaledSignActivationConv2d,
+    SignActivationConv2d,
+)
+
+Convolution = type[nn.Conv2d]
+
+# Stage 2: binary activations and weights; 1: binary activations, real weights; 0: full precision.
+RECU_CONVOLUTIONS: Mapping[int, Convolution] = MappingProxyType(
+    {0: RealConv2d, 1: RescaledSignActivationConv2d, 2: BinaryConv2d}
+)
+COMPETITOR_CONVOLUTIONS: Mapping[int, Convolution] = MappingProxyType(
+    {0: RealConv2d, 1: SignActivationConv2d, 2: CompetitorBinaryConv2d}
+)
+
+
+class HardTanh(nn.Module):
+    """min(1, max(-1, x)), in place.
+
+    Its inputs are results of a BatchNorm or of an addition, which no gradient needs again; in place, one
+    activation is kept for the backward pass instead of two. The gradient is the same to the bit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the result is the input's own memory."""
+        return F.hardtanh(x, inplace=True)
+
+
+class AveragePoolShortcut(nn.Module):
+    """Parameter-free shortcut: average pooling over stride x stride, then zero channels on both sides.
+
+    Where the width doubles, each side gets a quarter of the new width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.padding = _channel_padding(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), rounded up as a convolution's."""
+        return F.pad(F.avg_pool2d(x, self.stride, ceil_mode=True), self.padding)
+
+
+class SubsampleShortcut(nn.Module):
+    """Parameter-free shortcut of March 2021: every stride-th pixel, then zero channels on both sides."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.padding = _channel_padding(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), rounded up."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+class LearnableShift(nn.Module):
+    """x + bias with one learnt value per channel (ReActNet, ECCV 2020).
+
+    Parameter `bias` (1, C, 1, 1), initially 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return x + self.bias
+
+    def layer_cost(self) -> LayerCost:
+        """32 bits a channel; its additions are not counted."""
+        return LayerCost(values=(self.bias,))
+
+
+def initialise_kaiming(model: nn.Module, *, linear: bool = False) -> None:
+    """Kaiming-normal (fan-in) initialisation of every convolution, binary ones included.
+
+    Args:
+        model: changed in place.
+        linear: whether linear layers get it too.
+    """
+    kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
+    for module in model.modules():
+        if isinstance(module, kinds):
+            nn.init.kaiming_normal_(module.weight)
+
+
+def _channel_padding(in_channels: int, out_channels: int) -> tuple[int, int, int, int, int, int]:
+    before = (out_channels - in_channels) // 2
+    return (0, 0, 0, 0, before, out_channels - in_channels - before)

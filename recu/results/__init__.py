@@ -1,0 +1,1 @@
+"""What was produced: results read and written, sealed, with what they rest on."""

@@ -1,0 +1,120 @@
+"""What a result rests on besides its parameters and data: code, environment and device.
+
+Free of torch: versions come from the installed packages' metadata, nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recu import __version__
+from recu.base.files import canonical_json, hash_text
+from recu.experiment import paths
+
+_PACKAGES = ("torch", "torchvision", "numpy", "numba", "pillow", "mlflow", "snakemake")
+_GIT_TIMEOUT_S = 10
+
+
+def collect(device: str) -> dict[str, Any]:
+    """Everything about this process that a result should name, JSON-compatible.
+
+    Args:
+        device: description of what computes, e.g. "NVIDIA A100-SXM4-40GB" or "cpu (2 threads)".
+
+    Returns:
+        `device`, `platform`, `created` (UTC, ISO 8601, to the second), `git_commit` and `git_dirty` (None
+        outside a git checkout), `packages` (name to version, None where not installed), `code_hash`,
+        `environment_hash`.
+    """
+    commit, dirty = git_state(paths.PROJECT_DIR)
+    return {
+        "device": device,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "packages": package_versions(),
+        "code_hash": code_hash(paths.PROJECT_DIR / "recu"),
+        "environment_hash": environment_hash(),
+    }
+
+
+def git_state(project: Path) -> tuple[str | None, bool | None]:
+    """Commit of the checkout at `project`, and whether anything git does not ignore differs from it.
+
+    (None, None) where `project` is not itself the top of a git checkout, so that a copy inside somebody
+    else's repository is not attributed to that repository's commit. An unborn branch gives (None, True).
+    """
+    top = _git(project, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != project.resolve():
+        return None, None
+    commit = _git(project, "rev-parse", "--verify", "--quiet", "HEAD")
+    # Said outright, since a user's configuration may leave out new files, or changes inside submodules.
+    status = _git(project, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
+    return commit, None if status is None else status != ""
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python, this package and the packages that results depend on."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "recu": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def code_hash(package: Path) -> str:
+    """SHA-256 over the names and contents of every Python file below `package`, which is all that computes results.
+
+    Hidden files, such as an editor's locks and copies, are no modules.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
+        if any(part.startswith(".") for part in file.relative_to(package).parts):
+            continue
+        content = file.read_bytes()
+        # Lengths keep "a" + "bc" and "ab" + "c" apart.
+        name = file.relative_to(package).as_posix().encode()
+        digest.update(b"%d:%b%d:%b" % (len(name), name, len(content), content))
+    return digest.hexdigest()
+
+
+def environment_hash() -> str:
+    """16 hexadecimal digits over the Python version and every installed distribution's name and version."""
+    # Each access to a distribution's metadata reads its file again.
+    described = (distribution.metadata for distribution in importlib.metadata.distributions())
+    installed = {f"{_normalised(name)}=={metadata['Version']}" for metadata in described if (name := metadata["Name"])}
+    return hash_text(canonical_json([platform.python_version(), sorted(installed)]))
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    """Output of one git command, or None where git or the repository cannot answer."""
+    # Parallel jobs must not fight over the index lock only to say whether the tree is clean. Variables
+    # such as GIT_DIR, set in hooks, would point at another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(project), *arguments],
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,137 @@
+"""Choosing the device, describing it, and laying a network out on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recu.base.errors import ConfigError
+from recu.experiment.schema import gpu_numbers
+from recu.training.gpu_slot import slots_folder, take_slot, visible_gpus
+
+COMPILE_MODES = {"kernels": "default", "cuda-graphs": "reduce-overhead"}
+"""torch.compile's name of each."""
+
+_log = logging.getLogger(__name__)
+
+
+def choose_device(gpus: str) -> torch.device:
+    """Turn the value of `--gpus` into a device.
+
+    Args:
+        gpus: "" for the first CUDA device that no other training holds, or the CPU where there is none; "cpu"; or a
+            device number such as "0". A list such as "0,1" (the authors' DataParallel) uses its first device and says
+            so: one training, one GPU.
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigError: not a device number, or no such device; the message names what there is.
+    """
+    numbers = check_gpus(gpus)
+    if not gpus.strip() and torch.cuda.is_available():
+        gpus_here = visible_gpus(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return torch.device(f"cuda:{take_slot(gpus_here, slots_folder())}")
+    if not numbers:
+        if not gpus.strip():
+            _note_hidden_gpus(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        return torch.device("cpu")
+    if len(numbers) > 1:
+        _log.warning("--gpus %s: one training uses one GPU, here %d; BatchNorm sees the whole batch", gpus, numbers[0])
+    return torch.device(f"cuda:{numbers[0]}")
+
+
+def _note_hidden_gpus(visible: str) -> None:
+    """Say that a variable which names GPUs, and does not mean "none", leaves the CPU."""
+    if visible.strip() not in ("", "-1", "NoDevFiles"):
+        _log.warning(
+            "CUDA_VISIBLE_DEVICES=%s names no GPU that PyTorch can use here: the CPU computes; where that is meant,"
+            " give --gpus cpu",
+            visible,
+        )
+
+
+def check_gpus(gpus: str) -> list[int]:
+    """The device numbers in the value of `--gpus`; none for "" and "cpu".
+
+    Raises:
+        ConfigError: see `choose_device`.
+    """
+    try:
+        numbers = gpu_numbers(gpus)
+    except ValueError as error:
+        raise ConfigError(f"--gpus {error} ({_what_there_is()})") from error
+    for number in numbers:
+        if number >= torch.cuda.device_count():
+            raise ConfigError(f"--gpus {gpus}: there is no GPU {number} ({_what_there_is()})")
+    return numbers
+
+
+def describe(device: torch.device) -> str:
+    """A name of the device for people and records, e.g. "NVIDIA H200" or "CPU, 2 threads (Intel Xeon ...)"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
+
+
+def place(model: nn.Module, device: torch.device, *, compile_as: str | None = None) -> nn.Module:
+    """Move a network to the device in the memory layout its convolutions are fastest in, and compile it if wanted.
+
+    channels_last changes strides only; it is the layout oneDNN and cuDNN compute in.
+
+    Args:
+        model: changed in place; its parameters keep their names.
+        device: where it goes.
+        compile_as: a key of `COMPILE_MODES`, or None.
+
+    Raises:
+        ConfigError: compilation is asked for on a CPU, or turned off by the environment.
+    """
+    if compile_as is not None:
+        _check_compilation(compile_as, device)
+    model = model.to(device=device, memory_format=torch.channels_last)
+    if compile_as is not None:
+        model.compile(mode=COMPILE_MODES[compile_as], dynamic=False)
+    return model
+
+
+def _check_compilation(compile_as: str, device: torch.device) -> None:
+    if device.type != "cuda":
+        raise ConfigError(
+            f"compile is {compile_as!r} and the device is the {device.type.upper()}: torch.compile is for GPUs"
+            " here, on a CPU the package's own loops are compiled; leave compile out, or choose a GPU"
+        )
+    for name in ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"):
+        if os.environ.get(name) == "1":
+            raise ConfigError(
+                f"compile is {compile_as!r}, which the results name, and {name}=1 turns it off: unset {name}, or leave"
+                " compile out"
+            )
+
+
+def lay_out(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W) in the layout that `place` gave the network."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _what_there_is() -> str:
+    count = torch.cuda.device_count()
+    if not count:
+        return "this machine has no CUDA device that PyTorch can use; leave --gpus out or give --gpus cpu"
+    names = ", ".join(f"{number}: {torch.cuda.get_device_name(number)}" for number in range(count))
+    return f"there is {names}"
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if os.access(cpuinfo, os.R_OK):
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,586 @@
+"""One training from its first epoch to its last, through any number of interruptions, to the same bits.
+
+What a training has reached stands in ONE file, `checkpoint.pth.tar`, written after each epoch (and within long ones).
+Everything else in the folder (`history.jsonl`, `model_best.pth.tar`) is derived from it and written again when a
+training is continued, so there is no moment at which two files can disagree for good.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from recu.base.errors import CheckpointError, DataError, DivergenceError, Interrupted
+from recu.base.files import atomic_write_text, canonical_json
+from recu.experiment import paths
+from recu.experiment.fit import check_batch_size, check_start_epoch
+from recu.experiment.schedules import WARM_UP_EPOCHS, learning_rate_at, tau_at
+from recu.experiment.schema import Hyperparameters
+from recu.nn import set_tau
+from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, write_checkpoint
+from recu.training.checkpoint_form import foreign_progress
+from recu.training.evaluation import Evaluation, evaluate
+from recu.training.loop import train_steps
+from recu.training.momenta import load_momenta
+from recu.training.optimizer import build_optimizer
+from recu.training.position import Validity, keep_start, start_of
+from recu.training.progress import Progress
+from recu.training.seeding import random_states, restore_random_states
+from recu.training.sums import RunningSums
+from recu.training.weights import load_weights
+
+FORMAT = 2
+"""Of what is under the checkpoint's `recu` key. Since 2 it says what each epoch was trained with, and what a position
+inside an epoch is valid for."""
+
+_log = logging.getLogger(__name__)
+_TIMES = ("time", "seconds", "train_images_per_s", "test_images_per_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a checkpoint must agree with to be continued exactly."""
+
+    model: str
+    experiment: str
+    """`Experiment.canonical`."""
+    spec_hash: str
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    """Names in label order."""
+    seed: int
+    validity: Validity
+    """What a position inside an epoch is valid for."""
+    provenance: Mapping[str, Any]
+    """Of `recu.results.provenance.collect`: code, environment and device that train from here on."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How it runs, for the record; nothing in it changes a result beyond rounding."""
+    origins: Mapping[str, Any] = field(default_factory=dict)
+    """What the training started from and learns from, for the record."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """What every checkpoint says of itself."""
+        return {
+            "format": FORMAT,
+            "experiment": self.experiment,
+            "spec_hash": self.spec_hash,
+            "data_fingerprint": self.data_fingerprint,
+            "classes": list(self.classes),
+            "seed": self.seed,
+        }
+
+    def piece(self, epoch: int) -> dict[str, Any]:
+        """The record of one uninterrupted piece of training that begins with `epoch`."""
+        return {
+            "from_epoch": epoch,
+            "to_epoch": epoch,
+            "experiment": self.experiment,
+            "spec_hash": self.spec_hash,
+            "provenance": dict(self.provenance),
+            "settings": dict(self.settings),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a person may choose without changing a result."""
+
+    print_freq: int = 100
+    """Steps between two lines of running averages; each line waits for the device once."""
+    time_estimate: bool = True
+    save_every_seconds: float = 600.0
+    """Longest training time that a kill within an epoch can cost."""
+    bar: bool | None = None
+    """None: a progress bar where stderr is a terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A finished training."""
+
+    history: list[dict[str, Any]]
+    best: dict[str, Any]
+    """{"epoch", "top1", "top5", "loss"} on the test split, of the first epoch with the highest top-1."""
+    last: dict[str, Any]
+    best_checkpoint: dict[str, Any]
+    """Content of model_best.pth.tar; equal trainings give equal bytes."""
+    train_seconds: float
+    segments: list[dict[str, Any]]
+    """One entry for each uninterrupted piece of training that added to an epoch, in order: `from_epoch`, `to_epoch`
+    (both included, counted from 0), `experiment`, `spec_hash`, `provenance`, `settings`. An epoch that was interrupted
+    stands in two."""
+    origins: dict[str, Any]
+    """See `Identity.origins`."""
+
+
+@dataclass
+class _State:
+    """What has been reached."""
+
+    epoch: int = 0
+    """The epoch to train next, or the one that was interrupted."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_checkpoint: dict[str, Any] | None = None
+    position: dict[str, Any] | None = None
+    """Within the interrupted epoch: batches done, running sums, seconds, what it is valid for (see
+    `recu.training.position`), and the SHA-256 of the epoch's start."""
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    """See `Outcome.segments`."""
+    train_seconds: float = 0.0
+    earlier_best: float | None = None
+    """Best top-1 that a checkpoint without our history claims."""
+
+
+class Trainer:
+    """Trains one network in one folder.
+
+    Args:
+        model: placed on its device (see `recu.training.device.place`) with its initial weights.
+        loaders: `train` and `test` of `recu.data`.
+        hyperparameters: of the experiment.
+        identity: of the experiment and its data.
+        folder: for checkpoint, history and best checkpoint.
+        device: the network's.
+        teacher: frozen network for distillation, placed; None for cross-entropy.
+        settings: nothing here changes a result.
+        start_epoch: first epoch, counted from 0, of a training that continues nothing.
+
+    Raises:
+        ConfigError: the last batch of an epoch would hold a single image, or `start_epoch` is out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loaders: Any,
+        hyperparameters: Hyperparameters,
+        identity: Identity,
+        folder: Path,
+        *,
+        device: torch.device,
+        teacher: nn.Module | None = None,
+        settings: Settings | None = None,
+        start_epoch: int = 0,
+    ) -> None:
+        check_batch_size(hyperparameters.batch_size, loaders.train.num_images)
+        check_start_epoch(start_epoch, hyperparameters.epochs)
+        self._model, self._loaders, self._recipe = model, loaders, hyperparameters
+        self._identity, self._folder, self._device = identity, folder, device
+        self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)
+        self._settings = settings or Settings()
+        self._optimizer = build_optimizer(
+            model,
+            hyperparameters.optimizer,
+            hyperparameters.lr,
+            hyperparameters.momentum,
+            hyperparameters.weight_decay,
+            hyperparameters.weight_decay_groups,
+        )
+        self._state = _State(epoch=start_epoch)
+        self._run_id: Callable[[], str | None] = lambda: None
+        self._saved_at = time.monotonic()
+        self._in_place = False
+        """Whether the folder's checkpoint file holds the state that is trained from."""
+        self._noted = False
+        """Whether the last segment is this piece of training."""
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Rows of the epochs finished so far."""
+        return list(self._state.history)
+
+    @property
+    def segments(self) -> list[dict[str, Any]]:
+        """What trained the epochs done so far; see `Outcome.segments`."""
+        return list(self._state.segments)
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's learnt values."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    @property
+    def finished(self) -> bool:
+        """Whether every epoch is done."""
+        return self._state.epoch >= self._recipe.epochs
+
+    def continue_from(self, checkpoint: Mapping[str, Any], *, in_place: bool = True) -> None:
+        """Take up one of our own checkpoints where it stopped, random states included.
+
+        Args:
+            checkpoint: its position, if it has one, is valid (see `recu.training.position`).
+            in_place: whether it is what the folder's checkpoint file holds.
+
+        Raises:
+            CheckpointError: it does not fit the network, or lacks a part.
+        """
+        ours = checkpoint[RESUME_KEY]
+        load_weights(self._model, checkpoint["state_dict"])
+        try:
+            if ours["format"] != FORMAT:
+                raise CheckpointError(
+                    f"the checkpoint's format is {ours['format']}, expected {FORMAT}: another version of this program"
+                    " wrote it; its weights can start a new training with --init_from FILE"
+                )
+            if checkpoint["epoch"] > self._recipe.epochs:
+                raise CheckpointError(
+                    f"the checkpoint has finished {checkpoint['epoch']} epochs, more than the {self._recipe.epochs}"
+                    " asked for: give at least as many epochs"
+                )
+            position = ours["position"]
+            if position is not None and position["step"] > self._loaders.train.num_batches:
+                raise CheckpointError(
+                    f"the checkpoint has done {position['step']} steps of an epoch of {self._loaders.train.num_batches}"
+                )
+            load_momenta(self._optimizer, checkpoint["optimizer"])
+            restore_random_states(ours["random"])
+            self._state = _State(
+                epoch=checkpoint["epoch"],
+                history=list(ours["history"]),
+                best_checkpoint=ours["best_checkpoint"],
+                position=ours["position"],
+                segments=list(ours["segments"]),
+                train_seconds=ours["train_seconds"],
+                earlier_best=ours["earlier_best"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint cannot be continued: {type(error).__name__}: {error}") from error
+        self._in_place = in_place
+
+    def continue_from_foreign(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take weights, optimiser, epoch and best top-1 of a checkpoint that has nothing but the authors' keys.
+
+        Raises:
+            CheckpointError: it does not fit, or has no epoch left to train.
+        """
+        load_weights(self._model, checkpoint["state_dict"])
+        epoch, best = foreign_progress(checkpoint)
+        if not epoch < self._recipe.epochs:
+            raise CheckpointError(
+                f"the checkpoint has finished {epoch} epochs of {self._recipe.epochs}: give more epochs to continue it"
+            )
+        load_momenta(self._optimizer, checkpoint["optimizer"])
+        self._state = _State(epoch=epoch, earlier_best=best)
+        _log.warning(
+            "the checkpoint holds no random states and no history: training continues at epoch %d, but not as the "
+            "uninterrupted training would have; the best epoch is chosen among those trained from here on",
+            epoch,
+        )
+
+    def run(
+        self,
+        stop: Callable[[], bool],
+        *,
+        run_id: Callable[[], str | None] = lambda: None,
+        on_epoch: Callable[[dict[str, Any]], None] = lambda _row: None,
+    ) -> Outcome:
+        """Train the epochs that are left.
+
+        Args:
+            stop: asked before each step; once true, state is saved and `Interrupted` raised.
+            run_id: the tracking store's id of this run as far as known; written into each checkpoint.
+            on_epoch: called with each new history row, after the checkpoint holds it.
+
+        Raises:
+            DivergenceError: a loss is not finite; the checkpoint stays at the last good state.
+            Interrupted: `stop` became true; running again continues.
+            OutputError: a file cannot be written.
+        """
+        self._run_id = run_id
+        if not self.finished and not (self._in_place and self._checkpoint.exists()):
+            # So that the tracking run is known, and what is going to be trained is kept, from the first moment.
+            self._save()
+        self._write_history()
+        self._write_best()
+        steps_done = self._state.position["step"] if self._state.position else 0
+        images = self._loaders.train.num_images
+        done = self._state.epoch * images + min(steps_done * self._loaders.train.batch_size, images)
+        with Progress(
+            self._recipe.epochs * images, done, estimate=self._settings.time_estimate, bar=self._settings.bar
+        ) as progress:
+            while not self.finished:
+                row = self._epoch(stop, progress)
+                progress.epoch(row, self._recipe.epochs)
+                on_epoch(row)
+        return self._outcome()
+
+    def _epoch(self, stop: Callable[[], bool], progress: Progress) -> dict[str, Any]:
+        """Train and evaluate one epoch, or the rest of one; save; return its history row."""
+        epoch, recipe = self._state.epoch, self._recipe
+        tau = tau_at(epoch, recipe.epochs, recipe.tau_min, recipe.tau_max)
+        lr = learning_rate_at(
+            epoch,
+            epochs=recipe.epochs,
+            lr=recipe.lr,
+            lr_type=recipe.lr_type,
+            warm_up=recipe.warm_up,
+            lr_decay_step=recipe.lr_decay_step,
+        )
+        set_tau(self._model, tau)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        sums, train_seconds = self._train(epoch, lr, stop, progress)
+        started = time.monotonic()
+        test = self._evaluate(epoch, lr, stop)
+        if test is None:
+            self._interrupt(stop, sums, self._loaders.train.num_batches, train_seconds)
+        test_seconds = time.monotonic() - started
+        train = sums.read()
+        row = {
+            "epoch": epoch,
+            "lr": lr,
+            "tau": tau,
+            "train_loss": train.loss,
+            "train_top1": train.top1,
+            "train_top5": train.top5,
+            "train_skipped": sums.unreadable,
+            "test_loss": test.loss,
+            "test_top1": test.top1,
+            "test_top5": test.top5,
+            "train_images_per_s": train.n / max(train_seconds, 1e-9),
+            "test_images_per_s": test.n / max(test_seconds, 1e-9),
+            "seconds": train_seconds + test_seconds,
+            "time": int(time.time() * 1000),
+        }
+        if sums.left_out:
+            row["train_left_out"] = sums.left_out
+        self._finish_epoch(row)
+        return row
+
+    def _train(self, epoch: int, lr: float, stop: Callable[[], bool], progress: Progress) -> tuple[RunningSums, float]:
+        """Train the batches that are left of an epoch; returns the whole epoch's sums and training seconds."""
+        sums, first, earlier = RunningSums(self._device), 0, 0.0
+        if self._state.position is not None:
+            first, earlier = self._state.position["step"], self._state.position["seconds"]
+            sums.restore(self._state.position["sums"])
+        started = time.monotonic()
+        steps, seen = self._loaders.train.num_batches, sums.n
+        if first < steps:
+            steps_left = train_steps(
+                self._model,
+                self._loaders.train,
+                self._optimizer,
+                sums,
+                epoch=epoch,
+                start=first,
+                teacher=self._teacher,
+                precision=self._recipe.precision,
+            )
+            for step in self._with_place(steps_left, epoch, first, lr):
+                progress.advance(sums.n - seen)
+                seen = sums.n
+                if step % self._settings.print_freq == 0 and step < steps:
+                    self._check_finite(sums, epoch, lr)
+                    progress.step(epoch, step, steps, sums.read(), lr)
+                seconds = earlier + time.monotonic() - started
+                if stop():
+                    self._interrupt(stop, sums, step, seconds)
+                if step < steps and time.monotonic() - self._saved_at >= self._settings.save_every_seconds:
+                    self._save_within(sums, step, seconds)
+        self._check_finite(sums, epoch, lr)
+        self._check_weights(epoch, steps - 1, lr)
+        self._check_counts(sums, epoch)
+        return sums, earlier + time.monotonic() - started
+
+    def _with_place(self, steps: Iterator[int], epoch: int, first: int, lr: float) -> Iterator[int]:
+        """The steps, with their place in the message where one overflows."""
+        done = first
+        try:
+            for done in steps:
+                yield done
+        except DivergenceError as error:
+            raise DivergenceError(
+                f"{error}, at epoch {epoch}, step {done} (both counted from 0), learning rate {lr:g}; {self._advice()}"
+            ) from error
+
+    def _check_counts(self, sums: RunningSums, epoch: int) -> None:
+        """Every image of an epoch is seen once, or counted with why it was not."""
+        images = self._loaders.train.num_images
+        counted = sums.n + sums.unreadable + sums.left_out
+        if counted != images or sums.unreadable < 0:
+            raise DataError(
+                f"epoch {epoch} saw {sums.n} of {images} training images, {sums.unreadable} unreadable and"
+                f" {sums.left_out} left out: each must count once; prepare the dataset again"
+            )
+        if not sums.n:
+            raise DataError(
+                f"epoch {epoch} saw none of {images} training images, {sums.unreadable} of them are unreadable: prepare"
+                " the dataset again from readable images"
+            )
+
+    def _evaluate(self, epoch: int, lr: float, stop: Callable[[], bool]) -> Evaluation | None:
+        try:
+            return evaluate(self._model, self._loaders.test, stop=stop)
+        except DivergenceError as error:
+            raise DivergenceError(f"after epoch {epoch} (learning rate {lr:g}): {error}; {self._advice()}") from error
+
+    def _check_finite(self, sums: RunningSums, epoch: int, lr: float) -> None:
+        step = sums.first_bad_step()
+        if step is not None:
+            raise DivergenceError(
+                f"the training loss is not finite at epoch {epoch}, step {step} (both counted from 0), learning rate"
+                f" {lr:g}; {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        return f"the last good state is kept in {self._checkpoint}; lower the learning rate"
+
+    def _interrupt(self, stop: Callable[[], bool], sums: RunningSums, step: int, seconds: float) -> None:
+        self._save_within(sums, step, seconds)
+        reason = getattr(stop, "signal_name", None) or "request"
+        raise Interrupted(
+            f"stopped by {reason} in epoch {self._state.epoch} after {step} of {self._loaders.train.num_batches} steps;"
+            f" state is saved in {self._checkpoint}: run the same command again to continue"
+        )
+
+    def _save_within(self, sums: RunningSums, step: int, seconds: float) -> None:
+        """Save in the middle of an epoch, unless the loss has gone bad: then the older state is the good one."""
+        lr = self._optimizer.param_groups[0]["lr"]
+        self._check_finite(sums, self._state.epoch, lr)
+        self._check_weights(self._state.epoch, step - 1, lr)
+        start = keep_start(self._checkpoint) if self._state.position is None else self._state.position["start"]
+        self._state.position = {
+            "step": step,
+            "seconds": seconds,
+            "sums": sums.state(),
+            "valid_for": self._identity.validity.as_plain(),
+            "start": start,
+        }
+        self._note_piece(self._state.epoch)
+        self._save()
+
+    def _note_piece(self, epoch: int) -> None:
+        """Record that this piece of training added to `epoch`."""
+        segments = self._state.segments
+        if not self._noted:
+            segments.append(self._identity.piece(epoch))
+            self._noted = True
+        segments[-1] = segments[-1] | {"to_epoch": epoch}
+
+    def _check_weights(self, epoch: int, step: int, lr: float) -> None:
+        """A sign makes zeros of what is not a number, so a network without shortcuts can hide it from its loss."""
+        tensors = {name: value for name, value in self._model.state_dict().items() if value.is_floating_point()}
+        finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
+        for name, good in zip(tensors, finite, strict=True):
+            if not good:
+                raise DivergenceError(
+                    f"{name} is not finite at epoch {epoch}, after step {step} (both counted from 0), learning rate"
+                    f" {lr:g}; {self._advice()}"
+                )
+
+    def _finish_epoch(self, row: dict[str, Any]) -> None:
+        state = self._state
+        best_so_far = max((earlier["test_top1"] for earlier in state.history), default=float("-inf"))
+        state.history.append(row)
+        state.epoch, state.position = row["epoch"] + 1, None
+        state.train_seconds += row["seconds"]
+        self._note_piece(row["epoch"])
+        improved = row["test_top1"] > best_so_far
+        if improved:
+            state.best_checkpoint = self._authors_part() | {
+                RESUME_KEY: self._identity.as_plain()
+                | {"row": {name: value for name, value in row.items() if name not in _TIMES}}
+            }
+        self._save(state.best_checkpoint if improved else None)
+        start_of(self._checkpoint).unlink(missing_ok=True)
+        self._write_history()
+        if improved:
+            self._write_best()
+
+    def _authors_part(self) -> dict[str, Any]:
+        """The keys of the authors' checkpoints, tensors on the CPU."""
+        state, recipe = self._state, self._recipe
+        tops = [(row["test_top1"], row["test_top5"]) for row in state.history]
+        best_top1, best_top5 = max(tops, key=lambda top: top[0], default=(0.0, 0.0))
+        delay = WARM_UP_EPOCHS - 1 if recipe.warm_up else 0
+        lrs = [group["lr"] for group in self._optimizer.param_groups]
+        return {
+            "epoch": state.epoch,
+            "model": self._identity.model,
+            "state_dict": to_cpu(self._model.state_dict()),
+            "best_prec1": max(best_top1, state.earlier_best or 0.0),
+            "best_prec5": best_top5,
+            "optimizer": to_cpu(self._optimizer.state_dict()),
+            "lr_scheduler": {
+                "base_lrs": [recipe.lr] * len(lrs),
+                "last_epoch": max(state.epoch - delay, 0),
+                "_last_lr": lrs,
+            },
+        }
+
+    def _save(self, authors_part: dict[str, Any] | None = None) -> None:
+        """Write checkpoint.pth.tar; `authors_part` where it was already made, so that tensors are stored once."""
+        state = self._state
+        checkpoint = dict(authors_part or self._authors_part())
+        checkpoint[RESUME_KEY] = self._identity.as_plain() | {
+            "history": state.history,
+            "best_checkpoint": state.best_checkpoint,
+            "position": state.position,
+            "segments": state.segments,
+            "origins": dict(self._identity.origins),
+            "random": random_states(),
+            "train_seconds": state.train_seconds,
+            "earlier_best": state.earlier_best,
+            "mlflow_run_id": self._run_id(),
+        }
+        save_checkpoint(self._checkpoint, checkpoint)
+        self._saved_at = time.monotonic()
+
+    def _write_history(self) -> None:
+        rows = "".join(f"{canonical_json(row)}\n" for row in self._state.history)
+        atomic_write_text(self._folder / paths.HISTORY, rows)
+
+    def _write_best(self) -> None:
+        best_file, best = self._folder / paths.BEST_CHECKPOINT, self._state.best_checkpoint
+        if best is None:
+            best_file.unlink(missing_ok=True)
+        else:
+            write_checkpoint(best_file, best)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self._folder / paths.CHECKPOINT
+
+    def _outcome(self) -> Outcome:
+        history = self._state.history
+        best = max(history, key=lambda row: row["test_top1"])
+        if self._state.best_checkpoint is None:
+            raise CheckpointError(
+                f"{self._checkpoint} holds no best checkpoint: move {self._checkpoint.parent} aside to train anew"
+            )
+        return Outcome(
+            history=list(history),
+            best=_summary(best),
+            last=_summary(history[-1]),
+            best_checkpoint=self._state.best_checkpoint,
+            train_seconds=self._state.train_seconds,
+            segments=self.segments,
+            origins=dict(self._identity.origins),
+        )
+
+
+def read_history(file: Path) -> list[dict[str, Any]]:
+    """The rows of a history.jsonl."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A history row without clock times and speeds: what equal trainings have in common."""
+    return {name: value for name, value in row.items() if name not in _TIMES}
+
+
+def _summary(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "epoch": row["epoch"],
+        "top1": row["test_top1"],
+        "top5": row["test_top5"],
+        "loss": row["test_loss"],
+    }

@@ -1,0 +1,304 @@
+"""Whether a published result is as it was published, and is what params/, data and code would give now; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from recu.base.files import canonical_json, hash_text
+from recu.experiment.resolving import Experiment, Origin
+from recu.results.flatten import flatten_params
+from recu.results.rows import impossible
+from recu.results.seal import seal_problem
+from recu.results.segments import described, segments_of
+
+Status = Literal["good", "missing", "stale", "altered"]
+"""From best to worst. `missing`: not there. `stale`: as published, but other parameters, data, parents or a changed
+recipe ask for another result now. `altered`: not as this program published it."""
+
+ABSENT = "not there"
+"""The reason of what is missing as a whole."""
+
+_ORDER: tuple[Status, ...] = ("good", "missing", "stale", "altered")
+_SHOWN = 4
+
+Problem = tuple[Status, str]
+
+_WRONG_FORM = (KeyError, TypeError, AttributeError, ValueError, IndexError)
+"""What reading a file of another form, or of another version, ends in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What was found about one published result or file."""
+
+    subject: str
+    """The file, as a person finds it."""
+    status: Status
+    reasons: tuple[str, ...] = ()
+    """Why it is not good."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no fault, e.g. that code or environment have changed since."""
+    afresh: bool = False
+    """Of a training: its state gave this result and would give it again, so that it must be trained from the start."""
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it is missing although something rests on it; what was never made is none."""
+        return self.status == "missing" and self.reasons != (ABSENT,)
+
+    def needed_by(self, what: str | None) -> Finding:
+        """The same, as a gap where it is missing and `what`, in words, rests on it; None for nothing."""
+        if self.status != "missing" or what is None:
+            return self
+        return replace(self, reasons=tuple(f"{reason}, though {what} rests on it" for reason in self.reasons))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """Code and environment, as `recu.results.provenance` describes them."""
+
+    code_hash: str
+    environment_hash: str
+    packages: Mapping[str, str | None]
+    """Name to version of the packages that every result names."""
+
+
+def finding(subject: str, problems: Iterable[Problem], notes: Iterable[str] = ()) -> Finding:
+    """The finding with the worst status among `problems`."""
+    found = list(problems)
+    return Finding(
+        subject=subject,
+        status=worst(status for status, _ in found),
+        reasons=tuple(reason for _, reason in found),
+        notes=tuple(notes),
+    )
+
+
+def absent(subject: str) -> Finding:
+    """The finding of a file that is not there."""
+    return finding(subject, [("missing", ABSENT)])
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The worst of several; "good" of none."""
+    return max(statuses, key=_ORDER.index, default="good")
+
+
+def judge_training(
+    subject: str,
+    metrics: Mapping[str, Any],
+    expected: Experiment,
+    *,
+    checkpoint_sha256: str | None,
+    data_fingerprint: str | None,
+    checkpoints: Mapping[str, str],
+    now: Surroundings,
+) -> Finding:
+    """Judge one published training.
+
+    Args:
+        subject: its metrics.json.
+        metrics: the content.
+        expected: the experiment as params/ defines it now.
+        checkpoint_sha256: of the checkpoint beside metrics.json; None where there is none.
+        data_fingerprint: of the data as prepared now; None where it is not here.
+        checkpoints: by experiment id, the SHA-256 of its published checkpoint now, of those that are there.
+        now: the code and environment that run now.
+    """
+    try:
+        of_the_state = [*_parents(metrics, checkpoints), *_pieces(metrics)]
+        problems = [
+            *_seal(metrics),
+            *_own_parameters(metrics),
+            *_checkpoint(metrics, checkpoint_sha256),
+            *_parameters(metrics["experiment"], metrics["spec_hash"], expected),
+            *_data(metrics, data_fingerprint),
+            *of_the_state,
+        ]
+        pieces = segments_of(metrics)
+        notes = [
+            note + (f" in {described(piece)}" if len(pieces) > 1 else "")
+            for piece in pieces
+            for note in _surroundings(piece["provenance"], now)
+        ]
+    except _WRONG_FORM as error:
+        return _unreadable(subject, error)
+    return replace(finding(subject, problems, notes), afresh=bool(of_the_state))
+
+
+def judge_evaluation(
+    subject: str,
+    metrics: Mapping[str, Any],
+    expected: Experiment,
+    *,
+    checkpoint_sha256: str | None,
+    data_fingerprint: str | None,
+    now: Surroundings,
+) -> Finding:
+    """Judge the published evaluation of a training; arguments as for `judge_training`.
+
+    Args:
+        subject: its metrics.json.
+        metrics: the content.
+        expected: the experiment as params/ defines it now.
+        checkpoint_sha256: of the training's published checkpoint, or as its metrics.json names it where the file is
+            gone; None where neither is there.
+        data_fingerprint: of the data as prepared now.
+        now: the code and environment that run now.
+    """
+    try:
+        problems = [*_seal(metrics), *_numbers(metrics)]
+        if metrics["experiment_id"] != expected.id:
+            problems.append(("altered", f"is the evaluation of {metrics['experiment_id']}"))
+        if metrics["spec_hash"] != expected.spec_hash:
+            problems.append(("stale", f"other parameters (hash {metrics['spec_hash']}, now {expected.spec_hash})"))
+        if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
+            problems.append(("stale", "measured another checkpoint than the one published now"))
+        problems += _data(metrics, data_fingerprint)
+        notes = _surroundings(metrics["provenance"], now)
+    except _WRONG_FORM as error:
+        return _unreadable(subject, error)
+    return finding(subject, problems, notes)
+
+
+def judge_released(
+    subject: str,
+    metrics: Mapping[str, Any],
+    expected: Origin,
+    *,
+    checkpoint_sha256: str | None,
+    data_fingerprint: str | None,
+    now: Surroundings,
+) -> Finding:
+    """Judge the measurement of a released file; arguments as for `judge_training`.
+
+    Args:
+        subject: its metrics.json.
+        metrics: the content.
+        expected: the file and its settings as params/ has them now.
+        checkpoint_sha256: of the released file; None where it is not here any more.
+        data_fingerprint: of the data as prepared now.
+        now: the code and environment that run now.
+    """
+    try:
+        problems = [*_seal(metrics), *_numbers(metrics)]
+        if metrics["spec_hash"] != expected.spec_hash:
+            problems.append(
+                ("stale", f"another file or settings (hash {metrics['spec_hash']}, now {expected.spec_hash})")
+            )
+        if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
+            problems.append(("stale", "measured another file than the one there now (SHA-256 differs)"))
+        problems += _data(metrics, data_fingerprint)
+        notes = _surroundings(metrics["provenance"], now)
+    except _WRONG_FORM as error:
+        return _unreadable(subject, error)
+    return finding(subject, problems, notes)
+
+
+def judge_file(subject: str, found: bytes | None, expected: bytes | None, source: str) -> Finding:
+    """Judge a file that is made from others alone.
+
+    Args:
+        subject: the file.
+        found: its content; None where it is not there.
+        expected: what making it again gives; None where it cannot be made.
+        source: what it is made from, in words.
+    """
+    if found is None:
+        return absent(subject)
+    if expected is None:
+        return finding(subject, [("stale", f"cannot be made again from {source}")])
+    if found != expected:
+        return finding(subject, [("altered", f"is not what {source} gives: altered, or made from other content")])
+    return finding(subject, [])
+
+
+def _unreadable(subject: str, error: Exception) -> Finding:
+    return finding(subject, [("altered", f"is not of the expected form ({error!r}): altered, or of another version")])
+
+
+def _numbers(metrics: Mapping[str, Any]) -> list[Problem]:
+    percents = {name: metrics[name] for name in ("top1", "top5")}
+    problem = impossible(percents, {"loss": metrics["loss"]}, metrics["n"])
+    return [] if problem is None else [("altered", problem)]
+
+
+def _pieces(metrics: Mapping[str, Any]) -> list[Problem]:
+    """Epochs that were trained under other parameters than those the result is published under."""
+    segments = metrics.get("segments")
+    if segments and segments[-1]["provenance"] != metrics["provenance"]:
+        return [("altered", "its provenance is not that of its last epochs")]
+    return [
+        ("stale", f"trained with other parameters (hash {piece['spec_hash']}) in {described(piece)}")
+        for piece in metrics.get("segments") or ()
+        if piece["spec_hash"] != metrics["spec_hash"]
+    ]
+
+
+def _seal(metrics: Mapping[str, Any]) -> list[Problem]:
+    problem = seal_problem(metrics)
+    return [] if problem is None else [("altered", problem)]
+
+
+def _own_parameters(metrics: Mapping[str, Any]) -> list[Problem]:
+    given = {name: value for name, value in metrics["experiment"].items() if name != "id"}
+    if hash_text(canonical_json(given)) == metrics["spec_hash"]:
+        return []
+    return [("altered", "its parameters do not give its spec_hash")]
+
+
+def _checkpoint(metrics: Mapping[str, Any], digest: str | None) -> list[Problem]:
+    if digest is None:
+        return [("missing", "the checkpoint beside it is not there")]
+    if digest != metrics["checkpoint_sha256"]:
+        return [("altered", "the checkpoint beside it is another than the one it names (SHA-256 differs)")]
+    return []
+
+
+def _parameters(found: Mapping[str, Any], spec_hash: str, expected: Experiment) -> list[Problem]:
+    if spec_hash == expected.spec_hash:
+        return []
+    before = flatten_params({name: value for name, value in found.items() if name != "id"})
+    now = flatten_params(expected.model_dump(mode="json"))
+    changes = [
+        f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
+    more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+    return [("stale", f"other parameters: {', '.join(changes[:_SHOWN])}{more}")]
+
+
+def _data(metrics: Mapping[str, Any], fingerprint: str | None) -> list[Problem]:
+    if fingerprint is None or metrics["data_fingerprint"] == fingerprint:
+        return []
+    return [("stale", f"other data (fingerprint {metrics['data_fingerprint']!s:.12}, now {fingerprint:.12})")]
+
+
+def _parents(metrics: Mapping[str, Any], checkpoints: Mapping[str, str]) -> list[Problem]:
+    problems: list[Problem] = []
+    for role in ("parent", "teacher"):
+        origin = metrics.get(role)
+        if origin is None or origin["id"] not in checkpoints:
+            continue
+        if checkpoints[origin["id"]] != origin["checkpoint_sha256"]:
+            problems.append(("stale", f"rests on another checkpoint of its {role} {origin['id']} than the one now"))
+    return problems
+
+
+def _surroundings(then: Mapping[str, Any], now: Surroundings) -> list[str]:
+    notes = []
+    if then["code_hash"] != now.code_hash:
+        notes.append(f"made by other code of the same recipe version ({then['code_hash'][:12]})")
+    if then["environment_hash"] != now.environment_hash:
+        versions = dict.fromkeys([*then["packages"], *now.packages])
+        changes = [
+            f"{name} {then['packages'].get(name)} -> {now.packages.get(name)}"
+            for name in versions
+            if then["packages"].get(name) != now.packages.get(name)
+        ]
+        what = ", ".join(changes) or "none of the packages that it names"
+        notes.append(f"made in another environment ({then['environment_hash'][:12]}; changed: {what})")
+    return notes

@@ -1,0 +1,124 @@
+"""What goes together, each rule once."""
+
+import pytest
+
+from recu.base.errors import ConfigError
+from recu.data.load.augmentation import BATCH_AUGMENTATIONS
+from recu.experiment import fit
+from recu.experiment.params import load_datasets, load_defaults
+from recu.experiment.paths import PARAMS_DIR
+from recu.experiment.schema import Dataset
+
+DIGITS = load_datasets(PARAMS_DIR)["digits"]
+IMAGENET = load_datasets(PARAMS_DIR)["imagenet"]
+
+
+def dataset(**changes) -> Dataset:
+    return DIGITS.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(("batch_size", "train_images"), [(8, 81), (80, 81), (256, 257), (2, 3), (8, 25), (8, 1)])
+def test_a_batch_of_one_image_is_refused(batch_size, train_images):
+    with pytest.raises(ConfigError, match=f"batch_size: {batch_size} leaves one of {train_images} training images"):
+        fit.check_batch_size(batch_size, train_images)
+
+
+@pytest.mark.parametrize(("batch_size", "train_images"), [(8, 80), (8, 82), (8, 26), (8, 8), (256, 80), (2, 2)])
+def test_other_batch_sizes_pass_larger_ones_than_the_split_included(batch_size, train_images):
+    fit.check_batch_size(batch_size, train_images)
+
+
+def test_a_recipe_is_checked_against_the_expected_number_of_images_where_there_is_one():
+    recipe = load_defaults(PARAMS_DIR).hyperparameters
+    with pytest.raises(ConfigError, match="leaves one of 257"):
+        fit.check_dataset(recipe, dataset(train_images=257))
+    fit.check_dataset(recipe, dataset(train_images=None))
+
+
+@pytest.mark.parametrize(
+    ("loader", "augmentation", "meant"),
+    [
+        ("auto", "crop", "memory"),
+        ("auto", "rotate_flip", "torchvision"),
+        ("memory", "none", "memory"),
+        ("torchvision", "crop", "torchvision"),
+    ],
+)
+def test_loaders_of_images_kept_as_arrays(loader, augmentation, meant):
+    assert fit.choose_loader(loader, dataset(augmentation=augmentation), "arrays") == meant
+    assert fit.choose_loader(loader, DIGITS, "arrays", augmentation) == meant
+
+
+@pytest.mark.parametrize(("loader", "meant"), [("auto", "torchvision"), ("dali", "dali")])
+def test_loaders_of_images_kept_as_files(loader, meant):
+    assert fit.choose_loader(loader, IMAGENET, "files") == meant
+
+
+@pytest.mark.parametrize(
+    ("loader", "storage", "augmentation", "message"),
+    [
+        ("memory", "files", "crop", "loader 'memory' cannot serve Digits .*images kept as files"),
+        ("memory", "arrays", "rotate_flip", "augmentation 'rotate_flip'"),
+        ("dali", "arrays", "crop", "loader 'dali' cannot serve Digits, whose images were decoded"),
+        ("dali", "arrays", "resized_crop_lighting", "whose images were decoded"),
+        ("dali", "files", "crop_flip", "loader 'dali' cannot serve augmentation 'crop_flip', it takes resized_crop"),
+        ("memroy", "arrays", "crop", "unknown loader 'memroy'; did you mean 'memory'"),
+    ],
+)
+def test_a_loader_that_cannot_serve_the_dataset_is_refused(loader, storage, augmentation, message):
+    with pytest.raises(ConfigError, match=message):
+        fit.choose_loader(loader, dataset(augmentation=augmentation), storage)
+
+
+def test_test_images_are_seen_as_the_dataset_says_or_its_own_augmentation_implies():
+    assert dataset(augmentation="crop").seen_as == "resize"
+    assert dataset(augmentation="resized_crop_lighting").seen_as == "resize_centre"
+    assert dataset(augmentation="crop", test_view="resize_centre").identity()["test_view"] == "resize_centre"
+
+
+def test_memory_holds_no_images_that_must_be_enlarged():
+    assert fit.choose_loader("auto", dataset(kind="tinyimagenet", image_size=224), "arrays", "crop") == "torchvision"
+    assert fit.choose_loader("auto", dataset(test_view="resize_centre"), "arrays", "crop") == "torchvision"
+
+
+def test_the_augmentations_of_whole_batches_are_those_there_are():
+    assert set(fit.BATCHED) == set(BATCH_AUGMENTATIONS)
+
+
+@pytest.mark.parametrize(("parent", "stage"), [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)])
+def test_a_network_starts_from_one_that_binarises_no_more(parent, stage):
+    fit.check_initial_stage("it", parent, stage)
+    if parent != stage:
+        with pytest.raises(ConfigError, match=f"it has stage {stage}, and a network of stage {parent} starts"):
+            fit.check_initial_stage("it", stage, parent)
+
+
+def test_a_pretrained_teacher_knows_the_datasets_classes():
+    fit.check_pretrained_teacher("resnet34", 1000, has_weights=False)
+    fit.check_pretrained_teacher("resnet34", 10, has_weights=True)
+    with pytest.raises(ConfigError, match=r"resnet34 has 1000 classes, the dataset has 10: give .*teacher_weights"):
+        fit.check_pretrained_teacher("resnet34", 10, has_weights=False)
+    fit.check_pretrained_teacher("vit_h_14", 10, has_weights=True)
+    with pytest.raises(ConfigError, match=r"unknown teacher .*'vit_h_14'"):
+        fit.check_pretrained_teacher("vit_h_14", 1000, has_weights=False)
+    with pytest.raises(ConfigError, match=r"unknown teacher .*'resnet43'; did you mean 'resnet34'"):
+        fit.check_pretrained_teacher("resnet43", 1000, has_weights=False)
+
+
+@pytest.mark.parametrize("gpus", ["cpu", " CPU "])
+def test_compilation_on_a_cpu_is_refused(gpus):
+    with pytest.raises(ConfigError, match=r"compile is 'kernels' and gpus is .*torch.compile is for GPUs"):
+        fit.check_compile("kernels", gpus)
+    fit.check_compile(None, gpus)
+
+
+@pytest.mark.parametrize("gpus", ["", "0", "0,1"])
+def test_compilation_where_a_gpu_may_be_passes(gpus):
+    fit.check_compile("kernels", gpus)
+
+
+@pytest.mark.parametrize("start_epoch", [-1, 3, 4])
+def test_a_first_epoch_that_the_training_has_not_is_refused(start_epoch):
+    fit.check_start_epoch(2, 3)
+    with pytest.raises(ConfigError, match=f"start_epoch is {start_epoch}, expected 0 to 2"):
+        fit.check_start_epoch(start_epoch, 3)

@@ -1,0 +1,248 @@
+"""The form for evaluation gives what the network gives, on every registered network."""
+
+import logging
+import operator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from recu.experiment.networks import find_network
+from recu.models import ModelName, available_models, build_model
+from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
+from recu.nn.inference import inference_form
+from recu.nn.inference_conv import InferenceConv2d
+from recu.training.device import place
+from tests.golden.fill import fill
+
+CLASSES = 7
+
+
+def network(entry: ModelName, stage: int = 2) -> nn.Module:
+    """With all kinds of values in every tensor, scales of BatchNorm below zero included."""
+    torch.manual_seed(0)
+    model = build_model(entry.name, family=entry.family, variant=entry.variant, num_classes=CLASSES, stage=stage)
+    fill(model, 0.9)
+    for layer in model.modules():
+        if isinstance(layer, (nn.BatchNorm2d, nn.BatchNorm1d)):
+            layer.weight.data[::3] *= -1
+    return model.eval()
+
+
+def images(entry: ModelName, count: int) -> torch.Tensor:
+    size = 32 if entry.family == "cifar" else 64
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 3, size, size, generator=generator).contiguous(memory_format=torch.channels_last)
+
+
+def binary_networks() -> list:
+    """Those that can be binary; the deepest repeat the blocks of the others."""
+    return [
+        pytest.param(
+            entry,
+            id=".".join(filter(None, entry)),
+            marks=pytest.mark.slow if entry.name.startswith("resnet34") else (),
+        )
+        for entry in available_models(stage=2)
+        if 2 in find_network(entry.name, family=entry.family, variant=entry.variant).stages
+    ]
+
+
+every_network = pytest.mark.parametrize("entry", binary_networks())
+
+
+@every_network
+@torch.no_grad()
+def test_logits_in_float64(entry: ModelName) -> None:
+    model, batch = network(entry).double(), images(entry, 2).double()
+    expected, found = model(batch), inference_form(model)(batch)
+    assert (found - expected).norm() <= 1e-9 * expected.norm()
+
+
+@every_network
+@torch.no_grad()
+def test_logits_and_predictions_in_float32(entry: ModelName) -> None:
+    model, batch = place(network(entry), torch.device("cpu")), images(entry, 24)
+    form = inference_form(model)
+    expected, found = model(batch), form(batch)
+    assert torch.equal(found, expected)
+    binary = [layer for layer in model.modules() if isinstance(layer, (BinaryConv2d, CompetitorBinaryConv2d))]
+    assert len([layer for layer in form.modules() if isinstance(layer, InferenceConv2d)]) == len(binary) > 0
+    # Batches of other sizes go through what was prepared for the first.
+    assert torch.equal(torch.cat([form(part) for part in batch.split(7)]).argmax(1), expected.argmax(1))
+
+
+def inference_layers(form: nn.Module) -> list[InferenceConv2d]:
+    return [layer for layer in form.modules() if isinstance(layer, InferenceConv2d)]
+
+
+def test_signs_are_passed_on_as_bits_where_nothing_else_is_looked_at() -> None:
+    layers = inference_layers(inference_form(network(ModelName("cifar", "resnet18_1w1a", None))))
+    passed = [layer for layer in layers if layer.sign_threshold is not None]
+    assert len(passed) == 8  # the first convolution of each block
+    assert [layer.norm is not None and layer.hardtanh for layer in layers if layer not in passed] == [True] * 8
+
+
+@pytest.mark.parametrize(("family", "name"), [("cifar", "resnet20_1w1a"), ("imagenet", "resnet18_1w1a")])
+def test_batch_norm_residual_and_hardtanh_are_part_of_the_convolution(family, name) -> None:
+    form = inference_form(network(ModelName(family, name, None)))
+    assert all(layer.norm is not None and layer.hardtanh for layer in inference_layers(form))
+    sums = [node for node in form.graph.nodes if node.op == "call_function" and node.target is operator.add]
+    assert not sums
+    assert any(layer.in_place for layer in inference_layers(form))
+
+
+class Pair(nn.Module):
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = BinaryConv2d(2, 6, 3), BinaryConv2d(6, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(F.hardtanh(self.norm(self.first(x))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_thresholds_at_a_number_between_numbers_out_of_reach_and_falling(dtype) -> None:
+    torch.manual_seed(0)
+    model = Pair().to(dtype).eval()
+    norm = model.norm
+    model.first.alpha.fill_(0.5)
+    norm.running_mean.copy_(torch.tensor([1.0, 1.25, -20.0, 20.0, 1.0, 1.25]))
+    norm.weight.copy_(torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0, -1.0]))
+    batch = torch.randn(64, 2, 7, 7, dtype=dtype)
+    whole = model.first(batch) / 0.5
+    assert (whole[:, 0] == 2).any() and (whole[:, 4] == 2).any()  # the normalised value is zero there
+    form = inference_form(model)
+    # Zero is not a sign that a bit can be.
+    assert all(layer.sign_threshold is None for layer in inference_layers(form))
+    assert torch.equal(form(batch), model(batch))
+    norm.running_mean[norm.running_mean == 1.0] = 1.1
+    form = inference_form(model)
+    assert [layer.sign_threshold is None for layer in inference_layers(form)] == [False, True]
+    assert torch.equal(form(batch), model(batch))
+
+
+@torch.no_grad()
+def test_a_channel_that_is_always_zero_keeps_its_batch_norm() -> None:
+    torch.manual_seed(0)
+    model = Pair().eval()
+    model.norm.weight[3] = 0.0
+    batch = torch.randn(8, 2, 7, 7)
+    form = inference_form(model)
+    assert all(layer.sign_threshold is None for layer in inference_layers(form))
+    assert torch.equal(form(batch), model(batch))
+
+
+def test_a_network_in_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="evaluation mode only"):
+        inference_form(network(ModelName("cifar", "resnet20_1w1a", None)).train())
+
+
+@torch.no_grad()
+def test_the_network_is_not_changed_and_its_later_weights_do_not_matter() -> None:
+    entry = ModelName("cifar", "resnet18A_1w1a", None)
+    model, batch = network(entry), images(entry, 2)
+    before, keys = model(batch), list(model.state_dict())
+    form = inference_form(model)
+    assert torch.equal(model(batch), before) and list(model.state_dict()) == keys
+    found = form(batch)
+    other = {name: -value if value.ndim in (2, 4) else value for name, value in model.state_dict().items()}
+    model.load_state_dict(other)
+    assert torch.equal(form(batch), found) and not torch.equal(model(batch), before)
+    with pytest.raises(ValueError, match="load these into the network"):
+        form.load_state_dict(form.state_dict())
+
+
+def test_nothing_binary_nothing_changed() -> None:
+    model = network(ModelName("cifar", "resnet20_1w1a", None), stage=1)
+    assert inference_form(model) is model
+
+
+class Branching(nn.Module):
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) if x.sum() > 0 else self.conv(-x)
+
+
+def test_a_network_whose_graph_depends_on_values_is_left_as_it_is_with_a_warning(caplog) -> None:
+    model = Branching().eval()
+    with caplog.at_level(logging.WARNING):
+        assert inference_form(model) is model
+    assert "evaluating Branching layer by layer" in caplog.text
+
+
+class Tangled(nn.Module):
+    """Layers used twice, results used twice, functions instead of modules, a BatchNorm without statistics."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(8, 8, 3, padding=1)
+        self.other = BinaryConv2d(8, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.plain = nn.BatchNorm2d(8, affine=False, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.norm(self.conv(x))
+        second = F.hardtanh(self.norm(self.conv(first)))
+        third = self.plain(self.other(F.hardtanh(self.other(second), -0.5, 0.5)))
+        return first + second + F.hardtanh(self.other(third)) + self.conv(F.hardtanh(self.other(third)))
+
+
+class Residuals(nn.Module):
+    """The first block's residual is read again at the end, the second's by way of a view; the third's by nothing."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(BinaryConv2d(8, 8, 3, padding=1) for _ in range(4))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
+        self.identity = nn.Identity()
+
+    def block(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        return F.hardtanh(self.norms[number](self.convs[number](x)) + self.identity(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.block(0, x)
+        second = self.block(1, first)
+        view = second[:, :, ::2]
+        third = self.block(2, second)
+        last = self.block(3, third)
+        return torch.cat((last, first), dim=2) + torch.cat((view, view, view, view), dim=2)
+
+
+@torch.no_grad()
+def test_memory_is_written_again_only_where_nothing_reads_it_later() -> None:
+    torch.manual_seed(0)
+    model = Residuals()
+    fill(model, 0.9)
+    model.eval()
+    batch = torch.randn(3, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    before, form = batch.clone(), inference_form(model)
+    assert [layer.in_place for layer in inference_layers(form)] == [False, False, False, True]
+    assert torch.equal(form(batch), model(batch)) and torch.equal(batch, before)
+
+
+@torch.no_grad()
+def test_layers_and_results_that_are_used_more_than_once() -> None:
+    torch.manual_seed(0)
+    model = Tangled().double()
+    fill(model, 0.9)
+    batch = torch.randn(3, 8, 6, 6, dtype=torch.float64)
+    model.eval()
+    assert torch.allclose(inference_form(model)(batch), model(batch), rtol=1e-12)
+    model.float()
+    batch = batch.float()
+    assert torch.equal(inference_form(model)(batch), model(batch))

@@ -1,8 +1,0 @@
-from recu.paths import PROJECT_DIR
-from recu.schemas import schema_texts
-
-
-def test_schemas_on_disk_are_those_of_the_configuration():
-    for name, text in schema_texts().items():
-        file = PROJECT_DIR / "workflow" / "schemas" / name
-        assert file.read_text() == text, f"{name} is out of step with recu/config.py: run `make schemas`"

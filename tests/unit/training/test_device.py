@@ -1,0 +1,115 @@
+"""Choosing a device."""
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.unit.engine.tiny import CPU, TinyNet
+
+from recu.base.errors import ConfigError
+from recu.models import build_model
+from recu.training.device import choose_device, describe, place
+
+
+@pytest.fixture
+def gpus(monkeypatch, tmp_path):
+    """Pretends that there are as many GPUs as asked for; nothing is computed on them."""
+
+    monkeypatch.setattr("recu.training.device.slots_folder", lambda: tmp_path)
+
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU model {device}")
+
+    return pretend
+
+
+def test_the_default_is_a_gpu_if_there_is_one(gpus):
+    gpus(0)
+    assert choose_device("") == torch.device("cpu")
+    gpus(2)
+    assert choose_device("") == torch.device("cuda:0")
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("1") == torch.device("cuda:1")
+
+
+def test_a_missing_gpu_names_what_there_is(gpus):
+    gpus(0)
+    with pytest.raises(ConfigError, match=r"no GPU 0 \(this machine has no CUDA device"):
+        choose_device("0")
+    gpus(2)
+    with pytest.raises(ConfigError, match=r"no GPU 3 \(there is 0: GPU model 0, 1: GPU model 1"):
+        choose_device("3")
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "0;1", ","])
+def test_what_is_no_device_is_refused(wrong):
+    with pytest.raises(ConfigError, match="neither 'cpu' nor a device number"):
+        choose_device(wrong)
+
+
+def test_the_authors_list_of_gpus_uses_the_first_and_says_so(gpus, caplog):
+    gpus(2)
+    assert choose_device("1,0") == torch.device("cuda:1")
+    assert "one training uses one GPU" in caplog.text
+
+
+def test_description_and_layout():
+    assert describe(CPU).startswith("CPU, ")
+    assert place(TinyNet(), CPU).conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compiling_changes_no_name_and_is_for_gpus(monkeypatch):
+    with pytest.raises(ConfigError, match=r"compile is 'kernels' and the device is the CPU: .* leave compile out"):
+        place(TinyNet(), CPU, compile_as="kernels")
+    network, compiled = TinyNet(), []
+    monkeypatch.setattr(network, "to", lambda **_: network)
+    monkeypatch.setattr(network, "compile", lambda **options: compiled.append(options))
+    keys = list(network.state_dict())
+    assert place(network, torch.device("cuda:0"), compile_as="cuda-graphs") is network
+    assert compiled == [{"mode": "reduce-overhead", "dynamic": False}] and list(network.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", ["TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"])
+def test_compilation_that_the_environment_turns_off_is_not_recorded_as_done(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match=rf"compile is 'kernels', .* unset {name}"):
+        place(TinyNet(), torch.device("cuda:0"), compile_as="kernels")
+
+
+@pytest.mark.parametrize(("visible", "noted"), [("abc", True), ("7", True), ("", False), ("-1", False), (None, False)])
+def test_a_variable_that_hides_all_gpus_is_named(gpus, monkeypatch, caplog, visible, noted):
+    gpus(0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert choose_device("") == torch.device("cpu")
+    assert ("CUDA_VISIBLE_DEVICES" in caplog.text) == noted
+    caplog.clear()
+    assert choose_device("cpu") == torch.device("cpu") and not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "size"),
+    [
+        ("birealnet", "birealnet18", 32),
+        pytest.param("cifar", "resnet20_1w1a", 32, marks=pytest.mark.slow),
+        pytest.param("cifar", "vgg_small_1w1a", 32, marks=pytest.mark.slow),
+        pytest.param("imagenet", "resnet18_1w1a", 32, marks=pytest.mark.slow),
+        pytest.param("reactnet", "resnet18_1w1a", 32, marks=pytest.mark.slow),
+    ],
+)
+def test_networks_are_one_graph_for_the_compiler(monkeypatch, family, name, size):
+    """With the operations that a GPU runs: whatever made the host wait, or a choice by value, would break the graph."""
+    for module in ("sign_bits", "winograd", "binary_conv"):
+        monkeypatch.setattr(importlib.import_module(f"recu.nn.{module}"), "compiled_for", lambda *_: False)
+    network = build_model(name, family=family, num_classes=4)
+    images, labels = torch.randn(4, 3, size, size), torch.arange(4)
+    plain = F.cross_entropy(network(images), labels)
+    network.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    loss = F.cross_entropy(network(images), labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert all(parameter.grad is not None for parameter in network.parameters())
