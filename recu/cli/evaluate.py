@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from recu.base.errors import ConfigError, OutputError
 from recu.base.files import atomic_write_json
 from recu.cli import options
-from recu.cli.train import experiment_dataset, running_of
 from recu.experiment.params import load_datasets
 from recu.experiment.paths import user_path
 from recu.experiment.released import parse_released
@@ -66,14 +65,14 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         raise ConfigError("--output goes with --evaluate FILE; an experiment's evaluation goes into --results_dir")
     experiment = parse_experiment(arguments.experiment)
-    dataset = experiment_dataset(arguments, experiment)
+    dataset = options.experiment_dataset(arguments, experiment)
     evaluate(
         experiment,
         dataset=dataset,
         prepared=options.prepared_data(arguments, experiment.dataset, dataset),
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
-        running=running_of(arguments),
+        running=options.running_of(arguments),
     )
 
 
@@ -96,7 +95,7 @@ def _evaluate_released(arguments: argparse.Namespace) -> None:
         prepared=options.prepared_data(arguments, released.dataset, dataset),
         runs_dir=arguments.runs_dir,
         output=arguments.output,
-        running=running_of(arguments),
+        running=options.running_of(arguments),
     )
 
 
@@ -116,7 +115,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     from recu.training.checkpoint_identity import identity_of
     from recu.training.device import check_gpus
 
-    running = running_of(arguments)
+    running = options.running_of(arguments)
     check_gpus(running.gpus)
     if arguments.output is not None:
         _check_output(arguments)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import read_json
 from recu.experiment import paths
-from recu.experiment.params import load_datasets, load_defaults, validate_model
-from recu.experiment.paths import user_path
+from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
+from recu.experiment.paths import config_file, user_path
 from recu.experiment.schema import Dataset, Family, Hyperparameters
 from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
     from recu.data import Prepared
+    from recu.experiment.resolving import Experiment
+    from recu.stages.train import Running
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
@@ -89,6 +91,16 @@ def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:
     return datasets[name]
 
 
+def experiment_dataset(arguments: argparse.Namespace, experiment: Experiment) -> Dataset:
+    """The entry of an experiment's dataset. Raises ConfigError if it has changed since the experiment was written."""
+    dataset = dataset_of(arguments, experiment.dataset)
+    if dataset.identity() != experiment.data:
+        raise ConfigError(
+            f"--experiment: dataset {experiment.dataset} has other settings in params/datasets.yaml than the experiment"
+        )
+    return dataset
+
+
 def prepared_data(arguments: argparse.Namespace, name: str, dataset: Dataset) -> Prepared:
     """A workflow job's data: what is prepared in `data_dir`, if it is what `--manifest` names.
 
@@ -154,3 +166,26 @@ def gpus_of(arguments: argparse.Namespace) -> str:
     if not kind.startswith("torch.") or "tensor" not in kind:
         raise ConfigError(f"--type {arguments.type!r}: expected a tensor type such as torch.cuda.FloatTensor")
     return "0" if "cuda" in kind else "cpu"
+
+
+def running_of(arguments: argparse.Namespace) -> Running:
+    """How to run, from the options that change no result."""
+    from recu.stages.train import Running
+
+    tracking_uri = arguments.tracking_uri
+    if tracking_uri is None:
+        tracking_uri = load_config(config_file(arguments.params_dir)).tracking_uri
+    for name in ("print_freq", "save_minutes"):
+        if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
+            raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
+    for name in ("workers", "threads"):
+        check_processes(arguments, name)
+    return Running(
+        gpus=gpus_of(arguments),
+        workers=arguments.workers,
+        threads=arguments.threads,
+        tracking_uri=tracking_uri,
+        print_freq=getattr(arguments, "print_freq", 100),
+        time_estimate=bool(getattr(arguments, "time_estimate", 1)),
+        save_every_seconds=60.0 * getattr(arguments, "save_minutes", 10.0),
+    )

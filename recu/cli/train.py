@@ -13,8 +13,8 @@ from recu.base.files import hash_file
 from recu.cli import options
 from recu.experiment.fit import check_batch_size, check_compile, check_dataset, check_initial_stage, check_start_epoch
 from recu.experiment.networks import check_network
-from recu.experiment.params import load_config, load_defaults, validate_model
-from recu.experiment.paths import config_file, user_path
+from recu.experiment.params import load_defaults, validate_model
+from recu.experiment.paths import user_path
 from recu.experiment.resolving import Experiment, Origin, network_name, parse_experiment
 from recu.experiment.schema import Dataset, Family
 from recu.experiment.values import LARGEST_SEED, Name
@@ -22,7 +22,6 @@ from recu.experiment.values import LARGEST_SEED, Name
 if TYPE_CHECKING:
     from recu.stages.networks import Teacher, Weights
     from recu.stages.resume import Found
-    from recu.stages.train import Running
     from recu.training.checkpoint_identity import CheckpointIdentity
 
 SUITE = "command-line"
@@ -147,7 +146,7 @@ def _train_experiment(arguments: argparse.Namespace) -> None:
 
     options.refuse_with_experiment(arguments)
     experiment = parse_experiment(arguments.experiment)
-    dataset = experiment_dataset(arguments, experiment)
+    dataset = options.experiment_dataset(arguments, experiment)
     train(
         experiment,
         dataset=dataset,
@@ -155,40 +154,7 @@ def _train_experiment(arguments: argparse.Namespace) -> None:
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
         teacher_weights=arguments.teacher_weights,
-        running=running_of(arguments),
-    )
-
-
-def experiment_dataset(arguments: argparse.Namespace, experiment: Experiment) -> Dataset:
-    """The entry of an experiment's dataset. Raises ConfigError if it has changed since the experiment was written."""
-    dataset = options.dataset_of(arguments, experiment.dataset)
-    if dataset.identity() != experiment.data:
-        raise ConfigError(
-            f"--experiment: dataset {experiment.dataset} has other settings in params/datasets.yaml than the experiment"
-        )
-    return dataset
-
-
-def running_of(arguments: argparse.Namespace) -> Running:
-    """How to run, from the options that change no result."""
-    from recu.stages.train import Running
-
-    tracking_uri = arguments.tracking_uri
-    if tracking_uri is None:
-        tracking_uri = load_config(config_file(arguments.params_dir)).tracking_uri
-    for name in ("print_freq", "save_minutes"):
-        if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
-            raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
-    for name in ("workers", "threads"):
-        options.check_processes(arguments, name)
-    return Running(
-        gpus=options.gpus_of(arguments),
-        workers=arguments.workers,
-        threads=arguments.threads,
-        tracking_uri=tracking_uri,
-        print_freq=getattr(arguments, "print_freq", 100),
-        time_estimate=bool(getattr(arguments, "time_estimate", 1)),
-        save_every_seconds=60.0 * getattr(arguments, "save_minutes", 10.0),
+        running=options.running_of(arguments),
     )
 
 
@@ -213,7 +179,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         image_size=dataset.image_size,
     )
     _check_initial(arguments, initial, experiment)
-    running = running_of(arguments)
+    running = options.running_of(arguments)
     check_dataset(experiment.hyperparameters, dataset)
     check_compile(experiment.hyperparameters.compile, running.gpus)
     check_gpus(running.gpus)
