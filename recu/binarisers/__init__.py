@@ -1,1 +1,1 @@
-"""The methods of binarisation and what their layers share."""
+"""The methods, one file each, as their papers write them: plain layers that autograd differentiates."""

@@ -1,4 +1,4 @@
-"""tau and the learning rate as pure functions of the epoch; only the epoch has to be checkpointed."""
+"""The learning rate as a pure function of the epoch; only the epoch has to be checkpointed."""
 
 from __future__ import annotations
 
@@ -9,26 +9,6 @@ from recu.base.errors import ConfigError, unknown_name
 
 WARM_UP_EPOCHS = 5
 LEARNING_RATE_TYPES = ("cos", "step", "linear", "linear_start")
-
-
-def tau_at(epoch: int, epochs: int, tau_min: float, tau_max: float) -> float:
-    """tau(e) = A * exp(e / E) + B, A = (tau_max - tau_min) / (e - 1), B = tau_min - A (ReCU, ICCV 2021).
-
-    Args:
-        epoch: e, counted from 0; tau_max would be reached at e = E and is only approached.
-        epochs: E, the length of the run in epochs.
-        tau_min: value of the first epoch.
-        tau_max: limit of the last one.
-
-    Returns:
-        tau, without unit. It grows slowly at first: clamping is loosened late in training.
-
-    Raises:
-        ConfigError: `epoch` is outside 0..epochs.
-    """
-    _check_epoch(epoch, epochs)
-    amplitude = (tau_max - tau_min) / (math.e - 1.0)
-    return amplitude * math.exp(epoch / epochs) + (tau_min - amplitude)
 
 
 def learning_rate_at(
@@ -63,7 +43,7 @@ def learning_rate_at(
     Raises:
         ConfigError: unknown `lr_type`, `epoch` outside 0..epochs, or warm-up with "linear_start".
     """
-    _check_epoch(epoch, epochs)
+    check_epoch(epoch, epochs)
     if lr_type not in LEARNING_RATE_TYPES:
         raise unknown_name("lr_type", lr_type, LEARNING_RATE_TYPES)
     if warm_up:
@@ -81,7 +61,8 @@ def check_warm_up(lr_type: str) -> None:
         raise ConfigError("warm_up is not defined for lr_type 'linear_start': set warm_up to false")
 
 
-def _check_epoch(epoch: int, epochs: int) -> None:
+def check_epoch(epoch: int, epochs: int) -> None:
+    """Raise ConfigError for an epoch outside 0..epochs, or a training of no epochs."""
     if epochs < 1 or not 0 <= epoch <= epochs:
         raise ConfigError(f"epoch {epoch} of {epochs}: expected at least one epoch and 0 <= epoch <= epochs")
 

@@ -7,6 +7,7 @@ from functools import cache
 from torch import nn
 from torch.nn.modules import module as torch_module
 
+_SWITCHED_OFF = "kernels_switched_off"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -23,11 +24,21 @@ def is_exactly(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
     return type(layer) in kinds and not is_altered(layer)
 
 
+def switch_off(model: nn.Module) -> None:
+    """Let every layer of a network, and every copy of it, run its own forward and no kernel."""
+    for layer in model.modules():
+        setattr(layer, _SWITCHED_OFF, True)
+
+
 def is_altered(layer: nn.Module) -> bool:
-    """Whether something put on a layer, or on all layers of the process, takes part when it is called."""
+    """Whether something put on a layer, or on all layers of the process, takes part when it is called.
+
+    So that a layer without kernels needs no rule of its own, it counts as one that must be called.
+    """
     attributes = vars(layer)
     return (
-        any(attributes.get(name) for name in _HOOKS)
+        attributes.get(_SWITCHED_OFF, False)
+        or any(attributes.get(name) for name in _HOOKS)
         or not attributes.keys().isdisjoint(_methods(type(layer)))
         or torch_module._has_any_global_hook()
     )

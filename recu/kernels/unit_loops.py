@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recu.binarisers.recu_clamp import VARIANCE_EPSILON
+from recu.binarisers.recu import VARIANCE_EPSILON
 from recu.kernels.compiled import as_images, as_row, as_rows, compiled, compiled_sums, over_samples
 
 

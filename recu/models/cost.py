@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from recu.base.errors import ConfigError
-from recu.binarisers.layer_cost import LayerCost, stated_cost
+from recu.binarisers.protocol import LayerCost, stated_cost
 
 # A 64-bit machine does 64 binary multiply-accumulates with the instructions of one.
 BINARY_OPERATIONS_PER_OPERATION = 64
@@ -77,7 +77,7 @@ def measure_cost(model: nn.Module, image_size: int) -> Cost:
     inference needs and cannot derive from signs. Not stored: latent weights, `tau`, `num_batches_tracked`. Nothing is
     folded (alpha into BatchNorm, say), and a file's own overhead is left out.
 
-    A layer says itself what it costs, see `recu.binarisers.layer_cost`; torch's convolution, linear layer, BatchNorm
+    A layer says itself what it costs, see `recu.binarisers.protocol`; torch's convolution, linear layer, BatchNorm
     and PReLU are known. A tensor that several layers share is stored once.
 
     A copy of the network passes one image in evaluation mode, so `model` keeps its state, mode and gradients. One on

@@ -1,10 +1,9 @@
-"""The paper: rectified clamp unit, sign estimators and the convolutions built on them."""
+"""The layers that networks are made of: they ask `recu.kernels` for a faster form and else run `recu.binarisers`."""
 
-from recu.binarisers.tau import set_tau
-from recu.nn.binary_conv import BinaryConv2d
+from recu.binarisers.react import CompetitorBinaryConv2d
+from recu.binarisers.real import RealConv2d, RescaledSignActivationConv2d, SignActivationConv2d
+from recu.binarisers.recu import BinaryConv2d, set_tau
 from recu.nn.binary_unit import binary_unit
-from recu.nn.competitor import CompetitorBinaryConv2d
-from recu.nn.real_conv import RealConv2d, RescaledSignActivationConv2d, SignActivationConv2d
 
 __all__ = [
     "BinaryConv2d",

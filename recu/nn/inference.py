@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from recu.binarisers.geometry import has_plain_geometry
+from recu.binarisers.protocol import has_plain_geometry
 from recu.kernels.exact import is_altered, is_exactly
 from recu.kernels.inference_norm import InferenceNorm2d
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d

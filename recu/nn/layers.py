@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.binarisers.layer_cost import LayerCost
+from recu.binarisers.protocol import LayerCost
 from recu.nn import (
     BinaryConv2d,
     CompetitorBinaryConv2d,

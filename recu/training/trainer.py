@@ -20,9 +20,10 @@ from torch import nn
 
 from recu.base.errors import CheckpointError, DataError, DivergenceError, Interrupted
 from recu.base.files import atomic_write_text, canonical_json
+from recu.binarisers.recu import tau_at
 from recu.experiment import paths
 from recu.experiment.fit import check_batch_size, check_start_epoch
-from recu.experiment.schedules import WARM_UP_EPOCHS, learning_rate_at, tau_at
+from recu.experiment.schedules import WARM_UP_EPOCHS, learning_rate_at
 from recu.experiment.schema import Hyperparameters
 from recu.nn import set_tau
 from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, write_checkpoint

@@ -13,7 +13,7 @@ from recu.base.errors import CheckpointError, DivergenceError, Interrupted
 from recu.experiment import paths
 from recu.training.checkpoint import read_checkpoint, write_checkpoint
 from tests.fuzz.mutation import mutated
-from tests.unit.engine.tiny import StopAfter, never, same, tiny_trainer
+from tests.unit.training.tiny import StopAfter, never, same, tiny_trainer
 
 CONTENT = {
     "epoch": 3,

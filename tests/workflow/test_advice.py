@@ -206,7 +206,7 @@ def test_results_of_other_code_are_trained_anew(damaged: Damaged, tmp_path: Path
         shutil.copytree(PROJECT_DIR / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(PROJECT_DIR / name, code)
-    with (code / "recu/binarisers/tau.py").open("a") as file:
+    with (code / "recu/binarisers/recu.py").open("a") as file:
         file.write("\n\ndef _changed() -> None: ...\n")
     changed = Damaged(damaged.folder, code)
     changed.check("made by other code or in another environment", "mv ", strict="--strict")

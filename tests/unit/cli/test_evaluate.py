@@ -7,12 +7,12 @@ import shutil
 import numpy
 import pytest
 import torch
-from tests.unit.engine.ours import experiment, our_checkpoint
 
 from recu.base.files import hash_file
 from recu.experiment.params import load_datasets
 from recu.experiment.released import Released, file_state
 from recu.models import build_model
+from tests.unit.training.ours import experiment, our_checkpoint
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import sys
 
 import pytest
 import torch
-from tests.unit.engine.ours import experiment, our_checkpoint
 
 from recu.base.files import hash_file
+from recu.binarisers.recu import tau_at
 from recu.experiment.params import load_datasets
 from recu.experiment.resolving import parse_experiment
-from recu.experiment.schedules import tau_at
 from recu.stages import train as train_stage
 from recu.training import trainer as trainer_module
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 from recu.training.trainer import Trainer, comparable, read_history
+from tests.unit.training.ours import experiment, our_checkpoint
 
 
 def _experiment(folder):

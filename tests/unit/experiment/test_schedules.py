@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from recu.base.errors import ConfigError
-from recu.experiment.schedules import LEARNING_RATE_TYPES, learning_rate_at, tau_at
+from recu.binarisers.recu import tau_at
+from recu.experiment.schedules import LEARNING_RATE_TYPES, learning_rate_at
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "schedules.json").read_text())
 

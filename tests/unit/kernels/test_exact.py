@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations, prune
 
-from recu.kernels.exact import is_altered, is_exactly
+from recu.kernels.exact import is_altered, is_exactly, switch_off
 from recu.nn import BinaryConv2d
 
 
@@ -82,3 +82,9 @@ def test_a_recorded_network_is_not_a_constant() -> None:
         recorded = torch.jit.trace(conv, torch.randn(1, 4, 5, 5), check_trace=False)
         other = torch.randn(1, 4, 5, 5)
         assert torch.equal(recorded(other), conv(other))
+
+
+def test_with_kernels_switched_off_a_copy_has_none_either() -> None:
+    conv = layer()
+    switch_off(conv)
+    assert not is_exactly(conv, BinaryConv2d) and not is_exactly(copy.deepcopy(conv), BinaryConv2d)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recu.binarisers.activation_rescaling import rescale_per_sample
-from recu.binarisers.ste import sign_polynomial
+from recu.binarisers.estimators import sign_polynomial
+from recu.binarisers.recu import rescale_per_sample
 from recu.kernels import unit_loops
 
 SHAPE = (5, 6, 4, 7)

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from recu.base.errors import ConfigError
-from recu.binarisers.layer_cost import LayerCost, stated_cost
+from recu.binarisers.protocol import LayerCost, stated_cost
 from recu.models import ModelName, available_models, build_model
 from recu.models.cost import Cost, check_costs, measure_cost
 from recu.nn import (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.experiment.networks import find_network
+from recu.kernels.exact import switch_off
 from recu.models import ModelName, available_models
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
 from recu.nn.inference import inference_form
@@ -226,3 +229,28 @@ def test_shapes_that_do_not_fit_are_an_error_and_no_number(wrong: str) -> None:
             network(batch)
     with torch.enable_grad(), pytest.raises(RuntimeError):
         model.train()(batch)
+
+
+@every_network
+def test_without_kernels_a_step_gives_the_same_numbers(entry: ModelName) -> None:
+    with_kernels = build(entry, convolution_of(entry, 2)).double()
+    for layer in with_kernels.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            # Else a whole number that is its channel's mean becomes zero or, rounded otherwise, of either sign.
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    without = copy.deepcopy(with_kernels)
+    switch_off(without)
+    inputs = images().double()
+    for model in (with_kernels, without):
+        F.cross_entropy(model(inputs), torch.tensor([1, 3])).backward()
+    total = torch.stack([parameter.grad.norm() for parameter in without.parameters()]).norm()
+    for (name, ours), (_, plain) in zip(with_kernels.named_parameters(), without.named_parameters(), strict=True):
+        # A BatchNorm undoes alpha but for its epsilon: what is left of its gradient are the last digits of large terms.
+        tolerance = 1e-6 if name.endswith("alpha") else 1e-9
+        assert (ours.grad - plain.grad).norm() <= tolerance * plain.grad.norm() + 1e-10 * total, name
+    for model in (with_kernels, without):
+        model.eval()
+    with torch.no_grad():
+        expected = without(inputs)
+        assert inference_form(without) is without
+        assert torch.allclose(inference_form(with_kernels)(inputs), expected, rtol=1e-9, atol=1e-9)

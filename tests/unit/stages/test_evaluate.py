@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from tests.unit.engine.ours import our_checkpoint
 
 from recu.base.errors import ResultError
 from recu.base.files import hash_file
 from recu.experiment import paths
 from recu.results.seal import write_sealed_json
+from tests.unit.training.ours import our_checkpoint
 
 
 @pytest.mark.parametrize("augmentation", [None, "resized_crop_lighting", "rotate_flip"])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.engine.ours import experiment, our_checkpoint
 
 from recu.base.errors import CheckpointError, ConfigError, OutputError, ResultError
 from recu.base.files import hash_file
@@ -20,6 +19,7 @@ from recu.stages.released import evaluate_released
 from recu.stages.report import render_released
 from recu.stages.train import Running
 from recu.training.evaluation import evaluate as evaluate_network
+from tests.unit.training.ours import experiment, our_checkpoint
 
 NETWORKS = [
     ("cifar", "resnet20_1w1a", None, 2),

@@ -4,8 +4,6 @@ import json
 
 import pytest
 import torch
-from tests.unit.engine.ours import experiment, our_checkpoint
-from tests.unit.engine.tiny import never, tiny_trainer
 
 from recu.base.errors import CheckpointError, OutputError
 from recu.base.files import hash_file
@@ -21,6 +19,8 @@ from recu.stages.resume import (
     why_foreign,
 )
 from recu.training.checkpoint import read_checkpoint
+from tests.unit.training.ours import experiment, our_checkpoint
+from tests.unit.training.tiny import never, tiny_trainer
 
 PROVENANCE = {"device": "CPU, 1 threads", "code_hash": "c" * 64, "environment_hash": "e" * 16}
 

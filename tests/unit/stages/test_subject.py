@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.engine.ours import DATASET, experiment, our_checkpoint
 
 from recu.base.errors import CheckpointError, ConfigError
 from recu.models import build_model
 from recu.stages.subject import recognise
 from recu.training.checkpoint import CheckpointFile
+from tests.unit.training.ours import DATASET, experiment, our_checkpoint
 
 
 def file_of(content) -> CheckpointFile:

@@ -23,7 +23,7 @@ from recu.stages.prepare import prepare
 from recu.training.checkpoint import read_checkpoint
 from recu.training.seeding import seed_everything
 from recu.training.trainer import Trainer, comparable, read_history
-from tests.unit.engine import ours
+from tests.unit.training import ours
 
 
 def _folder(project, experiment):

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from tests.unit.engine.tiny import StopAfter, never, tiny_trainer
 
 from recu.base.errors import CheckpointError
 from recu.experiment import paths
 from recu.training.checkpoint import RESUME_KEY, load_latest, read_checkpoint
+from tests.unit.training.tiny import StopAfter, never, tiny_trainer
 
 NAN, HUGE = float("nan"), 10**400
 

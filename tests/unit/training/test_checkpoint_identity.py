@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from tests.unit.engine.ours import DATASET, experiment, our_checkpoint
 
 from recu.base.errors import CheckpointError
 from recu.base.files import hash_text
 from recu.training.checkpoint_identity import check_agrees, check_classes, check_data, describe_checkpoint, identity_of
+from tests.unit.training.ours import DATASET, experiment, our_checkpoint
 
 
 @pytest.fixture(scope="module")

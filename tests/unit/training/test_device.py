@@ -5,11 +5,11 @@ import importlib
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.unit.engine.tiny import CPU, TinyNet
 
 from recu.base.errors import ConfigError
 from recu.models import build_model
 from recu.training.device import choose_device, describe, place
+from tests.unit.training.tiny import CPU, TinyNet
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.unit.engine.tiny import TinyLoader, TinyNet
 
 from recu.base.errors import DataError, DivergenceError
 from recu.training.evaluation import evaluate
+from tests.unit.training.tiny import TinyLoader, TinyNet
 
 
 class _Fixed(torch.nn.Module):

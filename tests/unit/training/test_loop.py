@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.unit.engine.tiny import CPU, TinyLoader, TinyNet
 
 from recu.training.loop import soft_cross_entropy, train_steps
 from recu.training.sums import RunningSums
+from tests.unit.training.tiny import CPU, TinyLoader, TinyNet
 
 
 def test_soft_cross_entropy_is_the_mean_over_the_batch():

@@ -10,7 +10,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.unit.engine.tiny import (
+
+from recu.base.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
+from recu.base.files import hash_file
+from recu.binarisers.recu import tau_at
+from recu.experiment import paths
+from recu.experiment.schedules import learning_rate_at
+from recu.training.checkpoint import RESUME_KEY, load_latest, previous_of, read_checkpoint, save_checkpoint
+from recu.training.position import carry_start, start_of, usable_state
+from recu.training.trainer import comparable, read_history
+from tests.unit.training import training_process
+from tests.unit.training.tiny import (
     CPU,
     StopAfter,
     TinyLoader,
@@ -22,15 +32,6 @@ from tests.unit.engine.tiny import (
     tiny_trainer,
     tiny_validity,
 )
-
-from recu.base.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
-from recu.base.files import hash_file
-from recu.experiment import paths
-from recu.experiment.schedules import learning_rate_at, tau_at
-from recu.training.checkpoint import RESUME_KEY, load_latest, previous_of, read_checkpoint, save_checkpoint
-from recu.training.position import carry_start, start_of, usable_state
-from recu.training.trainer import comparable, read_history
-from tests.unit.engine import training_process
 
 
 def _train(folder, **more):
@@ -149,7 +150,7 @@ def _has_progressed(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_killed_process_continues_to_the_same_bits(tmp_path, number):
-    command = [sys.executable, "-m", "tests.unit.engine.training_process"]
+    command = [sys.executable, "-m", "tests.unit.training.training_process"]
     assert training_process.run(tmp_path / "whole", pause=0) == 0
     folder = tmp_path / "killed"
     codes = []
@@ -169,7 +170,7 @@ def test_killed_process_continues_to_the_same_bits(tmp_path, number):
 
 
 def test_second_signal_ends_the_process_at_once(tmp_path):
-    command = [sys.executable, "-m", "tests.unit.engine.training_process", tmp_path, "30"]
+    command = [sys.executable, "-m", "tests.unit.training.training_process", tmp_path, "30"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGTERM)

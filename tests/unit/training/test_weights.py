@@ -4,12 +4,12 @@ import re
 
 import pytest
 import torch
-from tests.unit.engine.tiny import TinyNet
 
 from recu.base.errors import CheckpointError
 from recu.models import available_models, build_model
 from recu.training.checkpoint import read_checkpoint
 from recu.training.weights import STAGE_2_ONLY, load_weights
+from tests.unit.training.tiny import TinyNet
 
 
 def _network(name="resnet20_1w1a", **more):

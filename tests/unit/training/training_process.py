@@ -1,15 +1,15 @@
-"""A training as a process of its own, to be killed: `python -m tests.unit.engine.training_process FOLDER`."""
+"""A training as a process of its own, to be killed: `python -m tests.unit.training.training_process FOLDER`."""
 
 import sys
 from pathlib import Path
 
 import torch
-from tests.unit.engine.tiny import tiny_loaders, tiny_trainer
 
 from recu.base.errors import Interrupted
 from recu.experiment import paths
 from recu.training.checkpoint import load_latest
 from recu.training.signals import stop_on_signals
+from tests.unit.training.tiny import tiny_loaders, tiny_trainer
 
 
 def run(folder: Path, pause: float) -> int:

@@ -7,11 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from recu.binarisers.geometry import require_plain_geometry
-from recu.binarisers.layer_cost import LayerCost
-from recu.binarisers.ste import sign_polynomial
-from recu.nn.binary_conv import scaled_convolution
-from recu.nn.real_conv import RealConv2d
+from recu.binarisers.estimators import sign_polynomial
+from recu.binarisers.protocol import LayerCost, require_plain_geometry
+from recu.binarisers.real import RealConv2d
 
 
 class _ScaledSign(torch.autograd.Function):
@@ -59,7 +57,8 @@ class CompetitorBinaryConv2d(RealConv2d):
         if not torch.is_grad_enabled():
             # Whole numbers first, which are exact, and then their magnitude.
             magnitude = self.weight.abs().mean((1, 2, 3)).view(-1, 1, 1)
-            return scaled_convolution(activation, torch.sign(self.weight), magnitude, self.stride, self.padding)
+            whole = F.conv2d(torch.sign(activation), torch.sign(self.weight), None, self.stride, self.padding)
+            return whole.mul_(magnitude)
         return F.conv2d(sign_polynomial(activation), scaled_sign(self.weight), None, self.stride, self.padding)
 
     def layer_cost(self) -> LayerCost:

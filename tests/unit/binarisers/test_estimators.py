@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recu.binarisers.ste import polynomial_gradient, sign_identity, sign_polynomial
+from recu.binarisers.estimators import polynomial_gradient, sign_identity, sign_polynomial
 
 POINTS = [-2.0, -1.0, -0.25, 0.0, 0.5, 0.9, 1.0, 3.0]
 

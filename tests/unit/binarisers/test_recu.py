@@ -1,11 +1,21 @@
-"""Weight standardisation, Q(tau) and the clamp."""
+"""ReCU step by step: standardisation, Q(tau), the clamp, rescaling, the schedule of tau."""
 
 import math
 
 import pytest
 import torch
+from torch import nn
 
-from recu.binarisers.recu_clamp import quantile_threshold, recu_clamp, standardise_weight
+from recu.base.errors import ConfigError
+from recu.binarisers.recu import (
+    BinaryConv2d,
+    quantile_threshold,
+    recu_clamp,
+    rescale_per_sample,
+    set_tau,
+    standardise_weight,
+)
+from recu.models import build_model
 
 
 def _weight(*shape: int) -> torch.Tensor:
@@ -55,3 +65,46 @@ def test_gradient_is_one_inside_and_zero_outside_the_clamp() -> None:
     threshold = -4.75 * math.log(0.3)
     assert clamped.flatten().tolist() == pytest.approx([0.5, -0.5, threshold, -threshold], rel=1e-6)
     assert weight.grad.flatten().tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_each_sample_is_divided_by_its_own_deviation_and_keeps_its_mean() -> None:
+    sample = torch.tensor([1.0, 3.0], dtype=torch.float64).view(1, 2, 1, 1)
+    rescaled = rescale_per_sample(torch.cat([sample, 10 * sample]))
+    first, second = (1 / (2 + 1e-5) ** 0.5, 10 / (200 + 1e-5) ** 0.5)
+    assert rescaled.flatten().tolist() == pytest.approx([first, 3 * first, second, 3 * second], rel=1e-14)
+
+
+def test_it_is_differentiated_through_the_deviation() -> None:
+    activation = torch.randn(2, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.autograd.gradcheck(rescale_per_sample, activation.requires_grad_())
+
+
+def test_every_binary_convolution_gets_the_value_and_they_are_counted() -> None:
+    model = build_model("resnet20_1w1a", family="cifar", num_classes=10)
+    assert set_tau(model, 0.9) == 18
+    values = [module.tau for module in model.modules() if isinstance(module, BinaryConv2d)]
+    assert all(value == torch.tensor(0.9) and value.shape == () for value in values)
+
+
+def test_a_network_without_binary_convolutions_is_left_alone() -> None:
+    assert set_tau(nn.Conv2d(3, 3, 3), 0.9) == 0
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.0, 1.01, float("nan")])
+def test_a_tau_outside_its_range_is_refused(tau: float) -> None:
+    with pytest.raises(ConfigError, match="tau"):
+        set_tau(BinaryConv2d(2, 2, 1), tau)
+
+
+class OwnConvolution(nn.Module):
+    """Not derived from a layer of the package; its buffer says that it follows the schedule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("tau", torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("layer", [type("Derived", (BinaryConv2d,), {})(2, 2, 3), OwnConvolution()])
+def test_a_layer_of_ones_own_follows_the_schedule(layer: nn.Module) -> None:
+    assert set_tau(nn.Sequential(layer, nn.Identity()), 0.9) == 1
+    assert layer.tau == torch.tensor(0.9)

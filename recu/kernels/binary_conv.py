@@ -1,23 +1,19 @@
-"""The binary convolution of ReCU (ICCV 2021): binary weights and activations, learnt scales.
+"""ReCU's binary convolution as one autograd function with a backward pass written by hand, on any device.
 
-The layer is one autograd function with a backward pass written by hand. Composed from `standardise_weight`,
-`recu_clamp`, `rescale_per_sample` and the sign functions it would give the same numbers (a test says so),
-but keep five tensors of the activation's size where this keeps one, and compute in the forward pass what
-only the gradient
-needs: neither clamping nor rescaling ever changes a sign.
+It gives the numbers of `recu.binarisers.recu.BinaryConv2d.forward`, but keeps one tensor of the activation's size where
+autograd keeps five, and computes in the forward pass only what its value needs: neither clamping nor rescaling ever
+changes a sign.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from recu.binarisers.geometry import require_plain_geometry
-from recu.binarisers.layer_cost import LayerCost
-from recu.binarisers.recu_clamp import LAPLACIAN_STD, VARIANCE_EPSILON, quantile_threshold
-from recu.binarisers.ste import polynomial_gradient
+from recu.binarisers.estimators import polynomial_gradient
+from recu.binarisers.recu import LAPLACIAN_STD, VARIANCE_EPSILON, BinaryConv2d, quantile_threshold
 from recu.kernels import sign_bits, unit_loops, winograd
 from recu.kernels.compiled import compiled_for
 
@@ -25,46 +21,13 @@ _PER_FILTER = (1, 2, 3)
 _PER_SAMPLE = (1, 2, 3)
 
 
-class BinaryConv2d(nn.Conv2d):
-    """Convolution without bias of sign(activation) with sign(standardised, clamped weight), times alpha.
-
-    State: `weight` (O, I, kH, kW), the real-valued latent weights; `alpha` (O, 1, 1), a learnt scale per
-    output channel, initially uniform in [0, 1); `tau` (), a buffer set once an epoch by `recu.nn.set_tau`,
-    initially 1.0, which means no clamping.
-
-    Args:
-        in_channels: I.
-        out_channels: O.
-        kernel_size: kH = kW.
-        stride: of the convolution.
-        padding: zeros on each side; they stay zero under the sign.
-
-    Raises:
-        ValueError: a filter has a single weight, so that it has no unbiased variance.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
-        if self.weight[0].numel() < 2:
-            raise ValueError("a binary filter needs two weights or more: it is divided by their deviation")
-        self.alpha = nn.Parameter(torch.rand(out_channels, 1, 1))
-        self.register_buffer("tau", torch.tensor(1.0))
-
-    def forward(self, activation: Tensor) -> Tensor:
-        """Convolve (N, I, H, W) to (N, O, H', W')."""
-        require_plain_geometry(self)
-        if not torch.is_grad_enabled():
-            binary_weight = torch.sign(_centred(self.weight))
-            return scaled_convolution(activation, binary_weight, self.alpha, self.stride, self.padding)
-        return _BinaryConvolution.apply(
-            activation, self.weight, self.alpha, self.tau, self.stride, self.padding, self.training
-        )
-
-    def layer_cost(self) -> LayerCost:
-        """One bit a weight and 32 a filter's alpha; tau and the latent weights are for training alone."""
-        return LayerCost.of_filters(self.weight, binary=True, values=(self.alpha,))
+def convolve(conv: BinaryConv2d, activation: Tensor) -> Tensor:
+    """What a layer that is exactly a `BinaryConv2d` gives: (N, I, H, W) to (N, O, H', W')."""
+    if not torch.is_grad_enabled():
+        return scaled_convolution(activation, torch.sign(_centred(conv.weight)), conv.alpha, conv.stride, conv.padding)
+    return _BinaryConvolution.apply(
+        activation, conv.weight, conv.alpha, conv.tau, conv.stride, conv.padding, conv.training
+    )
 
 
 class _BinaryConvolution(torch.autograd.Function):

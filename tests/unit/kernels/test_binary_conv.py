@@ -1,17 +1,14 @@
-"""The fast binary convolution against the formulas it stands for."""
+"""The binary convolution with a backward pass by hand against the method's steps, which autograd differentiates."""
 
 import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from recu.binarisers.activation_rescaling import rescale_per_sample
-from recu.binarisers.recu_clamp import quantile_threshold, recu_clamp, standardise_weight
-from recu.binarisers.ste import sign_identity, sign_polynomial
+from recu.binarisers.recu import quantile_threshold, rescale_per_sample, standardise_weight
+from recu.kernels.binary_conv import convolve, latent_weight_gradient, sign_gradient
 from recu.nn import BinaryConv2d, set_tau
-from recu.nn.binary_conv import latent_weight_gradient, sign_gradient
 
 
 def _layer(tau: float = 0.9, *, stride: int = 1, kernel_size: int = 3, padding: int = 1) -> BinaryConv2d:
@@ -29,26 +26,19 @@ def _activation(samples: int = 3, size: int = 6) -> Tensor:
     return activation.requires_grad_()
 
 
-def _textbook(layer: BinaryConv2d, activation: Tensor) -> Tensor:
-    if layer.training:
-        activation = rescale_per_sample(activation)
-    weight = sign_identity(recu_clamp(standardise_weight(layer.weight), layer.tau))
-    return F.conv2d(sign_polynomial(activation), weight, None, layer.stride, layer.padding) * layer.alpha
-
-
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("tau", [0.6, 0.9, 1.0])
 @pytest.mark.parametrize(
     ("stride", "kernel_size", "padding"), [(1, 3, 1), (2, 3, 1), (2, 1, 0)], ids=["same", "strided", "1x1"]
 )
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_value_and_gradients_equal_the_textbook_form(
+def test_value_and_gradients_equal_those_of_the_method(
     training: bool, tau: float, stride: int, kernel_size: int, padding: int, memory_format: torch.memory_format
 ) -> None:
     layer = _layer(tau, stride=stride, kernel_size=kernel_size, padding=padding).train(training)
     inputs = _activation().detach().contiguous(memory_format=memory_format).requires_grad_()
     leaves = (inputs, layer.weight, layer.alpha)
-    fast, plain = layer(inputs), _textbook(layer, inputs)
+    fast, plain = convolve(layer, inputs), layer(inputs)
     assert torch.equal(fast, plain)
     incoming = torch.randn_like(plain)
     for ours, theirs in zip(
@@ -61,7 +51,7 @@ def test_single_precision_agrees_too() -> None:
     layer = _layer().float()
     inputs = _activation().detach().float().requires_grad_()
     leaves = (inputs, layer.weight, layer.alpha)
-    fast, plain = layer(inputs), _textbook(layer, inputs)
+    fast, plain = convolve(layer, inputs), layer(inputs)
     assert torch.equal(fast, plain)
     for ours, theirs in zip(
         torch.autograd.grad(fast.square().sum(), leaves),
@@ -98,7 +88,8 @@ def test_activation_gradient_is_that_of_the_rescaled_polynomial() -> None:
     assert torch.allclose(ours, _numeric_gradient(objective, activation), rtol=1e-6, atol=1e-7)
 
 
-def test_evaluation_depends_on_the_weights_signs_and_alpha_only() -> None:
+@pytest.mark.parametrize("form", [convolve, lambda layer, activation: layer(activation)], ids=["kernel", "method"])
+def test_evaluation_depends_on_the_weights_signs_and_alpha_only(form) -> None:
     layer = _layer().eval()
     other = copy.deepcopy(layer)
     set_tau(other, 0.6)
@@ -108,16 +99,17 @@ def test_evaluation_depends_on_the_weights_signs_and_alpha_only() -> None:
         # The mean of the signs is not zero: without this the signs of (weight - mean) could differ.
         assert torch.equal(torch.sign(other.weight - other.weight.mean((1, 2, 3), keepdim=True)), other.weight)
         activation = _activation()
-        assert torch.equal(layer(activation), other(activation * 7.0))
+        assert torch.equal(form(layer, activation), form(other, activation * 7.0))
         other.alpha.mul_(2.0)
-        assert torch.equal(2.0 * layer(activation), other(activation))
+        assert torch.equal(2.0 * form(layer, activation), form(other, activation))
 
 
 def test_without_gradients_the_values_are_the_same() -> None:
     for training in (True, False):
         layer = _layer().train(training)
         with torch.no_grad():
-            inference = layer(_activation())
+            inference = convolve(layer, _activation())
+        assert torch.equal(inference, convolve(layer, _activation()))
         assert torch.equal(inference, layer(_activation()))
 
 
@@ -140,7 +132,7 @@ def test_initial_state() -> None:
 def test_memory_format_is_kept() -> None:
     layer = _layer()
     inputs = _activation().detach().contiguous(memory_format=torch.channels_last)
-    assert layer(inputs).is_contiguous(memory_format=torch.channels_last)
+    assert convolve(layer, inputs).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_is_kept_for_the_backward_pass_is_the_activation_itself() -> None:
@@ -148,7 +140,7 @@ def test_what_is_kept_for_the_backward_pass_is_the_activation_itself() -> None:
     inputs = _activation(samples=32)
     saved: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
-        layer(inputs)
+        convolve(layer, inputs)
     large = [tensor for tensor in saved if tensor.numel() >= inputs.numel()]
     assert [tensor.data_ptr() for tensor in large] == [inputs.data_ptr()]
 
@@ -160,7 +152,7 @@ def test_a_filter_of_one_weight_is_refused() -> None:
 
 def test_no_gradient_is_computed_for_an_input_that_needs_none() -> None:
     layer = _layer()
-    layer(_activation().detach()).sum().backward()
+    convolve(layer, _activation().detach()).sum().backward()
     assert layer.weight.grad is not None
 
 

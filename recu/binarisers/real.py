@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.binarisers.activation_rescaling import rescale_per_sample
-from recu.binarisers.geometry import require_plain_geometry
-from recu.binarisers.layer_cost import LayerCost
-from recu.binarisers.ste import sign_polynomial
+from recu.binarisers.estimators import sign_polynomial
+from recu.binarisers.protocol import LayerCost, require_plain_geometry
+from recu.binarisers.recu import rescale_per_sample
 
 
 class RealConv2d(nn.Conv2d):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recu.kernels.binary_unit import _BinaryUnit
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d, binary_unit, set_tau
-from recu.nn.binary_unit import _BinaryUnit
 
 IMAGES, SIDE = 5, 8
 SHAPES = pytest.mark.parametrize(("channels", "width", "stride"), [(16, 16, 1), (16, 32, 2), (128, 128, 1)])
@@ -120,18 +120,18 @@ def test_what_is_kept_for_the_gradient_takes_two_bytes_a_value():
 @pytest.mark.parametrize("what", ["evaluation", "no gradient", "frozen statistics", "another convolution"])
 def test_where_there_is_no_fast_form_the_layers_are_called(what, monkeypatch):
     monkeypatch.setattr(_BinaryUnit, "apply", lambda *_: pytest.fail("the fast form was taken"))
-    layers = Layers(16, 16, 1).train()
+    layers = Layers(16, 16, 1).double().train()
     if what == "evaluation":
         layers.eval()
     elif what == "frozen statistics":
         layers.norm.eval()
     elif what == "another convolution":
-        layers.conv = CompetitorBinaryConv2d(16, 16, 3, padding=1)
-    activation = torch.randn(IMAGES, 16, SIDE, SIDE)
+        layers.conv = CompetitorBinaryConv2d(16, 16, 3, padding=1).double()
+    activation = torch.randn(IMAGES, 16, SIDE, SIDE, dtype=torch.float64)
     twin = copy.deepcopy(layers)
     with torch.set_grad_enabled(what != "no gradient"):
         result = layers.at_once(activation, activation, True)
-        assert torch.equal(result, twin.one_by_one(activation, activation, True))
+        assert torch.allclose(result, twin.one_by_one(activation, activation, True), rtol=1e-12, atol=1e-14)
 
 
 def test_a_single_value_cannot_be_normalised():

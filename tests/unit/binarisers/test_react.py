@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from recu.binarisers.react import scaled_sign
 from recu.nn import CompetitorBinaryConv2d
-from recu.nn.competitor import scaled_sign
 
 
 def test_weights_become_their_mean_magnitude_times_their_sign() -> None:
