@@ -9,26 +9,9 @@ from pathlib import Path
 import pytest
 
 import recu
+from tests.architecture import LEVELS
 
 PACKAGE = Path(recu.__file__).parent
-LEVELS = {
-    "base": 0,
-    "experiment": 1,
-    "binarisers": 2,
-    "kernels": 3,
-    "nn": 4,
-    "models": 5,
-    "data": 5,
-    "results": 5,
-    "training": 6,
-    "report": 6,
-    "verify": 6,
-    "tracking": 6,
-    "stages": 7,
-    "cli": 8,
-    "__main__": 9,
-}
-"""Of each part of the package: it imports from parts of a lower level only. `__init__` belongs to none."""
 
 
 def name_of(file: Path) -> str:
