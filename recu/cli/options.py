@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import read_json
 from recu.experiment import paths
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import config_file, user_path
-from recu.experiment.schema import Dataset, Family, Hyperparameters
+from recu.experiment.schema import Dataset, Family, Hyperparameters, Kernels
 from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes (default: %(default)s)")
     group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    group.add_argument(
+        "--kernels",
+        choices=get_args(Kernels),
+        default="auto",
+        help="fast forms of layers: wherever they fit, or none (default: %(default)s)",
+    )
     group.add_argument("--type", default="", help="tensor type, as the authors': one with 'cuda' in it, or a CPU type")
 
 
@@ -184,6 +190,7 @@ def running_of(arguments: argparse.Namespace) -> Running:
         gpus=gpus_of(arguments),
         workers=arguments.workers,
         threads=arguments.threads,
+        kernels=arguments.kernels,
         tracking_uri=tracking_uri,
         print_freq=getattr(arguments, "print_freq", 100),
         time_estimate=bool(getattr(arguments, "time_estimate", 1)),

@@ -46,6 +46,8 @@ Augmentation = Literal[
     "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
 ]
 """Training augmentations; see `recu.data.load.augmentation` and `recu.data.load.transforms`."""
+Kernels = Literal["auto", "off"]
+"""Whether a layer may be computed by `recu.kernels`; the same numbers but for rounding."""
 TestView = Literal["resize", "resize_centre"]
 """How a test image becomes the network's input: scaled to its size, or the shorter side to 256/224 of that and then the
 centre; see `recu.data.load.transforms`."""
@@ -114,6 +116,10 @@ def _gpus_as_text(value: Any) -> Any:
 def _check_gpus(gpus: str) -> str:
     gpu_numbers(gpus)
     return gpus
+
+
+def _switch_as_text(value: Any) -> Any:
+    return "off" if value is False else value  # which is how YAML 1.1 reads `off`
 
 
 def gpu_numbers(gpus: str) -> list[int]:
@@ -439,3 +445,7 @@ class WorkflowConfig(Model):
     the experiments that it teaches."""
     workers: Annotated[int, BeforeValidator(text_as_number), Field(ge=0, le=MOST_PROCESSES)] = 2
     """Loader processes of one job, for datasets that are not held in memory."""
+    kernels: Annotated[Kernels, BeforeValidator(_switch_as_text, json_schema_input_type=Kernels | Literal[False])] = (
+        "auto"
+    )
+    """Fast forms of the layers: `auto` takes each that fits, `off` none; the results are equal but for rounding."""

@@ -15,7 +15,7 @@ from recu.base.errors import Interrupted, ResultError
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.resolving import Experiment
-from recu.experiment.schema import Dataset
+from recu.experiment.schema import Dataset, Kernels
 from recu.results.seal import write_sealed_json
 from recu.stages.subject import Subject, load, recognise
 from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
@@ -88,10 +88,10 @@ def evaluate(
         )
         tracker.start(run)
         network, _report = load(subject, prepared.manifest.classes)
-        evaluation = measure(network, loaders, device)
+        evaluation = measure(network, loaders, device, running.kernels)
         recipe = experiment.hyperparameters
         about = describe_measurement(
-            subject, experiment.dataset, dataset, loaders, origin, recipe.batch_size_test, recipe.loader
+            subject, experiment.dataset, dataset, loaders, origin, recipe.batch_size_test, recipe.loader, running
         )
         names = {"experiment_id": experiment.id, "spec_hash": experiment.spec_hash}
         metrics = asdict(evaluation) | names | about | {"mlflow_run_id": tracker.wait_for_run_id()}
@@ -142,10 +142,10 @@ def evaluate_file(
     use_threads(running.threads)
     network, report = load(subject, prepared.manifest.classes)
     loaders = build_test_loaders(dataset, prepared, batch_size_test, loader, device, running)
-    evaluation = measure(network, loaders, device)
+    evaluation = measure(network, loaders, device, running.kernels)
     _check_agreement(subject, evaluation, loaders.manifest)
     origin = provenance.collect(describe(device))
-    about = describe_measurement(subject, name, dataset, loaders, origin, batch_size_test, loader)
+    about = describe_measurement(subject, name, dataset, loaders, origin, batch_size_test, loader, running)
     return Measurement(evaluation=evaluation, report=report, about=about)
 
 
@@ -157,6 +157,7 @@ def describe_measurement(
     origin: dict[str, Any],
     batch_size_test: int,
     loader: str,
+    running: Running,
 ) -> dict[str, Any]:
     """What a measurement rests on, JSON-compatible: checkpoint, network, data, settings, code and device."""
     manifest = loaders.manifest
@@ -167,7 +168,12 @@ def describe_measurement(
         "data_fingerprint": manifest.fingerprint,
         "test_content": manifest.content["test"],
         # Evaluation is in fp32 whatever the training's precision (see `recu.training.evaluation`).
-        "settings": {"batch_size_test": batch_size_test, "loader": used, "precision": "fp32"},
+        "settings": {
+            "batch_size_test": batch_size_test,
+            "loader": used,
+            "precision": "fp32",
+            "kernels": running.kernels,
+        },
         "provenance": origin,
     }
 
@@ -220,7 +226,7 @@ def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manif
     return subject
 
 
-def measure(network: nn.Module, loaders: Loaders, device: torch.device) -> Evaluation:
+def measure(network: nn.Module, loaders: Loaders, device: torch.device, kernels: Kernels = "auto") -> Evaluation:
     """Evaluate a network over the test split. Raises Interrupted when a signal came."""
     from recu.training.device import place
     from recu.training.evaluation import evaluate as evaluate_network
@@ -229,7 +235,7 @@ def measure(network: nn.Module, loaders: Loaders, device: torch.device) -> Evalu
 
     make_deterministic()
     with stop_on_signals() as stop:
-        evaluation = evaluate_network(place(network, device), loaders.test, stop=stop)
+        evaluation = evaluate_network(place(network, device, kernels=kernels), loaders.test, stop=stop)
     if evaluation is None:
         raise Interrupted(f"evaluation stopped by {stop.signal_name}: run the same command again")
     return evaluation

@@ -73,14 +73,14 @@ def evaluate_released(
         # Counted first: moving the network to the device may change its layout.
         about = _about(released, subject, report, describe_cost(network, dataset.image_size))
         about |= describe_measurement(
-            subject, released.dataset, dataset, loaders, origin, released.batch_size_test, released.loader
+            subject, released.dataset, dataset, loaders, origin, released.batch_size_test, released.loader, running
         )
         tracker.start(
             describe_released_run(
                 released, subject.network, loaders.manifest, origin, checkpoint=about["checkpoint_sha256"]
             )
         )
-        evaluation = measure(network, loaders, device)
+        evaluation = measure(network, loaders, device, running.kernels)
         metrics = asdict(evaluation) | about | {"mlflow_run_id": tracker.wait_for_run_id()}
         write_sealed_json(output, metrics)
         mirror_evaluation(tracker, evaluation, output)

@@ -17,7 +17,7 @@ from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
 from recu.experiment.resolving import Experiment
-from recu.experiment.schema import Dataset
+from recu.experiment.schema import Dataset, Kernels
 from recu.results.seal import read_sealed_json
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
@@ -45,6 +45,8 @@ class Running:
     """Loader processes, for datasets that are not held in memory."""
     threads: int = 0
     """CPU threads of torch; 0 leaves its choice."""
+    kernels: Kernels = "auto"
+    """"off" for the layers' own forwards alone."""
     tracking_uri: str | None = None
     """MLflow store; None or empty: none. MLFLOW_TRACKING_URI in the environment wins."""
     print_freq: int = 100
@@ -328,7 +330,7 @@ def _prepare_trainer(
 
     experiment = job.experiment
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
-    teacher = None if taught is None else place(taught.network, device)
+    teacher = None if taught is None else place(taught.network, device, kernels=job.running.kernels)
     seed_everything(experiment.seed)
     model = build_network(experiment)
     # Its costs are published at the end: now is the time to find that a layer does not say them.
@@ -345,11 +347,16 @@ def _prepare_trainer(
         seed=experiment.seed,
         validity=validity,
         provenance=provenance,
-        settings={"loader": validity.loader, "workers": job.running.workers, "threads": job.running.threads},
+        settings={
+            "loader": validity.loader,
+            "workers": job.running.workers,
+            "threads": job.running.threads,
+            "kernels": job.running.kernels,
+        },
         origins=_origins(job, found, taught),
     )
     trainer = Trainer(
-        place(model, device, compile_as=experiment.hyperparameters.compile),
+        place(model, device, compile_as=experiment.hyperparameters.compile, kernels=job.running.kernels),
         loaders,
         experiment.hyperparameters,
         identity,

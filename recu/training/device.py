@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from recu.base.errors import ConfigError
-from recu.experiment.schema import gpu_numbers
+from recu.experiment.schema import Kernels, gpu_numbers
+from recu.kernels.exact import switch_off
 from recu.training.gpu_slot import slots_folder, take_slot, visible_gpus
 
 COMPILE_MODES = {"kernels": "default", "cuda-graphs": "reduce-overhead"}
@@ -80,7 +81,9 @@ def describe(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
 
 
-def place(model: nn.Module, device: torch.device, *, compile_as: str | None = None) -> nn.Module:
+def place(
+    model: nn.Module, device: torch.device, *, compile_as: str | None = None, kernels: Kernels = "auto"
+) -> nn.Module:
     """Move a network to the device in the memory layout its convolutions are fastest in, and compile it if wanted.
 
     channels_last changes strides only; it is the layout oneDNN and cuDNN compute in.
@@ -89,12 +92,15 @@ def place(model: nn.Module, device: torch.device, *, compile_as: str | None = No
         model: changed in place; its parameters keep their names.
         device: where it goes.
         compile_as: a key of `COMPILE_MODES`, or None.
+        kernels: "off" for the layers' own forwards alone.
 
     Raises:
         ConfigError: compilation is asked for on a CPU, or turned off by the environment.
     """
     if compile_as is not None:
         _check_compilation(compile_as, device)
+    if kernels == "off":
+        switch_off(model)
     model = model.to(device=device, memory_format=torch.channels_last)
     if compile_as is not None:
         model.compile(mode=COMPILE_MODES[compile_as], dynamic=False)

@@ -74,6 +74,7 @@ RUN_OPTIONS = plan.as_options(
     tracking_uri=CONFIG.tracking_uri,
     gpus=CONFIG.gpus,
     workers=CONFIG.workers,
+    kernels=CONFIG.kernels,
 )
 TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CONFIG.teacher_weights else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)

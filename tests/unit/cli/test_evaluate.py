@@ -129,7 +129,7 @@ def test_the_measurement_says_what_it_rests_on(recu, checkpoint):
     digest, data = hash_file(checkpoint), load_datasets(recu.project / "params")["tiny"].identity()
     named = {"checkpoint": "file.pth.tar", "checkpoint_sha256": digest, "weights_key": "state_dict", "stage": 2}
     named |= {"model": "resnet20_1w1a", "family": "cifar", "variant": None, "dataset": "tiny", "data": data}
-    named |= {"settings": {"batch_size_test": 128, "loader": "memory", "precision": "fp32"}}
+    named |= {"settings": {"batch_size_test": 128, "loader": "memory", "precision": "fp32", "kernels": "auto"}}
     assert {name: found[name] for name in named} == named
     manifest = recu.json("data/tiny/manifest.json")
     assert (found["data_fingerprint"], found["test_content"]) == (manifest["fingerprint"], manifest["content"]["test"])

@@ -13,6 +13,8 @@ from recu.base.files import hash_file
 from recu.binarisers.recu import tau_at
 from recu.experiment.params import load_datasets
 from recu.experiment.resolving import parse_experiment
+from recu.kernels import binary_unit
+from recu.nn import inference
 from recu.stages import train as train_stage
 from recu.training import trainer as trainer_module
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
@@ -49,6 +51,25 @@ def test_a_training_leaves_everything_in_one_folder(recu):
     assert measured["n"] == 18
     assert measured["top1"] == metrics["best"]["top1"] and measured["top5"] == metrics["best"]["top5"]
     assert measured["loss"] == pytest.approx(metrics["best"]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_kernels_off_takes_none_in_training_nor_in_evaluation_and_both_say_so(recu, monkeypatch, kernels):
+    taken = []
+    for module, name in ((binary_unit, "train_unit"), (inference, "_replace")):
+        kernel = getattr(module, name)
+
+        def note(*values, _kernel=kernel, _name=name, **named):
+            taken.append(_name)
+            return _kernel(*values, **named)
+
+        monkeypatch.setattr(module, name, note)
+    assert recu.train("--save", "one", "--kernels", kernels) == 0, recu.err
+    words = ["--output", "out.json", "--kernels", kernels, *recu.tiny]
+    assert recu("evaluate", "-e", "results/one/model_best.pth.tar", *words) == 0, recu.err
+    assert set(taken) == ({"train_unit", "_replace"} if kernels == "auto" else set())
+    for file in ("results/one/metrics.json", "out.json"):
+        assert recu.json(file)["settings"]["kernels"] == kernels
 
 
 def _content(folder):
@@ -128,7 +149,7 @@ def test_advice_for_other_options_works(recu):
     assert pieces == [(0, 0), (1, 1)] and rates == [0.1, 0.05]
     assert metrics["segments"][1]["spec_hash"] == metrics["spec_hash"] != metrics["segments"][0]["spec_hash"]
     assert metrics["provenance"] == metrics["segments"][1]["provenance"]
-    assert metrics["settings"] == {"loader": "memory", "workers": 0, "threads": 0}
+    assert metrics["settings"] == {"loader": "memory", "workers": 0, "threads": 0, "kernels": "auto"}
     assert recu.train("--save", "two", "--epochs", 1, "--seed", 7) == 0, recu.err
 
 
