@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,10 +20,9 @@ class _ScaledSign(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
         (weight,) = ctx.saved_tensors
-        window: Tensor = weight.abs() <= 1.0
-        return grad * window
+        return grad * (weight.abs() <= 1.0)
 
 
 def scaled_sign(weight: Tensor) -> Tensor:
@@ -39,8 +36,7 @@ def scaled_sign(weight: Tensor) -> Tensor:
     Returns:
         Binary weights of the same shape, one magnitude per output filter.
     """
-    binary: Tensor = _ScaledSign.apply(weight)
-    return binary
+    return _ScaledSign.apply(weight)
 
 
 class CompetitorBinaryConv2d(RealConv2d):

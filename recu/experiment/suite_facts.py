@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from recu.experiment.resolving import Origin
-from recu.experiment.schema import Model
-from recu.experiment.values import Name
+from recu.experiment.schema import Model, Name
 
 
 class DatasetFacts(Model):

@@ -128,7 +128,7 @@ class _OneShortcutBlock(nn.Module):
         self.conv2 = convolution(channels, channels, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(channels)
         same_shape = stride == 1 and in_channels == channels
-        self.shortcut: nn.Module = nn.Identity() if same_shape else AveragePoolShortcut(in_channels, channels, stride)
+        self.shortcut = nn.Identity() if same_shape else AveragePoolShortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = binary_unit(self.conv1, self.bn1, x, hardtanh=True)

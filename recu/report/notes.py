@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from recu.experiment.suite_facts import MethodFacts, SuiteFacts
 from recu.report.summary import RULE, TableRow
-from recu.results.segments import described
+from recu.results.records import Provenance, Row
 
 COST = (
     "Cost, of one image at the row's input size, counted from the network: parameters; size with a binary weight in "
@@ -28,7 +27,7 @@ class Notes:
     """Dates, hardware, versions, and the files behind the numbers."""
 
 
-def notes(table: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], suite: SuiteFacts) -> Notes:
+def notes(table: Sequence[TableRow], rows: Sequence[Row], suite: SuiteFacts) -> Notes:
     """All notes of one suite's table."""
     return Notes(
         reading=(RULE, *_columns(), *_methods(table, suite)),
@@ -46,7 +45,7 @@ def _columns() -> tuple[str, ...]:
 
 
 def _methods(table: Sequence[TableRow], suite: SuiteFacts) -> list[str]:
-    return [_method(name, suite.methods[name]) for name in dict.fromkeys(row.method for row in table)]
+    return [_method(name, suite.methods[name]) for name in dict.fromkeys(line.result.method for line in table)]
 
 
 def _method(name: str, method: MethodFacts) -> str:
@@ -58,52 +57,52 @@ def _method(name: str, method: MethodFacts) -> str:
     )
 
 
-def _origin(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    trained = [segment["provenance"] for row in rows for segment in row["segments"]]
-    evaluated = [row["evaluate_provenance"] for row in rows]
+def _origin(rows: Sequence[Row]) -> tuple[str, ...]:
+    trained = [piece.provenance for row in rows for piece in row.segments]
+    evaluated = [row.evaluate_provenance for row in rows]
     everything = [*trained, *evaluated]
-    hours = sum(row["train_seconds"] for row in rows) / 3600
+    hours = sum(row.train_seconds for row in rows) / 3600
     return (
         dates(everything),
-        f"Hardware: trained on {listed(each['device'] for each in trained)}; evaluated on "
-        f"{listed(each['device'] for each in evaluated)}. Training took {hours:.2f} h in all.",
+        f"Hardware: trained on {listed(each.device for each in trained)}; evaluated on "
+        f"{listed(each.device for each in evaluated)}. Training took {hours:.2f} h in all.",
         *versions(everything),
         *_pieces(rows),
-        f"Data: {listed(data_of(row, row['test_images']) for row in rows)}.",
+        f"Data: {listed(data_of(row.dataset, row.data_fingerprint, row.test_images) for row in rows)}.",
         f"Rests on: {len(rows)} trainings and the evaluation of each one's best checkpoint, whose parameters, data and "
         "checkpoint hashes agree: metrics.json below results/train/ and results/evaluate/, by the experiments' names.",
     )
 
 
-def _pieces(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _pieces(rows: Sequence[Row]) -> list[str]:
     """Which epochs of a training that was interrupted rest on what."""
-    interrupted = [row for row in rows if len({_commit(each["provenance"]) for each in row["segments"]}) > 1]
+    interrupted = [row for row in rows if len({_commit(piece.provenance) for piece in row.segments}) > 1]
     return [
-        f"Pieces: {row['experiment_id']} was trained by more than one code: "
-        + "; ".join(f"{described(each)} by {_commit(each['provenance'])}" for each in row["segments"])
+        f"Pieces: {row.experiment_id} was trained by more than one code: "
+        + "; ".join(f"{piece.epochs} by {_commit(piece.provenance)}" for piece in row.segments)
         + "."
         for row in interrupted
     ]
 
 
-def dates(origins: Iterable[Mapping[str, Any]]) -> str:
+def dates(origins: Iterable[Provenance]) -> str:
     """When results with these provenances were made."""
-    days = sorted(each["created"][:10] for each in origins)
+    days = sorted(each.created[:10] for each in origins)
     return f"Date: {days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''} (UTC)."
 
 
-def versions(origins: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def versions(origins: Sequence[Provenance]) -> tuple[str, ...]:
     """By which software and code results with these provenances were made."""
     return (
-        f"Software: torch {listed(each['packages']['torch'] for each in origins)}, Python "
-        f"{listed(each['packages']['python'] for each in origins)}.",
+        f"Software: torch {listed(each.packages.get('torch') for each in origins)}, Python "
+        f"{listed(each.packages.get('python') for each in origins)}.",
         f"Code: {listed(_commit(each) for each in origins)}.",
     )
 
 
-def data_of(row: Mapping[str, Any], test_images: int) -> str:
+def data_of(dataset: str, fingerprint: str, test_images: int) -> str:
     """The data one result rests on."""
-    return f"{row['dataset']} (fingerprint {row['data_fingerprint'][:16]}, {test_images:,} test images)"
+    return f"{dataset} (fingerprint {fingerprint[:16]}, {test_images:,} test images)"
 
 
 def listed(values: Iterable[str | None]) -> str:
@@ -111,9 +110,8 @@ def listed(values: Iterable[str | None]) -> str:
     return ", ".join(dict.fromkeys(value if value is not None else "unknown" for value in values))
 
 
-def _commit(provenance: Mapping[str, Any]) -> str:
-    commit = provenance["git_commit"]
-    if commit is None:
-        return f"no git checkout, code hash {provenance['code_hash'][:16]}"
-    dirty = {True: " with uncommitted changes", False: ""}
-    return f"git commit {commit[:12]}" + dirty.get(provenance["git_dirty"], " (git did not say what was uncommitted)")
+def _commit(provenance: Provenance) -> str:
+    if provenance.git_commit is None:
+        return f"no git checkout, code hash {provenance.code_hash[:16]}"
+    dirty = {True: " with uncommitted changes", False: "", None: " (git did not say what was uncommitted)"}
+    return f"git commit {provenance.git_commit[:12]}{dirty[provenance.git_dirty]}"

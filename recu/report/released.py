@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
-from recu.base.errors import ResultError
-from recu.experiment.schema import Published
+from recu.experiment.schema import Published, PublishedResult
 from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
 from recu.report.notes import COST, Notes, data_of, dates, listed, versions
-from recu.report.tables import NETWORK_COLUMNS, PUBLISHED_COLUMN, VERDICT_COLUMN, Column, number, plain_column
+from recu.report.tables import (
+    NETWORK_COLUMNS,
+    PUBLISHED_COLUMN,
+    VERDICT_COLUMN,
+    Column,
+    number,
+    number_column,
+    of_result,
+    plain_column,
+)
 from recu.results.published import Match, Setting, match, seen_data
-from recu.results.rows import impossible
+from recu.results.records import ReleasedRecord
 
 TOLERANCE = 0.05
 
@@ -28,28 +36,9 @@ RULE = (
 class ReleasedRow:
     """One line: one released file."""
 
-    name: str
-    path: str
-    checkpoint_sha256: str
-    dataset: str
+    result: ReleasedRecord
     dataset_title: str
-    model: str
-    family: str
-    variant: str | None
-    """As recognised from the file's keys."""
-    shortcut: str
-    cost: Mapping[str, float]
-    """As in `recu.report.summary.TableRow`."""
-    method: str
-    published_top1: float | None
-    published_top5: float | None
-    published_source: str | None
-    claimed_top1: float
-    top1: float
-    top5: float
-    loss: float
-    n: int
-    """Images measured on."""
+    published: PublishedResult | None
     difference: float | None
     """Measured minus claimed, in points; None where that would compare unlike things."""
     verdict: str
@@ -60,75 +49,37 @@ class ReleasedRow:
 COLUMNS: tuple[Column, ...] = (
     Column(
         header="file",
-        text=lambda row: row.name,
+        text=attrgetter("result.name"),
         values={
-            "file": lambda row: row.name,
-            "path": lambda row: row.path,
-            "checkpoint_sha256": lambda row: row.checkpoint_sha256,
+            "file": attrgetter("result.name"),
+            "path": attrgetter("result.released.path"),
+            **of_result("checkpoint_sha256"),
         },
     ),
     *NETWORK_COLUMNS,
     plain_column("method", "training method"),
     PUBLISHED_COLUMN,
-    Column(
-        header="Top-1 claimed",
-        text=lambda row: number(row.claimed_top1),
-        values={"claimed_top1": lambda row: row.claimed_top1},
-        numeric=True,
-    ),
-    Column(
-        header="Top-1 measured",
-        text=lambda row: number(row.top1),
-        values={"top1": lambda row: round(row.top1, 4)},
-        numeric=True,
-    ),
+    number_column("Top-1 claimed", "claimed_top1", attrgetter("result.claimed_top1")),
+    number_column("Top-1 measured", "top1", attrgetter("result.top1")),
     Column(
         header="Top-5 measured",
-        text=lambda row: number(row.top5),
-        values={"top5": lambda row: round(row.top5, 4), "loss": lambda row: round(row.loss, 6)},
+        text=lambda line: number(line.result.top5),
+        values={
+            "top5": lambda line: round(line.result.top5, 4),
+            "loss": lambda line: round(line.result.loss, 6),
+        },
         numeric=True,
     ),
+    number_column("measured - claimed", "difference", attrgetter("difference"), "+.2f"),
     Column(
-        header="measured - claimed",
-        text=lambda row: number(row.difference, "+.2f"),
-        values={"difference": lambda row: None if row.difference is None else round(row.difference, 4)},
+        header="images",
+        text=lambda line: f"{line.result.n:,}",
+        values={"images": attrgetter("result.n")},
         numeric=True,
     ),
-    Column(header="images", text=lambda row: f"{row.n:,}", values={"images": lambda row: row.n}, numeric=True),
     VERDICT_COLUMN,
 )
 """Every column, in order; accuracies are in percent, differences in points."""
-
-
-def released_rows(
-    results: Iterable[Mapping[str, Any]], published: Published, datasets: Mapping[str, DatasetFacts]
-) -> list[ReleasedRow]:
-    """One line for each measured file, in the order given.
-
-    Args:
-        results: metrics.json of each evaluation.
-        published: what is published.
-        datasets: the datasets measured on, by name.
-
-    Raises:
-        ResultError: a result is not of the expected form.
-    """
-    rows = []
-    for result in results:
-        try:
-            _check_numbers(result)
-            rows.append(_row(result, published, datasets[result["dataset"]]))
-        except (KeyError, TypeError) as error:
-            name = result.get("name", "?")
-            raise ResultError(f"the result of {name} is not of the expected form ({error!r})") from error
-    return rows
-
-
-def _check_numbers(result: Mapping[str, Any]) -> None:
-    percents = {name: result[name] for name in ("top1", "top5", "claimed_top1")}
-    wrong = impossible(percents, {"loss": result["loss"]}, result["n"])
-    if wrong is not None:
-        raise ResultError(f"the result of {result['name']}: {wrong}")
 
 
 def judge(measured: float, claimed: float) -> str:
@@ -137,10 +88,23 @@ def judge(measured: float, claimed: float) -> str:
     return "confirmed" if round(abs(measured - claimed), 6) <= TOLERANCE else "differs"
 
 
-def released_notes(table: Sequence[ReleasedRow], results: Sequence[Mapping[str, Any]], suite: ReleasedFacts) -> Notes:
-    """All notes of one table; `results` as for `released_rows`."""
-    origins = [result["provenance"] for result in results]
-    files = (f"{row.path} (SHA-256 {row.checkpoint_sha256[:16]})" for row in table)
+def released_rows(
+    results: Iterable[ReleasedRecord], published: Published, datasets: Mapping[str, DatasetFacts]
+) -> list[ReleasedRow]:
+    """One line for each measured file, in the order given.
+
+    Args:
+        results: of each file.
+        published: what is published.
+        datasets: the datasets measured on, by name.
+    """
+    return [_row(result, published, datasets[result.dataset]) for result in results]
+
+
+def released_notes(results: Sequence[ReleasedRecord], suite: ReleasedFacts) -> Notes:
+    """All notes of one table of these results."""
+    origins = [result.provenance for result in results]
+    files = (f"{result.released.path} (SHA-256 {result.checkpoint_sha256[:16]})" for result in results)
     return Notes(
         reading=(
             RULE,
@@ -152,62 +116,44 @@ def released_notes(table: Sequence[ReleasedRow], results: Sequence[Mapping[str, 
         ),
         origin=(
             dates(origins),
-            f"Hardware: measured on {listed(each['device'] for each in origins)}.",
+            f"Hardware: measured on {listed(each.device for each in origins)}.",
             *versions(origins),
-            f"Data: {listed(data_of(result, result['n']) for result in results)}.",
+            f"Data: {listed(data_of(result.dataset, result.data_fingerprint, result.n) for result in results)}.",
             f"Files: {listed(files)}.",
             f"Rests on: metrics.json below results/released/{suite.name}/, by the files' names.",
         ),
     )
 
 
-def _row(result: Mapping[str, Any], published: Published, dataset: DatasetFacts) -> ReleasedRow:
+def _row(result: ReleasedRecord, published: Published, dataset: DatasetFacts) -> ReleasedRow:
     matched = match(
         Setting(
             dataset=dataset.published_as,
-            model=result["model"],
-            family=result["family"],
-            stage=result["stage"],
-            method=result["method"],
+            model=result.model,
+            family=result.family,
+            stage=result.stage,
+            method=result.method,
             batch_size=None,
             epochs=None,
-            data=seen_data(result["released"]["data"], augmentation=None, test_images=result["n"]),
+            data=seen_data(result.released.data, augmentation=None, test_images=result.n),
         ),
         published,
     )
-    found = matched.result
     reason = _incomparable(result, dataset, matched)
-    measured, claimed = result["top1"], result["claimed_top1"]
     return ReleasedRow(
-        name=result["name"],
-        path=result["released"]["path"],
-        checkpoint_sha256=result["checkpoint_sha256"],
-        dataset=result["dataset"],
+        result=result,
         dataset_title=dataset.title,
-        model=result["model"],
-        family=result["family"],
-        variant=result["variant"],
-        shortcut=result["shortcut"],
-        cost=result["cost"],
-        method=result["method"],
-        published_top1=found.top1 if found else None,
-        published_top5=found.top5 if found else None,
-        published_source=found.source if found else None,
-        claimed_top1=claimed,
-        top1=measured,
-        top5=result["top5"],
-        loss=result["loss"],
-        n=result["n"],
-        difference=None if reason else measured - claimed,
-        verdict="not comparable" if reason else judge(measured, claimed),
+        published=matched.result,
+        difference=None if reason else result.top1 - result.claimed_top1,
+        verdict="not comparable" if reason else judge(result.top1, result.claimed_top1),
         reason=reason,
     )
 
 
-def _incomparable(result: Mapping[str, Any], dataset: DatasetFacts, matched: Match) -> str | None:
-    claimed_on = result["released"]["claimed_on"]
-    if claimed_on is not None and claimed_on != result["dataset"]:
-        return f"claimed on {claimed_on}, measured on {result['dataset']}"
+def _incomparable(result: ReleasedRecord, dataset: DatasetFacts, matched: Match) -> str | None:
+    claimed_on = result.released.claimed_on
+    if claimed_on is not None and claimed_on != result.dataset:
+        return f"claimed on {claimed_on}, measured on {result.dataset}"
     if claimed_on is None and not dataset.published_as:
         return f"nothing is published on {dataset.title}"
     # A claim about a published dataset is made of images seen as the published runs saw them.

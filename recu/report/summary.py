@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from recu.base.errors import ResultError, unknown_name
-from recu.experiment.schema import Published
+from recu.experiment.schema import Published, PublishedResult
 from recu.experiment.suite_facts import DatasetFacts, MethodFacts
 from recu.results.published import Match, Setting, match
+from recu.results.records import Row
 
 FLOOR = 0.3
 CEILING = 1.0
@@ -42,23 +43,11 @@ class Spread:
 class TableRow:
     """One line of a table: one network and method on one dataset, over its seeds."""
 
-    dataset: str
+    result: Row
+    """Of its first seed: network, data and recipe are those of all."""
     dataset_title: str
-    family: str
-    variant: str | None
-    model: str
-    network: str
-    shortcut: str
-    cost: Mapping[str, float]
-    """Of one image; the fields of `recu.models.cost.Cost` and `operations`."""
-    batch_size: int
-    batch_size_test: int
-    epochs: int
-    method: str
     reconstruction: bool
-    published_top1: float | None
-    published_top5: float | None
-    published_source: str | None
+    published: PublishedResult | None
     top1_best: Spread
     top5_best: Spread
     top1_last: Spread
@@ -71,7 +60,7 @@ class TableRow:
 
 
 def summarise(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     published: Published,
     methods: Mapping[str, MethodFacts],
     datasets: Mapping[str, DatasetFacts],
@@ -82,9 +71,9 @@ def summarise(
         ResultError: the seeds of a line were not trained with the same settings on the same data, or one is there
         twice. ConfigError: a row names a method or dataset that is not given.
     """
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["dataset"], row["network"], row["method"]), []).append(row)
+        groups.setdefault((row.dataset, row.network, row.method), []).append(row)
     return [_table_row(group, published, methods, datasets) for group in groups.values()]
 
 
@@ -112,50 +101,38 @@ def judge(ours: Spread, n: int, published: float) -> str:
 
 
 def _table_row(
-    group: list[Mapping[str, Any]],
+    group: list[Row],
     published: Published,
     methods: Mapping[str, MethodFacts],
     datasets: Mapping[str, DatasetFacts],
 ) -> TableRow:
     row = group[0]
     _check_seeds(group)
-    method = _look_up("method", row["method"], methods)
-    dataset = _look_up("dataset", row["dataset"], datasets)
+    method = _look_up("method", row.method, methods)
+    dataset = _look_up("dataset", row.dataset, datasets)
     found = match(
         Setting(
             dataset=dataset.published_as,
-            model=row["model"],
-            family=row["family"],
-            stage=row["stage"],
+            model=row.model,
+            family=row.family,
+            stage=row.stage,
             method=method.published_as,
-            batch_size=row["batch_size"],
-            epochs=row["epochs"],
-            data=row["seen_data"],
+            batch_size=row.batch_size,
+            epochs=row.epochs,
+            data=row.seen_data,
         ),
         published,
     )
-    top1_best = spread([each["top1_best"] for each in group])
+    top1_best = spread([each.top1_best for each in group])
     return TableRow(
-        dataset=row["dataset"],
+        result=row,
         dataset_title=dataset.title,
-        family=row["family"],
-        variant=row["variant"],
-        model=row["model"],
-        network=row["network"],
-        shortcut=row["shortcut"],
-        cost=row["cost"],
-        batch_size=row["batch_size"],
-        batch_size_test=row["batch_size_test"],
-        epochs=row["epochs"],
-        method=row["method"],
         reconstruction=method.reconstruction,
-        published_top1=found.result.top1 if found.result else None,
-        published_top5=found.result.top5 if found.result else None,
-        published_source=found.result.source if found.result else None,
+        published=found.result,
         top1_best=top1_best,
-        top5_best=spread([each["top5_best"] for each in group]),
-        top1_last=spread([each["top1_last"] for each in group]),
-        seeds=tuple(sorted(each["seed"] for each in group)),
+        top5_best=spread([each.top5_best for each in group]),
+        top1_last=spread([each.top1_last for each in group]),
+        seeds=tuple(sorted(each.seed for each in group)),
         **_comparison(found, top1_best, len(group)),
     )
 
@@ -167,18 +144,19 @@ def _comparison(found: Match, ours: Spread, n: int) -> dict[str, Any]:
     return {"difference": ours.mean - found.result.top1, "verdict": verdict, "reason": None}
 
 
-def _check_seeds(group: list[Mapping[str, Any]]) -> None:
+def _check_seeds(group: list[Row]) -> None:
     first = group[0]
     for row in group[1:]:
         for key in ("batch_size", "batch_size_test", "epochs", "data_fingerprint", "seen_data", "shortcut"):
-            if row[key] != first[key]:
+            one, other = getattr(row, key), getattr(first, key)
+            if one != other:
                 raise ResultError(
-                    f"{row['experiment_id']} and {first['experiment_id']} cannot be averaged: {key} is {row[key]} in "
-                    f"one and {first[key]} in the other; run the outdated one again"
+                    f"{row.experiment_id} and {first.experiment_id} cannot be averaged: {key} is {one} in one and"
+                    f" {other} in the other; run the outdated one again"
                 )
-    seeds = [row["seed"] for row in group]
+    seeds = [row.seed for row in group]
     if len(set(seeds)) != len(seeds):
-        raise ResultError(f"{first['experiment_id']}: a seed appears twice among the results")
+        raise ResultError(f"{first.experiment_id}: a seed appears twice among the results")
 
 
 def _look_up(kind: str, name: str, table: Mapping[str, Any]) -> Any:

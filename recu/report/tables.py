@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
@@ -17,16 +18,41 @@ from recu.report.summary import Spread
 _NONE = "-"
 
 
+Read = Callable[[Any], Any]
+"""A value of one line of the table, a `TableRow` or a `recu.report.released.ReleasedRow`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
     """One column as people read it, and the plain values that stand for it in the CSV file."""
 
     header: str
     text: Callable[[Any], str]
-    """From one line of the table, e.g. a `TableRow`."""
-    values: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """From one line of the table."""
+    values: Mapping[str, Read] = field(default_factory=dict)
     """By CSV column name."""
     numeric: bool = False
+
+
+def plain_column(name: str, header: str | None = None, *, numeric: bool = False) -> Column:
+    """A column of one attribute of the result as it is."""
+    read = attrgetter(f"result.{name}")
+    return Column(header=header or name, text=lambda line: str(read(line)), values={name: read}, numeric=numeric)
+
+
+def of_result(*names: str) -> dict[str, Read]:
+    """Attributes of a line's result, as `Column.values`."""
+    return {name: attrgetter(f"result.{name}") for name in names}
+
+
+def number_column(header: str, name: str, read: Read, form: str = ".2f") -> Column:
+    """A column of one number, a dash where there is none; rounded to four digits in the CSV file."""
+    return Column(
+        header=header,
+        text=lambda line: number(read(line), form),
+        values={name: lambda line: None if read(line) is None else round(read(line), 4)},
+        numeric=True,
+    )
 
 
 def number(value: float | None, form: str = ".2f") -> str:
@@ -41,32 +67,18 @@ def _accuracy(value: Spread) -> str:
 def _spread_column(header: str, name: str) -> Column:
     return Column(
         header=header,
-        text=lambda row: _accuracy(getattr(row, name)),
+        text=lambda line: _accuracy(getattr(line, name)),
         values={
-            f"{name}_mean": lambda row: round(getattr(row, name).mean, 4),
-            f"{name}_sd": lambda row: None if getattr(row, name).sd is None else round(getattr(row, name).sd, 4),
+            f"{name}_mean": lambda line: round(getattr(line, name).mean, 4),
+            f"{name}_sd": lambda line: None if getattr(line, name).sd is None else round(getattr(line, name).sd, 4),
         },
         numeric=True,
     )
 
 
-def plain_column(name: str, header: str | None = None, *, numeric: bool = False) -> Column:
-    """A column of one attribute as it is."""
-    return Column(
-        header=header or name,
-        text=lambda row: _NONE if getattr(row, name) is None else str(getattr(row, name)),
-        values={name: lambda row: getattr(row, name)},
-        numeric=numeric,
-    )
-
-
 def _cost_column(name: str, header: str, unit: int = 1) -> Column:
-    return Column(
-        header=header,
-        text=lambda row: _count(row.cost[name] / unit),
-        values={name: lambda row: row.cost[name]},
-        numeric=True,
-    )
+    cost = attrgetter(f"result.cost.{name}")
+    return Column(header=header, text=lambda line: _count(cost(line) / unit), values={name: cost}, numeric=True)
 
 
 def _count(value: float) -> str:
@@ -74,17 +86,21 @@ def _count(value: float) -> str:
     return f"{value:.3e}" if value >= 1e5 else f"{value:.4g}"
 
 
+def _published(name: str) -> Read:
+    return lambda line: getattr(line.published, name, None)
+
+
 NETWORK_COLUMNS: tuple[Column, ...] = (
     Column(
         header="dataset",
-        text=lambda row: row.dataset_title,
-        values={"dataset": lambda row: row.dataset, "dataset_title": lambda row: row.dataset_title},
+        text=attrgetter("dataset_title"),
+        values={**of_result("dataset"), "dataset_title": attrgetter("dataset_title")},
     ),
     plain_column("model"),
     Column(
         header="family",
-        text=lambda row: f"{row.family} ({row.variant})" if row.variant else row.family,
-        values={"family": lambda row: row.family, "variant": lambda row: row.variant},
+        text=lambda line: line.result.family + (f" ({line.result.variant})" if line.result.variant else ""),
+        values=of_result("family", "variant"),
     ),
     plain_column("shortcut", "shortcuts"),
     _cost_column("parameters", "parameters"),
@@ -97,19 +113,15 @@ NETWORK_COLUMNS: tuple[Column, ...] = (
 
 PUBLISHED_COLUMN = Column(
     header="Top-1 published",
-    text=lambda row: number(row.published_top1),
-    values={
-        "published_top1": lambda row: row.published_top1,
-        "published_top5": lambda row: row.published_top5,
-        "published_source": lambda row: row.published_source,
-    },
+    text=lambda line: number(_published("top1")(line)),
+    values={f"published_{name}": _published(name) for name in ("top1", "top5", "source")},
     numeric=True,
 )
 
 VERDICT_COLUMN = Column(
     header="verdict",
-    text=lambda row: f"{row.verdict}: {row.reason}" if row.reason else row.verdict,
-    values={"verdict": lambda row: row.verdict, "reason": lambda row: row.reason},
+    text=lambda line: f"{line.verdict}: {line.reason}" if line.reason else line.verdict,
+    values={"verdict": attrgetter("verdict"), "reason": attrgetter("reason")},
 )
 
 COLUMNS: tuple[Column, ...] = (
@@ -119,8 +131,8 @@ COLUMNS: tuple[Column, ...] = (
     plain_column("epochs", numeric=True),
     Column(
         header="training method",
-        text=lambda row: f"{row.method} (reconstruction)" if row.reconstruction else row.method,
-        values={"method": lambda row: row.method, "reconstruction": lambda row: row.reconstruction},
+        text=lambda line: f"{line.result.method} (reconstruction)" if line.reconstruction else line.result.method,
+        values={**of_result("method"), "reconstruction": attrgetter("reconstruction")},
     ),
     PUBLISHED_COLUMN,
     _spread_column("Top-1 best epoch", "top1_best"),
@@ -128,19 +140,14 @@ COLUMNS: tuple[Column, ...] = (
     _spread_column("Top-5 best epoch", "top5_best"),
     Column(
         header="seeds",
-        text=lambda row: str(len(row.seeds)),
+        text=lambda line: str(len(line.seeds)),
         values={
-            "seeds": lambda row: len(row.seeds),
-            "seed_list": lambda row: " ".join(str(seed) for seed in row.seeds),
+            "seeds": lambda line: len(line.seeds),
+            "seed_list": lambda line: " ".join(str(seed) for seed in line.seeds),
         },
         numeric=True,
     ),
-    Column(
-        header="difference",
-        text=lambda row: number(row.difference, "+.2f"),
-        values={"difference": lambda row: None if row.difference is None else round(row.difference, 4)},
-        numeric=True,
-    ),
+    number_column("difference", "difference", attrgetter("difference"), "+.2f"),
     VERDICT_COLUMN,
 )
 """Every column of a suite that trains, in order; accuracies are in percent, differences in points."""

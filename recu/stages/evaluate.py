@@ -185,7 +185,7 @@ def _check_agreement(subject: Subject, evaluation: Evaluation, manifest: Manifes
     identity = subject.identity
     if identity is None or identity.trained is None or identity.data_fingerprint != manifest.fingerprint:
         return
-    difference = beyond_rounding(asdict(evaluation), identity.trained, evaluation.n)
+    difference = beyond_rounding(evaluation, identity.trained, evaluation.n)
     if difference is not None:
         raise ResultError(
             f"{subject.file.path}: {difference}; the file was altered, or written by another version of this program:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from recu.base.errors import ResultError
 from recu.base.files import atomic_write_bytes, read_json
@@ -13,8 +13,11 @@ from recu.experiment.remake import afresh, remake, suite_of
 from recu.experiment.resolving import Origin
 from recu.experiment.schema import Published
 from recu.experiment.suite_facts import ReleasedFacts, SuiteFacts
+from recu.results.records import EvaluationRecord, Record, ReleasedRecord, Row, Rows, TrainingRecord, read_record
 from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
-from recu.results.seal import read_sealed_json, write_sealed_json
+from recu.results.seal import write_sealed_json
+
+R = TypeVar("R", bound=Record)
 
 
 def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path) -> None:
@@ -35,10 +38,10 @@ def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, ou
         raise ResultError(f"{error}; {_to_agree(error, results_dir, runs_dir)}") from error
     except RowError as error:
         raise ResultError(f"{error}; make them again: {_to_mend(error, results_dir, runs_dir)}") from error
-    write_sealed_json(output, {"rows": rows})
+    write_sealed_json(output, Rows(rows=rows).as_plain())
 
 
-def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> list[dict[str, Any]]:
+def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> tuple[Row, ...]:
     """One result row for each experiment, in the order given.
 
     Args:
@@ -49,26 +52,27 @@ def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> list[dict[
         ResultError: a result is missing or altered.
         RowError: one belongs to other parameters, or results do not fit together.
     """
-    rows = []
-    for experiment in experiments:
-        train = _read_result(paths.train_folder, results_dir, experiment)
-        evaluate = _read_result(paths.evaluate_folder, results_dir, experiment)
-        row = result_row(train, evaluate)
-        if row["spec_hash"] != experiment.spec_hash or row["experiment_id"] != experiment.id:
-            raise RowError(
-                f"the result of {experiment.id} belongs to other parameters (hash {row['spec_hash']}, expected "
-                f"{experiment.spec_hash})",
-                train=(experiment.id,),
-                evaluate=(experiment.id,),
-            )
-        rows.append(row)
+    rows = tuple(_collected(experiment, results_dir) for experiment in experiments)
     check_rows(rows)
     return rows
 
 
-def _read_result(folder: Callable[[Path, str], Path], results_dir: Path, job: Origin) -> dict[str, Any]:
+def _collected(experiment: Origin, results_dir: Path) -> Row:
+    train = _read_result(paths.train_folder, results_dir, experiment, TrainingRecord)
+    evaluate = _read_result(paths.evaluate_folder, results_dir, experiment, EvaluationRecord)
+    if train.spec_hash != experiment.spec_hash or train.id != experiment.id:
+        raise RowError(
+            f"the result of {experiment.id} belongs to other parameters (hash {train.spec_hash}, expected "
+            f"{experiment.spec_hash})",
+            train=(experiment.id,),
+            evaluate=(experiment.id,),
+        )
+    return result_row(train, evaluate)
+
+
+def _read_result(folder: Callable[[Path, str], Path], results_dir: Path, job: Origin, kind: type[R]) -> R:
     file = folder(results_dir, job.id) / paths.METRICS
-    return read_sealed_json(file, again=remake([file], suites=[suite_of(job.id)], results_dir=results_dir))
+    return read_record(file, kind, again=remake([file], suites=[suite_of(job.id)], results_dir=results_dir))
 
 
 def _to_mend(error: RowError, results_dir: Path, runs_dir: Path) -> str:
@@ -128,15 +132,9 @@ def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> 
     from recu.report.summary import summarise
     from recu.report.tables import csv, html, markdown
 
-    again = remake([rows_file], suites=[suite.name])
-    rows = read_sealed_json(rows_file, again=again).get("rows")
-    if not rows:
-        raise ResultError(f"{rows_file} holds no results, or is of another version: make it again: {again}")
-    try:
-        table = summarise(rows, published, suite.methods, suite.datasets)
-        below, curves = notes(table, rows, suite), curves_svg(rows, table)
-    except (KeyError, TypeError) as error:
-        raise ResultError(f"{rows_file} is not of the expected form ({error!r}): make it again: {again}") from error
+    rows = read_record(rows_file, Rows, again=remake([rows_file], suites=[suite.name])).rows
+    table = summarise(rows, published, suite.methods, suite.datasets)
+    below, curves = notes(table, rows, suite), curves_svg(rows, table)
     return {
         f"{suite.name}.svg": curves,
         f"{suite.name}.csv": csv(table).encode(),
@@ -164,13 +162,7 @@ def rendered_released_files(suite: ReleasedFacts, published: Published, results_
     from recu.report.tables import csv, html, markdown
 
     results = [_released_result(file, results_dir) for file in suite.files]
-    try:
-        table = released_rows(results, published, suite.datasets)
-        below = released_notes(table, results, suite)
-    except ResultError as error:
-        files = [paths.released_folder(results_dir, file.id) / paths.METRICS for file in suite.files]
-        again = remake(files, suites=[suite.name], results_dir=results_dir)
-        raise ResultError(f"{error}: make it again: {again}") from error
+    table, below = released_rows(results, published, suite.datasets), released_notes(results, suite)
     return {
         f"{suite.name}.csv": csv(table, columns=COLUMNS).encode(),
         f"{suite.name}.md": markdown(table, below, suite, columns=COLUMNS, with_curves=False).encode(),
@@ -178,15 +170,14 @@ def rendered_released_files(suite: ReleasedFacts, published: Published, results_
     }
 
 
-def _released_result(file: Origin, results_dir: Path) -> dict[str, Any]:
-    result = _read_result(paths.released_folder, results_dir, file)
-    found = result.get("spec_hash")
-    if found != file.spec_hash:
+def _released_result(file: Origin, results_dir: Path) -> ReleasedRecord:
+    result = _read_result(paths.released_folder, results_dir, file, ReleasedRecord)
+    if result.spec_hash != file.spec_hash:
         place = paths.released_folder(results_dir, file.id) / paths.METRICS
         again = remake([place], suites=[suite_of(file.id)], results_dir=results_dir)
         raise ResultError(
-            f"the measurement of {file.id} belongs to another file or other parameters (hash {found}, expected "
-            f"{file.spec_hash}): measure it again: {again}"
+            f"the measurement of {file.id} belongs to another file or other parameters (hash {result.spec_hash},"
+            f" expected {file.spec_hash}): measure it again: {again}"
         )
     return result
 

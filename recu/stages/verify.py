@@ -296,7 +296,7 @@ class _SuiteVerifier:
             return absent(str(file))
         try:
             origins = [experiment.origin for experiment in self._experiments.values()]
-            expected = collect_rows(origins, self._places.results_dir)
+            expected = [row.as_plain() for row in collect_rows(origins, self._places.results_dir)]
         except ResultError as error:
             return finding(str(file), [("stale", f"cannot be collected again: {error}")])
         problem = seal_problem(found) if isinstance(found, dict) else "is not of the expected form"

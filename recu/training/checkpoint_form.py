@@ -129,7 +129,8 @@ def _check_measured(row: Any, where: str) -> None:
     _require(isinstance(row, Mapping), where, "a dict", row)
     for key in _PERCENT:
         _require(_is_percent(row.get(key)), f"{where}.{key}", "a percentage", row.get(key))
-    _require(_is_number(row.get("test_loss")), f"{where}.test_loss", "a finite number", row.get("test_loss"))
+    loss = row.get("test_loss")
+    _require(_is_number(loss) and loss >= 0, f"{where}.test_loss", "a finite number, 0 or more", loss)
     for key, value in row.items():
         _require(isinstance(key, str) and _is_number(value), f"{where}.{shown(key)}", "a finite number", value)
 

@@ -17,6 +17,7 @@ from recu.base.errors import CheckpointError
 from recu.base.files import hash_text
 from recu.experiment.resolving import network_name
 from recu.experiment.schema import Dataset
+from recu.results.records import Accuracy
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 
 _Channels = tuple[float, float, float]
@@ -47,7 +48,7 @@ class CheckpointIdentity:
     data_fingerprint: str
     classes: tuple[str, ...] | None
     """Names in label order; None in files of versions that did not write them."""
-    trained: Mapping[str, float] | None
+    trained: Accuracy | None
     """`top1`, `top5` and `loss` that its training measured with these very weights; None within an epoch."""
 
     @property
@@ -190,10 +191,10 @@ def check_classes(identity: CheckpointIdentity, path: Path, classes: Sequence[st
 _ANOTHER_FILE = "give another copy of the file, or train again"
 
 
-def _trained(ours: Mapping[str, Any]) -> dict[str, float] | None:
+def _trained(ours: Mapping[str, Any]) -> Accuracy | None:
     history = ours.get("history") if ours.get("position") is None else None
     row = ours.get("row") or (history[-1] if history else None)
-    return None if row is None else {name: row[f"test_{name}"] for name in ("top1", "top5", "loss")}
+    return None if row is None else Accuracy(**{name: row[f"test_{name}"] for name in Accuracy.model_fields})
 
 
 class _Lenient(BaseModel):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -434,7 +434,7 @@ class Trainer:
     def _advice(self) -> str:
         return f"the last good state is kept in {self._checkpoint}; lower the learning rate"
 
-    def _interrupt(self, stop: Callable[[], bool], sums: RunningSums, step: int, seconds: float) -> NoReturn:
+    def _interrupt(self, stop: Callable[[], bool], sums: RunningSums, step: int, seconds: float) -> None:
         self._save_within(sums, step, seconds)
         reason = getattr(stop, "signal_name", None) or "request"
         raise Interrupted(

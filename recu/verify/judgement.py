@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from recu.base.errors import ResultError
 from recu.base.files import canonical_json, hash_text
 from recu.experiment.resolving import Experiment, Origin
 from recu.results.flatten import flatten_params
-from recu.results.rows import impossible
+from recu.results.records import (
+    EvaluationRecord,
+    Measurement,
+    Provenance,
+    ReleasedRecord,
+    TrainingRecord,
+    as_record,
+)
 from recu.results.seal import seal_problem
-from recu.results.segments import described, segments_of
 
 Status = Literal["good", "missing", "stale", "altered"]
 """From best to worst. `missing`: not there. `stale`: as published, but other parameters, data, parents or a changed
@@ -24,9 +32,6 @@ _ORDER: tuple[Status, ...] = ("good", "missing", "stale", "altered")
 _SHOWN = 4
 
 Problem = tuple[Status, str]
-
-_WRONG_FORM = (KeyError, TypeError, AttributeError, ValueError, IndexError)
-"""What reading a file of another form, or of another version, ends in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +91,20 @@ def worst(statuses: Iterable[Status]) -> Status:
     return max(statuses, key=_ORDER.index, default="good")
 
 
+def _altered_where_unreadable(judge: Callable[..., Finding]) -> Callable[..., Finding]:
+    """The judge, which finds content altered that is no such record."""
+
+    @functools.wraps(judge)
+    def judged(subject: str, *what: Any, **facts: Any) -> Finding:
+        try:
+            return judge(subject, *what, **facts)
+        except (ResultError, ValueError) as error:  # the latter: infinities where any value may stand
+            return finding(subject, [("altered", str(error))])
+
+    return judged
+
+
+@_altered_where_unreadable
 def judge_training(
     subject: str,
     metrics: Mapping[str, Any],
@@ -107,27 +126,26 @@ def judge_training(
         checkpoints: by experiment id, the SHA-256 of its published checkpoint now, of those that are there.
         now: the code and environment that run now.
     """
-    try:
-        of_the_state = [*_parents(metrics, checkpoints), *_pieces(metrics)]
-        problems = [
-            *_seal(metrics),
-            *_own_parameters(metrics),
-            *_checkpoint(metrics, checkpoint_sha256),
-            *_parameters(metrics["experiment"], metrics["spec_hash"], expected),
-            *_data(metrics, data_fingerprint),
-            *of_the_state,
-        ]
-        pieces = segments_of(metrics)
-        notes = [
-            note + (f" in {described(piece)}" if len(pieces) > 1 else "")
-            for piece in pieces
-            for note in _surroundings(piece["provenance"], now)
-        ]
-    except _WRONG_FORM as error:
-        return _unreadable(subject, error)
+    record = as_record(metrics, TrainingRecord)
+    own_hash = hash_text(canonical_json(record.parameters))
+    of_the_state = [*_parents(record, checkpoints), *_pieces(record)]
+    problems = [
+        *_seal(metrics),
+        *([] if own_hash == record.spec_hash else [("altered", "its parameters do not give its spec_hash")]),
+        *_checkpoint(record, checkpoint_sha256),
+        *_parameters(record, expected),
+        *_data(record, data_fingerprint),
+        *of_the_state,
+    ]
+    notes = [
+        note + (f" in {piece.epochs}" if len(record.pieces) > 1 else "")
+        for piece in record.pieces
+        for note in _surroundings(piece.provenance, now)
+    ]
     return replace(finding(subject, problems, notes), afresh=bool(of_the_state))
 
 
+@_altered_where_unreadable
 def judge_evaluation(
     subject: str,
     metrics: Mapping[str, Any],
@@ -148,21 +166,19 @@ def judge_evaluation(
         data_fingerprint: of the data as prepared now.
         now: the code and environment that run now.
     """
-    try:
-        problems = [*_seal(metrics), *_numbers(metrics)]
-        if metrics["experiment_id"] != expected.id:
-            problems.append(("altered", f"is the evaluation of {metrics['experiment_id']}"))
-        if metrics["spec_hash"] != expected.spec_hash:
-            problems.append(("stale", f"other parameters (hash {metrics['spec_hash']}, now {expected.spec_hash})"))
-        if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
-            problems.append(("stale", "measured another checkpoint than the one published now"))
-        problems += _data(metrics, data_fingerprint)
-        notes = _surroundings(metrics["provenance"], now)
-    except _WRONG_FORM as error:
-        return _unreadable(subject, error)
-    return finding(subject, problems, notes)
+    record = as_record(metrics, EvaluationRecord)
+    problems = _seal(metrics)
+    if record.experiment_id != expected.id:
+        problems.append(("altered", f"is the evaluation of {record.experiment_id}"))
+    if record.spec_hash != expected.spec_hash:
+        problems.append(("stale", f"other parameters (hash {record.spec_hash}, now {expected.spec_hash})"))
+    if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
+        problems.append(("stale", "measured another checkpoint than the one published now"))
+    problems += _data(record, data_fingerprint)
+    return finding(subject, problems, _surroundings(record.provenance, now))
 
 
+@_altered_where_unreadable
 def judge_released(
     subject: str,
     metrics: Mapping[str, Any],
@@ -182,19 +198,14 @@ def judge_released(
         data_fingerprint: of the data as prepared now.
         now: the code and environment that run now.
     """
-    try:
-        problems = [*_seal(metrics), *_numbers(metrics)]
-        if metrics["spec_hash"] != expected.spec_hash:
-            problems.append(
-                ("stale", f"another file or settings (hash {metrics['spec_hash']}, now {expected.spec_hash})")
-            )
-        if checkpoint_sha256 is not None and metrics["checkpoint_sha256"] != checkpoint_sha256:
-            problems.append(("stale", "measured another file than the one there now (SHA-256 differs)"))
-        problems += _data(metrics, data_fingerprint)
-        notes = _surroundings(metrics["provenance"], now)
-    except _WRONG_FORM as error:
-        return _unreadable(subject, error)
-    return finding(subject, problems, notes)
+    record = as_record(metrics, ReleasedRecord)
+    problems = _seal(metrics)
+    if record.spec_hash != expected.spec_hash:
+        problems.append(("stale", f"another file or settings (hash {record.spec_hash}, now {expected.spec_hash})"))
+    if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
+        problems.append(("stale", "measured another file than the one there now (SHA-256 differs)"))
+    problems += _data(record, data_fingerprint)
+    return finding(subject, problems, _surroundings(record.provenance, now))
 
 
 def judge_file(subject: str, found: bytes | None, expected: bytes | None, source: str) -> Finding:
@@ -215,25 +226,14 @@ def judge_file(subject: str, found: bytes | None, expected: bytes | None, source
     return finding(subject, [])
 
 
-def _unreadable(subject: str, error: Exception) -> Finding:
-    return finding(subject, [("altered", f"is not of the expected form ({error!r}): altered, or of another version")])
-
-
-def _numbers(metrics: Mapping[str, Any]) -> list[Problem]:
-    percents = {name: metrics[name] for name in ("top1", "top5")}
-    problem = impossible(percents, {"loss": metrics["loss"]}, metrics["n"])
-    return [] if problem is None else [("altered", problem)]
-
-
-def _pieces(metrics: Mapping[str, Any]) -> list[Problem]:
+def _pieces(record: TrainingRecord) -> list[Problem]:
     """Epochs that were trained under other parameters than those the result is published under."""
-    segments = metrics.get("segments")
-    if segments and segments[-1]["provenance"] != metrics["provenance"]:
+    if record.segments and record.segments[-1].provenance != record.provenance:
         return [("altered", "its provenance is not that of its last epochs")]
     return [
-        ("stale", f"trained with other parameters (hash {piece['spec_hash']}) in {described(piece)}")
-        for piece in metrics.get("segments") or ()
-        if piece["spec_hash"] != metrics["spec_hash"]
+        ("stale", f"trained with other parameters (hash {piece.spec_hash}) in {piece.epochs}")
+        for piece in record.segments
+        if piece.spec_hash != record.spec_hash
     ]
 
 
@@ -242,26 +242,18 @@ def _seal(metrics: Mapping[str, Any]) -> list[Problem]:
     return [] if problem is None else [("altered", problem)]
 
 
-def _own_parameters(metrics: Mapping[str, Any]) -> list[Problem]:
-    given = {name: value for name, value in metrics["experiment"].items() if name != "id"}
-    if hash_text(canonical_json(given)) == metrics["spec_hash"]:
-        return []
-    return [("altered", "its parameters do not give its spec_hash")]
-
-
-def _checkpoint(metrics: Mapping[str, Any], digest: str | None) -> list[Problem]:
+def _checkpoint(record: TrainingRecord, digest: str | None) -> list[Problem]:
     if digest is None:
         return [("missing", "the checkpoint beside it is not there")]
-    if digest != metrics["checkpoint_sha256"]:
+    if digest != record.checkpoint_sha256:
         return [("altered", "the checkpoint beside it is another than the one it names (SHA-256 differs)")]
     return []
 
 
-def _parameters(found: Mapping[str, Any], spec_hash: str, expected: Experiment) -> list[Problem]:
-    if spec_hash == expected.spec_hash:
+def _parameters(record: TrainingRecord, expected: Experiment) -> list[Problem]:
+    if record.spec_hash == expected.spec_hash:
         return []
-    before = flatten_params({name: value for name, value in found.items() if name != "id"})
-    now = flatten_params(expected.model_dump(mode="json"))
+    before, now = flatten_params(record.parameters), flatten_params(expected.model_dump(mode="json"))
     changes = [
         f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
         for name in dict.fromkeys([*before, *now])
@@ -271,34 +263,30 @@ def _parameters(found: Mapping[str, Any], spec_hash: str, expected: Experiment) 
     return [("stale", f"other parameters: {', '.join(changes[:_SHOWN])}{more}")]
 
 
-def _data(metrics: Mapping[str, Any], fingerprint: str | None) -> list[Problem]:
-    if fingerprint is None or metrics["data_fingerprint"] == fingerprint:
+def _data(record: TrainingRecord | Measurement, fingerprint: str | None) -> list[Problem]:
+    if fingerprint is None or record.data_fingerprint == fingerprint:
         return []
-    return [("stale", f"other data (fingerprint {metrics['data_fingerprint']!s:.12}, now {fingerprint:.12})")]
+    return [("stale", f"other data (fingerprint {record.data_fingerprint:.12}, now {fingerprint:.12})")]
 
 
-def _parents(metrics: Mapping[str, Any], checkpoints: Mapping[str, str]) -> list[Problem]:
-    problems: list[Problem] = []
-    for role in ("parent", "teacher"):
-        origin = metrics.get(role)
-        if origin is None or origin["id"] not in checkpoints:
-            continue
-        if checkpoints[origin["id"]] != origin["checkpoint_sha256"]:
-            problems.append(("stale", f"rests on another checkpoint of its {role} {origin['id']} than the one now"))
-    return problems
+def _parents(record: TrainingRecord, checkpoints: Mapping[str, str]) -> list[Problem]:
+    return [
+        ("stale", f"rests on another checkpoint of its {role} {source.id} than the one now")
+        for role, source in (("parent", record.parent), ("teacher", record.teacher))
+        if source is not None and checkpoints.get(source.id, source.checkpoint_sha256) != source.checkpoint_sha256
+    ]
 
 
-def _surroundings(then: Mapping[str, Any], now: Surroundings) -> list[str]:
+def _surroundings(then: Provenance, now: Surroundings) -> list[str]:
     notes = []
-    if then["code_hash"] != now.code_hash:
-        notes.append(f"made by other code of the same recipe version ({then['code_hash'][:12]})")
-    if then["environment_hash"] != now.environment_hash:
-        versions = dict.fromkeys([*then["packages"], *now.packages])
+    if then.code_hash != now.code_hash:
+        notes.append(f"made by other code of the same recipe version ({then.code_hash[:12]})")
+    if then.environment_hash != now.environment_hash:
         changes = [
-            f"{name} {then['packages'].get(name)} -> {now.packages.get(name)}"
-            for name in versions
-            if then["packages"].get(name) != now.packages.get(name)
+            f"{name} {then.packages.get(name)} -> {now.packages.get(name)}"
+            for name in dict.fromkeys([*then.packages, *now.packages])
+            if then.packages.get(name) != now.packages.get(name)
         ]
         what = ", ".join(changes) or "none of the packages that it names"
-        notes.append(f"made in another environment ({then['environment_hash'][:12]}; changed: {what})")
+        notes.append(f"made in another environment ({then.environment_hash[:12]}; changed: {what})")
     return notes

@@ -1,26 +1,20 @@
 """Training curves: what a reader must be able to see in the picture."""
 
 import re
+from types import SimpleNamespace
 
 from recu.report.curves import curves_svg
+from recu.results.records import Curve, Row
 
 
-def row(network: str, method: str, top1: list[float]) -> dict:
-    curve = {"epoch": list(range(len(top1))), "test_top1": top1, "train_top1": top1}
-    return {"dataset": "digits", "network": network, "method": method, "curve": curve}
+def row(network: str, method: str, top1: list[float]) -> Row:
+    curve = Curve(epoch=tuple(range(len(top1))), test_top1=tuple(top1), train_top1=tuple(top1))
+    return Row.model_construct(dataset="digits", network=network, method=method, curve=curve)
 
 
-class Line:
-    """The part of a table's line that the picture uses."""
-
-    dataset, dataset_title, difference = "digits", "Digits", None
-
-    def __init__(self, network: str) -> None:
-        self.network = network
-
-
-def picture(*rows: dict) -> str:
-    return curves_svg(rows, [Line(network) for network in dict.fromkeys(each["network"] for each in rows)]).decode()
+def picture(*rows: Row) -> str:
+    lines = {row.network: SimpleNamespace(result=row, dataset_title="Digits", difference=None) for row in rows}
+    return curves_svg(rows, list(lines.values())).decode()
 
 
 def test_a_training_of_one_epoch_is_a_point_and_its_axis_counts_whole_epochs() -> None:

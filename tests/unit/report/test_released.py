@@ -7,10 +7,12 @@ import pytest
 
 from recu.base.errors import ResultError
 from recu.experiment import params, paths
+from recu.experiment.released import Released
 from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
 from recu.report.released import COLUMNS, RULE, judge, released_notes, released_rows
 from recu.report.tables import csv, html, markdown
-from tests.unit.report.conftest import provenance
+from recu.results.records import ReleasedRecord, as_record
+from tests.unit.results.made import DATASET, measurement, provenance, training
 
 SUITE = ReleasedFacts(
     name="released",
@@ -24,30 +26,46 @@ SUITE = ReleasedFacts(
 )
 
 
-@pytest.fixture
-def result(results):
-    """A function that makes metrics.json of one released file."""
+RELEASED = Released(
+    suite="released",
+    name="one",
+    path="",
+    file_state=None,
+    obtain=None,
+    model="resnet18_1w1a",
+    family="cifar",
+    stage=2,
+    dataset="cifar10",
+    data=DATASET.identity(),
+    method="vanilla",
+    claimed_top1=92.8,
+    claimed_on=None,
+    batch_size_test=128,
+    loader="auto",
+    recipe_version=1,
+)
 
-    def make(name="one", top1=92.8, claimed=92.8, claimed_on=None, **changes):
-        train, evaluate = results(top1=top1)
-        return {
+
+@pytest.fixture
+def result():
+    """A function that makes the record of one released file."""
+
+    def make(name="one", top1=92.8, claimed=92.8, claimed_on=None, file=None, **changes):
+        train = training(top1=top1)
+        released = RELEASED.model_copy(
+            update={"name": name, "path": f"released/{name}.pth.tar", "claimed_on": claimed_on} | (file or {})
+        )
+        content = measurement(train) | {
             "name": name,
-            "released": {
-                "path": f"released/{name}.pth.tar",
-                "claimed_on": claimed_on,
-                "data": train["experiment"]["data"],
-            },
-            "model": "resnet18_1w1a",
-            "stage": 2,
-            "family": "cifar",
+            "released": released.model_dump(mode="json"),
             "variant": "2021-03",
-            "dataset": "cifar10",
             "method": "vanilla",
             "claimed_top1": claimed,
-            **{key: train[key] for key in ("shortcut", "cost", "data_fingerprint", "checkpoint_sha256")},
-            **{key: evaluate[key] for key in ("top1", "top5", "loss", "n")},
+            "load": {},
+            **{key: train[key] for key in ("shortcut", "cost")},
             "provenance": provenance(device="cpu"),
-        } | changes
+        }
+        return as_record(content | changes, ReleasedRecord, f"the result of {name}")
 
     return make
 
@@ -73,8 +91,8 @@ def test_a_claim_is_confirmed_within_rounding_only(measured, claimed, verdict):
 
 def test_a_published_claim_on_images_seen_otherwise_is_not_compared(result):
     shipped = params.load_published(paths.PARAMS_DIR)
-    good, altered, fewer = result(), result(), result(n=5000)
-    altered["released"]["data"]["mean"] = [0.5, 0.5, 0.5]
+    good, fewer = result(), result(n=5000)
+    altered = result(file={"data": DATASET.identity() | {"mean": [0.5, 0.5, 0.5]}})
     verdicts = [(row.verdict, row.reason) for row in rows(shipped, good, altered, fewer)]
     assert verdicts == [
         ("confirmed", None),
@@ -84,15 +102,15 @@ def test_a_published_claim_on_images_seen_otherwise_is_not_compared(result):
 
 
 @pytest.mark.parametrize(("key", "value"), [("top1", float("nan")), ("top5", 101.0), ("loss", -1.0), ("n", 0)])
-def test_numbers_that_no_stage_writes_are_refused(published, result, key, value):
-    with pytest.raises(ResultError, match=r"the result of one: .*expected"):
-        rows(published, result(**{key: value}))
+def test_numbers_that_no_stage_writes_are_refused(result, key, value):
+    with pytest.raises(ResultError, match=rf"the result of one is not .*: {key}: .*, found "):
+        result(**{key: value})
 
 
 def test_published_claimed_and_measured_stand_side_by_side(published, result):
     [row] = rows(published, result(top1=92.0, claimed=92.5))
-    assert (row.published_top1, row.claimed_top1, row.top1) == (92.8, 92.5, 92.0)
-    assert (row.verdict, row.reason, row.variant) == ("differs", None, "2021-03")
+    assert (row.published.top1, row.result.claimed_top1, row.result.top1) == (92.8, 92.5, 92.0)
+    assert (row.verdict, row.reason, row.result.variant) == ("differs", None, "2021-03")
     assert row.difference == pytest.approx(-0.5), "to the claim, not to the publication"
 
 
@@ -104,21 +122,21 @@ def test_a_claim_on_other_data_is_not_judged(published, result):
         result(dataset="cifar10-jpeg", claimed_on="cifar10-jpeg"),
     )
     assert jpeg.verdict == named.verdict == "not comparable"
-    assert jpeg.published_top1 is None and jpeg.difference is None
+    assert jpeg.published is None and jpeg.difference is None
     assert jpeg.reason == "nothing is published on CIFAR-10 (JPEG)"
     assert named.reason == "claimed on cifar10, measured on cifar10-jpeg"
-    assert own.verdict == "confirmed" and own.published_top1 is None
+    assert own.verdict == "confirmed" and own.published is None
 
 
 def test_a_method_that_nobody_published_is_still_judged_by_its_claim(published, result):
     [row] = rows(published, result(method="somebody's"))
-    assert row.published_top1 is None and row.verdict == "confirmed"
+    assert row.published is None and row.verdict == "confirmed"
 
 
 def test_all_forms_say_the_same_and_say_the_rule(published, result):
     results = [result(), result(name="two", top1=90.0), result(name="three", dataset="cifar10-jpeg")]
     table = rows(published, *results)
-    below = released_notes(table, results, SUITE)
+    below = released_notes(results, SUITE)
     text = markdown(table, below, SUITE, columns=COLUMNS, with_curves=False)
     header = next(line for line in text.splitlines() if line.startswith("|"))
     for name in ("file", "dataset", "model", "shortcuts", "OPs", "Top-1 published", "Top-1 claimed", "Top-1 measured"):
@@ -133,8 +151,6 @@ def test_all_forms_say_the_same_and_say_the_rule(published, result):
     assert frame["difference"][1] == -2.8 and frame["images"][0] == 10000
 
 
-def test_a_result_of_another_form_is_one_line(published, result):
-    broken = result()
-    del broken["load" if "load" in broken else "cost"]
-    with pytest.raises(ResultError, match="the result of one is not of the expected form"):
-        rows(published, broken)
+def test_a_result_of_another_form_is_one_line(result):
+    with pytest.raises(ResultError, match=r"the result of one is not of the expected form .*: cost: "):
+        result(cost=None)

@@ -54,7 +54,7 @@ def test_seeds_are_averaged_into_one_line(table, row):
 
 def test_methods_and_models_are_lines_of_their_own_in_the_order_given(table, row):
     lines = table([row(), row(method="finetune", top1=93.2), row(model="resnet20_1w1a")])
-    assert [(line.model, line.method, line.reconstruction) for line in lines] == [
+    assert [(line.result.model, line.result.method, line.reconstruction) for line in lines] == [
         ("resnet18_1w1a", "vanilla", False),
         ("resnet18_1w1a", "finetune", True),
         ("resnet20_1w1a", "vanilla", False),
@@ -69,13 +69,13 @@ def test_a_single_seed_never_claims_a_reproduction(table, row):
 def test_another_dataset_is_not_comparable_and_has_no_difference(table, row):
     (line,) = table([row(dataset="digits")])
     assert (line.verdict, line.reason) == ("not comparable", "nothing is published on this dataset")
-    assert line.difference is None and line.published_top1 is None
+    assert line.difference is None and line.published is None
 
 
 def test_a_short_training_shows_the_published_value_but_is_not_compared(table, row):
     (line,) = table([row(epochs=10)])
     assert (line.verdict, line.reason) == ("not comparable", "epochs 10 instead of 600")
-    assert line.published_top1 == 92.8 and line.difference is None
+    assert line.published.top1 == 92.8 and line.difference is None
 
 
 def test_seeds_of_different_settings_are_not_averaged(table, row):

@@ -110,31 +110,33 @@ def test_rule_reconstruction_and_origin_are_printed_under_the_table(table, rows,
 
 
 def test_uncommitted_changes_and_other_hardware_are_said(row, published, suite):
-    only = row()
-    only["segments"][0]["provenance"] |= {"git_dirty": True, "device": "cpu"}
+    only = with_provenance(row(), git_dirty=True, device="cpu")
     text = shown_below([only], published, suite)
     assert "with uncommitted changes" in text and "trained on cpu; evaluated on NVIDIA A100" in text
     assert "Pieces" not in text
 
 
 def test_a_checkout_that_git_says_nothing_of_is_not_called_clean(row, published, suite):
-    only = row()
-    only["segments"][0]["provenance"] |= {"git_dirty": None}
+    only = with_provenance(row(), git_dirty=None)
     assert "aaaaaaaaaaaa (git did not say what was uncommitted)" in shown_below([only], published, suite)
 
 
 def test_every_piece_of_an_interrupted_training_is_said(row, published, suite):
     only = row()
-    (whole,) = only["segments"]
     other = {"git_commit": "b" * 40, "device": "old GPU", "created": "2026-11-02T10:00:00+00:00"}
-    only["segments"] = [
-        {"from_epoch": 0, "to_epoch": 0, "provenance": whole["provenance"] | other},
-        {"from_epoch": 1, "to_epoch": 4, "provenance": whole["provenance"]},
-    ]
-    text = shown_below([only], published, suite)
+    (first,) = with_provenance(only, **other).segments
+    (second,) = only.segments
+    pieces = (first.model_copy(update={"to_epoch": 0}), second.model_copy(update={"from_epoch": 1}))
+    text = shown_below([only.model_copy(update={"segments": pieces})], published, suite)
     assert "Date: 2026-11-02 to 2026-11-20" in text and "trained on old GPU, NVIDIA A100" in text
     assert "Code: git commit bbbbbbbbbbbb, git commit aaaaaaaaaaaa." in text
     assert "epoch 0 by git commit bbbbbbbbbbbb; epochs 1 to 4 by git commit aaaaaaaaaaaa" in text
+
+
+def with_provenance(row, **changes):
+    (piece,) = row.segments
+    changed = piece.model_copy(update={"provenance": piece.provenance.model_copy(update=changes)})
+    return row.model_copy(update={"segments": (changed,)})
 
 
 def shown_below(rows, published, suite):
@@ -153,8 +155,7 @@ def nasty(row, published, suite):
     methods = {"vanilla": suite.methods["vanilla"].model_copy(update={"description": NASTY})}
     suite = suite.model_copy(update={"title": NASTY, "description": NASTY, "datasets": datasets, "methods": methods})
     results = tuple(result.model_copy(update={"source": NASTY}) for result in published.results)
-    rows = [row()]
-    rows[0]["segments"][0]["provenance"] |= {"device": NASTY}
+    rows = [with_provenance(row(), device=NASTY)]
     table = summarise(rows, published.model_copy(update={"results": results}), suite.methods, suite.datasets)
     return rows, table, notes(table, rows, suite), suite
 
@@ -211,7 +212,7 @@ def test_curves_are_the_same_bytes_for_the_same_results_and_show_what_is_compara
     first = curves_svg(rows, table)
     assert first == curves_svg(rows, table) and first.lstrip().startswith(b"<?xml")
     assert b"vanilla, published" in first and b"cifar.resnet20_1w1a on CIFAR-10" in first
-    only_short = [line for line in table if line.model == "resnet20_1w1a"]
+    only_short = [line for line in table if line.result.model == "resnet20_1w1a"]
     assert b"published" not in curves_svg([rows[-1]], only_short)
 
 

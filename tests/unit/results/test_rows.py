@@ -3,21 +3,34 @@
 import pytest
 
 from recu.base.errors import ResultError
-from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
+from recu.results.records import Source
+from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows
+from tests.unit.results.made import evaluation, made_row, provenance, training
+
+
+@pytest.fixture
+def results():
+    """A function that makes the two metrics of one experiment."""
+
+    def make(**changes):
+        train = training(**changes)
+        return train, evaluation(train)
+
+    return make
 
 
 def test_the_evaluation_gives_the_best_epochs_numbers_and_the_training_the_last(results):
     train, evaluate = results(top1=92.8, last=92.5)
     evaluate["top1"] = 92.79
-    row = result_row(train, evaluate)
-    assert (row["top1_best"], row["top1_best_training"], row["top1_last"]) == (92.79, 92.8, 92.5)
-    assert (row["network"], row["batch_size"], row["epochs"], row["shortcut"]) == (
+    row = made_row(train, evaluate)
+    assert (row.top1_best, row.top1_best_training, row.top1_last) == (92.79, 92.8, 92.5)
+    assert (row.network, row.batch_size, row.epochs, row.shortcut) == (
         "cifar.resnet18_1w1a",
         256,
         600,
         "one per block",
     )
-    assert row["curve"]["epoch"] == [0, 1, 2, 3, 4]
+    assert row.curve.epoch == (0, 1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -27,54 +40,45 @@ def test_hashes_that_differ(results, key, word):
     train, evaluate = results()
     evaluate[key] = "other"
     with pytest.raises(ResultError, match=rf"seed1: .*other {word} than the training"):
-        result_row(train, evaluate)
+        made_row(train, evaluate)
 
 
 def test_results_of_two_experiments(results):
     with pytest.raises(ResultError, match="two experiments"):
-        result_row(results(seed=1)[0], results(seed=2)[1])
+        made_row(results(seed=1)[0], results(seed=2)[1])
 
 
 def test_an_unfinished_training(results):
     train, evaluate = results()
     train["epochs"] = 10
     with pytest.raises(ResultError, match="10 of 600 epochs"):
-        result_row(train, evaluate)
+        made_row(train, evaluate)
 
 
 @pytest.mark.parametrize("key", ["best", "spec_hash", "history", "provenance"])
 def test_a_missing_key_is_one_readable_line(results, key):
     train, evaluate = results()
     del train[key]
-    with pytest.raises(ResultError, match=f"seed1 are not of the expected form.*{key}"):
-        result_row(train, evaluate)
+    with pytest.raises(ResultError, match=f"is not of the expected form.*: {key}: missing"):
+        made_row(train, evaluate)
 
 
 def test_the_pieces_of_a_training_are_kept_and_an_older_training_is_one_piece(results):
     train, evaluate = results()
-    (whole,) = result_row(train, evaluate)["segments"]
-    assert (whole["from_epoch"], whole["to_epoch"], whole["provenance"]) == (0, 4, train["provenance"])
+    (piece,) = train.pop("segments")
+    (whole,) = made_row(train, evaluate).segments
+    assert (whole.from_epoch, whole.to_epoch) == (0, 4)
+    assert whole.provenance.as_plain() == train["provenance"]
     pieces = [
-        {
-            "from_epoch": 0,
-            "to_epoch": 2,
-            "experiment": {},
-            "spec_hash": train["spec_hash"],
-            "provenance": {"device": "a"},
-        },
-        {
-            "from_epoch": 3,
-            "to_epoch": 4,
-            "experiment": {},
-            "spec_hash": train["spec_hash"],
-            "provenance": {"device": "b"},
-        },
+        piece | {"to_epoch": 2, "provenance": provenance(device="a")},
+        piece | {"from_epoch": 3, "provenance": provenance(device="b")},
     ]
-    row = result_row(train | {"segments": pieces}, evaluate)
-    assert [piece["provenance"]["device"] for piece in row["segments"]] == ["a", "b"]
+    row = made_row(train | {"segments": pieces}, evaluate)
+    assert [each.provenance.device for each in row.segments] == ["a", "b"]
+    assert set(row.as_plain()["segments"][0]) == {"from_epoch", "to_epoch", "provenance"}
     pieces[0]["spec_hash"] = "other"
     with pytest.raises(RowError, match="some epochs were trained with other parameters") as error:
-        result_row(train | {"segments": pieces}, evaluate)
+        made_row(train | {"segments": pieces}, evaluate)
     assert error.value.afresh
 
 
@@ -87,7 +91,7 @@ def test_a_difference_beyond_rounding_is_refused(results, name, by, images):
     evaluate["n"] = images
     evaluate[name] += by
     with pytest.raises(DisagreementError, match=f"seed1: the evaluation of its checkpoint gave {name} "):
-        result_row(train, evaluate)
+        made_row(train, evaluate)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_rounding_is_not(results, name, by, images):
     train, evaluate = results(top1=50.0)
     evaluate["n"] = images
     evaluate[name] += by
-    result_row(train, evaluate)
+    made_row(train, evaluate)
 
 
 @pytest.mark.parametrize(
@@ -115,15 +119,23 @@ def test_numbers_that_no_stage_writes_are_refused(results, place, key, value):
     train, evaluate = results()
     holder = {"evaluate": evaluate, "history": train["history"][2], None: train}.get(place) or train[place]
     holder[key] = value
-    with pytest.raises(RowError, match=r"seed1: .* is .*, expected"):
-        result_row(train, evaluate)
+    where = {"evaluate": "", "history": "history.2.", None: ""}.get(place, f"{place}.")
+    with pytest.raises(ResultError, match=rf"not of the expected form .*: {where}{key}: .*, found "):
+        made_row(train, evaluate)
+
+
+def test_parameters_that_this_version_does_not_know_are_one_readable_line(results):
+    train, evaluate = results()
+    del train["experiment"]["hyperparameters"]["stage"]
+    with pytest.raises(ResultError, match=r"seed1: hyperparameters\.stage: missing"):
+        made_row(train, evaluate)
 
 
 def test_rows_on_different_data_cannot_stand_together(row):
-    first, second, third = row(seed=1), row(seed=2), row(dataset="digits")
-    third["data_fingerprint"] = "e" * 64
+    first, second = row(seed=1), row(seed=2)
+    third = row(dataset="digits").model_copy(update={"data_fingerprint": "e" * 64})
     check_rows([first, second, third])
-    second["data_fingerprint"] = "f" * 64
+    second = second.model_copy(update={"data_fingerprint": "f" * 64})
     with pytest.raises(
         MixedDataError, match=r"dataset cifar10 .* dddddddddddd \(.*seed1\) and ffffffffffff \(.*seed2\)"
     ):
@@ -132,26 +144,28 @@ def test_rows_on_different_data_cannot_stand_together(row):
 
 @pytest.mark.parametrize("role", ["parent", "teacher"])
 def test_a_child_of_another_checkpoint_is_refused(row, role):
-    parent, child = row(), row(method="finetune")
-    child[role] = {"id": parent["experiment_id"], "checkpoint_sha256": parent["checkpoint_sha256"]}
-    check_rows([parent, child])
-    check_rows([child])
-    child[role]["checkpoint_sha256"] = "other"
+    def child(checkpoint):
+        source = Source(id=parent.experiment_id, spec_hash="s", checkpoint_sha256=checkpoint)
+        return row(method="finetune").model_copy(update={role: source})
+
+    parent = row()
+    check_rows([parent, child(parent.checkpoint_sha256)])
+    check_rows([child(parent.checkpoint_sha256)])
     with pytest.raises(RowError, match=f"finetune/seed1 rests on another checkpoint of its {role}") as error:
-        check_rows([parent, child])
-    assert error.value.train == (child["experiment_id"],)
+        check_rows([parent, child("other")])
+    assert error.value.train == (child("other").experiment_id,)
 
 
 def test_rows_taught_by_different_weights_of_one_name_are_refused(row):
-    first, second = row(seed=1), row(seed=2)
-    for each in (first, second):
-        each["teacher"] = {"id": "torchvision:resnet34", "weights_sha256": "a"}
-    check_rows([first, second])
-    second["teacher"] = {"id": "torchvision:resnet34", "weights_sha256": "b"}
+    def taught(seed, weights):
+        source = Source(id="torchvision:resnet34", spec_hash="s", weights_sha256=weights)
+        return row(seed=seed).model_copy(update={"teacher": source})
+
+    check_rows([taught(1, "a"), taught(2, "a")])
     with pytest.raises(RowError, match="seed2 was taught by other weights of torchvision:resnet34"):
-        check_rows([first, second])
+        check_rows([taught(1, "a"), taught(2, "b")])
 
 
 def test_something_else_altogether():
     with pytest.raises(ResultError, match="expected form"):
-        result_row([], {})
+        made_row([], {})

@@ -12,64 +12,18 @@ from recu.experiment.schema import Published, PublishedResult
 from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 from recu.results.seal import write_sealed_json
 from recu.stages.report import collect, render
+from tests.unit.results.made import evaluation, training
 
 RUNS = Path("runs")
-ID = "demo/digits/cifar.resnet20_1w1a/vanilla/seed1"
-PROVENANCE = {
-    "device": "cpu",
-    "created": "2026-11-20T10:00:00+00:00",
-    "git_commit": None,
-    "git_dirty": None,
-    "code_hash": "c" * 64,
-    "packages": {"torch": "2.14.1", "python": "3.11.7"},
-}
-SHARED = {"spec_hash": "5" * 16, "data_fingerprint": "d" * 64, "checkpoint_sha256": "e" * 64, "provenance": PROVENANCE}
+ID = "cifar10/digits/cifar.resnet20_1w1a/vanilla/seed1"
+SPEC = "spec1"
 
 
 @pytest.fixture
 def results(tmp_path):
-    train = SHARED | {
-        "experiment": {
-            "id": ID,
-            "suite": "demo",
-            "dataset": "digits",
-            "family": "cifar",
-            "variant": None,
-            "model": "resnet20_1w1a",
-            "method": "vanilla",
-            "seed": 1,
-            "hyperparameters": {
-                "epochs": 2,
-                "batch_size": 32,
-                "batch_size_test": 128,
-                "augmentation": None,
-                "stage": 2,
-            },
-            "data": {
-                "num_classes": 10,
-                "image_size": 32,
-                "mean": [0.3, 0.3, 0.3],
-                "std": [0.3, 0.3, 0.3],
-                "augmentation": "crop",
-                "test_view": "resize",
-            },
-        },
-        "best": {"epoch": 1, "top1": 95.0, "top5": 99.0, "loss": 0.1},
-        "last": {"epoch": 1, "top1": 95.0, "top5": 99.0, "loss": 0.1},
-        "epochs": 2,
-        "train_seconds": 10.0,
-        "history": [{"epoch": epoch, "test_top1": 90.0 + 5 * epoch, "train_top1": 91.0} for epoch in range(2)],
-        "parent": None,
-        "shortcut": "two per block",
-        "cost": dict.fromkeys(
-            ("parameters", "checkpoint_bytes", "binary_operations", "floating_point_operations", "operations"), 1000
-        ),
-    }
-    evaluate = SHARED | {"experiment_id": ID, "top1": 95.0, "top5": 99.0, "loss": 0.1, "n": 360}
-    for stage, metrics in (("train", train), ("evaluate", evaluate)):
-        file = tmp_path / "results" / stage / ID / "metrics.json"
-        file.parent.mkdir(parents=True)
-        write_sealed_json(file, metrics)
+    train = training(model="resnet20_1w1a", dataset="digits", top1=95.0, last=95.0, epochs=2)
+    for stage, metrics in (("train", train), ("evaluate", evaluation(train))):
+        write_sealed_json(tmp_path / "results" / stage / ID / "metrics.json", metrics)
     return tmp_path / "results"
 
 
@@ -79,7 +33,7 @@ def suite():
         name="demo",
         title="Demo",
         description="Digits.",
-        experiments=(Origin(id=ID, spec_hash="5" * 16),),
+        experiments=(Origin(id=ID, spec_hash=SPEC),),
         datasets={"digits": DatasetFacts(title="Digits", published_as=None)},
         methods={"vanilla": MethodFacts(description="", published_as="vanilla", reconstruction=False)},
     )
@@ -119,8 +73,8 @@ def test_a_result_of_other_parameters_is_not_taken(results, tmp_path):
 @pytest.mark.parametrize(
     "content, problem",
     [
-        ({}, "no results"),
-        ({"rows": []}, "no results"),
+        ({}, "rows: missing"),
+        ({"rows": []}, "rows: .* at least 1 item"),
         ("{", "not valid JSON"),
         ("[]", "expected form"),
         ({"rows": [{"dataset": 1}]}, "expected form"),
@@ -162,7 +116,7 @@ def test_mixed_data_advises_to_train_what_is_not_on_the_data_of_now(results, sui
         content |= {"data_fingerprint": "0" * 64, "experiment_id": other}
         content["experiment"] = content.get("experiment", {}) | {"id": other}
         write_sealed_json(results / stage / other / "metrics.json", content)
-    experiments = (*suite.experiments, Origin(id=other, spec_hash="5" * 16))
+    experiments = (*suite.experiments, Origin(id=other, spec_hash=SPEC))
     files = {name: str(results / "train" / name / "metrics.json") for name in (ID, other)}
     with pytest.raises(ResultError, match="rest on different data") as unknown:
         collect(experiments, results, RUNS, tmp_path / "rows.json")
@@ -170,7 +124,7 @@ def test_mixed_data_advises_to_train_what_is_not_on_the_data_of_now(results, sui
     manifest = results / "prepare" / "digits" / "manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"fingerprint": "d" * 64}))
-    with pytest.raises(ResultError, match="--config suites=demo") as known:
+    with pytest.raises(ResultError, match="--config suites=cifar10") as known:
         collect(experiments, results, RUNS, tmp_path / "rows.json")
     assert files[other] in str(known.value) and files[ID] not in str(known.value)
 

@@ -1,0 +1,331 @@
+"""What the program writes of a training, an epoch, an evaluation and a table's row: the forms of its result files.
+
+A number has one name from here to the cell. A file that holds what no stage writes is refused where it is read; keys
+that are not known here are left out, as another version may have added them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field
+
+from recu.base.errors import ConfigError, ResultError
+from recu.experiment.params import validate_model
+from recu.experiment.released import Released
+from recu.experiment.resolving import Experiment
+from recu.experiment.schema import Model
+from recu.results.seal import read_sealed_json
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Amount = Annotated[float, Field(ge=0)]
+Number = Annotated[int, Field(ge=0)]
+R = TypeVar("R", bound="Record")
+
+
+class Record(Model):
+    """Base of all records: immutable, every number finite and in its range."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    def as_plain(self) -> dict[str, Any]:
+        """As it stands in a JSON file."""
+        return self.model_dump(mode="json")
+
+
+def as_record(content: Any, kind: type[R], subject: object = "") -> R:
+    """What was read from a file as the record it should be.
+
+    Args:
+        content: plain values.
+        kind: the record.
+        subject: the file, to begin the message with.
+
+    Raises:
+        ResultError: a key is missing or holds what no stage writes.
+    """
+    where = f"{subject} is not of the expected form (altered, or of another version)".lstrip()
+    try:
+        return validate_model(content, kind, where)
+    except ConfigError as error:
+        raise ResultError(str(error)) from error
+
+
+def read_record(path: Path, kind: type[R], *, again: str) -> R:
+    """A published file as a record.
+
+    Args:
+        path: the file.
+        kind: the record.
+        again: the command that makes it again, said where it is refused.
+
+    Raises:
+        ResultError: it is missing, was altered, or holds what no stage writes.
+    """
+    content = read_sealed_json(path, again=again)
+    try:
+        return as_record(content, kind, path)
+    except ResultError as error:
+        raise ResultError(f"{error}: make it again: {again}") from error
+
+
+class Provenance(Record):
+    """Code, environment and device that gave a result."""
+
+    device: str
+    """What computed, e.g. "NVIDIA A100-SXM4-40GB" or "cpu (2 threads)"."""
+    platform: str
+    created: str
+    """UTC, ISO 8601, to the second."""
+    git_commit: str | None
+    git_dirty: bool | None
+    """This and the commit are None outside a git checkout."""
+    packages: Mapping[str, str | None]
+    """Versions of Python, this package and those it rests on; None where not installed."""
+    code_hash: str
+    environment_hash: str
+
+
+class Source(Record):
+    """The checkpoint that a training started from or learnt from."""
+
+    id: str
+    spec_hash: str
+    checkpoint_sha256: str | None = None
+    """None for weights that are in no checkpoint of this program's form."""
+    weights_sha256: str | None = None
+    """Of a teacher: over the tensors loaded."""
+
+
+class Cost(Record):
+    """What one image costs a network, as `recu.models.cost.Cost` has it."""
+
+    parameters: Number
+    checkpoint_bytes: Number
+    binary_operations: Number
+    floating_point_operations: Number
+    operations: Amount
+
+
+class EpochRecord(Record):
+    """One line of a training's history."""
+
+    epoch: Number
+    lr: float
+    tau: float
+    train_loss: Amount
+    train_top1: Percent
+    train_top5: Percent
+    train_skipped: Number
+    """Training images left out because they cannot be read."""
+    test_loss: Amount
+    test_top1: Percent
+    test_top5: Percent
+    train_images_per_s: Amount
+    test_images_per_s: Amount
+    seconds: Amount
+    time: Number
+    """When it ended, Unix milliseconds."""
+    train_left_out: Number = 0
+    """Readable images left out because every other one of their batch is unreadable; not written where none is."""
+
+
+class Accuracy(Record):
+    """One network on the test split."""
+
+    top1: Percent
+    top5: Percent
+    loss: Amount
+    """Nats."""
+
+
+class EpochAccuracy(Accuracy):
+    """The network as an epoch left it."""
+
+    epoch: Number
+
+
+class Piece(Record):
+    """Epochs of a training that one code, environment and device computed; both ends included."""
+
+    from_epoch: Number
+    to_epoch: Number
+    provenance: Provenance
+
+    @property
+    def epochs(self) -> str:
+        """In words."""
+        first, last = self.from_epoch, self.to_epoch
+        return f"epoch {first}" if first == last else f"epochs {first} to {last}"
+
+
+class TrainedPiece(Piece):
+    """One uninterrupted piece of a training, and the parameters it was trained with."""
+
+    experiment: str
+    """`recu.experiment.resolving.Experiment.canonical`."""
+    spec_hash: str
+    settings: Mapping[str, Any]
+
+
+class ResumedFrom(Record):
+    """A checkpoint that was given as a file to continue."""
+
+    file: str
+    sha256: str
+    epoch: Number | None
+    spec_hash: str | None
+
+
+class TrainingRecord(Record):
+    """metrics.json of a training."""
+
+    experiment: Mapping[str, Any]
+    """Its id and parameters, perhaps of another version of this program; see `resolved`."""
+    spec_hash: str
+    data_fingerprint: str
+    checkpoint_sha256: str
+    best: EpochAccuracy
+    """The first epoch with the highest top-1."""
+    last: EpochAccuracy
+    epochs: Number
+    train_seconds: Amount
+    history: Annotated[tuple[EpochRecord, ...], Field(min_length=1)]
+    provenance: Provenance
+    """Of the last epochs."""
+    settings: Mapping[str, Any]
+    segments: tuple[TrainedPiece, ...] = ()
+    """In order; an epoch that was interrupted stands in two. Empty in files of earlier versions."""
+    mlflow_run_id: str | None
+    shortcut: str
+    cost: Cost
+    parent: Source | None = None
+    teacher: Source | None = None
+    resumed_from: ResumedFrom | None = None
+    start_epoch: Number = 0
+
+    @property
+    def id(self) -> str:
+        """Of its experiment."""
+        return str(self.experiment.get("id", "?"))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of its experiment, as they were hashed."""
+        return {name: value for name, value in self.experiment.items() if name != "id"}
+
+    @property
+    def resolved(self) -> Experiment:
+        """What was trained. Raises ResultError where this version knows no such experiment."""
+        try:
+            return validate_model(self.parameters, Experiment, f"the experiment in the results of {self.id}")
+        except ConfigError as error:
+            raise ResultError(str(error)) from error
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What computed which epochs; one piece where the file does not say."""
+        first, last = self.history[0].epoch, self.history[-1].epoch
+        return self.segments or (Piece(from_epoch=first, to_epoch=last, provenance=self.provenance),)
+
+
+class Measurement(Accuracy):
+    """What evaluating a checkpoint file gave, and what that rests on."""
+
+    n: Annotated[int, Field(ge=1)]
+    """Images."""
+    checkpoint: str
+    """The file's name."""
+    checkpoint_sha256: str
+    weights_key: str | None
+    model: str
+    family: str
+    variant: str | None
+    stage: int
+    """Which network the file was taken for."""
+    dataset: str
+    data: Mapping[str, Any]
+    """`recu.experiment.schema.Dataset.identity()`."""
+    data_fingerprint: str
+    test_content: str
+    settings: Mapping[str, Any]
+    provenance: Provenance
+
+
+class EvaluationRecord(Measurement):
+    """metrics.json of the evaluation of a training."""
+
+    experiment_id: str
+    spec_hash: str
+    mlflow_run_id: str | None
+
+
+class ReleasedRecord(Measurement):
+    """metrics.json of a released file."""
+
+    name: str
+    released: Released
+    spec_hash: str
+    method: str
+    claimed_top1: Percent
+    load: Mapping[str, Any]
+    """What became of its tensors."""
+    shortcut: str
+    cost: Cost
+    mlflow_run_id: str | None
+
+
+class Curve(Record):
+    """Top-1 by epoch."""
+
+    epoch: tuple[Number, ...]
+    test_top1: tuple[Percent, ...]
+    train_top1: tuple[Percent, ...]
+
+
+class Row(Record):
+    """One result in rows.json: a training and the evaluation of its best checkpoint. Accuracies are in percent."""
+
+    experiment_id: str
+    suite: str
+    dataset: str
+    family: str
+    variant: str | None
+    model: str
+    network: str
+    stage: int
+    method: str
+    seed: int
+    shortcut: str
+    cost: Cost
+    batch_size: int
+    batch_size_test: int
+    epochs: int
+    seen_data: Mapping[str, Any]
+    """As `recu.results.published.seen_data`."""
+    spec_hash: str
+    data_fingerprint: str
+    checkpoint_sha256: str
+    parent: Source | None
+    teacher: Source | None
+    top1_best: Percent
+    """This and `top5_best`: what the evaluation measured on the published checkpoint."""
+    top5_best: Percent
+    top1_best_training: Percent
+    """What the training saw at that epoch."""
+    best_epoch: Number
+    top1_last: Percent
+    top5_last: Percent
+    test_images: Number
+    train_seconds: Amount
+    segments: tuple[Piece, ...]
+    evaluate_provenance: Provenance
+    curve: Curve
+
+
+class Rows(Record):
+    """rows.json of a suite."""
+
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
