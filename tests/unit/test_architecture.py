@@ -29,6 +29,26 @@ def exists(name: str) -> bool:
     return True
 
 
+def test_links_between_pages_lead_somewhere():
+    dead = []
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+            file = page.parent / target if target else page
+            headings = (
+                re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+                if file.suffix == ".md" and file.exists()
+                else []
+            )
+            if not file.exists() or (anchor and anchor not in map(anchor_of, headings)):
+                dead.append(f"{page.name}: {target}#{anchor}")
+    assert dead == []
+
+
+def anchor_of(heading: str) -> str:
+    """As code hosts make it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_DIR)))
 def test_paths_and_names_exist(page):
     text = page.read_text()
