@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         OutputError: the folder cannot be made, the file cannot be written or renamed, or `path` is there and no
             ordinary file: renaming onto a device would replace it.
     """
-    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -69,6 +70,33 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON with sorted keys, as `atomic_writer` does."""
     atomic_write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Write the content of `source` to `target` as `atomic_writer` does. Raises OSError where it cannot be read."""
+    with source.open("rb") as stream, atomic_writer(target) as copy:
+        shutil.copyfileobj(stream, copy, _CHUNK_BYTES)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` another name of the file `source`, atomically; a copy where the file system has no such links.
+
+    Raises:
+        OSError: `source` cannot be read.
+        OutputError: as `atomic_writer`.
+    """
+    temporary = _temporary(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, temporary)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError:
+        copy_file(source, target)
+    finally:
+        # Renaming does nothing where both were names of one file already.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_ordinary(path: Path) -> None:
@@ -138,6 +166,10 @@ def remove_temporary_files(folder: Path) -> None:
         if _TEMPORARY.search(file.name):
             with suppress(OSError):
                 file.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.part$")

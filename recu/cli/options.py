@@ -195,4 +195,5 @@ def running_of(arguments: argparse.Namespace) -> Running:
         print_freq=getattr(arguments, "print_freq", 100),
         time_estimate=bool(getattr(arguments, "time_estimate", 1)),
         save_every_seconds=60.0 * getattr(arguments, "save_minutes", 10.0),
+        keep_resumable=getattr(arguments, "keep_resumable", False),
     )

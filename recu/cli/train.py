@@ -138,6 +138,11 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--save_minutes", type=float, default=10.0, help="longest time between two checkpoints (default: %(default)s)"
     )
+    group.add_argument(
+        "--keep_resumable",
+        action="store_true",
+        help="keep the state of the finished training, for more epochs (three to five times the weights)",
+    )
     group.add_argument("--tracking_uri", help="MLflow store; empty for none (default: that of params/config.yaml)")
 
 

@@ -449,3 +449,5 @@ class WorkflowConfig(Model):
         "auto"
     )
     """Fast forms of the layers: `auto` takes each that fits, `off` none; the results are equal but for rounding."""
+    keep_resumable: bool = False
+    """Whether finished trainings keep the state that more epochs would continue from, four times their weights."""

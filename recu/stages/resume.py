@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu.base.errors import CheckpointError, OutputError
+from recu.base.errors import CheckpointError, OutputError, ResultError
 from recu.base.files import hash_file
 from recu.experiment import paths
 from recu.experiment.resolving import Experiment, Origin
 from recu.results.flatten import flatten_params
+from recu.stages.trained import read_finished
 
 if TYPE_CHECKING:
     from recu.training.checkpoint_identity import CheckpointIdentity
@@ -24,6 +25,10 @@ _OURS = (paths.CHECKPOINT, paths.BEST_CHECKPOINT, paths.HISTORY, paths.METRICS)
 _FIXED = ("family", "variant", "model", "seed", "hyperparameters.stage", "init_from", "data.")
 """Beginnings of what makes another training of it, and not the same with other parameters."""
 _FREE = ("data.augmentation",)
+_NO_STATE = (
+    "keeps no state to continue: train anew under another --save, with --keep_resumable if it is to be continued, or"
+    " start from its weights with --init_from"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,8 @@ class Found:
     """What it says of itself; None for files that this program did not write."""
     own: bool
     """Whether it is that of the training's own folder."""
+    metrics: Mapping[str, Any] | None = None
+    """Of a finished training that keeps no state to continue: its metrics.json, which `content` is made from."""
 
     @property
     def ours(self) -> Mapping[str, Any]:
@@ -67,26 +74,27 @@ class Found:
 
     def finished(self, epochs: int) -> bool:
         """Whether no epoch is left to train."""
-        return self.exact and self.content["epoch"] >= epochs
+        return (self.exact or self.metrics is not None) and self.content["epoch"] >= epochs
 
 
 def own_state(folder: Path, *, repair: bool = True) -> Found | None:
-    """The state in a training's own folder; None where there is none.
+    """The state in a training's own folder, or what a finished one left there; None where there is neither.
 
     Args:
         folder: of the state.
         repair: whether a damaged checkpoint is moved aside, which only the lock's holder may do.
 
     Raises:
-        CheckpointError: every checkpoint there is damaged, or says of itself what cannot be.
+        CheckpointError: every checkpoint there is damaged, or says of itself what cannot be; what a finished training
+            left was altered.
     """
     file = folder / paths.CHECKPOINT
     if not any(folder.glob(f"{file.name.partition('.')[0]}*")):
-        return None  # without importing PyTorch
+        return _finished(folder)  # without importing PyTorch where there is none
     from recu.training.checkpoint import load_latest
 
     content = load_latest(file) if repair else _look_at_latest(file)
-    return None if content is None else _found(file, content, own=True)
+    return _finished(folder) if content is None else _found(file, content, own=True)
 
 
 def state_to_continue(folder: Path, resume: Path | bool, *, repair: bool = True) -> Found | None:
@@ -125,8 +133,18 @@ def state_to_continue(folder: Path, resume: Path | bool, *, repair: bool = True)
 
 
 def given_state(file: Path) -> Found:
-    """A checkpoint that was given as a file. Raises CheckpointError if it cannot be read."""
-    return _found(file, _read(file), own=False)
+    """A checkpoint that was given as a file. Raises CheckpointError if it cannot be read, or not be continued."""
+    from recu.training.checkpoint import lacks_momenta
+
+    if file.name == paths.CHECKPOINT and not file.exists() and _finished(file.parent) is not None:
+        raise CheckpointError(f"{file} is not there: its training has finished and {_NO_STATE}")
+    found = _found(file, _read(file), own=False)
+    if found.identity is not None and lacks_momenta(found.content):
+        raise CheckpointError(
+            f"{file} holds the weights of a finished training and nothing of its optimiser: --init_from {file} starts"
+            " another training from them; --keep_resumable keeps the rest"
+        )
+    return found
 
 
 def check_may_continue(
@@ -166,6 +184,10 @@ def check_may_continue(
             " under another --save"
         )
     done, epochs = found.content.get("epoch"), experiment.hyperparameters.epochs
+    if changes and found.metrics is not None:
+        raise CheckpointError(
+            f"{found.file} has finished {done} epochs with other parameters ({_listed(changes)}) and {_NO_STATE}"
+        )
     if changes and found.finished(epochs):
         raise CheckpointError(
             f"{found.file} has finished {done} epochs with other parameters ({_listed(changes)}), and none of the"
@@ -193,9 +215,9 @@ def why_foreign(
     """
     from recu.training.trainer import FORMAT
 
-    if found.identity is None or not found.exact:
+    if found.identity is None or not (found.exact or found.metrics is not None):
         return "it is not a state that this program wrote"
-    if found.ours.get("format") != FORMAT:
+    if found.exact and found.ours.get("format") != FORMAT:
         return f"it has format {found.ours.get('format')} of another version, expected {FORMAT}"
     if found.identity.experiment != experiment.canonical:
         return f"it is another experiment's ({_listed(changes_between(found.identity.experiment, experiment))})"
@@ -259,6 +281,27 @@ def _found(file: Path, content: dict[str, Any], *, own: bool) -> Found:
     from recu.training.checkpoint_identity import identity_of
 
     return Found(file=file, content=content, identity=identity_of(content, file), own=own)
+
+
+def _finished(folder: Path) -> Found | None:
+    """What a finished training left in its folder that keeps no state to continue."""
+    try:
+        metrics = read_finished(folder)
+    except ResultError as error:
+        raise CheckpointError(str(error)) from error
+    if metrics is None or not metrics.get("segments"):  # of a version that freed nothing
+        return None
+    from recu.training.checkpoint import RESUME_KEY
+
+    last = metrics["segments"][-1]
+    ours = {
+        **{name: metrics[name] for name in ("spec_hash", "data_fingerprint", "segments", "mlflow_run_id")},
+        "experiment": last["experiment"],
+        "seed": metrics["experiment"]["seed"],
+        "origins": {name: metrics.get(name) for name in ("parent", "teacher", "resumed_from", "start_epoch")},
+    }
+    file = folder / paths.METRICS
+    return replace(_found(file, {"epoch": metrics["epochs"], RESUME_KEY: ours}, own=True), metrics=metrics)
 
 
 def _look_at_latest(file: Path) -> dict[str, Any] | None:

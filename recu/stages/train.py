@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,10 @@ from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
 from recu.experiment.resolving import Experiment
 from recu.experiment.schema import Dataset, Kernels
-from recu.results.seal import read_sealed_json
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
 from recu.stages.resume import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
-from recu.stages.trained import publish, read_trained
+from recu.stages.trained import finish, publish, read_finished, read_trained
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +51,8 @@ class Running:
     print_freq: int = 100
     time_estimate: bool = True
     save_every_seconds: float = 600.0
+    keep_resumable: bool = False
+    """Whether a finished training keeps the state that more epochs would continue from."""
 
     def settings(self) -> Settings:
         """The trainer's share of it."""
@@ -61,6 +62,7 @@ class Running:
             print_freq=self.print_freq,
             time_estimate=self.time_estimate,
             save_every_seconds=self.save_every_seconds,
+            keep_resumable=self.keep_resumable,
         )
 
 
@@ -184,7 +186,9 @@ def train_in_folder(
             check_may_continue(
                 found, experiment, asked=resume is not False, start_epoch=start_epoch, fingerprint=fingerprint
             )
+        running = running or Running()
         if found is not None and _is_published(found, experiment, folder):
+            _free(folder, running)
             _log.info(
                 "%s is finished: all %d epochs are done and published, nothing to do", folder, found.content["epoch"]
             )
@@ -195,7 +199,7 @@ def train_in_folder(
             prepared=prepared,
             state=folder,
             results=folder,
-            running=running or Running(),
+            running=running,
             initial=initial,
             build_teacher=None if teacher is None else teacher.build,
             start_epoch=start_epoch,
@@ -229,11 +233,18 @@ def _is_published(found: Found, experiment: Experiment, folder: Path) -> bool:
     if not (found.own and found.finished(experiment.hyperparameters.epochs)):
         return False
     try:
-        metrics = read_sealed_json(folder / paths.METRICS, again="the same command")
-        published = hash_file(folder / paths.BEST_CHECKPOINT) == metrics.get("checkpoint_sha256")
-    except (ResultError, OSError):
+        metrics = read_finished(folder)
+    except ResultError:
         return False
-    return published and metrics.get("spec_hash") == experiment.spec_hash
+    return metrics is not None and metrics.get("spec_hash") == experiment.spec_hash
+
+
+def _free(state: Path, running: Running) -> None:
+    """Remove what only continuing a finished training needs, unless it is to be kept."""
+    from recu.training.checkpoint import free_state
+
+    if not running.keep_resumable:
+        free_state(state / paths.CHECKPOINT)
 
 
 def _run(job: _Job, found: Found | None) -> None:
@@ -242,13 +253,17 @@ def _run(job: _Job, found: Found | None) -> None:
     for folder in (job.state, job.results):
         remove_temporary_files(folder)
     with log_to(job.state / paths.LOG), opened_tracker(job.running, job.state / paths.OUTBOX, job.results) as tracker:
-        _run_mirrored(job, found, tracker)
+        if found is not None and found.metrics is not None:
+            _log.info("all %d epochs are done", found.metrics["epochs"])
+            with _mirrored(tracker, job, found.metrics, run_id=_run_to_continue(found, job.experiment)):
+                _conclude(job, found.metrics, tracker)
+        else:
+            _run_mirrored(job, found, tracker)
 
 
 def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     """The work of `_run`, with its imports of PyTorch."""
     from recu.results import provenance
-    from recu.stages.description import describe_run
     from recu.training.device import choose_device, describe
     from recu.training.signals import stop_on_signals
 
@@ -265,34 +280,62 @@ def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     _write_experiment(job)
     if trainer.finished:
         origin = trainer.segments[-1]["provenance"]
-    with stop_on_signals() as stop, tracked(tracker):
-        description = describe_run(
-            experiment,
-            "train",
-            loaders.manifest,
-            origin,
-            parent_run_id=job.initial.run_id if job.initial else None,
-            parent_checkpoint=_parent_checkpoint(job),
-            run_id=run_id,
-            history=trainer.history,
-        )
-        tracker.start(replace(description, tags={**description.tags, **_tags_of_pieces(trainer.segments, experiment)}))
-        tracker.log_history(trainer.history)
+    reached = {"provenance": origin, "history": trainer.history, "segments": trainer.segments}
+    with stop_on_signals() as stop, _mirrored(tracker, job, reached, run_id=run_id):
         outcome = trainer.run(
             stop,
             run_id=lambda: tracker.run_id or run_id,
             on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
         )
-        metrics = _metrics(job, outcome, loaders.manifest, tracker.wait_for_run_id() or run_id)
-        published = publish(job.results, outcome.best_checkpoint, metrics)
-        _log.info(
-            "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
-            outcome.best["epoch"],
-            outcome.best["top1"],
-            outcome.last["top1"],
-            job.results,
+        _conclude(job, _metrics(job, outcome, loaders.manifest, run_id), tracker)
+
+
+@contextmanager
+def _mirrored(tracker: Tracker, job: _Job, reached: Mapping[str, Any], *, run_id: str | None) -> Iterator[None]:
+    """Within the block the training's run in the tracking store is open, with the epochs reached before.
+
+    Args:
+        tracker: of the store.
+        job: the training.
+        reached: `provenance`, `history` and `segments` so far.
+        run_id: of the run to continue.
+    """
+    from recu.stages.description import describe_run
+
+    with tracked(tracker):
+        description = describe_run(
+            job.experiment,
+            "train",
+            job.prepared.manifest,
+            reached["provenance"],
+            parent_run_id=job.initial.run_id if job.initial else None,
+            parent_checkpoint=_parent_checkpoint(job),
+            run_id=run_id,
+            history=reached["history"],
         )
-        _mirror_result(tracker, job, outcome, published["checkpoint_sha256"])
+        pieces = _tags_of_pieces(reached["segments"], job.experiment)
+        tracker.start(replace(description, tags={**description.tags, **pieces}))
+        tracker.log_history(reached["history"])
+        yield
+
+
+def _conclude(job: _Job, metrics: Mapping[str, Any], tracker: Tracker) -> None:
+    """Publish a finished training, keep of its state what is asked for, and tell the tracking store.
+
+    Killed at any point of it, the same command finds the training finished and does the rest.
+    """
+    run_id = tracker.wait_for_run_id() or metrics["mlflow_run_id"]
+    metrics = finish(job.state, {**metrics, "mlflow_run_id": run_id})
+    publish(job.results, job.state)
+    _free(job.state, job.running)
+    _log.info(
+        "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
+        metrics["best"]["epoch"],
+        metrics["best"]["top1"],
+        metrics["last"]["top1"],
+        job.results,
+    )
+    _mirror_result(tracker, job, metrics)
 
 
 def _tags_of_pieces(segments: list[dict[str, Any]], experiment: Experiment) -> dict[str, str]:
@@ -565,12 +608,12 @@ def tracked(tracker: Tracker) -> Iterator[None]:
     tracker.finish("FINISHED")
 
 
-def _mirror_result(tracker: Tracker, job: _Job, outcome: Outcome, checkpoint_sha256: str) -> None:
+def _mirror_result(tracker: Tracker, job: _Job, metrics: Mapping[str, Any]) -> None:
     from recu.tracking import CHECKPOINT_TAG
 
-    for kind, summary in (("best", outcome.best), ("last", outcome.last)):
-        tracker.log_metrics({f"{kind}_{name}": value for name, value in summary.items()})
-    tracker.log_metrics({"train_seconds": outcome.train_seconds})
-    tracker.log_tags({CHECKPOINT_TAG: checkpoint_sha256})
+    for kind in ("best", "last"):
+        tracker.log_metrics({f"{kind}_{name}": value for name, value in metrics[kind].items()})
+    tracker.log_metrics({"train_seconds": metrics["train_seconds"]})
+    tracker.log_tags({CHECKPOINT_TAG: metrics["checkpoint_sha256"]})
     for file in (job.results / paths.BEST_CHECKPOINT, job.state / paths.EXPERIMENT, job.state / paths.LOG):
         tracker.log_artifact(file)

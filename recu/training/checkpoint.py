@@ -75,6 +75,33 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; check permissions") from error
 
 
+def without_momenta(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The same weights without what the optimiser remembers of each, which a finished training needs no more."""
+    return {**checkpoint, "optimizer": {**checkpoint["optimizer"], "state": {}}}
+
+
+def lacks_momenta(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether it is what `without_momenta` made."""
+    optimizer = checkpoint.get("optimizer")
+    return isinstance(optimizer, Mapping) and optimizer.get("state") == {}
+
+
+def free_state(path: Path) -> None:
+    """Remove the checkpoint at `path` and whatever stands beside it for continuing; the training is finished.
+
+    `path` itself goes last, so that a training killed meanwhile is still found finished, and frees the rest.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    stem, _, suffix = path.name.partition(".")
+    try:
+        for file in (*path.parent.glob(f"{stem}.*.{suffix}"), path):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {error.filename}: {error.strerror}; check permissions") from error
+
+
 def load_latest(path: Path) -> dict[str, Any] | None:
     """Read the checkpoint at `path` or, where it is missing or damaged, the one it replaced, and say so.
 

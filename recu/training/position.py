@@ -8,14 +8,13 @@ kept beside the checkpoint as long as the epoch lasts. So each epoch sees its im
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recu.base.errors import CheckpointError, OutputError
-from recu.base.files import atomic_writer, hash_file
+from recu.base.files import copy_file, hash_file, link_or_copy
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 
 _log = logging.getLogger(__name__)
@@ -64,11 +63,7 @@ def keep_start(checkpoint: Path) -> str:
     """
     start = start_of(checkpoint)
     try:
-        start.unlink(missing_ok=True)
-        try:
-            os.link(checkpoint, start)
-        except OSError:  # no hard links on this file system
-            _copy(checkpoint, start)
+        link_or_copy(checkpoint, start)
         return hash_file(start)
     except FileNotFoundError:
         return ""
@@ -79,7 +74,7 @@ def keep_start(checkpoint: Path) -> str:
 def carry_start(source: Path, checkpoint: Path) -> None:
     """Copy the kept start of an epoch beside `checkpoint`, which is going to continue the checkpoint `source`."""
     if start_of(source).exists():
-        _copy(start_of(source), start_of(checkpoint))
+        copy_file(start_of(source), start_of(checkpoint))
 
 
 def usable_state(checkpoint: dict[str, Any], file: Path, validity: Validity) -> dict[str, Any]:
@@ -115,9 +110,3 @@ def _is_start(start: Path, position: Mapping[str, Any]) -> bool:
         return hash_file(start) == position["start"]
     except OSError:
         return False
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as stream, atomic_writer(target) as copy:
-        while chunk := stream.read(1 << 20):
-            copy.write(chunk)

@@ -26,7 +26,7 @@ from recu.experiment.fit import check_batch_size, check_start_epoch
 from recu.experiment.schedules import WARM_UP_EPOCHS, learning_rate_at
 from recu.experiment.schema import Hyperparameters
 from recu.nn import set_tau
-from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, write_checkpoint
+from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, without_momenta, write_checkpoint
 from recu.training.checkpoint_form import foreign_progress
 from recu.training.evaluation import Evaluation, evaluate
 from recu.training.loop import train_steps
@@ -101,6 +101,8 @@ class Settings:
     """Longest training time that a kill within an epoch can cost."""
     bar: bool | None = None
     """None: a progress bar where stderr is a terminal."""
+    keep_resumable: bool = False
+    """Whether the best checkpoint keeps what the optimiser remembers, as continuing it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -485,12 +487,12 @@ class Trainer:
         state.train_seconds += row["seconds"]
         self._note_piece(row["epoch"])
         improved = row["test_top1"] > best_so_far
+        part = self._authors_part()
         if improved:
-            state.best_checkpoint = self._authors_part() | {
-                RESUME_KEY: self._identity.as_plain()
-                | {"row": {name: value for name, value in row.items() if name not in _TIMES}}
-            }
-        self._save(state.best_checkpoint if improved else None)
+            row = {name: value for name, value in row.items() if name not in _TIMES}
+            best = part if self._settings.keep_resumable else without_momenta(part)
+            state.best_checkpoint = best | {RESUME_KEY: self._identity.as_plain() | {"row": row}}
+        self._save(part)
         start_of(self._checkpoint).unlink(missing_ok=True)
         self._write_history()
         if improved:
@@ -518,7 +520,7 @@ class Trainer:
         }
 
     def _save(self, authors_part: dict[str, Any] | None = None) -> None:
-        """Write checkpoint.pth.tar; `authors_part` where it was already made, so that tensors are stored once."""
+        """Write checkpoint.pth.tar; `authors_part` where it was already made: tensors of the best are stored once."""
         state = self._state
         checkpoint = dict(authors_part or self._authors_part())
         checkpoint[RESUME_KEY] = self._identity.as_plain() | {

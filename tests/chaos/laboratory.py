@@ -24,7 +24,7 @@ from recu.experiment import params, paths, plan
 from recu.experiment.resolving import Experiment, load_experiments, parse_experiment
 from recu.experiment.source_state import LOCAL_NAME
 from recu.results.seal import read_sealed_json
-from recu.stages.trained import read_trained
+from recu.stages.trained import read_finished, read_trained
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 from recu.training.trainer import comparable, read_history
 from tests.chaos import forking
@@ -141,10 +141,12 @@ class Laboratory:
         """Remove a place that is not needed any more."""
         shutil.rmtree(place.folder, ignore_errors=True)
 
-    def train_command(self, place: Place, experiment: Experiment | None = None, **more: str) -> list[str]:
-        """`recu train`, with a checkpoint after every step unless told otherwise."""
+    def train_command(
+        self, place: Place, experiment: Experiment | None = None, *, keep: bool = True, **more: str
+    ) -> list[str]:
+        """`recu train`, with a checkpoint after every step unless told otherwise; the last one stays to be compared."""
         options = {"save_minutes": SAVE_EVERY_STEP} | more
-        return self._job("train", place, experiment, options)
+        return [*self._job("train", place, experiment, options), *(["--keep_resumable"] if keep else [])]
 
     def evaluate_command(self, place: Place, **more: str) -> list[str]:
         """`recu evaluate`."""
@@ -230,7 +232,25 @@ def build(folder: Path) -> Laboratory:
         if ended.code != 0:
             raise RuntimeError(f"the undisturbed {stage.name} failed: {ended.output}")
         lab.stages[stage.name] = Stage(**(vars(stage) | {"seconds": ended.seconds}))
+    lab.stages["free"] = _freeing(lab)
     return lab
+
+
+def _freeing(lab: Laboratory) -> Stage:
+    """Publish the finished training and remove its state; undisturbed, the reference keeps its own."""
+
+    def fresh() -> Place:
+        place = lab.fresh()
+        shutil.copytree(lab.reference.runs, place.runs)
+        return place
+
+    return Stage(
+        name="free",
+        commands=lambda place: [lab.train_command(place, keep=False)],
+        fresh=fresh,
+        results=lambda place: published_results(lab.experiment, results=place.results),
+        half_done=lambda place: _half_trained(lab, place) or _half_freed(lab, place),
+    )
 
 
 def litter(folder: Path) -> list[str]:
@@ -303,29 +323,41 @@ def _half_prepared(place: Place) -> str | None:
     return None
 
 
+def published_results(experiment: Experiment, *, results: Path) -> dict[str, Any]:
+    """What must be equal to the last bit of two published trainings of an experiment."""
+    trained = read_trained(results, experiment.id, experiment.spec_hash)
+    metrics = {name: value for name, value in trained.metrics.items() if name not in _OF_THE_MOMENT}
+    metrics["history"] = [comparable(row) for row in metrics["history"]]
+    return {"metrics": metrics, "published checkpoint": hash_file(trained.checkpoint)}
+
+
 def trained_results(experiment: Experiment, *, results: Path, runs: Path) -> dict[str, Any]:
-    """What must be equal to the last bit of two trainings of an experiment.
+    """What must be equal to the last bit of two trainings of an experiment that keep their state.
 
     Args:
         experiment: the one trained.
         results: where it is published.
         runs: where its state lies.
     """
-    trained = read_trained(results, experiment.id, experiment.spec_hash)
-    metrics = {name: value for name, value in trained.metrics.items() if name not in _OF_THE_MOMENT}
-    metrics["history"] = [comparable(row) for row in metrics["history"]]
     folder = paths.state_folder(runs, experiment.id, experiment.spec_hash)
     state = read_checkpoint(folder / paths.CHECKPOINT)
     history = read_history(folder / paths.HISTORY)
-    return {
-        "metrics": metrics,
-        "published checkpoint": hash_file(trained.checkpoint),
+    return published_results(experiment, results=results) | {
         "weights": _digest(state["state_dict"]),
         "optimiser": _digest(state["optimizer"]),
         "random states": _digest(state[RESUME_KEY]["random"]),
         "best checkpoint in the state": _digest(state[RESUME_KEY]["best_checkpoint"]),
         "history": [comparable(row) for row in history],
     }
+
+
+def _half_freed(lab: Laboratory, place: Place) -> str | None:
+    try:
+        left = read_finished(lab.state(place))
+    except RecuError as error:
+        return f"what publishes the training again is incomplete: {error}"
+    gone = left is None and not (lab.state(place) / paths.CHECKPOINT).exists()
+    return "the state is gone, and nothing publishes the training again" if gone else None
 
 
 def _half_trained(lab: Laboratory, place: Place) -> str | None:

@@ -47,6 +47,7 @@ def _make(folder: Path) -> Project:
     project = make_project(folder)
     project.edit("suites/smallest.yaml", "vanilla: {epochs: 2}", f"vanilla: {{epochs: {_EPOCHS}}}")
     project.edit("config.yaml", "tracking_uri: sqlite:///mlflow.db", 'tracking_uri: ""')
+    project.edit("config.yaml", "keep_resumable: false", "keep_resumable: true")
     problem = _finish(project, "results/prepare/tiny/manifest.json", "results/tracking/smallest.ready")
     if problem is not None:
         raise RuntimeError(f"nothing could be prepared: {problem}")

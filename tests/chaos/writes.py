@@ -33,8 +33,8 @@ def die() -> None:
 class Writes:
     """Counts what writes below `folder`; every one from number `first` on does `fault` instead.
 
-    Counted are files opened for writing, writes and flushes of the files that `recu.base.files` writes, new folders and
-    renames.
+    Counted are files opened for writing, writes and flushes of the files that `recu.base.files` writes, new folders,
+    renames and hard links.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class Writes:
         if event == "open":
             path, _, flags = arguments
             writing = isinstance(flags, int) and flags & _WRITING
-        elif event in ("os.mkdir", "os.rename"):
+        elif event in ("os.mkdir", "os.rename", "os.link"):
             path, writing = arguments[0], True
         else:
             return

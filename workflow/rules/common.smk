@@ -77,6 +77,7 @@ RUN_OPTIONS = plan.as_options(
     kernels=CONFIG.kernels,
 )
 TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CONFIG.teacher_weights else ""
+KEEP_OPTION = "--keep_resumable" if CONFIG.keep_resumable else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_dir)
 RENDER_RELEASED_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR, output_dir=REPORTS_DIR)

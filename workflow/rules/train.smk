@@ -22,5 +22,5 @@ rule train:
         "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
-        f" --experiment {{params.experiment:q}}"
+        f" --experiment {{params.experiment:q}} {KEEP_OPTION}"
         " > {log:q} 2>&1"

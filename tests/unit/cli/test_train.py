@@ -23,7 +23,7 @@ from tests.unit.training.ours import experiment, our_checkpoint
 
 
 def _experiment(folder):
-    return parse_experiment(read_checkpoint(folder / "checkpoint.pth.tar")[RESUME_KEY]["experiment"])
+    return parse_experiment(read_checkpoint(folder / "model_best.pth.tar")[RESUME_KEY]["experiment"])
 
 
 def _rows(folder):
@@ -76,8 +76,9 @@ def _content(folder):
     return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted(folder.iterdir())}
 
 
-def test_the_same_command_again_says_that_it_is_finished_and_writes_nothing(recu):
-    words = ["--save", "one", "--epochs", 1]
+@pytest.mark.parametrize("kept", [[], ["--keep_resumable"]])
+def test_the_same_command_again_says_that_it_is_finished_and_writes_nothing(recu, kept):
+    words = ["--save", "one", "--epochs", 1, *kept]
     assert recu.train(*words) == 0
     folder = recu.folder / "results/one"
     before = _content(folder)
@@ -85,6 +86,9 @@ def test_the_same_command_again_says_that_it_is_finished_and_writes_nothing(recu
         assert recu.train(*again) == 0, recu.err
         assert "is finished: all 1 epochs are done and published, nothing to do" in recu.err
     assert _content(folder) == before
+    if not kept:
+        assert "model_best.pth.tar" in before and not any(name.startswith("checkpoint") for name in before)
+        return
     # What was lost is published again, without training.
     for name in ("metrics.json", "model_best.pth.tar"):
         (folder / name).unlink()
@@ -96,17 +100,29 @@ def test_the_same_command_again_says_that_it_is_finished_and_writes_nothing(recu
     }
 
 
-def test_the_same_folder_with_other_options_is_refused_and_stays_as_it_is(recu):
-    assert recu.train("--save", "one", "--epochs", 1) == 0
+@pytest.mark.parametrize(
+    ("kept", "longer"),
+    [
+        ([], "(hyperparameters.epochs 1 -> 2) and keeps no state to continue: train anew under another --save, with"),
+        (["--keep_resumable"], "hyperparameters.epochs 1 -> 2): --resume continues it with these"),
+    ],
+)
+def test_the_same_folder_with_other_options_is_refused_and_stays_as_it_is(recu, kept, longer):
+    assert recu.train("--save", "one", "--epochs", 1, *kept) == 0
     before = _content(recu.folder / "results/one")
     for words, named in (
         (["--lr", 0.5], "has finished 1 epochs with other parameters (hyperparameters.lr 0.1 -> 0.5)"),
         (["--seed", 7, "--resume"], "is of another training (seed 1 -> 7)"),
         (["-b", 12, "--lr", 0.5, "--resume"], "hyperparameters.batch_size 16 -> 12, hyperparameters.lr 0.1 -> 0.5"),
-        (["--epochs", 2], "hyperparameters.epochs 1 -> 2): --resume continues it with these"),
+        (["--epochs", 2], longer),
         (["--model", "resnet18_1w1a", "--resume"], "model resnet20_1w1a -> resnet18_1w1a"),
         (["--start_epoch", 1, "--epochs", 2], "start_epoch 0 -> 1"),
-        (["--resume", "results/one/model_best.pth.tar"], "which did not begin with results/one/model_best.pth.tar"),
+        (
+            ["--resume", "results/one/model_best.pth.tar"],
+            "which did not begin with results/one/model_best.pth.tar"
+            if kept
+            else "holds the weights of a finished training and nothing of its optimiser: --init_from results/",
+        ),
     ):
         assert recu.train("--save", "one", "--epochs", 1, *words) == 2, words
         assert named in recu.error()
@@ -140,7 +156,7 @@ def test_of_two_trainings_in_one_folder_the_second_finds_what_the_first_left(rec
 
 def test_advice_for_other_options_works(recu):
     """`--resume continues it with these`, and `choose another --save`."""
-    assert recu.train("--save", "one", "--epochs", 1) == 0
+    assert recu.train("--save", "one", "--epochs", 1, "--keep_resumable") == 0
     assert recu.train("--save", "one", "--epochs", 2, "--lr", 0.05, "--resume") == 0, recu.err
     assert "learning rate and tau follow the schedule of the new number of epochs from epoch 1 on" in recu.err
     metrics = recu.json("results/one/metrics.json")
@@ -174,7 +190,7 @@ def test_a_training_stopped_inside_an_epoch_goes_on_with_other_batches_from_the_
 
 
 def test_resume_with_more_epochs_continues_and_names_the_change(recu):
-    assert recu.train("--save", "one") == 0
+    assert recu.train("--save", "one", "--keep_resumable") == 0
     checkpoint = recu.folder / "results/one/checkpoint.pth.tar"
     first = _rows(recu.folder / "results/one")
     assert recu.train("--save", "one", "--resume", checkpoint, "--epochs", 3) == 0, recu.err
@@ -203,7 +219,7 @@ def test_an_interrupted_training_says_how_to_continue_and_ends_in_the_same_bits(
 
 
 def test_resume_into_another_folder_leaves_the_first_alone(recu):
-    assert recu.train("--save", "one") == 0
+    assert recu.train("--save", "one", "--keep_resumable") == 0
     checkpoint = recu.folder / "results/one/checkpoint.pth.tar"
     before = checkpoint.read_bytes()
     assert recu.train("--save", "two", "--resume", checkpoint, "--epochs", 3) == 0, recu.err
@@ -217,8 +233,18 @@ def test_resume_into_another_folder_leaves_the_first_alone(recu):
     assert "nothing to do" in recu.err
 
 
+def test_what_a_finished_training_does_not_keep_is_refused_and_the_advice_works(recu, plain):
+    best, gone, data = plain[0] / "model_best.pth.tar", plain[0] / "checkpoint.pth.tar", ["--data_dir", plain[1]]
+    assert recu.train("--save", "two", "--resume", gone, "--epochs", 3, *data) == 2
+    assert f"{gone} is not there: its training has finished and keeps no state to continue" in recu.error()
+    assert recu.train("--save", "two", "--resume", best, "--epochs", 3, *data) == 2
+    assert f"--init_from {best} starts another training from them" in recu.error()
+    assert recu.train("--save", "two", "--init_from", best, "--epochs", 1, *data) == 0, recu.err
+
+
 def test_resume_from_a_best_checkpoint_says_what_it_lacks(recu, plain):
-    best = plain[0] / "model_best.pth.tar"
+    assert recu.train("--save", "one", "--keep_resumable", "--data_dir", plain[1]) == 0
+    best = recu.folder / "results/one/model_best.pth.tar"
     words = ["--save", "two", "--resume", best, "--epochs", 3, "--data_dir", plain[1]]
     assert recu.train(*words, "--seed", 2) == 2
     assert "is of another training (seed 1 -> 2" in recu.error()
@@ -235,7 +261,7 @@ def test_resume_from_a_best_checkpoint_says_what_it_lacks(recu, plain):
 
 
 def test_resume_from_an_authors_checkpoint(recu):
-    assert recu.train("--save", "one") == 0
+    assert recu.train("--save", "one", "--keep_resumable") == 0
     foreign = read_checkpoint(recu.folder / "results/one/checkpoint.pth.tar")
     del foreign[RESUME_KEY]
     torch.save(foreign, "authors.pth.tar")
@@ -245,7 +271,7 @@ def test_resume_from_an_authors_checkpoint(recu):
 
 
 def test_resume_on_other_data_is_refused(recu):
-    assert recu.train("--save", "one") == 0
+    assert recu.train("--save", "one", "--keep_resumable") == 0
     other = recu.folder / "images"
     shutil.copytree(recu.project / "images", other)
     (other / "train/class0/0.png").unlink()
@@ -328,7 +354,7 @@ def test_the_schedule_options_give_the_learning_rates(recu, plain, words, expect
 
 def test_the_tau_options_give_the_taus(recu, plain):
     words = ["--tau_min", 0.6, "--tau_max", 0.9, "--data_dir", plain[1]]
-    assert recu.train("--save", "one", *words) == 0, recu.err
+    assert recu.train("--save", "one", "--keep_resumable", *words) == 0, recu.err
     assert [row["tau"] for row in _rows(recu.folder / "results/one")] == [
         tau_at(epoch, 2, 0.6, 0.9) for epoch in (0, 1)
     ]
@@ -564,9 +590,10 @@ def test_what_is_left_out_is_the_authors_default_and_said(recu):
 
 
 def test_what_resume_continues_says_what_is_left_out(recu, plain):
+    assert recu.train("--save", "one", "--keep_resumable", "--data_dir", plain[1]) == 0
     words = [
         "--resume",
-        plain[0] / "checkpoint.pth.tar",
+        "results/one/checkpoint.pth.tar",
         "--save",
         "two",
         "--epochs",

@@ -23,6 +23,7 @@ class Project:
     params: Path
     data_dir: Path
     tracking_uri: str = ""
+    keep_resumable: bool = False
 
     @property
     def dataset(self) -> Dataset:
@@ -56,7 +57,7 @@ class Project:
         )
 
     def places(self, **more) -> dict:
-        running = Running(gpus="cpu", workers=0, tracking_uri=self.tracking_uri)
+        running = Running(gpus="cpu", workers=0, tracking_uri=self.tracking_uri, keep_resumable=self.keep_resumable)
         common = {
             "dataset": self.dataset,
             "prepared": open_prepared(self.data_dir / "tiny", self.dataset),

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 import torch
@@ -20,7 +22,9 @@ from recu.results import provenance
 from recu.stages import train as module
 from recu.stages.networks import Teacher
 from recu.stages.prepare import prepare
-from recu.training.checkpoint import read_checkpoint
+from recu.tracking.tracker import Tracker
+from recu.training import checkpoint as checkpoint_module
+from recu.training.checkpoint import RESUME_KEY, previous_of, read_checkpoint
 from recu.training.seeding import seed_everything
 from recu.training.trainer import Trainer, comparable, read_history
 from tests.unit.training import ours
@@ -42,12 +46,113 @@ def test_published_metrics(project):
     assert metrics["checkpoint_sha256"] == hash_file(_folder(project, experiment) / paths.BEST_CHECKPOINT)
     assert set(metrics["best"]) == {"epoch", "top1", "top5", "loss"}
     assert metrics["provenance"]["packages"]["torch"] == torch.__version__.partition("+")[0]
-    # The state stays where Snakemake does not look.
-    assert (project.state(experiment) / paths.CHECKPOINT).is_file()
-    assert sorted(file.name for file in _folder(project, experiment).iterdir()) == [
-        "metrics.json",
-        "model_best.pth.tar",
-    ]
+    published = ["metrics.json", "model_best.pth.tar"]
+    assert sorted(file.name for file in _folder(project, experiment).iterdir()) == published
+
+
+def test_a_finished_training_keeps_its_best_weights_once_and_no_state(project):
+    experiment = project.experiment()
+    project.train(experiment)
+    state, best = project.state(experiment), _folder(project, experiment) / paths.BEST_CHECKPOINT
+    # What publishes it again stays where Snakemake does not look.
+    kept = ["experiment.json", "history.jsonl", "metrics.json", "model_best.pth.tar", "train.log"]
+    assert sorted(file.name for file in state.iterdir()) == kept
+    assert best.samefile(state / paths.BEST_CHECKPOINT)
+    content = read_checkpoint(best)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in content["state_dict"].values())
+    on_disk = {(file.stat().st_ino, file.stat().st_size) for file in project.folder.rglob("*") if file.is_file()}
+    assert content["optimizer"]["state"] == {}
+    assert sum(size for _, size in on_disk) < weights + 150_000
+
+
+def test_what_more_epochs_need_is_kept_where_that_is_asked_for(project):
+    experiment = project.experiment(epochs=1)
+    project.train(experiment)
+    without = read_checkpoint(_folder(project, experiment) / paths.BEST_CHECKPOINT)
+    shutil.rmtree(project.runs)
+    project.keep_resumable = True
+    project.train(experiment)
+    best = read_checkpoint(_folder(project, experiment) / paths.BEST_CHECKPOINT)
+    last = read_checkpoint(project.state(experiment) / paths.CHECKPOINT)
+    assert best["optimizer"]["state"] and last["optimizer"]["state"] and last[RESUME_KEY]["random"]
+    assert all(torch.equal(tensor, best["state_dict"][name]) for name, tensor in without["state_dict"].items())
+    # Asked for no more, it goes without training again.
+    project.keep_resumable = False
+    project.train(experiment)
+    assert not (project.state(experiment) / paths.CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("moment", ["publish", "free_state", "unlink"])
+def test_a_training_killed_while_it_is_published_or_freed_loses_nothing(project, monkeypatch, moment):
+    experiment = project.experiment(epochs=1)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    def one_goes(path):
+        previous_of(path).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if moment == "publish":
+            patched.setattr(module, "publish", killed)
+        else:
+            patched.setattr(checkpoint_module, "free_state", killed if moment == "free_state" else one_goes)
+        with pytest.raises(KeyboardInterrupt):
+            project.train(experiment)
+    assert (project.state(experiment) / paths.CHECKPOINT).exists()
+    monkeypatch.setattr(Trainer, "_epoch", lambda *arguments: pytest.fail("it trained again"))
+    metrics = project.train(experiment)
+    assert metrics["checkpoint_sha256"] == hash_file(_folder(project, experiment) / paths.BEST_CHECKPOINT)
+    assert not list(project.state(experiment).glob("checkpoint*"))
+
+
+def test_the_same_training_elsewhere_is_a_copy_where_there_are_no_hard_links(project, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    experiment = project.experiment(epochs=1)
+    metrics = project.train(experiment)
+    assert metrics["checkpoint_sha256"] == hash_file(_folder(project, experiment) / paths.BEST_CHECKPOINT)
+    assert metrics["checkpoint_sha256"] == hash_file(project.state(experiment) / paths.BEST_CHECKPOINT)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [(paths.BEST_CHECKPOINT, r"is not the checkpoint that metrics\.json"), (paths.METRICS, "was altered after it was")],
+)
+def test_what_a_finished_training_left_is_trained_anew_where_it_was_altered(project, caplog, name, reason):
+    experiment = project.experiment(epochs=1)
+    before = project.train(experiment)
+    file = project.state(experiment) / name
+    file.write_bytes(file.read_bytes().replace(b'"epochs": 1', b'"epochs": 2') + b" ")
+    after = project.train(experiment)
+    assert re.search(f"is not taken up: .*{reason}.*; starting afresh, it is kept in .*-aside", caplog.text)
+    assert after["checkpoint_sha256"] == before["checkpoint_sha256"]
+
+
+def test_a_run_that_the_store_names_only_later_is_named_when_publishing_again(project, monkeypatch):
+    class Store(Tracker):
+        run_id = "run7"
+
+        def __init__(self):
+            self.said = []
+
+        def start(self, description):
+            self.said.append(description.spec_hash)
+
+        def log_epoch(self, epoch, metrics):
+            self.said.append(epoch)
+
+        def finish(self, status):
+            self.said.append(status)
+
+    experiment, store = project.experiment(epochs=1), Store()
+    assert project.train(experiment)["mlflow_run_id"] is None
+    monkeypatch.setattr(module, "opened_tracker", lambda *_: closing(store))
+    assert project.train(experiment)["mlflow_run_id"] == "run7"
+    assert store.said == [experiment.spec_hash, 0, "FINISHED"]
 
 
 def test_a_layer_that_does_not_say_its_cost_ends_a_training_before_its_first_epoch(project, monkeypatch):
@@ -169,6 +274,7 @@ def test_code_that_changed_while_a_training_was_interrupted_is_named_beside_the_
 
 
 def test_a_state_of_another_seed_is_set_aside(project, caplog):
+    project.keep_resumable = True
     experiment = project.experiment(epochs=1)
     other = experiment.model_copy(update={"seed": 2})
     project.train(experiment)
