@@ -5,11 +5,11 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from recu import paths, plan
+from recu.experiment import paths, plan
 
 min_version("9.27")
 
-PARAMS_DIR = plan.find_params(Path.cwd(), Path(workflow.basedir))
+PARAMS_DIR = paths.find_params(Path(workflow.basedir) / "params")
 
 
 configfile: str(paths.config_file(PARAMS_DIR))

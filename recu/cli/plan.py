@@ -7,7 +7,15 @@ from pathlib import Path
 
 from recu.base.files import read_json
 from recu.experiment import params, plan
-from recu.experiment.paths import METRICS, config_file, released_folder, state_folder, train_folder, user_path
+from recu.experiment.paths import (
+    METRICS,
+    config_file,
+    find_params,
+    released_folder,
+    state_folder,
+    train_folder,
+    user_path,
+)
 from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment
 
@@ -17,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suites", nargs="*", help="names of files in params/suites/ (default: those of params/config.yaml)"
     )
-    parser.add_argument("--params_dir", type=user_path, default=Path("params"), help="default: %(default)s")
+    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="default: %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -6,18 +6,17 @@ import argparse
 import os
 import socket
 import sys
-from pathlib import Path
 
 from recu.base.addresses import SERVER, sqlite_file
 from recu.base.errors import ConfigError, RecuError
 from recu.experiment import params
-from recu.experiment.paths import config_file, user_path
+from recu.experiment.paths import config_file, find_params, user_path
 from recu.tracking import resolve_tracking_uri
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("--params_dir", type=user_path, default=Path("params"), help="where config.yaml is")
+    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="where config.yaml is")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the default admits this machine only"
     )

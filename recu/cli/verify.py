@@ -10,7 +10,7 @@ from recu.base.errors import VerificationError
 from recu.base.files import atomic_write_json
 from recu.base.text import visible
 from recu.experiment import params
-from recu.experiment.paths import config_file, user_path
+from recu.experiment.paths import config_file, find_params, user_path
 
 if TYPE_CHECKING:
     from recu.stages.verify import Places, SuiteVerification, Verification
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("suites", nargs="*", help="names of files in params/suites/ (default: all of them)")
-    parser.add_argument("--params_dir", type=user_path, default=Path("params"), help="default: %(default)s")
+    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="default: %(default)s")
     parser.add_argument("--data_dir", type=user_path, help="prepared data (default: that of params/config.yaml)")
     parser.add_argument("--results_dir", type=user_path, help="published results (default: that of params/config.yaml)")
     parser.add_argument("--reports_dir", type=user_path, help="rendered tables (default: that of params/config.yaml)")

@@ -12,9 +12,12 @@ from pathlib import Path
 from recu.base.errors import ConfigError
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
-"""The checkout this package runs from (it is installed in place)."""
+"""The checkout this package runs from; of an installed wheel, the folder that it is installed in."""
 
-PARAMS_DIR = PROJECT_DIR / "params"
+_PACKAGED = PROJECT_DIR / "recu" / "params"
+
+PARAMS_DIR = _PACKAGED if _PACKAGED.is_dir() else PROJECT_DIR / "params"
+"""The checkout's; in an installed wheel the copy that it brings (setup.py)."""
 
 CHECKPOINT = "checkpoint.pth.tar"
 """State after the latest epoch, for resuming; in the authors' form plus what resuming needs."""
@@ -61,6 +64,12 @@ def _with_variables(text: str) -> str:
         raise ConfigError(f"{text}: the variable {name or found[0]} is not set; set it or write the whole path")
 
     return _VARIABLE.sub(value_of, text)
+
+
+def find_params(otherwise: Path = PARAMS_DIR) -> Path:
+    """The folder params/: the working directory's own, or where it has none, `otherwise`."""
+    own = Path("params")
+    return own if config_file(own).is_file() else otherwise
 
 
 def config_file(params_dir: Path) -> Path:

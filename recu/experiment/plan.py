@@ -137,12 +137,6 @@ def load_plan(params_dir: Path, config: WorkflowConfig, suites: tuple[str, ...] 
     return found
 
 
-def find_params(working_folder: Path, checkout: Path) -> Path:
-    """The folder params/: the working directory's own, or where it has none, that beside the Snakefile."""
-    own = Path("params")
-    return own if paths.config_file(working_folder / own).is_file() else checkout / own
-
-
 def _check_prepared(plan: Plan) -> None:
     """Ask again what depends on a dataset's size, where only its prepared data tells it."""
     counts = {name: _prepared_images(plan, name) for name in plan.used_datasets}

@@ -6,7 +6,7 @@ from functools import cache
 
 from snakemake.io import regex_from_filepattern
 
-from recu import targets
+from recu.experiment import targets
 from recu.experiment.schema import ReleasedSuite
 from recu.base.errors import ConfigError, RecuError, unknown_name
 from recu.base.files import canonical_json

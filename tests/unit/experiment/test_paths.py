@@ -9,7 +9,7 @@ import pytest
 from recu.base.errors import ConfigError
 from recu.cli.main import COMMANDS
 from recu.experiment.params import parse_workflow_config
-from recu.experiment.paths import user_path
+from recu.experiment.paths import PARAMS_DIR, find_params, user_path
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,13 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SCRATCH", "/scratch/ann")
     monkeypatch.delenv("SCRATC", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+def test_params_beside_the_snakefile_or_in_the_package_serve_where_the_working_directory_has_none(tmp_path: Path):
+    (tmp_path / "params").mkdir()
+    assert find_params() == PARAMS_DIR and find_params(tmp_path / "other") == tmp_path / "other"
+    (tmp_path / "params/config.yaml").touch()
+    assert find_params(tmp_path / "other") == find_params() == Path("params")
 
 
 @pytest.mark.parametrize(

@@ -149,13 +149,6 @@ def test_prepared_data_tells_how_many_images_there_are(own_params, tmp_path):
     plan.load_plan(own_params, chosen)
 
 
-def test_params_beside_the_snakefile_serve_where_the_working_directory_has_none(tmp_path):
-    (tmp_path / "params").mkdir()
-    assert plan.find_params(tmp_path, PARAMS_DIR.parent) == PARAMS_DIR
-    (tmp_path / "params/config.yaml").touch()
-    assert plan.find_params(tmp_path, PARAMS_DIR.parent) == Path("params")
-
-
 def test_facts_lie_in_a_file_whose_name_changes_with_them(tmp_path):
     facts = plan.load_plan(PARAMS_DIR, config()).facts()["demo"]
     plan.write_facts(tmp_path, facts)
