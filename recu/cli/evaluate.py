@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +132,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         needed=("test",),
     )
-    measured = evaluate_file(
+    measured, report = evaluate_file(
         subject,
         name=name,
         dataset=dataset,
@@ -144,14 +143,11 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     )
     said_by = "the options say" if subject.identity is None and "model" in asked else "it says itself"
     print(
-        f"{file.path} (SHA-256 {file.sha256[:12]}), {subject.network} of stage {subject.stage} as {said_by}:"
-        f" {measured.report}"
+        f"{file.path} (SHA-256 {file.sha256[:12]}), {subject.network} of stage {subject.stage} as {said_by}: {report}"
     )
-    fingerprint = measured.about["data_fingerprint"][:12]
-    print(f"{dataset.title} (data {fingerprint}): {describe_evaluation(measured.evaluation)}")
+    print(f"{dataset.title} (data {measured.data_fingerprint[:12]}): {describe_evaluation(measured)}")
     if arguments.output is not None:
-        found = asdict(measured.evaluation) | measured.about | {"load": measured.report.as_json()}
-        atomic_write_json(arguments.output, found)
+        atomic_write_json(arguments.output, measured.as_plain() | {"load": report.as_json()})
 
 
 def _dataset_name(arguments: argparse.Namespace, file: Path, identity: CheckpointIdentity | None) -> str:

@@ -16,6 +16,7 @@ from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.resolving import Experiment
 from recu.experiment.schema import Dataset, Kernels
+from recu.results.records import EvaluationRecord, Measurement, Provenance
 from recu.results.seal import write_sealed_json
 from recu.stages.subject import Subject, load, recognise
 from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from recu.data import Loaders, Manifest, Prepared
     from recu.tracking import Tracker
-    from recu.training.evaluation import Evaluation
     from recu.training.weights import LoadReport
 
 _log = logging.getLogger(__name__)
@@ -62,52 +62,33 @@ def evaluate(
     trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
     state = paths.state_folder(runs_dir, experiment.id, experiment.spec_hash)
     with opened_tracker(running, state / "evaluate" / paths.OUTBOX, folder) as tracker, tracked(tracker):
-        from recu.results import provenance
         from recu.stages.description import describe_run
-        from recu.training.device import choose_device, describe
 
-        device = choose_device(running.gpus)
-        use_threads(running.threads)
-        loaders = build_test_loaders(
-            dataset,
-            prepared,
-            experiment.hyperparameters.batch_size_test,
-            experiment.hyperparameters.loader,
-            device,
-            running,
+        recipe = experiment.hyperparameters
+        testbed = Testbed.opened(
+            experiment.dataset, dataset, prepared, recipe.batch_size_test, recipe.loader, running=running
         )
-        origin = provenance.collect(describe(device))
-        subject = _published(trained, experiment, dataset, loaders.manifest)
+        subject = _published(trained, experiment, dataset, prepared.manifest)
         run = describe_run(
             experiment,
             "evaluate",
-            loaders.manifest,
-            origin,
+            prepared.manifest,
+            testbed.origin,
             parent_run_id=trained.run_id,
             parent_checkpoint=subject.file.sha256,
         )
         tracker.start(run)
         network, _report = load(subject, prepared.manifest.classes)
-        evaluation = measure(network, loaders, device, running.kernels)
-        recipe = experiment.hyperparameters
-        about = describe_measurement(
-            subject, experiment.dataset, dataset, loaders, origin, recipe.batch_size_test, recipe.loader, running
+        measured = testbed.measure(subject, network)
+        record = EvaluationRecord(
+            **dict(measured),
+            experiment_id=experiment.id,
+            spec_hash=experiment.spec_hash,
+            mlflow_run_id=tracker.wait_for_run_id(),
         )
-        names = {"experiment_id": experiment.id, "spec_hash": experiment.spec_hash}
-        metrics = asdict(evaluation) | names | about | {"mlflow_run_id": tracker.wait_for_run_id()}
-        write_sealed_json(folder / paths.METRICS, metrics)
-        mirror_evaluation(tracker, evaluation, folder / paths.METRICS)
-    _log.info("%s: %s", experiment.id, describe_evaluation(evaluation))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What evaluating a file gives."""
-
-    evaluation: Evaluation
-    report: LoadReport
-    about: dict[str, Any]
-    """As `describe_measurement`."""
+        write_sealed_json(folder / paths.METRICS, record.as_plain())
+        mirror_evaluation(tracker, record, folder / paths.METRICS)
+    _log.info("%s: %s", experiment.id, describe_evaluation(record))
 
 
 def evaluate_file(
@@ -119,8 +100,8 @@ def evaluate_file(
     batch_size_test: int,
     loader: str,
     running: Running | None = None,
-) -> Measurement:
-    """Evaluate a checkpoint of this program or the authors'.
+) -> tuple[Measurement, LoadReport]:
+    """Evaluate a checkpoint of this program or the authors'; what became of its tensors comes with it.
 
     Args:
         subject: the file, and which network it is taken for.
@@ -134,58 +115,106 @@ def evaluate_file(
     Raises:
         RecuError: one line each: a checkpoint that does not fit, bad data.
     """
-    from recu.results import provenance
-    from recu.training.device import choose_device, describe
-
-    running = running or Running()
-    device = choose_device(running.gpus)
-    use_threads(running.threads)
     network, report = load(subject, prepared.manifest.classes)
-    loaders = build_test_loaders(dataset, prepared, batch_size_test, loader, device, running)
-    evaluation = measure(network, loaders, device, running.kernels)
-    _check_agreement(subject, evaluation, loaders.manifest)
-    origin = provenance.collect(describe(device))
-    about = describe_measurement(subject, name, dataset, loaders, origin, batch_size_test, loader, running)
-    return Measurement(evaluation=evaluation, report=report, about=about)
+    testbed = Testbed.opened(name, dataset, prepared, batch_size_test, loader, running=running or Running())
+    measured = testbed.measure(subject, network)
+    _check_agreement(subject, measured)
+    return measured, report
 
 
-def describe_measurement(
-    subject: Subject,
-    name: str,
-    dataset: Dataset,
-    loaders: Loaders,
-    origin: dict[str, Any],
-    batch_size_test: int,
-    loader: str,
-    running: Running,
-) -> dict[str, Any]:
-    """What a measurement rests on, JSON-compatible: checkpoint, network, data, settings, code and device."""
-    manifest = loaders.manifest
-    used = choose_loader(loader, dataset, manifest.storage)
-    return subject.described() | {
-        "dataset": name,
-        "data": dataset.identity(),
-        "data_fingerprint": manifest.fingerprint,
-        "test_content": manifest.content["test"],
-        # Evaluation is in fp32 whatever the training's precision (see `recu.training.evaluation`).
-        "settings": {
+@dataclass(frozen=True, kw_only=True)
+class Testbed:
+    """Test images on a device, with all that a measurement on them rests on."""
+
+    name: str
+    """Of the dataset."""
+    dataset: Dataset
+    loaders: Loaders
+    device: torch.device
+    settings: dict[str, str | int]
+    kernels: Kernels
+    origin: dict[str, Any]
+    """Of `recu.results.provenance.collect`."""
+
+    @classmethod
+    def opened(
+        cls, name: str, dataset: Dataset, prepared: Prepared, batch_size_test: int, loader: str, *, running: Running
+    ) -> Testbed:
+        """The test split of prepared data. Raises DataError."""
+        from recu.data import build_loaders
+        from recu.results import provenance
+        from recu.training.device import choose_device, describe
+
+        device = choose_device(running.gpus)
+        use_threads(running.threads)
+        loaders = build_loaders(
+            prepared,
+            dataset,
+            splits=("test",),
+            batch_size=batch_size_test,
+            batch_size_test=batch_size_test,
+            loader=loader,
+            seed=0,
+            device=device,
+            workers=running.workers,
+        )
+        settings = {
             "batch_size_test": batch_size_test,
-            "loader": used,
+            "loader": choose_loader(loader, dataset, prepared.manifest.storage),
+            # Evaluation is in fp32 whatever the training's precision (see `recu.training.evaluation`).
             "precision": "fp32",
             "kernels": running.kernels,
-        },
-        "provenance": origin,
-    }
+        }
+        return cls(
+            name=name,
+            dataset=dataset,
+            loaders=loaders,
+            device=device,
+            settings=settings,
+            kernels=running.kernels,
+            origin=provenance.collect(describe(device)),
+        )
+
+    def measure(self, subject: Subject, network: nn.Module) -> Measurement:
+        """What the subject's network gives on the images. Raises Interrupted when a signal came."""
+        from recu.training.device import place
+        from recu.training.evaluation import evaluate as evaluate_network
+        from recu.training.seeding import make_deterministic
+        from recu.training.signals import stop_on_signals
+
+        make_deterministic()
+        with stop_on_signals() as stop:
+            placed = place(network, self.device, kernels=self.kernels)
+            evaluation = evaluate_network(placed, self.loaders.test, stop=stop)
+        if evaluation is None:
+            raise Interrupted(f"evaluation stopped by {stop.signal_name}: run the same command again")
+        manifest = self.loaders.manifest
+        return Measurement(
+            **asdict(evaluation),
+            checkpoint=subject.file.path.name,
+            checkpoint_sha256=subject.file.sha256,
+            weights_key=subject.file.weights_key,
+            model=subject.model,
+            family=subject.family,
+            variant=subject.variant,
+            stage=subject.stage,
+            dataset=self.name,
+            data=self.dataset.identity(),
+            data_fingerprint=manifest.fingerprint,
+            test_content=manifest.content["test"],
+            settings=self.settings,
+            provenance=Provenance(**self.origin),
+        )
 
 
-def _check_agreement(subject: Subject, evaluation: Evaluation, manifest: Manifest) -> None:
+def _check_agreement(subject: Subject, measured: Measurement) -> None:
     """Refuse to give a number where the file's own training, on the very same data, measured another one."""
     from recu.results.rows import beyond_rounding
 
     identity = subject.identity
-    if identity is None or identity.trained is None or identity.data_fingerprint != manifest.fingerprint:
+    if identity is None or identity.trained is None or identity.data_fingerprint != measured.data_fingerprint:
         return
-    difference = beyond_rounding(evaluation, identity.trained, evaluation.n)
+    difference = beyond_rounding(measured, identity.trained, measured.n)
     if difference is not None:
         raise ResultError(
             f"{subject.file.path}: {difference}; the file was altered, or written by another version of this program:"
@@ -193,12 +222,9 @@ def _check_agreement(subject: Subject, evaluation: Evaluation, manifest: Manifes
         )
 
 
-def describe_evaluation(evaluation: Evaluation) -> str:
+def describe_evaluation(measured: Measurement) -> str:
     """One line for people."""
-    return (
-        f"top-1 {evaluation.top1:.2f} %, top-5 {evaluation.top5:.2f} %, loss {evaluation.loss:.4f}"
-        f" on {evaluation.n} images"
-    )
+    return f"top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} %, loss {measured.loss:.4f} on {measured.n} images"
 
 
 def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manifest: Manifest) -> Subject:
@@ -226,41 +252,7 @@ def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manif
     return subject
 
 
-def measure(network: nn.Module, loaders: Loaders, device: torch.device, kernels: Kernels = "auto") -> Evaluation:
-    """Evaluate a network over the test split. Raises Interrupted when a signal came."""
-    from recu.training.device import place
-    from recu.training.evaluation import evaluate as evaluate_network
-    from recu.training.seeding import make_deterministic
-    from recu.training.signals import stop_on_signals
-
-    make_deterministic()
-    with stop_on_signals() as stop:
-        evaluation = evaluate_network(place(network, device, kernels=kernels), loaders.test, stop=stop)
-    if evaluation is None:
-        raise Interrupted(f"evaluation stopped by {stop.signal_name}: run the same command again")
-    return evaluation
-
-
-def build_test_loaders(
-    dataset: Dataset, prepared: Prepared, batch_size_test: int, loader: str, device: torch.device, running: Running
-) -> Loaders:
-    """Loaders of prepared data of which only the test split is read. Raises DataError."""
-    from recu.data import build_loaders
-
-    return build_loaders(
-        prepared,
-        dataset,
-        splits=("test",),
-        batch_size=batch_size_test,
-        batch_size_test=batch_size_test,
-        loader=loader,
-        seed=0,
-        device=device,
-        workers=running.workers,
-    )
-
-
-def mirror_evaluation(tracker: Tracker, evaluation: Evaluation, file: Path) -> None:
+def mirror_evaluation(tracker: Tracker, measured: Measurement, file: Path) -> None:
     """Send a measurement and the file it was published in to the tracking store."""
-    tracker.log_metrics({f"test_{name}": value for name, value in asdict(evaluation).items()})
+    tracker.log_metrics({f"test_{name}": getattr(measured, name) for name in ("loss", "top1", "top5", "n")})
     tracker.log_artifact(file)

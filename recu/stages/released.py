@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recu.base.errors import CheckpointError
 from recu.experiment import paths
 from recu.experiment.networks import find_network
 from recu.experiment.released import Released
 from recu.experiment.schema import Dataset
+from recu.results.records import Cost, ReleasedRecord
 from recu.results.seal import write_sealed_json
-from recu.stages.evaluate import (
-    build_test_loaders,
-    describe_evaluation,
-    describe_measurement,
-    measure,
-    mirror_evaluation,
-)
+from recu.stages.evaluate import Testbed, describe_evaluation, mirror_evaluation
 from recu.stages.networks import describe_cost
 from recu.stages.subject import Subject, load, recognise
-from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
+from recu.stages.train import Running, check_writable, opened_tracker, tracked
 
 if TYPE_CHECKING:
     from recu.data import Prepared
-    from recu.training.weights import LoadReport
 
 _log = logging.getLogger(__name__)
 
@@ -59,32 +52,36 @@ def evaluate_released(
     _check_present(released)
     state = paths.state_folder(runs_dir, released.id, released.spec_hash)
     with opened_tracker(running, state / "evaluate" / paths.OUTBOX, output.parent) as tracker, tracked(tracker):
-        from recu.results import provenance
         from recu.stages.description import describe_released_run
-        from recu.training.device import choose_device, describe
 
-        device = choose_device(running.gpus)
-        use_threads(running.threads)
         subject = _subject(released, dataset)
         network, report = load(subject, prepared.manifest.classes)
         _log.info("%s: %s", released.path, report)
-        loaders = build_test_loaders(dataset, prepared, released.batch_size_test, released.loader, device, running)
-        origin = provenance.collect(describe(device))
-        # Counted first: moving the network to the device may change its layout.
-        about = _about(released, subject, report, describe_cost(network, dataset.image_size))
-        about |= describe_measurement(
-            subject, released.dataset, dataset, loaders, origin, released.batch_size_test, released.loader, running
+        testbed = Testbed.opened(
+            released.dataset, dataset, prepared, released.batch_size_test, released.loader, running=running
         )
+        # Counted first: moving the network to the device may change its layout.
+        cost = describe_cost(network, dataset.image_size)
         tracker.start(
             describe_released_run(
-                released, subject.network, loaders.manifest, origin, checkpoint=about["checkpoint_sha256"]
+                released, subject.network, prepared.manifest, testbed.origin, checkpoint=subject.file.sha256
             )
         )
-        evaluation = measure(network, loaders, device, running.kernels)
-        metrics = asdict(evaluation) | about | {"mlflow_run_id": tracker.wait_for_run_id()}
-        write_sealed_json(output, metrics)
-        mirror_evaluation(tracker, evaluation, output)
-    _log.info("%s, claimed %.2f %%: %s", released.id, released.claimed_top1, describe_evaluation(evaluation))
+        record = ReleasedRecord(
+            **dict(testbed.measure(subject, network)),
+            name=released.name,
+            released=released,
+            spec_hash=released.spec_hash,
+            method=released.method,
+            claimed_top1=released.claimed_top1,
+            load=report.as_json(),
+            shortcut=find_network(subject.model, family=subject.family, variant=subject.variant).shortcut,
+            cost=Cost(**cost),
+            mlflow_run_id=tracker.wait_for_run_id(),
+        )
+        write_sealed_json(output, record.as_plain())
+        mirror_evaluation(tracker, record, output)
+    _log.info("%s, claimed %.2f %%: %s", released.id, released.claimed_top1, describe_evaluation(record))
 
 
 def _check_present(released: Released) -> None:
@@ -111,17 +108,3 @@ def _subject(released: Released, dataset: Dataset) -> Subject:
         advice="correct the entry",
         stage_key=f"`stage` in {entry}",
     )
-
-
-def _about(released: Released, subject: Subject, report: LoadReport, cost: dict[str, float]) -> dict[str, Any]:
-    """What is known of the file besides its accuracy and what that rests on."""
-    return {
-        "name": released.name,
-        "released": released.model_dump(mode="json"),
-        "spec_hash": released.spec_hash,
-        "method": released.method,
-        "claimed_top1": released.claimed_top1,
-        "load": report.as_json(),
-        "shortcut": find_network(subject.model, family=subject.family, variant=subject.variant).shortcut,
-        "cost": cost,
-    }

@@ -40,18 +40,6 @@ class Subject:
         """As `recu.experiment.resolving.network_name`."""
         return network_name(self.family, self.variant, self.model)
 
-    def described(self) -> dict[str, Any]:
-        """How a result names it, JSON-compatible."""
-        return {
-            "checkpoint": self.file.path.name,
-            "checkpoint_sha256": self.file.sha256,
-            "weights_key": self.file.weights_key,
-            "model": self.model,
-            "family": self.family,
-            "variant": self.variant,
-            "stage": self.stage,
-        }
-
 
 def recognise(
     file: CheckpointFile,
