@@ -126,7 +126,10 @@ def test_pixels_agree_with_torchvision_on_real_images(
     """
     with tarfile.open(shared_data / "imagenet-sample-100.tar") as tar:
         tar.extractall(tmp_path / "tree" / "train", filter="data")
+    # The same images in either split, but for one: a test split that is the training split is refused.
     shutil.copytree(tmp_path / "tree" / "train", tmp_path / "tree" / "val")
+    first = min((tmp_path / "tree" / "val").rglob("*.*"))
+    first.write_bytes(max((tmp_path / "tree" / "val").rglob("*.*")).read_bytes())
     entry = large_dataset(num_classes=100, image_size=224, test_view=test_view)
     prepare("im", entry, folder=tmp_path / "im", source=tmp_path / "tree", workers=0)
     sizes = {"batch_size": 50, "batch_size_test": 64}
