@@ -12,8 +12,16 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.nn import binary_unit
-from recu.nn.layers import AveragePoolShortcut, Convolution, HardTanh, SubsampleShortcut, initialise_kaiming
+from recu.nn import binary_unit, convolve
+from recu.nn.layers import (
+    AveragePoolShortcut,
+    Convolution,
+    HardTanh,
+    SubsampleShortcut,
+    TwoConvolutions,
+    initialise_kaiming,
+    residual_stages,
+)
 
 RESNET20_WIDTHS = (16, 32, 64)
 RESNET18_WIDTHS = (64, 128, 256, 512)
@@ -76,39 +84,36 @@ def _kaiming_resnet18(
     return model
 
 
-class _TwoShortcutBlock(nn.Module):
+class _Block(TwoConvolutions):
+    """With a shortcut that has no parameters, of the kind that derived classes name."""
+
+    shortcut_kind: type[AveragePoolShortcut | SubsampleShortcut] = AveragePoolShortcut
+
+    def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
+        super().__init__(in_channels, channels, stride, convolution)
+        same_shape = stride == 1 and in_channels == channels
+        self.shortcut = nn.Identity() if same_shape else self.shortcut_kind(in_channels, channels, stride)
+
+
+class _TwoShortcutBlock(_Block):
     """Two binary convolutions, each with its own residual connection."""
 
     fixed_graph = True
-
-    def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
-        super().__init__()
-        self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = convolution(channels, channels, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(channels)
-        same_shape = stride == 1 and in_channels == channels
-        self.shortcut = nn.Identity() if same_shape else AveragePoolShortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         x = binary_unit(self.conv1, self.bn1, x, self.shortcut(x), hardtanh=True)
         return binary_unit(self.conv2, self.bn2, x, x, hardtanh=True)
 
 
-class _PreluBlock(nn.Module):
+class _PreluBlock(_Block):
     """March 2021: the second residual connection starts before the first hardtanh, a PReLU ends the block."""
 
     fixed_graph = True
+    shortcut_kind = SubsampleShortcut
 
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
-        super().__init__()
-        self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = convolution(channels, channels, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(channels)
+        super().__init__(in_channels, channels, stride, convolution)
         self.prelu = nn.PReLU(channels)
-        same_shape = stride == 1 and in_channels == channels
-        self.shortcut = nn.Identity() if same_shape else SubsampleShortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         x1 = binary_unit(self.conv1, self.bn1, x, self.shortcut(x))
@@ -116,34 +121,35 @@ class _PreluBlock(nn.Module):
         return self.prelu(binary_unit(self.conv2, self.bn2, F.hardtanh(x1), x1))
 
 
-class _OneShortcutBlock(nn.Module):
+class _OneShortcutBlock(_Block):
     """Two binary convolutions inside one residual connection, as in an ordinary ResNet."""
 
     fixed_graph = True
-
-    def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
-        super().__init__()
-        self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = convolution(channels, channels, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(channels)
-        same_shape = stride == 1 and in_channels == channels
-        self.shortcut = nn.Identity() if same_shape else AveragePoolShortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = binary_unit(self.conv1, self.bn1, x, hardtanh=True)
         return binary_unit(self.conv2, self.bn2, out, self.shortcut(x), hardtanh=True)
 
 
+class _ConvolutionShortcut(nn.Sequential):
+    """A binary 1x1 strided convolution and its BatchNorm."""
+
+    fixed_graph = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm = self
+        return norm(convolve(conv, x))
+
+
 class _ConvolutionShortcutBlock(_OneShortcutBlock):
-    """March 2021: where the shape changes, a binary 1x1 strided convolution and BatchNorm shortcut."""
+    """March 2021: where the shape changes, the shortcut is a convolution."""
 
     fixed_graph = True
 
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__(in_channels, channels, stride, convolution)
         if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(
+            self.shortcut = _ConvolutionShortcut(
                 convolution(in_channels, channels, 1, stride=stride), nn.BatchNorm2d(channels)
             )
 
@@ -158,9 +164,7 @@ class _CifarResNet20(nn.Module):
         self.conv1 = nn.Conv2d(3, RESNET20_WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(RESNET20_WIDTHS[0])
         self.hardtanh = HardTanh()
-        self.layer1 = _stage(block, convolution, RESNET20_WIDTHS[0], RESNET20_WIDTHS[0], 3, stride=1)
-        self.layer2 = _stage(block, convolution, RESNET20_WIDTHS[0], RESNET20_WIDTHS[1], 3, stride=2)
-        self.layer3 = _stage(block, convolution, RESNET20_WIDTHS[1], RESNET20_WIDTHS[2], 3, stride=2)
+        self.layer1, self.layer2, self.layer3 = residual_stages(block, convolution, RESNET20_WIDTHS, (3, 3, 3))
         self.bn2 = nn.BatchNorm1d(RESNET20_WIDTHS[2])
         self.linear = nn.Linear(RESNET20_WIDTHS[2], num_classes)
 
@@ -185,10 +189,7 @@ class _CifarResNet18(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = _stage(block, convolution, widths[0], widths[0], blocks[0], stride=1)
-        self.layer2 = _stage(block, convolution, widths[0], widths[1], blocks[1], stride=2)
-        self.layer3 = _stage(block, convolution, widths[1], widths[2], blocks[2], stride=2)
-        self.layer4 = _stage(block, convolution, widths[2], widths[3], blocks[3], stride=2)
+        self.layer1, self.layer2, self.layer3, self.layer4 = residual_stages(block, convolution, widths, blocks)
         self.bn2 = nn.BatchNorm1d(widths[3])
         self.linear = nn.Linear(widths[3], num_classes)
 
@@ -235,22 +236,9 @@ class _VggSmall(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Pooling comes before BatchNorm: the maximum of integers times alpha, not of normalised values.
         x = self.hardtanh(self.bn0(self.conv0(x)))
-        x = self.hardtanh(self.bn1(self.pooling(self.conv1(x))))
+        x = self.hardtanh(self.bn1(self.pooling(convolve(self.conv1, x))))
         x = binary_unit(self.conv2, self.bn2, x, hardtanh=True)
-        x = self.hardtanh(self.bn3(self.pooling(self.conv3(x))))
+        x = self.hardtanh(self.bn3(self.pooling(convolve(self.conv3, x))))
         x = binary_unit(self.conv4, self.bn4, x, hardtanh=True)
-        x = self.hardtanh(self.bn5(self.pooling(self.conv5(x))))
+        x = self.hardtanh(self.bn5(self.pooling(convolve(self.conv5, x))))
         return self.fc(x.flatten(1))
-
-
-def _stage(
-    block: type[nn.Module],
-    convolution: Convolution,
-    in_channels: int,
-    channels: int,
-    blocks: int,
-    *,
-    stride: int,
-) -> nn.Sequential:
-    first = block(in_channels, channels, stride, convolution)
-    return nn.Sequential(first, *(block(channels, channels, 1, convolution) for _ in range(blocks - 1)))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.nn import binary_unit
-from recu.nn.layers import Convolution, HardTanh, initialise_kaiming
+from recu.nn.layers import Convolution, HardTanh, TwoConvolutions, initialise_kaiming, residual_stages
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -29,15 +29,11 @@ def resnet34(num_classes: int, convolution: Convolution) -> nn.Module:
     return _ImageNetResNet(num_classes, convolution, (3, 4, 6, 3))
 
 
-class _Block(nn.Module):
+class _Block(TwoConvolutions):
     fixed_graph = True
 
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
-        super().__init__()
-        self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = convolution(channels, channels, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(channels)
+        super().__init__(in_channels, channels, stride, convolution)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Sequential(
@@ -58,10 +54,7 @@ class _ImageNetResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.hardtanh = HardTanh()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(convolution, WIDTHS[0], WIDTHS[0], blocks[0], stride=1)
-        self.layer2 = _stage(convolution, WIDTHS[0], WIDTHS[1], blocks[1], stride=2)
-        self.layer3 = _stage(convolution, WIDTHS[1], WIDTHS[2], blocks[2], stride=2)
-        self.layer4 = _stage(convolution, WIDTHS[2], WIDTHS[3], blocks[3], stride=2)
+        self.layer1, self.layer2, self.layer3, self.layer4 = residual_stages(_Block, convolution, WIDTHS, blocks)
         self.bn2 = nn.BatchNorm1d(WIDTHS[3])
         self.fc = nn.Linear(WIDTHS[3], num_classes)
         initialise_kaiming(self)
@@ -75,8 +68,3 @@ class _ImageNetResNet(nn.Module):
         # Adaptive, so that sizes other than 224 work; at 224 it is the 7x7 average pooling.
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         return self.fc(self.bn2(x))
-
-
-def _stage(convolution: Convolution, in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
-    first = _Block(in_channels, channels, stride, convolution)
-    return nn.Sequential(first, *(_Block(channels, channels, 1, convolution) for _ in range(blocks - 1)))

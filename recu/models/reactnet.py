@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.nn import binary_unit
-from recu.nn.layers import Convolution, LearnableShift
+from recu.nn.layers import Convolution, LearnableShift, pooled_downsample, residual_stages
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -42,12 +42,7 @@ class _Block(nn.Module):
         self.move2 = LearnableShift(channels)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            # Rounding up at odd sizes, as the strided convolution beside it does.
-            self.downsample = nn.Sequential(
-                nn.AvgPool2d(2, stride=stride, ceil_mode=True),
-                nn.Conv2d(in_channels, channels, 1, bias=False),
-                nn.BatchNorm2d(channels),
-            )
+            self.downsample = pooled_downsample(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = binary_unit(self.conv, self.bn, self.move0(x), self.downsample(x))
@@ -62,18 +57,10 @@ class _ReActNet(nn.Module):
         self.conv = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)
         self.bn = nn.BatchNorm2d(WIDTHS[0])
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(convolution, WIDTHS[0], WIDTHS[0], blocks[0], stride=1)
-        self.layer2 = _stage(convolution, WIDTHS[0], WIDTHS[1], blocks[1], stride=2)
-        self.layer3 = _stage(convolution, WIDTHS[1], WIDTHS[2], blocks[2], stride=2)
-        self.layer4 = _stage(convolution, WIDTHS[2], WIDTHS[3], blocks[3], stride=2)
+        self.layer1, self.layer2, self.layer3, self.layer4 = residual_stages(_Block, convolution, WIDTHS, blocks)
         self.fc = nn.Linear(WIDTHS[3], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.bn(self.conv(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-def _stage(convolution: Convolution, in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
-    first = _Block(in_channels, channels, stride, convolution)
-    return nn.Sequential(first, *(_Block(channels, channels, 1, convolution) for _ in range(blocks - 1)))

@@ -3,7 +3,7 @@
 from recu.binarisers.react import CompetitorBinaryConv2d
 from recu.binarisers.real import RealConv2d, RescaledSignActivationConv2d, SignActivationConv2d
 from recu.binarisers.recu import BinaryConv2d, set_tau
-from recu.nn.binary_unit import binary_unit
+from recu.nn.binary_unit import binary_unit, convolve
 
 __all__ = [
     "BinaryConv2d",
@@ -12,5 +12,6 @@ __all__ = [
     "RescaledSignActivationConv2d",
     "SignActivationConv2d",
     "binary_unit",
+    "convolve",
     "set_tau",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -70,6 +70,24 @@ class SubsampleShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
+class TwoConvolutions(nn.Module):
+    """The binarised 3x3 convolutions of a block and their BatchNorms, which derived classes connect.
+
+    Args:
+        in_channels: of the block's input.
+        channels: of its result.
+        stride: of the first convolution.
+        convolution: class of both.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
+        super().__init__()
+        self.conv1 = convolution(in_channels, channels, 3, stride=stride, padding=1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = convolution(channels, channels, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+
 class LearnableShift(nn.Module):
     """x + bias with one learnt value per channel (ReActNet, ECCV 2020).
 
@@ -87,6 +105,42 @@ class LearnableShift(nn.Module):
     def layer_cost(self) -> LayerCost:
         """32 bits a channel; its additions are not counted."""
         return LayerCost(values=(self.bias,))
+
+
+def pooled_downsample(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    """The shortcut of ReActNet's blocks: average pooling, 1x1 convolution with real weights, BatchNorm.
+
+    (N, in_channels, H, W) to (N, channels, H / stride, W / stride), rounded up at odd sizes as the strided convolution
+    beside it does.
+    """
+    return nn.Sequential(
+        nn.AvgPool2d(2, stride=stride, ceil_mode=True),
+        nn.Conv2d(in_channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+
+
+def residual_stages(
+    block: Callable[[int, int, int, Convolution], nn.Module],
+    convolution: Convolution,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+) -> list[nn.Sequential]:
+    """The stages of a residual network, each but the first beginning with a block of stride 2.
+
+    Args:
+        block: from input channels, channels, stride and convolution to a block.
+        convolution: class of the binarised convolutions.
+        widths: channels of each stage; the network's stem has those of the first.
+        blocks: how many each stage has.
+    """
+    return [
+        nn.Sequential(
+            block(in_channels, channels, 2 if number else 1, convolution),
+            *(block(channels, channels, 1, convolution) for _ in range(count - 1)),
+        )
+        for number, (in_channels, channels, count) in enumerate(zip((widths[0], *widths), widths, blocks, strict=False))
+    ]
 
 
 def initialise_kaiming(model: nn.Module, *, linear: bool = False) -> None:
