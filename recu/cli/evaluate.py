@@ -15,7 +15,6 @@ from recu.cli import options
 from recu.experiment.params import load_datasets
 from recu.experiment.paths import user_path
 from recu.experiment.released import parse_released
-from recu.experiment.resolving import parse_experiment
 
 if TYPE_CHECKING:
     from recu.training.checkpoint_identity import CheckpointIdentity
@@ -60,10 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate_experiment(arguments: argparse.Namespace) -> None:
     from recu.stages.evaluate import evaluate
 
-    options.refuse_with_experiment(arguments)
+    experiment = options.experiment_of(arguments)
     if arguments.output is not None:
         raise ConfigError("--output goes with --evaluate FILE; an experiment's evaluation goes into --results_dir")
-    experiment = parse_experiment(arguments.experiment)
     dataset = options.experiment_dataset(arguments, experiment)
     evaluate(
         experiment,
@@ -78,7 +76,7 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
 def _evaluate_released(arguments: argparse.Namespace) -> None:
     from recu.stages.released import evaluate_released
 
-    options.refuse_with_experiment(arguments, "--released")
+    options.refuse_with(arguments, "--released")
     if arguments.output is None:
         raise ConfigError("--released needs --output FILE.json")
     released = parse_released(arguments.released)

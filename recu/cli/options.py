@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,6 +12,7 @@ from recu.base.files import read_json
 from recu.experiment import paths
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import config_file, user_path
+from recu.experiment.resolving import parse_experiment
 from recu.experiment.schema import Dataset, Family, Hyperparameters, Kernels
 from recu.experiment.values import MOST_PROCESSES
 
@@ -154,10 +156,19 @@ def given_hyperparameters(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name in Hyperparameters.model_fields}
 
 
-def refuse_with_experiment(arguments: argparse.Namespace, option: str = "--experiment") -> None:
-    """Raise ConfigError for options that --experiment (or another option that holds everything) already fixes."""
+def experiment_of(arguments: argparse.Namespace) -> Experiment:
+    """The experiment of `--experiment`, with `--batch_size_test`. Raises ConfigError, for a parameter beside it too."""
+    neutral = {name: value for name, value in given_hyperparameters(arguments).items() if name == "batch_size_test"}
+    refuse_with(arguments, "--experiment", but=neutral)
+    experiment = parse_experiment(arguments.experiment)
+    recipe = experiment.hyperparameters.model_dump(mode="json") | neutral
+    return experiment.model_copy(update={"hyperparameters": validate_model(recipe, Hyperparameters, "command line")})
+
+
+def refuse_with(arguments: argparse.Namespace, option: str, but: Collection[str] = ()) -> None:
+    """Raise ConfigError for options that another one, which holds everything, already fixes, but for some."""
     fixed = [
-        *given_hyperparameters(arguments),
+        *(name for name in given_hyperparameters(arguments) if name not in but),
         *(n for n in ("model", "family", "variant", "dataset") if n in arguments),
     ]
     if fixed:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import hash_file
 from recu.cli import options
-from recu.experiment.fit import check_batch_size, check_compile, check_dataset, check_initial_stage, check_start_epoch
+from recu.experiment.fit import check_batch_size, check_compile, check_initial_stage, check_start_epoch, fitted
 from recu.experiment.networks import check_network
 from recu.experiment.params import load_defaults, validate_model
 from recu.experiment.paths import user_path
-from recu.experiment.resolving import Experiment, Origin, network_name, parse_experiment
+from recu.experiment.resolving import Experiment, Origin, network_name
 from recu.experiment.schema import Dataset, Family
 from recu.experiment.values import LARGEST_SEED, Name
 
@@ -149,8 +149,7 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
 def _train_experiment(arguments: argparse.Namespace) -> None:
     from recu.stages.train import train
 
-    options.refuse_with_experiment(arguments)
-    experiment = parse_experiment(arguments.experiment)
+    experiment = options.experiment_of(arguments)
     dataset = options.experiment_dataset(arguments, experiment)
     train(
         experiment,
@@ -185,7 +184,6 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
     )
     _check_initial(arguments, initial, experiment)
     running = options.running_of(arguments)
-    check_dataset(experiment.hyperparameters, dataset)
     check_compile(experiment.hyperparameters.compile, running.gpus)
     check_gpus(running.gpus)
     check_start_epoch(start_epoch, experiment.hyperparameters.epochs)
@@ -273,7 +271,7 @@ def _experiment(
         model=model,
         method=validate_model(json.dumps(arguments.method), Name, "--method"),
         seed=_seed(arguments, found),
-        hyperparameters=options.hyperparameters_of(arguments, family, **fixed),
+        hyperparameters=fitted(options.hyperparameters_of(arguments, family, **fixed), dataset),
         data=dataset.identity(),
         init_from=origin,
         teacher=taught_by,

@@ -22,11 +22,18 @@ _TEACHER_CLASSES = 1000
 """Of the networks that torchvision publishes."""
 
 
-def check_dataset(recipe: Hyperparameters, dataset: Dataset) -> None:
-    """Raise ConfigError where a recipe cannot be trained on a dataset, as far as its entry tells."""
+def fitted(recipe: Hyperparameters, dataset: Dataset) -> Hyperparameters:
+    """A recipe as it is on a dataset: `loader` is "auto" where it names the loader that "auto" takes.
+
+    Raises:
+        ConfigError: it cannot be trained there, as far as the dataset's entry tells.
+    """
     if dataset.train_images is not None:
         check_batch_size(recipe.batch_size, dataset.train_images)
-    choose_loader(recipe.loader, dataset, storage_of(dataset), recipe.augmentation)
+    named, usual = (
+        choose_loader(loader, dataset, storage_of(dataset), recipe.augmentation) for loader in (recipe.loader, "auto")
+    )
+    return recipe.model_copy(update={"loader": "auto"}) if named == usual else recipe
 
 
 def check_batch_size(batch_size: int, train_images: int) -> None:

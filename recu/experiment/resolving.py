@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,16 @@ TORCHVISION = "torchvision:"
 
 TORCHVISION_WEIGHTS = "IMAGENET1K_V1"
 """Which of torchvision's published weights a teacher named so has."""
+
+
+def later_defaults(kind: type[Hyperparameters]) -> dict[str, Any]:
+    """Hyper-parameters that came after the first results, with the defaults at which they change none."""
+    fields = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+    del fields["compile"]  # it stood in every hash from the first one on
+    return fields
+
+
+_LATER = later_defaults(Hyperparameters)
 
 
 class Origin(Model):
@@ -69,12 +79,17 @@ class Experiment(Model):
 
     @property
     def canonical(self) -> str:
-        """The experiment as one line of JSON, the same for equal experiments."""
-        return canonical_json(self.model_dump(mode="json"))
+        """What its hash sees, as one line of JSON, the same for equal experiments."""
+        return canonical_json(self.hashed)
+
+    @property
+    def hashed(self) -> dict[str, Any]:
+        """What its hash sees, see `as_hashed`."""
+        return as_hashed(self.model_dump(mode="json"))
 
     @property
     def spec_hash(self) -> str:
-        """16 hexadecimal digits that differ whenever any parameter differs."""
+        """16 hexadecimal digits that differ whenever a parameter differs that can change the result."""
         return hash_text(self.canonical)
 
     @property
@@ -93,6 +108,20 @@ class Experiment(Model):
     def origin(self) -> Origin:
         """This experiment as others refer to it."""
         return Origin(id=self.id, spec_hash=self.spec_hash)
+
+
+def as_hashed(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hash of an experiment sees of its content: all that can change its result. JSON-compatible.
+
+    So that results stay valid, `batch_size_test` stands in it as the recipes had it when it still counted, and a
+    hyper-parameter that came later is left out at its default.
+
+    Args:
+        experiment: its fields, JSON-compatible; possibly of an earlier version of this program.
+    """
+    recipe = {name: value for name, value in experiment["hyperparameters"].items() if _LATER.get(name, ...) != value}
+    recipe["batch_size_test"] = 128 if experiment["family"] in ("cifar", "torchvision") else 256
+    return {**experiment, "hyperparameters": recipe}
 
 
 class TeacherWeights:
@@ -122,7 +151,7 @@ def network_name(family: str, variant: str | None, model: str) -> str:
 
 
 def parse_experiment(text: str) -> Experiment:
-    """The inverse of `Experiment.canonical`. Raises ConfigError."""
+    """The experiment that `Experiment.canonical` is of, its neutral settings aside. Raises ConfigError."""
     return validate_model(text, Experiment, "--experiment")
 
 
@@ -231,7 +260,7 @@ class _RowResolver:
                 stage=hyperparameters.stage,
                 image_size=self.dataset.image_size,
             )
-            fit.check_dataset(hyperparameters, self.dataset)
+            hyperparameters = fit.fitted(hyperparameters, self.dataset)
             if parent is not None:
                 fit.check_initial_stage(parent, resolved[parent].hyperparameters.stage, hyperparameters.stage)
             teacher = self._teacher(hyperparameters.teacher, known)

@@ -15,8 +15,8 @@ from pydantic import ConfigDict, Field
 from recu.base.errors import ConfigError, ResultError
 from recu.experiment.params import validate_model
 from recu.experiment.released import Released
-from recu.experiment.resolving import Experiment
-from recu.experiment.schema import Model
+from recu.experiment.resolving import Experiment, as_hashed
+from recu.experiment.schema import Kernels, Model
 from recu.results.seal import read_sealed_json
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -213,8 +213,16 @@ class TrainingRecord(Record):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Of its experiment, as they were hashed."""
+        """Of its experiment."""
         return {name: value for name, value in self.experiment.items() if name != "id"}
+
+    @property
+    def hashed(self) -> dict[str, Any]:
+        """What of them the hash sees. Raises ResultError where no version of this program wrote them."""
+        try:
+            return as_hashed(self.parameters)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ResultError(f"the experiment in the results of {self.id} has not the expected form") from error
 
     @property
     def resolved(self) -> Experiment:
@@ -229,6 +237,15 @@ class TrainingRecord(Record):
         """What computed which epochs; one piece where the file does not say."""
         first, last = self.history[0].epoch, self.history[-1].epoch
         return self.segments or (Piece(from_epoch=first, to_epoch=last, provenance=self.provenance),)
+
+
+class MeasuredWith(Record):
+    """How a checkpoint was measured; nothing here changes a number beyond rounding."""
+
+    batch_size_test: Annotated[int, Field(ge=1)]
+    loader: str
+    precision: str
+    kernels: Kernels = "auto"
 
 
 class Measurement(Accuracy):
@@ -250,7 +267,7 @@ class Measurement(Accuracy):
     """`recu.experiment.schema.Dataset.identity()`."""
     data_fingerprint: str
     test_content: str
-    settings: Mapping[str, Any]
+    settings: MeasuredWith
     provenance: Provenance
 
 

@@ -52,7 +52,7 @@ def result_row(train: TrainingRecord, evaluate: EvaluationRecord) -> Row:
         shortcut=train.shortcut,
         cost=train.cost,
         batch_size=recipe.batch_size,
-        batch_size_test=recipe.batch_size_test,
+        batch_size_test=evaluate.settings.batch_size_test,
         epochs=recipe.epochs,
         seen_data=seen_data(
             experiment.data,

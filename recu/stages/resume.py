@@ -239,7 +239,7 @@ def changes_between(before: str, experiment: Experiment) -> dict[str, str]:
         before: `Experiment.canonical` of the earlier one, possibly of another version of this program.
         experiment: the present one.
     """
-    old, new = flatten_params(json.loads(before)), flatten_params(experiment.model_dump(mode="json"))
+    old, new = flatten_params(json.loads(before)), flatten_params(experiment.hashed)
     names = dict.fromkeys([*new, *old])
     return {
         name: f"{old.get(name, 'absent')} -> {new.get(name, 'absent')}"

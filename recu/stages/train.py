@@ -391,6 +391,7 @@ def _prepare_trainer(
         validity=validity,
         provenance=provenance,
         settings={
+            "batch_size_test": experiment.hyperparameters.batch_size_test,
             "loader": validity.loader,
             "workers": job.running.workers,
             "threads": job.running.threads,

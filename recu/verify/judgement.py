@@ -127,7 +127,7 @@ def judge_training(
         now: the code and environment that run now.
     """
     record = as_record(metrics, TrainingRecord)
-    own_hash = hash_text(canonical_json(record.parameters))
+    own_hash = hash_text(canonical_json(record.hashed))
     of_the_state = [*_parents(record, checkpoints), *_pieces(record)]
     problems = [
         *_seal(metrics),
@@ -253,7 +253,7 @@ def _checkpoint(record: TrainingRecord, digest: str | None) -> list[Problem]:
 def _parameters(record: TrainingRecord, expected: Experiment) -> list[Problem]:
     if record.spec_hash == expected.spec_hash:
         return []
-    before, now = flatten_params(record.parameters), flatten_params(expected.model_dump(mode="json"))
+    before, now = flatten_params(record.hashed), flatten_params(expected.hashed)
     changes = [
         f"{name} {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
         for name in dict.fromkeys([*before, *now])

@@ -78,7 +78,8 @@ def test_another_suite_runs_as_a_whole_after_the_first(restored: Project):
     assert restored.planned() == {"prepare_tracking", "train", "evaluate", "collect", "report", "all"}
 
 
-def test_tracking_workers_and_device_rerun_nothing(restored: Project):
+def test_tracking_workers_device_and_neutral_settings_rerun_nothing(restored: Project):
+    restored.edit("suites/smallest.yaml", "{batch_size: 8,", "{batch_size: 8, batch_size_test: 5, loader: memory,")
     restored.edit("config.yaml", "workers: 2", "workers: 1")
     restored.edit("config.yaml", 'gpus: ""', 'gpus: "cpu"')
     restored.edit("config.yaml", "sqlite:///mlflow.db", "sqlite:///other.db")

@@ -136,6 +136,11 @@ def get_experiment_json(wildcards):
     return get_experiment(wildcards).canonical
 
 
+def get_batch_size_test(wildcards):
+    """Of a training or its evaluation; no parameter, since it changes no result."""
+    return get_experiment(wildcards).hyperparameters.batch_size_test
+
+
 def get_released(wildcards):
     """The released file that the wildcards name."""
     return known(RELEASED, RELEASED_ID.format(**wildcards))

@@ -16,10 +16,11 @@ rule evaluate:
     resources:
         gpu=1,
         attempt=get_attempt,
+        batch_size_test=get_batch_size_test,
     params:
         experiment=get_experiment_json,
     message:
         "Evaluating {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
-        f" --experiment {{params.experiment:q}} > {{log:q}} 2>&1"
+        f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} > {{log:q}} 2>&1"

@@ -16,11 +16,12 @@ rule train:
     resources:
         gpu=1,
         attempt=get_attempt,
+        batch_size_test=get_batch_size_test,
     params:
         experiment=get_experiment_json,
     message:
         "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
-        f" --experiment {{params.experiment:q}} {KEEP_OPTION}"
+        f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} {KEEP_OPTION}"
         " > {log:q} 2>&1"

@@ -31,8 +31,8 @@ def test_other_batch_sizes_pass_larger_ones_than_the_split_included(batch_size, 
 def test_a_recipe_is_checked_against_the_expected_number_of_images_where_there_is_one():
     recipe = load_defaults(PARAMS_DIR).hyperparameters
     with pytest.raises(ConfigError, match="leaves one of 257"):
-        fit.check_dataset(recipe, dataset(train_images=257))
-    fit.check_dataset(recipe, dataset(train_images=None))
+        fit.fitted(recipe, dataset(train_images=257))
+    fit.fitted(recipe, dataset(train_images=None))
 
 
 @pytest.mark.parametrize(

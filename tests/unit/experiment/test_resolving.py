@@ -1,13 +1,15 @@
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
 from recu.base.errors import ConfigError
-from recu.experiment.params import load_datasets, load_defaults, validate_model
+from recu.experiment import resolving
+from recu.experiment.params import all_suites, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import PARAMS_DIR
-from recu.experiment.resolving import load_experiments, parse_experiment, resolve_suite
-from recu.experiment.schema import Suite
+from recu.experiment.resolving import Experiment, load_experiments, parse_experiment, resolve_suite
+from recu.experiment.schema import Hyperparameters, Suite
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +239,55 @@ def test_a_line_written_before_compilation_was_a_choice_can_be_read():
     older = json.loads(experiment.canonical)
     del older["hyperparameters"]["compile"]
     assert parse_experiment(json.dumps(older)) == experiment
+
+
+def test_every_experiment_has_the_hash_that_was_recorded():
+    """A result stays valid while its hash does; of an experiment whose parameters change on purpose, record the new."""
+    recorded = json.loads((Path(__file__).parent / "hashes.json").read_text())
+    found = load_experiments(PARAMS_DIR, tuple(all_suites(PARAMS_DIR)))
+    assert {name: found[name].spec_hash for name in recorded} == recorded and len(recorded) == 84
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"batch_size_test": 7}, True),
+        ({"loader": "memory"}, True),
+        ({"loader": "torchvision"}, False),  # draws its crops otherwise than the loader that `auto` takes
+        ({"loader": "torchvision", "augmentation": "rotate_flip"}, False),
+        ({"batch_size": 7}, False),
+        ({"skip_unreadable": True}, False),
+        ({"compile": "kernels"}, False),
+    ],
+)
+def test_a_hash_sees_what_can_change_a_result(defaults, datasets, changes, same):
+    usual, other = (
+        next(iter(resolve(defaults, datasets, hyperparameters=recipe).values())) for recipe in ({}, changes)
+    )
+    assert (other.spec_hash == usual.spec_hash) == same
+    assert json.loads(other.canonical)["hyperparameters"]["batch_size_test"] == 128
+    assert other.hyperparameters.batch_size_test == changes.get("batch_size_test", 128)
+
+
+def test_the_loader_that_auto_takes_is_auto(defaults, datasets):
+    rotated = {"augmentation": "rotate_flip"}
+    named, auto = (
+        resolve(defaults, datasets, hyperparameters=rotated | more) for more in ({"loader": "torchvision"}, {})
+    )
+    assert named == auto
+
+
+def test_a_hyper_parameter_that_comes_later_changes_no_hash_at_its_default(defaults, datasets, monkeypatch):
+    class More(Hyperparameters):
+        smoothing: float = 0.0
+
+    class Later(Experiment):
+        hyperparameters: More
+
+    monkeypatch.setattr(resolving, "_LATER", resolving.later_defaults(More))
+    for experiment in resolve(defaults, datasets).values():
+        content = experiment.model_dump(mode="json")
+        for smoothing in (0.0, 0.1):
+            content["hyperparameters"]["smoothing"] = smoothing
+            later = validate_model(content, Later, "test")
+            assert (later.spec_hash == experiment.spec_hash) == (smoothing == 0.0)

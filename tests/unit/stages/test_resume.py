@@ -62,7 +62,8 @@ def _write(folder, content, name=paths.CHECKPOINT, **recu):
 def test_the_very_same_goes_on_without_being_asked(tmp_path, content):
     found = own_state(_write(tmp_path, content))
     assert found.own and found.exact and not found.finished(3) and found.finished(2)
-    check_may_continue(found, experiment(epochs=3), asked=False, fingerprint="d" * 64)
+    for same in (experiment(epochs=3), experiment(epochs=3, batch_size_test=7)):
+        check_may_continue(found, same, asked=False, fingerprint="d" * 64)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_the_very_same_goes_on_without_being_asked(tmp_path, content):
     [
         (experiment(epochs=3, lr=0.5), "hyperparameters.lr 0.1 -> 0.5"),
         (experiment(epochs=4), "hyperparameters.epochs 3 -> 4"),
-        (experiment(epochs=3, batch_size_test=7), "hyperparameters.batch_size_test"),
+        (experiment(epochs=3, batch_size=7), "hyperparameters.batch_size .* -> 7"),
         (experiment(epochs=3, augmentation="none"), "hyperparameters.augmentation null -> none"),
     ],
 )
