@@ -5,8 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from recu.cli.bench import render
+from benchmarks.table import render
 from recu.cli.main import main
+from recu.experiment import paths
 
 QUICK = ["--models", "resnet20_1w1a", "-b", "4", "-bt", "64", "--seconds", "0", "--repeats", "1", "--threads", "1"]
 
@@ -105,3 +106,9 @@ def test_table():
 def test_mistakes_are_one_line(words, message, capsys):
     assert main(["bench", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_a_checkout_one_line_says_that_it_is_needed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(paths, "PROJECT_DIR", tmp_path)
+    assert main(["bench"]) == 2
+    assert "`recu bench` needs a checkout of the project" in capsys.readouterr().err

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu.base.errors import ConfigError
-from recu.stages.bench import image_files, measure
-from recu.stages.bench.engines import (
+from benchmarks import image_files, measure
+from benchmarks.engines import (
     CLASSES,
     DATASET,
     ENGINES,
@@ -24,10 +23,14 @@ from recu.stages.bench.engines import (
     check_model,
     random_images,
 )
+from benchmarks.table import render
+from recu.base.errors import ConfigError
 from recu.stages.train import use_threads
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["BenchSettings", "bench", "render"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class BenchSettings:
     repeats: int
     seconds: float
     clock: str
-    """A key of `recu.stages.bench.measure.CLOCKS`."""
+    """A key of `benchmarks.measure.CLOCKS`."""
     gpus: str = "cpu"
     images: Path | None = None
     """Folder, tar or zip with class folders of JPEGs to measure the input of large images on."""
@@ -72,7 +75,7 @@ def bench(settings: BenchSettings) -> dict[str, Any]:
     ready; every `ratio` is shipped / reference.
 
     Raises:
-        ConfigError: unknown model, a setting out of range, or no benchmarks/ beside the package.
+        ConfigError: unknown model, a setting out of range.
         DataError: `settings.images` holds no readable JPEGs in class folders.
         RecuError: a measuring process failed.
     """

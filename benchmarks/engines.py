@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from recu.base.errors import ConfigError
-from recu.experiment import paths
 
 if TYPE_CHECKING:
     import torch
@@ -84,38 +80,21 @@ def build_engine(
 
 
 def build_input(kind: str, train: Images, batch_size: int, device: torch.device) -> Callable[[], int]:
-    """`Engine.load` alone, without a network.
-
-    Raises:
-        ConfigError: no benchmarks/ beside the package.
-    """
+    """`Engine.load` alone, without a network."""
     if kind == "reference":
-        plain = reference_module("engine").build_loader(*train, batch_size, train=True)
+        from benchmarks.reference.engine import build_loader
+
+        plain = build_loader(*train, batch_size, train=True)
         return _endless(lambda _epoch: (len(labels) for _images, labels in plain)).__next__
     loader = _train_loader(train, batch_size, device)
     return _endless(lambda epoch: (len(labels) for _images, labels in loader.batches(epoch))).__next__
 
 
-def reference_module(name: str) -> ModuleType:
-    """A module of benchmarks/reference of this checkout.
-
-    Raises:
-        ConfigError: there is no checkout around this package.
-    """
-    folder = paths.PROJECT_DIR / "benchmarks" / "reference"
-    if not (folder / "__init__.py").is_file():
-        raise ConfigError(
-            f"`recu bench` compares with the plain implementation in {folder}, which is not there: run it from a"
-            " checkout of the project, installed with `pip install -e .`"
-        )
-    if str(paths.PROJECT_DIR) not in sys.path:
-        sys.path.insert(0, str(paths.PROJECT_DIR))
-    return importlib.import_module(f"benchmarks.reference.{name}")
-
-
 def _build_reference(model: str) -> nn.Module:
+    from benchmarks.reference import build_reference
+
     try:
-        return reference_module("networks").build_reference(model, family=FAMILY, num_classes=CLASSES)
+        return build_reference(model, family=FAMILY, num_classes=CLASSES)
     except KeyError as error:
         raise ConfigError(
             f"benchmarks/reference has no {FAMILY}.{model} to compare with: choose another of --models"
@@ -127,7 +106,8 @@ def _build_reference_engine(
 ) -> Engine:
     import torch
 
-    engine = reference_module("engine")
+    from benchmarks.reference import engine
+
     network = _build_reference(model).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     train_loader = engine.build_loader(*train, batch_size, train=True)

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
+from benchmarks import measure
 from recu.base.errors import RecuError
-from recu.stages.bench import measure
 
 CPU = torch.device("cpu")
 
@@ -86,7 +86,7 @@ def test_peak_memory_is_that_of_this_process_and_never_falls():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_peak_memory_of_a_new_process_is_not_that_of_its_parent():
     block = torch.ones(512 << 18)
-    code = "import torch; from recu.stages.bench.measure import peak_memory; print(peak_memory(torch.device('cpu')))"
+    code = "import torch; from benchmarks.measure import peak_memory; print(peak_memory(torch.device('cpu')))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     own = measure.peak_memory(CPU)
     assert own >= block.numel() * 4 and int(answer.stdout) < own

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import engines, image_files
+from benchmarks.reference import image_files as reference
 from recu.base.errors import DataError
 from recu.data.load.torchvision_loader import FileImages, TorchvisionLoader, View
-from recu.stages.bench import engines, image_files
 from tests.unit.data.builders import DALI_EXISTS, write_tar
 
 CPU = torch.device("cpu")
@@ -82,9 +83,7 @@ def test_each_call_delivers_a_whole_epoch(source: Path, folder: Path, train: boo
 def test_the_reference_shows_the_test_views_of_the_package(source: Path, folder: Path):
     index = image_files.extract_images(source, folder, 3)
     paths = [index.root / path for path in index.paths]
-    plain = engines.reference_module("image_files").build_loader(
-        paths, index.labels.tolist(), 3, train=False, workers=0
-    )
+    plain = reference.build_loader(paths, index.labels.tolist(), 3, train=False, workers=0)
     view = View(image_files.AUGMENTATION, image_files.TEST_VIEW, image_files.IMAGE_SIZE, None)
     ours = TorchvisionLoader(
         FileImages(index), view, mean=engines.MEAN, std=engines.STD, batch_size=3, device=CPU, workers=0
@@ -96,9 +95,7 @@ def test_the_reference_shows_the_test_views_of_the_package(source: Path, folder:
 
 def test_the_reference_augments_in_training(source: Path, folder: Path):
     index = image_files.extract_images(source, folder, 1)
-    plain = engines.reference_module("image_files").build_loader(
-        [index.root / index.paths[0]], [0], 1, train=True, workers=0
-    )
+    plain = reference.build_loader([index.root / index.paths[0]], [0], 1, train=True, workers=0)
     (first, _), (second, _) = next(iter(plain)), next(iter(plain))
     assert first.shape == (1, 3, 224, 224) and not torch.equal(first, second)
 

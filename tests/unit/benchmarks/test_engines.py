@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from benchmarks import engines
+from benchmarks.reference import networks
 from recu.base.errors import ConfigError
-from recu.experiment import paths
-from recu.stages.bench import engines
 
 CPU = torch.device("cpu")
 
@@ -41,13 +41,7 @@ def test_unknown_models_and_models_without_a_reference(monkeypatch):
         engines.check_model("resnet20_1w1")
     engines.check_model("vgg_small_1w1a")
     # A network that a user adds.
-    builders = engines.reference_module("networks")._BUILDERS
+    builders = networks._BUILDERS
     monkeypatch.delitem(builders, ("cifar", "vgg_small_1w1a", None))
     with pytest.raises(ConfigError, match=r"has no cifar\.vgg_small_1w1a to compare with"):
         engines.check_model("vgg_small_1w1a")
-
-
-def test_without_a_checkout_the_error_says_what_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "PROJECT_DIR", tmp_path)
-    with pytest.raises(ConfigError, match=r"which is not there: run it from a checkout"):
-        engines.check_model("resnet20_1w1a")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.engines import MEAN, SEED, STD
 from recu.base.errors import ConfigError, DataError
 from recu.data.decoding import open_image
 from recu.data.index import FileIndex, index_files
 from recu.data.prepare.archives import iter_members
 from recu.experiment.schema import CROP_SCALES
-from recu.stages.bench.engines import MEAN, SEED, STD, reference_module
 
 if TYPE_CHECKING:
     import torch
@@ -73,9 +73,9 @@ def build_inputs(
     Raises:
         ConfigError: no benchmarks/ beside the package.
     """
+    from benchmarks.reference import image_files as reference
     from recu.data.load.torchvision_loader import FileImages, TorchvisionLoader, View
 
-    reference = reference_module("image_files")
     paths = [index.root / path for path in index.paths]
     plain = reference.build_loader(paths, index.labels.tolist(), batch_size, train=train, workers=workers)
     seed = SEED if train else None

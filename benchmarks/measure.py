@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recu.base.errors import RecuError
+from recu.experiment.paths import PROJECT_DIR
 
 if TYPE_CHECKING:
     import torch
@@ -89,15 +90,15 @@ def measure_peak_gflops(
 
 
 def measure_in_process(settings: Mapping[str, Any]) -> dict[str, float]:
-    """Run `recu.stages.bench.process` with these settings and return what it measured.
+    """Run `benchmarks.process` with these settings and return what it measured.
 
     Peak memory is that of a process as a whole and start-up happens once, so that each needs one of its own.
 
     Raises:
         RecuError: the process failed; its last line says why.
     """
-    command = [sys.executable, "-m", "recu.stages.bench.process", json.dumps({**settings, "launched": time.time()})]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.process", json.dumps({**settings, "launched": time.time()})]
+    process = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
     if process.returncode:
         lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
         raise RecuError(

@@ -1,6 +1,6 @@
 """A process of its own for one engine: start-up seconds and peak memory of training, as one line of JSON.
 
-Started by `recu.stages.bench.measure.measure_in_process`.
+Started by `benchmarks.measure.measure_in_process`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def main(text: str) -> None:
 def _measure(settings: dict[str, Any]) -> dict[str, float]:
     import torch
 
-    from recu.stages.bench.engines import build_engine, random_images
-    from recu.stages.bench.measure import peak_memory
+    from benchmarks.engines import build_engine, random_images
+    from benchmarks.measure import peak_memory
     from recu.training.device import choose_device
 
     torch.set_num_threads(settings["threads"])
