@@ -62,6 +62,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+	$(BIN)/codespell *.md docs params recu benchmarks workflow
 
 ui: setup
 	$(BIN)/recu ui

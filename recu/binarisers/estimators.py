@@ -5,6 +5,8 @@ In both sign(0) = 0, as in the authors' program; zero padding therefore stays ze
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -29,7 +31,7 @@ class _SignPolynomial(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return grad * polynomial_gradient(x)
 
@@ -55,7 +57,8 @@ def sign_identity(x: Tensor) -> Tensor:
     Returns:
         A tensor like `x`, values in {-1, 0, 1}.
     """
-    return _SignIdentity.apply(x)
+    binary: Tensor = _SignIdentity.apply(x)
+    return binary
 
 
 def sign_polynomial(x: Tensor) -> Tensor:
@@ -67,4 +70,5 @@ def sign_polynomial(x: Tensor) -> Tensor:
     Returns:
         A tensor like `x`, values in {-1, 0, 1}.
     """
-    return _SignPolynomial.apply(x)
+    binary: Tensor = _SignPolynomial.apply(x)
+    return binary

@@ -48,7 +48,7 @@ class LayerCost(NamedTuple):
 
 def stated_cost(layer: nn.Module) -> LayerCost | None:
     """What a layer's own class says in its own body; None where it says nothing."""
-    return layer.layer_cost() if "layer_cost" in vars(type(layer)) else None
+    return layer.layer_cost() if "layer_cost" in vars(type(layer)) else None  # type: ignore[operator]
 
 
 def has_plain_geometry(layer: nn.Conv2d) -> bool:

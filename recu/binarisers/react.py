@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,9 +22,10 @@ class _ScaledSign(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (weight,) = ctx.saved_tensors
-        return grad * (weight.abs() <= 1.0)
+        window: Tensor = weight.abs() <= 1.0
+        return grad * window
 
 
 def scaled_sign(weight: Tensor) -> Tensor:
@@ -36,7 +39,8 @@ def scaled_sign(weight: Tensor) -> Tensor:
     Returns:
         Binary weights of the same shape, one magnitude per output filter.
     """
-    return _ScaledSign.apply(weight)
+    binary: Tensor = _ScaledSign.apply(weight)
+    return binary
 
 
 class CompetitorBinaryConv2d(RealConv2d):

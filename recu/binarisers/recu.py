@@ -46,6 +46,8 @@ class BinaryConv2d(nn.Conv2d):
         ValueError: a filter has a single weight, so that it has no unbiased variance.
     """
 
+    tau: Tensor
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
     ) -> None:

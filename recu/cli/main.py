@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, NoReturn
+from typing import Any, NoReturn
 
 from recu import __version__
 from recu.base.errors import ConfigError, OutputError, RecuError, unknown_name
@@ -165,11 +165,13 @@ def _fail(error: RecuError) -> int:
 class _Parser(argparse.ArgumentParser):
     """Words its errors as this program words all of them."""
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         """As argparse's, which would keep silent about a full disk."""
         print(self.format_help(), end="", file=file, flush=True)
 
-    def parse_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """As argparse's; a misspelt option is answered with the nearest right one."""
         arguments, unknown = self.parse_known_args(args, namespace)
         for word in unknown:

@@ -105,7 +105,7 @@ def _torchvision_loader(
     from recu.data.load.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
 
     if prepared.manifest.storage == "arrays":
-        images = ArrayImages(*load_arrays(prepared, split))
+        images: ArrayImages | FileImages = ArrayImages(*load_arrays(prepared, split))
     else:
         images = FileImages(open_index(prepared, split))
     return TorchvisionLoader(images, View(dataset.augmentation, dataset.seen_as, dataset.image_size, seed), **settings)

@@ -192,7 +192,7 @@ def change_notes(deep: int, animated: int) -> tuple[str, ...]:
 
 def is_deep(image: Image.Image) -> bool:
     """Whether a channel has more than 8 bits, so that `as_rgb` scales it; known before decoding."""
-    raw_modes = [str(tile[3]) for tile in image.tile]
+    raw_modes = [str(tile[3]) for tile in image.tile]  # type: ignore[attr-defined]
     return image.mode.startswith("I") or any(";16" in mode or ";12" in mode for mode in raw_modes)
 
 

@@ -138,7 +138,7 @@ def open_index(prepared: Prepared, split: str) -> FileIndex:
     if not len(rows):
         return index
     try:
-        hashes, stamps = hash_images(index.path, rows, title=f"hashing {split} images again")
+        hashes, stamps = hash_images(index.path, rows.tolist(), title=f"hashing {split} images again")
     except DataError as error:
         raise AlteredData(f"{error}; {_advice(prepared)}") from error
     other = rows[(hashes != index.hashes[rows]).any(axis=1)]

@@ -166,7 +166,7 @@ def _check_size(value: Any, known: dict[int, int]) -> int:
     return known[id(value)]
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """A safe loader that takes keys as they are written, and refuses what YAML reads as something else than it says:
     a key given twice, of which PyYAML would silently keep the last, 010 for 8 and 1:30 for 90."""
 
@@ -184,7 +184,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_number(self, node: yaml.ScalarNode) -> float:
         text = self.construct_scalar(node)
-        number = self.construct_yaml_int(node) if node.tag == _INTEGER else self.construct_yaml_float(node)
+        number: float = self.construct_yaml_int(node) if node.tag == _INTEGER else self.construct_yaml_float(node)
         if ":" in text or (node.tag == _INTEGER and _LEADING_ZERO.match(text)):
             wrong = f"{text} is the number {number} to YAML: write it out in digits, or put quotes around a name"
             raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
@@ -204,7 +204,8 @@ def validate_model(data: Any, kind: type[T], where: str) -> T:
     try:
         # Through JSON, because strict validation of JSON takes a list for a tuple and still "3" for no number.
         text = data if isinstance(data, str) else json.dumps(data, default=str)
-        return _adapter(kind).validate_json(text)
+        checked: T = _adapter(kind).validate_json(text)  # type: ignore[arg-type]
+        return checked
     except ValidationError as error:
         problems = [_describe(problem, kind) for problem in _first_causes(error.errors())]
         more = f" (and {len(problems) - 1} more: {'; '.join(problems[1:4])})" if len(problems) > 1 else ""
@@ -214,7 +215,7 @@ def validate_model(data: Any, kind: type[T], where: str) -> T:
 
 
 @functools.cache
-def _adapter(kind: Any) -> TypeAdapter:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

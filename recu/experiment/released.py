@@ -122,9 +122,9 @@ def _resolve(
     results_dir: Path,
 ) -> Released:
     dataset_name = file.dataset or suite.dataset
-    for dataset in (dataset_name, file.claimed_on or dataset_name):
-        if dataset not in datasets:
-            raise unknown_name(f"dataset of {file.name}", dataset, datasets)
+    for name in (dataset_name, file.claimed_on or dataset_name):
+        if name not in datasets:
+            raise unknown_name(f"dataset of {file.name}", name, datasets)
     dataset = datasets[dataset_name]
     family = file.family or dataset.family
     stage = find_network(file.model, family=family).stages[-1] if file.stage is None else file.stage

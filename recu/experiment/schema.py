@@ -205,7 +205,7 @@ class Hyperparameters(Model):
         return self
 
 
-HyperparameterOverrides = create_model(
+HyperparameterOverrides = create_model(  # type: ignore[call-overload]
     "HyperparameterOverrides",
     __base__=Model,
     __doc__="Any of the hyper-parameters; those left out keep the value of the layer below.",
@@ -243,7 +243,8 @@ class Defaults(Model):
     def recipe(self, family: Family) -> dict[str, Any]:
         """The hyper-parameters of a network family before any method, suite or option, JSON-compatible."""
         changes = self.families.get(family, HyperparameterOverrides())
-        return self.hyperparameters.model_dump(mode="json") | changes.model_dump(mode="json", exclude_unset=True)
+        recipe: dict[str, Any] = self.hyperparameters.model_dump(mode="json")
+        return recipe | changes.model_dump(mode="json", exclude_unset=True)
 
 
 class Archive(Model):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from recu.experiment.resolving import Origin
-from recu.experiment.schema import Model, Name
+from recu.experiment.schema import Model
+from recu.experiment.values import Name
 
 
 class DatasetFacts(Model):

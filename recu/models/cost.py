@@ -139,7 +139,7 @@ def _cost_of_torch_layer(layer: nn.Module) -> LayerCost | None:
         return None
     buffers = (buffer for name, buffer in layer.named_buffers(recurse=False) if name != _TRAINING_BUFFER)
     cost = LayerCost(values=(*layer.parameters(recurse=False), *buffers))
-    if type(layer) in _MULTIPLYING_LAYERS:
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
         cost = cost._replace(operations_per_output=layer.weight[0].numel())
     return cost
 

@@ -48,7 +48,7 @@ def match(setting: Setting, published: Published) -> Match:
         return Match(None, (missing,))
     seen = published.data.get(setting.dataset, PublishedData())
     candidates = [Match(result, _differences(setting, result, seen)) for result in found]
-    fitting = [candidate.result.top1 for candidate in candidates if not candidate.differences]
+    fitting = [result.top1 for result, candidate in zip(found, candidates, strict=True) if not candidate.differences]
     if len(fitting) > 1:
         return Match(None, (f"{len(fitting)} published results fit: {' and '.join(map(str, fitting))}",))
     return min(candidates, key=lambda candidate: len(candidate.differences))

@@ -240,9 +240,9 @@ def _weights_in(value: Any) -> dict[str, Tensor]:
     """Named tensors (or arrays); empty where `value` is anything else."""
     if not isinstance(value, Mapping):
         return {}
-    tensors = {name: as_tensor(inner) for name, inner in value.items() if isinstance(name, str)}
-    whole = len(tensors) == len(value) and all(tensor is not None for tensor in tensors.values())
-    return {name: tensor.detach() for name, tensor in tensors.items()} if whole else {}
+    named = {name: as_tensor(inner) for name, inner in value.items() if isinstance(name, str)}
+    tensors = {name: tensor.detach() for name, tensor in named.items() if tensor is not None}
+    return tensors if len(tensors) == len(value) else {}
 
 
 def _holds_weights(value: Any) -> bool:

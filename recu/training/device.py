@@ -101,7 +101,7 @@ def place(
         _check_compilation(compile_as, device)
     if kernels == "off":
         switch_off(model)
-    model = model.to(device=device, memory_format=torch.channels_last)
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile_as is not None:
         model.compile(mode=COMPILE_MODES[compile_as], dynamic=False)
     return model

@@ -72,7 +72,7 @@ def train_steps(
             logits = model(images)
             teacher_logits = _teach(teacher, images)
         logits = logits.float()
-        loss = F.cross_entropy(logits, labels) if teacher is None else soft_cross_entropy(logits, teacher_logits)
+        loss = F.cross_entropy(logits, labels) if teacher_logits is None else soft_cross_entropy(logits, teacher_logits)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         _step(optimizer)

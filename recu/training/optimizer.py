@@ -88,7 +88,7 @@ def build_optimizer(
     return _never_compiled(torch.optim.Adam)(groups, lr=lr)
 
 
-def _never_compiled(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _never_compiled(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """The class without the wrappers that keep PyTorch's compiler out of its methods, and import it to do so.
 
     That takes two seconds of every training; here a compiled program holds networks, but never an optimiser.

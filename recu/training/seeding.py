@@ -48,7 +48,7 @@ def make_deterministic(*, compiles: bool = False) -> None:
         # The same for everything but the compiler, which is not imported for it: two seconds of every evaluation.
         torch.set_deterministic_debug_mode("warn")
     # Only a help for finding reads of uninitialised memory; it writes every new tensor once more.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     # TF32 keeps ten bits of the mantissa: an option to be named, not a default to be met by surprise.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -436,7 +436,7 @@ class Trainer:
     def _advice(self) -> str:
         return f"the last good state is kept in {self._checkpoint}; lower the learning rate"
 
-    def _interrupt(self, stop: Callable[[], bool], sums: RunningSums, step: int, seconds: float) -> None:
+    def _interrupt(self, stop: Callable[[], bool], sums: RunningSums, step: int, seconds: float) -> NoReturn:
         self._save_within(sums, step, seconds)
         reason = getattr(stop, "signal_name", None) or "request"
         raise Interrupted(

@@ -111,7 +111,7 @@ def load_weights(
 
 def _check_classes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], misshapen: Sequence[str]) -> None:
     """Where nothing but the classifier differs, and that only in its number of classes, say so."""
-    classifier = next(reversed(own)).rpartition(".")[0]
+    classifier = list(own)[-1].rpartition(".")[0]
     differing = [name for name in misshapen if given[name].shape[1:] == own[name].shape[1:] and given[name].ndim]
     if misshapen and differing == list(misshapen) and all(n.rpartition(".")[0] == classifier for n in misshapen):
         found, expected = (len(tensors[misshapen[0]]) for tensors in (given, own))

@@ -143,8 +143,8 @@ def augment(image: Tensor, augmentation: str, size: int, generator: random.Rando
         part = part.permute(1, 2, 0).contiguous().permute(2, 0, 1)
         image = F.resize(part, [size, size], antialias=True)
         flip = draw_flip(generator)
-        alphas = tuple(generator.gauss(0, LIGHTING_STD) for _ in range(3))
-        image = lighting(image, alphas)
+        red, green, blue = (generator.gauss(0, LIGHTING_STD) for _ in range(3))
+        image = lighting(image, (red, green, blue))
         return image.flip(-1) if flip else image
     image = _to_size(image, size)
     if augmentation == "rotate_flip":

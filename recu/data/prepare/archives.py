@@ -158,7 +158,7 @@ class _LimitedTarInfo(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if not (self.isreg() or self.isdir()) and self.size > _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims {self.size} bytes")
-        return super()._proc_member(archive)
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def iter_tar_headers(

@@ -222,7 +222,7 @@ class _Listing:
         if len(classes) != num_classes:
             message = f"{self._source} has {len(classes)} class folders, expected {num_classes}"
             raise DataError(f"{message}; mend num_classes in params/datasets.yaml or the folders")
-        splits = {
+        splits: dict[str, list[ImageFile]] = {
             name: [image for label in classes for _, image in sorted(by_split[name].images[label].items())]
             for name in ("train", "test")
             if name in by_split
@@ -300,9 +300,9 @@ class _Listing:
         if len(tops) > 1:
             message = f"{self._source} has {' and '.join(sorted(map(repr, tops.values())))}, expected them side by side"
             raise DataError(f"{message}; give a folder that holds one dataset")
-        for split in needed:
-            if split not in chosen:
-                raise DataError(self._missing(split))
+        for name in needed:
+            if name not in chosen:
+                raise DataError(self._missing(name))
         return {root: full[root] for root in chosen.values()}
 
     def _missing(self, split: str) -> str:

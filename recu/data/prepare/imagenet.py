@@ -228,9 +228,10 @@ def _validation_jobs(archive: Path, devkit: Devkit, out: Path) -> Iterator[Job]:
 
 def _run(jobs: list[Job], devkit: Devkit, workers: int) -> dict[str, list[IndexedFile]]:
     """Files by job name; finished jobs are not run again."""
-    records = {job.name: _finished(job) for job in jobs}
-    open_jobs = [job for job in jobs if records[job.name] is None]
-    done = sum(len(files) for files in records.values() if files is not None)
+    found = {job.name: _finished(job) for job in jobs}
+    records = {name: files for name, files in found.items() if files is not None}
+    open_jobs = [job for job in jobs if job.name not in records]
+    done = sum(map(len, records.values()))
     if done:
         _LOG.info("continuing: %d images were extracted before", done)
     total = len(devkit.validation_classes)

@@ -464,7 +464,7 @@ def _digits(dataset: Dataset, out: Path) -> tuple[Source, Content]:
 def _cifar(request: _Request, source: Path, out: Path) -> Content:
     from recu.data.prepare.cifar import load_cifar_arrays
 
-    content = load_cifar_arrays(source, request.dataset.kind, needed=request.needed)
+    content = load_cifar_arrays(source, request.dataset.kind, needed=request.needed)  # type: ignore[arg-type]
     return replace(_store_arrays(content.classes, content.splits, out), notes=content.notes)
 
 
@@ -483,7 +483,8 @@ def _image_folder(request: _Request, source: Path, out: Path) -> Content:
 
 def _files(request: _Request, source: Path, out: Path) -> Content:
     dataset, needed, workers = request.dataset, request.needed, request.workers
-    classes_expected, notes = dataset.num_classes, ()
+    classes_expected = dataset.num_classes
+    notes: tuple[str, ...] = ()
     if source.is_file():
         if dataset.kind == "imagenet":
             raise DataError(f"{source} is one file, expected a folder: {dataset.obtain}")

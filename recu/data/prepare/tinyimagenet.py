@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 
 from recu.base.errors import DataError
 from recu.data.prepare.archives import iter_members
-from recu.data.prepare.class_tree import SPLITS, Layout, Place, hidden_part, is_image_name, more, place_of
+from recu.data.prepare.class_tree import Layout, Place, hidden_part, is_image_name, more, place_of
 from recu.data.prepare.image_folder import FolderArrays, decode_image_folder
 from recu.experiment.fit import TINYIMAGENET_SIZE
+from recu.experiment.source_state import SPLITS
 
 _ANNOTATIONS = "val_annotations.txt"
 _CLASS_LIST = "wnids.txt"
@@ -124,7 +125,7 @@ def _layout(source: Path, class_of: dict[str, str] | None, seen: set[str]) -> La
             )
 
     def _annotated(file: str, where: str) -> str:
-        if file not in class_of:
+        if class_of is None or file not in class_of:
             raise DataError(f"{source}: {where} has no line in {_ANNOTATIONS}; move the image away")
         seen.add(file)
         return class_of[file]
