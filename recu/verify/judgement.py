@@ -129,7 +129,7 @@ def judge_training(
     record = as_record(metrics, TrainingRecord)
     own_hash = hash_text(canonical_json(record.hashed))
     of_the_state = [*_parents(record, checkpoints), *_pieces(record)]
-    problems = [
+    problems: list[Problem] = [
         *_seal(metrics),
         *([] if own_hash == record.spec_hash else [("altered", "its parameters do not give its spec_hash")]),
         *_checkpoint(record, checkpoint_sha256),
