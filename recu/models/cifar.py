@@ -92,7 +92,7 @@ class _Block(TwoConvolutions):
     def __init__(self, in_channels: int, channels: int, stride: int, convolution: Convolution) -> None:
         super().__init__(in_channels, channels, stride, convolution)
         same_shape = stride == 1 and in_channels == channels
-        self.shortcut = nn.Identity() if same_shape else self.shortcut_kind(in_channels, channels, stride)
+        self.shortcut: nn.Module = nn.Identity() if same_shape else self.shortcut_kind(in_channels, channels, stride)
 
 
 class _TwoShortcutBlock(_Block):

@@ -56,7 +56,7 @@ def _draw(axis: Any, rows: Sequence[Row], table: Sequence[TableRow], methods: Se
         style = {"color": colour, "linewidth": 1, "marker": marker, "markersize": 4, "alpha": 0.8, "label": label}
         axis.plot(curve.epoch, curve.test_top1, **style)
     for line in table:
-        if line.published is not None and line.difference is not None:
+        if line.difference is not None and line.published is not None:
             colour = f"C{methods.index(line.result.method) % 10}"
             axis.axhline(
                 line.published.top1,

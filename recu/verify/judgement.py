@@ -128,10 +128,13 @@ def judge_training(
     """
     record = as_record(metrics, TrainingRecord)
     own_hash = hash_text(canonical_json(record.hashed))
+    of_its_hash: list[Problem] = []
+    if own_hash != record.spec_hash:
+        of_its_hash.append(("altered", "its parameters do not give its spec_hash"))
     of_the_state = [*_parents(record, checkpoints), *_pieces(record)]
-    problems: list[Problem] = [
+    problems = [
         *_seal(metrics),
-        *([] if own_hash == record.spec_hash else [("altered", "its parameters do not give its spec_hash")]),
+        *of_its_hash,
         *_checkpoint(record, checkpoint_sha256),
         *_parameters(record, expected),
         *_data(record, data_fingerprint),
