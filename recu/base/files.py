@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -168,6 +168,20 @@ def remove_temporary_files(folder: Path) -> None:
                 file.unlink()
 
 
+def abandoned_files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Temporary files of `atomic_writer` below `folders` whose process, of this machine, is dead."""
+    for top in folders:
+        for folder, _, files in os.walk(top):
+            for name in files:
+                found = name.endswith(".part") and _TEMPORARY.search(name)
+                if found and _is_dead(found):
+                    yield Path(folder, name)
+
+
+def _is_dead(found: re.Match[str]) -> bool:
+    return found[1] == _host() and not _is_alive(int(found[2]))
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
 
@@ -180,7 +194,7 @@ def _remove_leftovers(path: Path) -> None:
     """Remove temporary files of `path` whose process is dead; those of other machines may be alive."""
     for file in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         found = _TEMPORARY.search(file.name)
-        if found and found[1] == _host() and not _is_alive(int(found[2])):
+        if found and _is_dead(found):
             with suppress(OSError):
                 file.unlink()
 

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
+def only_one(folder: Path, what: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of `folder` within the block; wait for it, saying for whom, when another process has it.
 
     Waiting and not failing matters: a workflow that takes a failed job for done would accept the result of the other
@@ -35,9 +35,10 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     Args:
         folder: made if missing.
         what: what the lock guards, for the message.
+        wait: False to raise an error where another process has it.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another process has it.
     """
     made = not folder.exists()
     try:
@@ -46,7 +47,9 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         lock = FileLock(folder / LOCK, fallback_to_soft=False)
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except Timeout as error:
+            if not wait:
+                raise OutputError(f"{what} is in use by {_holder(folder)}: run this again when it has ended") from error
             _log.warning("%s is in use by %s; waiting until it ends", what, _holder(folder))
             lock.acquire(timeout=-1, poll_interval=_POLL_SECONDS)
             _log.info("%s is free now", what)

@@ -33,6 +33,8 @@ COMMANDS = {
     "bench": ("recu.cli.bench", "measure speed and memory against the plain reference"),
     "verify": ("recu.cli.verify", "tell what tables rest on, and what is stale or was altered"),
     "plan": ("recu.cli.plan", "list the experiments of suites and where each stands"),
+    "du": ("recu.cli.du", "show what lies on disk, by experiment, and what needs it"),
+    "prune": ("recu.cli.prune", "remove what nothing needs from the disk, after asking"),
     "store": ("recu.cli.store", "create the MLflow store before jobs log to it"),
     "sync": ("recu.cli.sync", "send what the MLflow store could not take while training"),
     "ui": ("recu.cli.ui", "show the MLflow UI on this machine"),

@@ -11,9 +11,9 @@ from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import read_json
 from recu.experiment import paths
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
-from recu.experiment.paths import config_file, user_path
+from recu.experiment.paths import config_file, find_params, user_path
 from recu.experiment.resolving import parse_experiment
-from recu.experiment.schema import Dataset, Family, Hyperparameters, Kernels
+from recu.experiment.schema import Dataset, Family, Hyperparameters, Kernels, WorkflowConfig
 from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
+
+_PROJECT_DIRS = {
+    "data_dir": "prepared data",
+    "results_dir": "published results",
+    "runs_dir": "state of trainings",
+    "reports_dir": "rendered tables",
+}
 
 
 def add_place_options(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +89,19 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("-bt", "--batch_size_test", type=int, default=NOT_GIVEN, help="images per evaluation step")
     group.add_argument("--use_dali", action="store_true", help="read images with NVIDIA DALI")
+
+
+def add_project_options(parser: argparse.ArgumentParser) -> None:
+    """Where a project's files lie, in place of what its params/config.yaml says."""
+    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="default: %(default)s")
+    for name, what in _PROJECT_DIRS.items():
+        parser.add_argument(f"--{name}", type=user_path, help=f"{what} (default: that of params/config.yaml)")
+
+
+def project_config(arguments: argparse.Namespace) -> WorkflowConfig:
+    """params/config.yaml with what `add_project_options` says instead. Raises ConfigError."""
+    given = {name: str(value) for name in _PROJECT_DIRS if (value := getattr(arguments, name)) is not None}
+    return load_config(config_file(arguments.params_dir)).model_copy(update=given)
 
 
 def check_processes(arguments: argparse.Namespace, name: str) -> None:

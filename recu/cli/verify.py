@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from recu.base.errors import VerificationError
 from recu.base.files import atomic_write_json
 from recu.base.text import visible
-from recu.experiment import params
-from recu.experiment.paths import config_file, find_params, user_path
+from recu.cli import options
+from recu.experiment.paths import user_path
 
 if TYPE_CHECKING:
     from recu.stages.verify import Places, SuiteVerification, Verification
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("suites", nargs="*", help="names of files in params/suites/ (default: all of them)")
-    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="default: %(default)s")
-    parser.add_argument("--data_dir", type=user_path, help="prepared data (default: that of params/config.yaml)")
-    parser.add_argument("--results_dir", type=user_path, help="published results (default: that of params/config.yaml)")
-    parser.add_argument("--reports_dir", type=user_path, help="rendered tables (default: that of params/config.yaml)")
-    parser.add_argument("--runs_dir", type=user_path, help="state of trainings (default: that of params/config.yaml)")
+    options.add_project_options(parser)
     parser.add_argument(
         "--strict",
         action="store_true",
@@ -40,13 +36,13 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from recu.stages.verify import Places, all_suites, as_json, verify
 
-    config = params.load_config(config_file(arguments.params_dir))
+    config = options.project_config(arguments)
     places = Places(
         params_dir=arguments.params_dir,
-        data_dir=arguments.data_dir or Path(config.data_dir),
-        results_dir=arguments.results_dir or Path(config.results_dir),
-        runs_dir=arguments.runs_dir or Path(config.runs_dir),
-        reports_dir=arguments.reports_dir or Path(config.reports_dir),
+        data_dir=Path(config.data_dir),
+        results_dir=Path(config.results_dir),
+        runs_dir=Path(config.runs_dir),
+        reports_dir=Path(config.reports_dir),
         teacher_weights=config.teacher_weights,
     )
     verification = verify(places, arguments.suites or all_suites(arguments.params_dir))

@@ -14,6 +14,7 @@ import logging
 import os
 import pickle
 import platform
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from numba.core.serialize import dumps
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parent
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_FOLDER = re.compile(r"recu-[0-9a-f]{16}")
 _HASH_BYTES = hashlib.sha256().digest_size
 
 
@@ -118,6 +120,15 @@ def _folders(source: str) -> Iterator[Path]:
         # Unlike Path.is_dir, this gives an answer where the parents cannot be looked into.
         if not os.path.isdir(folder) or _is_trusted(folder):  # noqa: PTH112
             yield folder
+
+
+def old_folders() -> list[Path]:
+    """Folders of machine code of other sources, other versions or another processor, which this one never looks at."""
+    own, found = f"recu-{source_hash()}", []
+    for parent in _parents():
+        with suppress(OSError):
+            found += [each for each in parent.iterdir() if each.name != own and _FOLDER.fullmatch(each.name)]
+    return sorted(folder for folder in found if folder.is_dir() and _is_trusted(folder))
 
 
 def _parents() -> Iterator[Path]:

@@ -101,6 +101,11 @@ def _normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def is_tracked(path: Path) -> bool:
+    """Whether git tracks the file, or any file in the folder, at `path`."""
+    return bool(_git(path.parent, "ls-files", "--", path.name))
+
+
 def _git(project: Path, *arguments: str) -> str | None:
     """Output of one git command, or None where git or the repository cannot answer."""
     # Parallel jobs must not fight over the index lock only to say whether the tree is clean. Variables

@@ -63,3 +63,9 @@ def test_a_lock_that_is_refused_for_another_reason_speaks_of_permissions(tmp_pat
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(OutputError, match="Operation not permitted; check permissions"), only_one(tmp_path, "x"):
         pytest.fail("it ran without a lock")
+
+
+def test_who_does_not_wait_is_told_who_has_it(tmp_path):
+    refused = pytest.raises(OutputError, match=rf"x is in use by process {os.getpid()} on")
+    with only_one(tmp_path, "x"), refused, only_one(tmp_path, "x", wait=False):
+        pytest.fail("both hold it")

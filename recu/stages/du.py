@@ -1,0 +1,180 @@
+"""What lies on disk below results/, runs/, mlartifacts/ and data/, by experiment, and what needs it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from recu.base.addresses import sqlite_file
+from recu.base.errors import ResultError
+from recu.base.files import read_json
+from recu.experiment import params, paths
+from recu.experiment.resolving import Experiment, load_experiments
+from recu.experiment.schema import ReleasedSuite, WorkflowConfig
+
+_STAGES = ("train", "evaluate", "released")
+_STATE = re.compile(r"[0-9a-f]{16}(?:[-.].*)?")
+"""Name of a state's folder: the hash of its parameters, and what was added where it was moved aside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """Everything that one experiment, data set or run has in one place."""
+
+    place: str
+    name: str
+    """Below the place."""
+    path: Path
+    bytes: int
+    """A file of several names counts where it is met first."""
+    needed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A project's folders, and what params/ asks for."""
+
+    params_dir: Path
+    config: WorkflowConfig
+
+    @cached_property
+    def experiments(self) -> dict[str, Experiment]:
+        """Those of every suite by id. Raises ConfigError."""
+        suites = tuple(params.available_suites(self.params_dir))
+        return load_experiments(self.params_dir, suites, self.config.teacher_weights)
+
+    @property
+    def results(self) -> Path:
+        """What rules produce."""
+        return Path(self.config.results_dir)
+
+    @property
+    def runs(self) -> Path:
+        """States of the workflow's trainings."""
+        return Path(self.config.runs_dir)
+
+    @property
+    def artifacts(self) -> Path | None:
+        """Those of a SQLite store; None where the store is another kind, or there is none."""
+        from recu.tracking import resolve_tracking_uri
+        from recu.tracking.place import ARTIFACTS
+
+        store = sqlite_file(resolve_tracking_uri(self.config.tracking_uri) or "")
+        return None if store is None else store.parent / ARTIFACTS
+
+    def states(self) -> Iterator[tuple[str, Path]]:
+        """Experiment id and folder of every state below runs/, those that were moved aside too."""
+        for folder, _, files in os.walk(self.runs):
+            path = Path(folder)
+            if files and _STATE.fullmatch(path.name):
+                yield path.parent.relative_to(self.runs).as_posix(), path
+
+    def needs_state(self, identifier: str, spec_hash: str) -> bool:
+        """Whether params/ has the experiment with these parameters, or its published result was made with them."""
+        found = self.experiments.get(identifier)
+        return (found is not None and found.spec_hash == spec_hash) or self.published(identifier) == spec_hash
+
+    def published(self, identifier: str, stage: str = "train") -> str | None:
+        """The hash of the parameters that an experiment's result was made with; None where there is no result."""
+        return read_metrics(self.results / stage / identifier).get("spec_hash")
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """metrics.json in `folder` as it stands there; empty where it cannot be read."""
+    try:
+        content = read_json(folder / paths.METRICS)
+    except ResultError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def entries(disk: Disk) -> list[Entry]:
+    """Everything there is, place by place, the largest first.
+
+    Raises:
+        ConfigError: a file under params/ is wrong.
+    """
+    suites = {name: set[str]() for name in params.load_datasets(disk.params_dir)}
+    for experiment in disk.experiments.values():
+        suites[experiment.dataset].add(f"suite {experiment.suite}")
+    runs = _runs_of(disk)
+    places = [
+        _Place("results", disk.results, _result_of, partial(_result_needed_by, disk)),
+        _Place("runs", disk.runs, lambda parts: "/".join(parts[:-1]), partial(_state_needed_by, disk)),
+        _Place("mlartifacts", disk.artifacts, lambda parts: "/".join(parts[:2]), lambda _: ("recu ui",)),
+        _Place(
+            "data", Path(disk.config.data_dir), lambda parts: parts[0], lambda name: tuple(sorted(suites.get(name, ())))
+        ),
+    ]
+    seen: set[tuple[int, int]] = set()
+    found = [entry for place in places if place.root is not None for entry in _entries(place, place.root, seen)]
+    return [replace(entry, name=runs.get(entry.path.name, entry.name)) for entry in found]
+
+
+@dataclass(frozen=True)
+class _Place:
+    label: str
+    root: Path | None
+    name_of: Callable[[tuple[str, ...]], str]
+    """From the parts of a file's path below the root to the name of its entry."""
+    needed_by: Callable[[str], tuple[str, ...]]
+
+
+def _entries(place: _Place, root: Path, seen: set[tuple[int, int]]) -> list[Entry]:
+    sizes: dict[str, int] = {}
+    for folder, _, files in os.walk(root):
+        for file in files:
+            path = Path(folder, file)
+            found = path.lstat()
+            if ".lock" in file or (found.st_dev, found.st_ino) in seen:
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            parts = path.relative_to(root).parts
+            name = place.name_of(parts) if len(parts) > 1 else parts[0]
+            sizes[name] = sizes.get(name, 0) + found.st_size
+    return [
+        Entry(place=place.label, name=name, path=root / name, bytes=size, needed_by=place.needed_by(name))
+        for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _result_of(parts: tuple[str, ...]) -> str:
+    return "/".join(parts[:-1]) if parts[0] in _STAGES else parts[0]
+
+
+def _result_needed_by(disk: Disk, name: str) -> tuple[str, ...]:
+    stage, _, identifier = name.partition("/")
+    if stage not in _STAGES:
+        metrics = (disk.results / name / paths.METRICS).exists()
+        return (f"recu train --save {name}",) if metrics else ("the workflow",)
+    if stage == "released":
+        suite = identifier.partition("/")[0]
+        return (f"suite {suite}",) if suite in params.available_suites(disk.params_dir, ReleasedSuite) else ()
+    experiment = disk.experiments.get(identifier)
+    if experiment is None or disk.published(identifier, stage) != experiment.spec_hash:
+        return ()
+    children = [each.id for each in disk.experiments.values() if experiment.origin in each.parents]
+    return (f"suite {experiment.suite}", *(f"start of {child}" for child in children if stage == "train"))
+
+
+def _state_needed_by(disk: Disk, name: str) -> tuple[str, ...]:
+    identifier, _, spec_hash = name.rpartition("/")
+    if not disk.needs_state(identifier, spec_hash):
+        return ()
+    finished = disk.published(identifier) == spec_hash or (disk.runs / name / paths.METRICS).exists()
+    return (f"{'publishing' if finished else 'continuing'} {identifier}{' again' if finished else ''}",)
+
+
+def _runs_of(disk: Disk) -> dict[str, str]:
+    """By run in the tracking store, the result that it mirrors."""
+    found = {}
+    for stage in _STAGES:
+        for file in (disk.results / stage).rglob(paths.METRICS):
+            run = read_metrics(file.parent).get("mlflow_run_id")
+            found[str(run)] = file.parent.relative_to(disk.results).as_posix()
+    return found
