@@ -81,4 +81,4 @@ clean:
 	  rm -rf results .snakemake; \
 	  find reports -maxdepth 1 ! -name README.md \( -name '*.md' -o -name '*.csv' -o -name '*.html' -o -name '*.svg' \) -delete; \
 	fi
-	@echo "Kept: data/ (prepared datasets), runs/ (resumable trainings), mlflow.db and mlartifacts/ (MLflow). Remove them by hand."
+	@echo "Kept: data/ (prepared datasets), runs/ (trainings, which publish their results again), mlflow.db and mlartifacts/ (MLflow). Remove them by hand."

@@ -31,15 +31,15 @@ def run(arguments: argparse.Namespace) -> None:
     if not found:
         print("nothing to free: everything is needed")
         return
-    for spare in found:
-        print(f"{in_words(spare.bytes):>8}  {visible(str(spare.path))}: {visible(spare.why)}")
-    print(f"{in_words(sum(spare.bytes for spare in found))} in {len(found)} places")
+    sizes = [spare.bytes for spare in found]
+    for spare, size in zip(found, sizes, strict=True):
+        print(f"{in_words(size):>8}  {visible(str(spare.path))}: {visible(spare.why)}")
+    print(f"{in_words(sum(sizes))} in {len(found)} places")
     if not arguments.yes and not _agreed():
         print("nothing was removed")
         return
     total = 0
-    for spare in found:
-        size = spare.bytes
+    for spare, size in zip(found, sizes, strict=True):
         try:
             spare.free()
         except RecuError as error:

@@ -72,7 +72,8 @@ def _of_runs(disk: Disk) -> Iterator[Spare]:
             results = paths.train_folder(disk.results, identifier)
             yield from _of_state(state, results, state.parent, keep=disk.config.keep_resumable)
         else:
-            yield _folder(state, "a state of parameters that no experiment in params/ has", lock=state.parent)
+            why = "a state of parameters that no experiment in params/ has, or one that was moved aside"
+            yield _folder(state, why, lock=state.parent)
 
 
 def _of_results(disk: Disk) -> Iterator[Spare]:

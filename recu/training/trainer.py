@@ -113,8 +113,6 @@ class Outcome:
     best: dict[str, Any]
     """{"epoch", "top1", "top5", "loss"} on the test split, of the first epoch with the highest top-1."""
     last: dict[str, Any]
-    best_checkpoint: dict[str, Any]
-    """Content of model_best.pth.tar; equal trainings give equal bytes."""
     train_seconds: float
     segments: list[dict[str, Any]]
     """One entry for each uninterrupted piece of training that added to an epoch, in order: `from_epoch`, `to_epoch`
@@ -563,7 +561,6 @@ class Trainer:
             history=list(history),
             best=_summary(best),
             last=_summary(history[-1]),
-            best_checkpoint=self._state.best_checkpoint,
             train_seconds=self._state.train_seconds,
             segments=self.segments,
             origins=dict(self._identity.origins),

@@ -282,7 +282,7 @@ def test_an_authors_checkpoint_gives_weights_momentum_epoch_and_best(tmp_path, c
     assert "no random states" in caplog.text
     outcome = trainer.run(never)
     assert [row["epoch"] for row in outcome.history] == [2]
-    assert outcome.best_checkpoint["best_prec1"] == 99.0
+    assert read_checkpoint(tmp_path / "continued" / paths.BEST_CHECKPOINT)["best_prec1"] == 99.0
     with pytest.raises(CheckpointError, match="finished 2 epochs of 2"):
         tiny_trainer(tmp_path / "none", epochs=2).continue_from_foreign(foreign)
 
