@@ -69,7 +69,7 @@ ui: setup
 	$(BIN)/recu ui
 
 schemas: setup
-	$(BIN)/python -m recu.experiment.json_schema workflow/schemas
+	$(BIN)/python -m recu.experiment.json_schema
 
 # What was made goes; what git tracks stays, also where somebody keeps results in it.
 MADE := results .snakemake 'reports/*.md' 'reports/*.csv' 'reports/*.html' 'reports/*.svg'

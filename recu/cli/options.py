@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import read_json
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from recu.data import Prepared
     from recu.experiment.resolving import Experiment
     from recu.stages.train import Running
+
+_OF_A_NETWORK = ("stage", "batch_size_test")
+"""Hyper-parameters that `recu evaluate` takes too."""
+_OTHERWISE = ("loader", "init_from", "teacher")
+"""Hyper-parameters that a command line gives in other ways: --use_dali, and files in place of methods."""
+_SHORT = {"batch_size": ("-b",), "batch_size_test": ("-bt",)}
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
@@ -84,10 +90,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         default="",
         help="local archive or folder of the dataset (default: what is prepared, or a download)",
     )
-    group.add_argument(
-        "--stage", type=int, default=NOT_GIVEN, help="binarised: 0 nothing, 1 activations, 2 activations and weights"
-    )
-    group.add_argument("-bt", "--batch_size_test", type=int, default=NOT_GIVEN, help="images per evaluation step")
+    for name in _OF_A_NETWORK:
+        _add_hyperparameter(group, name)
     group.add_argument("--use_dali", action="store_true", help="read images with NVIDIA DALI")
 
 
@@ -102,6 +106,29 @@ def project_config(arguments: argparse.Namespace) -> WorkflowConfig:
     """params/config.yaml with what `add_project_options` says instead. Raises ConfigError."""
     given = {name: str(value) for name in _PROJECT_DIRS if (value := getattr(arguments, name)) is not None}
     return load_config(config_file(arguments.params_dir)).model_copy(update=given)
+
+
+def add_recipe_options(group: argparse._ArgumentGroup) -> None:
+    """An option for each other hyper-parameter that means on a command line what it means in params/."""
+    for name in Hyperparameters.model_fields:
+        if name not in (*_OF_A_NETWORK, *_OTHERWISE):
+            _add_hyperparameter(group, name)
+
+
+def _add_hyperparameter(group: argparse._ArgumentGroup, name: str) -> None:
+    """The option of a hyper-parameter, read and explained as its field in the schema says."""
+    field = Hyperparameters.model_fields[name]
+    kind = next((each for each in get_args(field.annotation) if get_origin(each) is Literal), field.annotation)
+    reading: dict[str, Any] = {"type": kind}
+    if get_origin(kind) is Literal:
+        words = [str(choice) for choice in get_args(kind)]
+        reading = {"type": int if words[0].isdigit() else str.lower, "metavar": f"{{{','.join(words)}}}"}
+    elif kind is bool:
+        reading = {"action": argparse.BooleanOptionalAction}
+    elif get_origin(kind) is tuple:
+        reading = {"type": int, "nargs": "+", "metavar": "N"}
+    said = " ".join((field.description or "").replace("`", "").replace("%", "%%").split())
+    group.add_argument(*_SHORT.get(name, ()), f"--{name}", default=NOT_GIVEN, help=said, **reading)
 
 
 def check_processes(arguments: argparse.Namespace, name: str) -> None:

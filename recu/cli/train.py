@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import hash_file
@@ -65,29 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe (defaults: the family's in params/defaults.yaml)")
-    absent: dict[str, Any] = {"default": options.NOT_GIVEN}
-    group.add_argument("--epochs", type=int, **absent)
-    group.add_argument("-b", "--batch_size", type=int, **absent, help="training images per step")
-    group.add_argument("--lr", type=float, **absent, help="initial learning rate")
-    group.add_argument("--lr_type", type=str.lower, **absent, help="cos, step, linear or linear_start")
-    group.add_argument(
-        "--lr_decay_step", type=int, nargs="+", **absent, metavar="EPOCH", help="epochs at which step decays"
-    )
-    group.add_argument(
-        "--warm_up", action=argparse.BooleanOptionalAction, **absent, help="raise the rate over 5 epochs"
-    )
-    group.add_argument("--optimizer", type=str.lower, **absent, help="sgd or adam")
-    group.add_argument("--momentum", type=float, **absent)
-    group.add_argument("--weight_decay", type=float, **absent)
-    group.add_argument("--weight_decay_groups", **absent, help="all, imagenet or birealnet")
-    group.add_argument("--tau_min", type=float, **absent)
-    group.add_argument("--tau_max", type=float, **absent)
-    group.add_argument(
-        "--skip_unreadable", action="store_true", **absent, help="leave out unreadable training images and count them"
-    )
-    group.add_argument("--augmentation", **absent, help="in place of the dataset's (see params/datasets.yaml)")
-    group.add_argument("--precision", type=str.lower, **absent, help="fp32 or bf16")
-    group.add_argument("--compile", **absent, help="kernels or cuda-graphs, on a GPU (torch.compile)")
+    options.add_recipe_options(group)
     group.add_argument(
         "--seed",
         type=int,

@@ -6,7 +6,7 @@ Importing this package imports no torch, so that decoding processes start quickl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from recu.data.load.loader import Loader, Loaders
 from recu.data.manifest import Manifest, Prepared, read_manifest
@@ -29,8 +29,6 @@ __all__ = [
     "read_manifest",
 ]
 
-LoaderName = Literal["auto", "memory", "torchvision", "dali"]
-
 
 def build_loaders(
     prepared: Prepared,
@@ -38,7 +36,7 @@ def build_loaders(
     *,
     batch_size: int,
     batch_size_test: int,
-    loader: LoaderName,
+    loader: str,
     seed: int,
     device: torch.device | str,
     workers: int,

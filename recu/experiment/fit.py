@@ -6,14 +6,13 @@ hours that could be refused at once. Free of torch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
-from recu.experiment.schema import CROP_SCALES, Dataset, Hyperparameters, gpu_numbers
+from recu.experiment.schema import CROP_SCALES, Dataset, Hyperparameters, Loader, gpu_numbers
 
 Storage = Literal["arrays", "files"]
-LOADERS = ("auto", "memory", "torchvision", "dali")
 BATCHED = ("none", "crop", "crop_flip")
 """Augmentations that work on whole batches in memory; see `recu.data.load.augmentation.BATCH_AUGMENTATIONS`."""
 TINYIMAGENET_SIZE = 64
@@ -67,7 +66,7 @@ def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation:
     """The input pipeline that `loader` means for a dataset.
 
     Args:
-        loader: one of LOADERS; "auto" takes "memory" for small stored images that are cropped and flipped, else
+        loader: "auto" takes "memory" for small stored images that are cropped and flipped, else
             "torchvision".
         dataset: its entry.
         storage: how its images lie prepared.
@@ -76,8 +75,8 @@ def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation:
     Raises:
         ConfigError: unknown, or one that cannot serve the dataset.
     """
-    if loader not in LOADERS:
-        raise unknown_name("loader", loader, LOADERS)
+    if loader not in get_args(Loader):
+        raise unknown_name("loader", loader, get_args(Loader))
     used = augmentation or dataset.augmentation
     as_stored = dataset.seen_as == "resize" and stored_size_of(dataset) == dataset.image_size
     fits_memory = storage == "arrays" and used in BATCHED and as_stored

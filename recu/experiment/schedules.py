@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 
 WARM_UP_EPOCHS = 5
-LEARNING_RATE_TYPES = ("cos", "step", "linear", "linear_start")
+LearningRateType = Literal["cos", "step", "linear", "linear_start"]
 
 
 def learning_rate_at(
@@ -44,8 +45,8 @@ def learning_rate_at(
         ConfigError: unknown `lr_type`, `epoch` outside 0..epochs, or warm-up with "linear_start".
     """
     check_epoch(epoch, epochs)
-    if lr_type not in LEARNING_RATE_TYPES:
-        raise unknown_name("lr_type", lr_type, LEARNING_RATE_TYPES)
+    if lr_type not in get_args(LearningRateType):
+        raise unknown_name("lr_type", lr_type, get_args(LearningRateType))
     if warm_up:
         check_warm_up(lr_type)
     if warm_up and epoch < WARM_UP_EPOCHS:

@@ -14,13 +14,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from recu.base.addresses import check_store_address
 from recu.base.errors import ConfigError
-from recu.experiment.schedules import check_warm_up
+from recu.experiment.schedules import LearningRateType, check_warm_up
 from recu.experiment.values import (
     LARGEST,
     MOST_PROCESSES,
     Address,
     Advice,
     Count,
+    Fraction,
     Line,
     Name,
     NonNegative,
@@ -46,6 +47,11 @@ Augmentation = Literal[
     "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
 ]
 """Training augmentations; see `recu.data.load.augmentation` and `recu.data.load.transforms`."""
+Optimizer = Literal["sgd", "adam"]
+DecayGroups = Literal["all", "imagenet", "birealnet"]
+Stage = Literal[0, 1, 2]
+Loader = Literal["auto", "memory", "torchvision", "dali"]
+Compile = Literal["kernels", "cuda-graphs"]
 Kernels = Literal["auto", "off"]
 """Whether a layer may be computed by `recu.kernels`; the same numbers but for rounding."""
 TestView = Literal["resize", "resize_centre"]
@@ -138,58 +144,67 @@ def gpu_numbers(gpus: str) -> list[int]:
 
 
 class Model(BaseModel):
-    """Base of every configuration model: immutable, no unknown keys, no silent conversion of types."""
+    """Base of every model: immutable, no unknown keys, no silent conversion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
-class Hyperparameters(Model):
+class Block(Model):
+    """Base of every block of params/: what stands below a field is its help, its row in docs/reference.md and what an
+    editor shows."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Hyperparameters(Block):
     """Everything that decides what one training computes, fully resolved. Values live in params/defaults.yaml."""
 
     epochs: Count
-    """Passes over the training split; also the length of the tau and learning-rate schedules."""
+    """Passes over the training images; the schedules of tau and of the learning rate are as long."""
     batch_size: Annotated[int, Field(ge=2, le=LARGEST)]
-    """Training images per step; at least two, since BatchNorm needs more than one."""
+    """Training images a step. BatchNorm needs two at least, in the last step of an epoch too."""
     batch_size_test: Count
-    """Images per evaluation step; does not change results beyond rounding."""
-    optimizer: Literal["sgd", "adam"]
+    """Test images a step; changes results by rounding at most."""
+    optimizer: Optimizer
+    """Optimiser; the weight decay of both is added to the gradient."""
     lr: Positive
-    """Initial (after warm-up: highest) learning rate."""
-    lr_type: Literal["cos", "step", "linear", "linear_start"]
-    """Shape of the learning-rate schedule; see `recu.experiment.schedules.learning_rate_at`."""
+    """Initial learning rate; with a warm-up, the highest."""
+    lr_type: LearningRateType
+    """How the learning rate falls: as half a cosine, in steps, or linearly; `linear_start` is the competitor's linear
+    schedule, stepped at the start of each epoch."""
     lr_decay_step: Annotated[tuple[Count, ...], Field(max_length=1000)]
-    """Epochs at which `step` multiplies the rate by 0.1; unused by the other shapes."""
+    """Epochs at which `step` multiplies the learning rate by 0.1; unused by the other types."""
     warm_up: bool
-    """Raise the rate linearly over the first five epochs."""
-    momentum: Annotated[Single, Field(ge=0, lt=1)]
+    """Raise the learning rate linearly over the first five epochs; not with `linear_start`."""
+    momentum: Fraction
     """Of SGD; Adam ignores it."""
     weight_decay: NonNegative
-    weight_decay_groups: Literal["all", "imagenet", "birealnet"]
-    """Which parameters decay; see `recu.training.optimizer.parameter_groups`."""
+    """Weight decay of the parameters that `weight_decay_groups` names."""
+    weight_decay_groups: DecayGroups
+    """Which parameters decay: all; those with conv or fc in their names; those and all of four dimensions."""
     tau_min: Quantile
     """tau of the first epoch."""
     tau_max: Quantile
     """tau approached at the end of training."""
-    stage: Literal[0, 1, 2]
-    """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights."""
+    stage: Stage
+    """What the network binarises: 0 nothing, 1 activations, 2 activations and weights."""
     init_from: Name | None
     """Method of the same row whose best checkpoint gives the initial weights; null starts from random ones."""
     teacher: Line | None
     """Distillation teacher: null for none; `NETWORK/METHOD` of an earlier row with the same dataset and seed; or
     `torchvision:NAME` for torchvision's published ImageNet weights."""
     augmentation: Augmentation | None
-    """Training augmentation in place of the dataset's; null for the dataset's."""
-    loader: Literal["auto", "memory", "torchvision", "dali"]
+    """Training augmentation in place of the dataset's; null for that."""
+    loader: Loader
     """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
     skip_unreadable: bool
-    """Leave out training images that cannot be read, with a warning and a count, instead of stopping at the first; a
-    test image that cannot be read always stops."""
+    """Leave out training images that cannot be read, and count them, instead of stopping at the first; one among the
+    test images always stops."""
     precision: Literal["fp32", "bf16"]
-    """Arithmetic of the forward and backward pass; bf16 (autocast) changes results and is meant for GPUs."""
-    compile: Literal["kernels", "cuda-graphs"] | None = None
+    """Arithmetic of training; bf16 (autocast) changes results and is meant for GPUs."""
+    compile: Compile | None = None
     """torch.compile of the network in training, on GPUs: `kernels` fuses operations, `cuda-graphs` replays a step's
-    kernels at once too. Both round differently from the uncompiled network. Null for neither, as in checkpoints written
-    before there was a choice."""
+    kernels at once too. Both round differently from the uncompiled network; null for neither."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:
@@ -207,38 +222,42 @@ class Hyperparameters(Model):
 
 HyperparameterOverrides = create_model(  # type: ignore[call-overload]
     "HyperparameterOverrides",
-    __base__=Model,
+    __base__=Block,
     __doc__="Any of the hyper-parameters; those left out keep the value of the layer below.",
     **{
         name: (
             Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation,
-            Field(default=None),
+            Field(default=None, description=field.description),
         )
         for name, field in Hyperparameters.model_fields.items()
     },
 )
 
 
-class Method(Model):
+class Method(Block):
     """A named way to train a network, e.g. vanilla or finetune."""
 
     description: Line
+    """One sentence for tables and docs."""
     published_as: Name
     """Training method of params/published.yaml that this one is compared with."""
     reconstruction: bool = False
     """True where the authors publish no recipe, so that every table must say so."""
-    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+    hyperparameters: HyperparameterOverrides = Field(default_factory=HyperparameterOverrides)
+    """What the method changes."""
 
 
-class Defaults(Model):
+class Defaults(Block):
     """params/defaults.yaml."""
 
     recipe_version: Annotated[int, Field(ge=1)]
     """Raised when a change of code changes results, so that everything is trained again."""
     hyperparameters: Hyperparameters
+    """The recipe of family cifar, which the others change."""
     families: dict[Family, HyperparameterOverrides] = {}
     """What the paper's recipe for a network family changes."""
     methods: Annotated[dict[Name, Method], AfterValidator(_apart("method"))]
+    """By name."""
 
     def recipe(self, family: Family) -> dict[str, Any]:
         """The hyper-parameters of a network family before any method, suite or option, JSON-compatible."""
@@ -247,16 +266,20 @@ class Defaults(Model):
         return recipe | changes.model_dump(mode="json", exclude_unset=True)
 
 
-class Archive(Model):
+class Archive(Block):
     """A published file a dataset is made from."""
 
     url: Address
+    """Where to download it."""
     filename: Name
+    """As it is stored."""
     checksum: Annotated[str, Field(pattern=r"^(md5|sha256):[0-9a-f]+$")]
+    """`md5:` or `sha256:` and the digits."""
     size_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Bytes; null where not known."""
 
 
-class Dataset(Model):
+class Dataset(Block):
     """One entry of params/datasets.yaml."""
 
     title: Line
@@ -266,14 +289,17 @@ class Dataset(Model):
     family: Family
     """Network family a model name stands for on this dataset unless a row says otherwise."""
     num_classes: Annotated[int, Field(ge=2, le=1_000_000)]
+    """Classes."""
     image_size: Annotated[int, Field(ge=8, le=4096)]
     """Side of the square network input, in pixels."""
     train_images: Annotated[int, Field(ge=1)] | None = None
     """Expected number; null where any number is right."""
     test_images: Annotated[int, Field(ge=1)] | None = None
+    """As `train_images`."""
     mean: tuple[Single, Single, Single]
     """Per channel (red, green, blue), of pixel values scaled to [0, 1]."""
     std: tuple[Positive, Positive, Positive]
+    """Per channel, likewise."""
     augmentation: Augmentation
     """Training augmentation; see `recu.data.load.augmentation`."""
     test_view: TestView | None = None
@@ -281,6 +307,7 @@ class Dataset(Model):
     published_as: Line | None = None
     """Dataset name in params/published.yaml; null where nothing published is comparable."""
     archives: tuple[Archive, ...] = ()
+    """Files to download, in the order in which preparation reads them."""
     obtain: Advice = ""
     """What to do where the files cannot be downloaded by this program."""
 
@@ -299,34 +326,45 @@ Datasets = Annotated[dict[Name, Dataset], AfterValidator(_apart("dataset"))]
 """params/datasets.yaml."""
 
 
-class Row(Model):
+class Row(Block):
     """One network of a suite, with what it changes for itself."""
 
     model: Name
+    """Network."""
     family: Family | None = None
     """Defaults to the dataset's."""
     variant: Name | None = None
+    """Form of the network where there are several: 2021-03 for the one first published; null for the later."""
     dataset: Name | None = None
     """Defaults to the suite's."""
     only: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """Methods of the suite this row takes part in; null for all."""
-    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+    hyperparameters: HyperparameterOverrides = Field(default_factory=HyperparameterOverrides)
+    """What this row changes."""
     methods: dict[Name, HyperparameterOverrides] = {}
+    """What this row changes of a method."""
 
 
-class Suite(Model):
+class Suite(Block):
     """One file of params/suites/: a grid of rows, methods and seeds that ends in one table."""
 
     title: Line
+    """Over its table."""
     description: Line
+    """Below the title."""
     dataset: Name
+    """Of every row that names none."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_once("seed"))]
-    hyperparameters: HyperparameterOverrides = HyperparameterOverrides()
+    """One training of each row and method a seed."""
+    hyperparameters: HyperparameterOverrides = Field(default_factory=HyperparameterOverrides)
+    """What the suite changes."""
     methods: Annotated[dict[Name, HyperparameterOverrides], Field(min_length=1)]
+    """Which methods, by name, and what the suite changes of each."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    """Networks, in table order."""
 
 
-class ReleasedFile(Model):
+class ReleasedFile(Block):
     """A checkpoint file that somebody released, and what is claimed of it."""
 
     name: Name
@@ -334,9 +372,10 @@ class ReleasedFile(Model):
     path: Annotated[UserPath, AfterValidator(check_filled)]
     """The file, relative to the project directory; made by this program or the authors'."""
     model: Name
+    """Network."""
     family: Family | None = None
     """Defaults to the dataset's. The variant is recognised from the file's keys."""
-    stage: Literal[0, 1, 2] | None = None
+    stage: Stage | None = None
     """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights; null where the file itself
     or its tensors say."""
     dataset: Name | None = None
@@ -353,16 +392,20 @@ class ReleasedFile(Model):
     """Where to get the file, said wherever it is missing."""
 
 
-class ReleasedSuite(Model):
+class ReleasedSuite(Block):
     """A file of params/suites/ that trains nothing: released checkpoint files to be measured, ending in one table.
 
     Told apart from a `Suite` by its key `files`.
     """
 
     title: Line
+    """Over its table."""
     description: Line
+    """Below the title."""
     dataset: Name
+    """Of every file that names none."""
     files: Annotated[tuple[ReleasedFile, ...], Field(min_length=1)]
+    """In table order."""
 
     @model_validator(mode="after")
     def _check_names(self) -> ReleasedSuite:
@@ -372,46 +415,64 @@ class ReleasedSuite(Model):
         return self
 
 
-class PublishedResult(Model):
+class PublishedResult(Block):
     """One published number."""
 
     dataset: Line
+    """As `published_as` of a dataset names it."""
     model: Line
+    """Network."""
     family: Family | None = None
-    stage: Literal[0, 1, 2] | None = None
+    """Of the network; null for any."""
+    stage: Stage | None = None
     """What the network binarises, as in a recipe."""
     method: Line
+    """As `published_as` of a method names it."""
     batch_size: int | None = None
+    """Training images a step; null where not stated."""
     batch_size_test: int | None = None
+    """Test images a step; null where not stated."""
     epochs: int | None = None
+    """Passes over the training images; null where not stated."""
     top1: Annotated[float, Field(ge=0, le=100)]
+    """Percent."""
     top5: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percent; null where not stated."""
     augmentation: Augmentation | None = None
     """Training augmentation where it is not the dataset's."""
     source: Line
+    """Where it stands."""
 
 
-class PublishedData(Model):
+class PublishedData(Block):
     """How the runs behind the published numbers saw a dataset; what is left out is not compared."""
 
     num_classes: int | None = None
+    """Classes."""
     image_size: int | None = None
+    """Side of the network input, in pixels."""
     test_images: int | None = None
+    """Number."""
     mean: tuple[float, float, float] | None = None
+    """Per channel, of pixel values scaled to [0, 1]."""
     std: tuple[float, float, float] | None = None
+    """Per channel, likewise."""
     augmentation: Augmentation | None = None
+    """Of training images."""
     test_view: TestView | None = None
+    """Of test images."""
 
 
-class Published(Model):
+class Published(Block):
     """params/published.yaml."""
 
     data: dict[Line, PublishedData] = {}
     """By published name of the dataset."""
     results: tuple[PublishedResult, ...]
+    """In table order."""
 
 
-class WorkflowConfig(Model):
+class WorkflowConfig(Block):
     """params/config.yaml: what to run and where. Only `teacher_weights` changes results, and its content is part of the
     experiments that it teaches."""
 
@@ -429,6 +490,7 @@ class WorkflowConfig(Model):
     runs_dir: Annotated[UserPath, AfterValidator(check_filled)]
     """Resumable state of trainings; never a declared output."""
     reports_dir: Annotated[UserPath, AfterValidator(check_filled), AfterValidator(_without_braces)]
+    """Tables and figures."""
     tracking_uri: Annotated[
         str,
         BeforeValidator(empty_as_text),
@@ -444,7 +506,7 @@ class WorkflowConfig(Model):
     teacher_weights: Annotated[UserPath, BeforeValidator(empty_as_text)] = ""
     """Local file with the published weights of the torchvision teacher, in place of a download; its SHA-256 is part of
     the experiments that it teaches."""
-    workers: Annotated[int, BeforeValidator(text_as_number), Field(ge=0, le=MOST_PROCESSES)] = 2
+    workers: Annotated[int, Field(ge=0, le=MOST_PROCESSES), BeforeValidator(text_as_number)] = 2
     """Loader processes of one job, for datasets that are not held in memory."""
     kernels: Annotated[Kernels, BeforeValidator(_switch_as_text, json_schema_input_type=Kernels | Literal[False])] = (
         "auto"

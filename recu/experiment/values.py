@@ -137,10 +137,10 @@ def _quantile(value: float) -> float:
 
 NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$"
 
-Name = Annotated[str, BeforeValidator(number_as_text), Field(pattern=NAME_PATTERN, max_length=80)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80), BeforeValidator(number_as_text)]
 """A name that becomes part of a path, a wildcard and an MLflow tag: letters, digits, '_', '.' and '-', no '.' last."""
 
-Line = Annotated[str, BeforeValidator(number_as_text), Field(max_length=2000), AfterValidator(as_line)]
+Line = Annotated[str, Field(max_length=2000), BeforeValidator(number_as_text), AfterValidator(as_line)]
 """A text for people, one line; it may stand in tables, pages and logs."""
 
 Advice = Annotated[Line, AfterValidator(check_no_secret)]
@@ -151,8 +151,8 @@ Address = Annotated[str, Field(max_length=2000), AfterValidator(check_printable)
 
 UserPath = Annotated[
     str,
-    BeforeValidator(number_as_text),
     Field(max_length=4000),
+    BeforeValidator(number_as_text),
     AfterValidator(check_no_secret),  # first: a path has no "//", which begins an address's user and password
     AfterValidator(_expand),
     AfterValidator(check_printable),
@@ -163,7 +163,8 @@ Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Single = Annotated[float, AfterValidator(_single)]
 """A number that a network computes with: finite and not lost in single precision."""
-Positive = Annotated[Single, Field(gt=0)]
-NonNegative = Annotated[Single, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_single)]
+NonNegative = Annotated[float, Field(ge=0), AfterValidator(_single)]
+Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_single)]
 Quantile = Annotated[float, Field(gt=0.5, le=1), AfterValidator(_quantile)]
 """tau: Q(tau) = -m ln(2 - 2 tau) is positive above 0.5 only, and at 1 nothing is clamped (recu_clamp)."""

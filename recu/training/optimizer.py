@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from recu.base.errors import unknown_name
+from recu.experiment.schema import Optimizer
 
 
 def _decays_always(_name: str, _parameter: nn.Parameter) -> bool:
@@ -30,7 +31,6 @@ def _decays_four_dimensional(name: str, parameter: nn.Parameter) -> bool:
 GROUPINGS: Mapping[str, Callable[[str, nn.Parameter], bool]] = MappingProxyType(
     {"all": _decays_always, "imagenet": _decays_by_name, "birealnet": _decays_four_dimensional}
 )
-OPTIMIZERS = ("adam", "sgd")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, grouping: str) -> list[dict[str, Any]]:
@@ -80,8 +80,8 @@ def build_optimizer(
     Raises:
         ConfigError: unknown name or grouping.
     """
-    if name not in OPTIMIZERS:
-        raise unknown_name("optimizer", name, OPTIMIZERS)
+    if name not in get_args(Optimizer):
+        raise unknown_name("optimizer", name, get_args(Optimizer))
     groups = parameter_groups(model, weight_decay, grouping)
     if name == "sgd":
         return _never_compiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum)

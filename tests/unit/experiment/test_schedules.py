@@ -3,12 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from recu.base.errors import ConfigError
 from recu.binarisers.recu import tau_at
-from recu.experiment.schedules import LEARNING_RATE_TYPES, learning_rate_at
+from recu.experiment.schedules import LearningRateType, learning_rate_at
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "schedules.json").read_text())
 
@@ -56,7 +57,7 @@ def test_the_competitors_schedule_ends_at_zero_and_never_uses_the_full_rate() ->
     assert rates == pytest.approx([0.75, 0.5, 0.25, 0.0])
 
 
-@pytest.mark.parametrize("lr_type", [name for name in LEARNING_RATE_TYPES if name != "linear_start"])
+@pytest.mark.parametrize("lr_type", [name for name in get_args(LearningRateType) if name != "linear_start"])
 def test_a_run_within_the_warm_up_only_warms_up(lr_type: str) -> None:
     rates = [learning_rate_at(e, epochs=3, lr=1.0, lr_type=lr_type, warm_up=True) for e in range(3)]
     assert rates == pytest.approx([0.2, 0.4, 0.6])
