@@ -38,6 +38,7 @@ from recu.experiment.values import (
     empty_as_text,
     number_as_text,
     text_as_number,
+    text_as_switch,
 )
 
 T = TypeVar("T", bound=Iterable[str])
@@ -512,5 +513,5 @@ class WorkflowConfig(Block):
         "auto"
     )
     """Fast forms of the layers: `auto` takes each that fits, `off` none; the results are equal but for rounding."""
-    keep_resumable: bool = False
+    keep_resumable: Annotated[bool, BeforeValidator(text_as_switch)] = False
     """Whether finished trainings keep the state that more epochs would continue from, four times their weights."""

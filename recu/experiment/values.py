@@ -38,6 +38,11 @@ def text_as_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
+def text_as_switch(value: Any) -> Any:
+    """A text that says true or false, as that: Snakemake's --config takes only `True` and `False` for it."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def empty_as_text(value: Any) -> Any:
     """Nothing after a key, as the empty text; others unchanged."""
     return "" if value is None else value

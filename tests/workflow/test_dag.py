@@ -47,6 +47,14 @@ def test_the_finetune_rests_on_the_vanilla_checkpoint(finished: Project):
     assert finetune["parent"]["checkpoint_sha256"] == vanilla["checkpoint_sha256"]
 
 
+def test_each_best_checkpoint_lies_on_disk_once_and_no_state_is_left(finished: Project):
+    published = sorted(finished.folder.glob("results/train/**/model_best.pth.tar"))
+    again = sorted(finished.folder.glob("runs/**/model_best.pth.tar"))
+    assert len(published) == len(again) == 2
+    assert {file.stat().st_ino for file in published} == {file.stat().st_ino for file in again}
+    assert not list(finished.folder.glob("runs/**/checkpoint*"))
+
+
 def test_nothing_runs_twice(finished: Project):
     assert finished.planned() == set()
 
