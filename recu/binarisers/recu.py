@@ -17,6 +17,7 @@ from recu.base.errors import ConfigError
 from recu.binarisers.estimators import sign_identity, sign_polynomial
 from recu.binarisers.protocol import LayerCost, require_plain_geometry
 from recu.experiment.schedules import check_epoch
+from recu.experiment.values import TAU_ABOVE, TAU_MOST
 
 # The standard deviation of a Laplacian distribution with the paper's b* = 2.
 LAPLACIAN_STD = 2.0 * math.sqrt(2.0)
@@ -173,8 +174,8 @@ def set_tau(model: nn.Module, tau: float) -> int:
     Raises:
         ConfigError: tau is outside (0.5, 1].
     """
-    if not 0.5 < tau <= 1.0:
-        raise ConfigError(f"tau is {tau}, expected a value in (0.5, 1]: change tau_min and tau_max")
+    if not TAU_ABOVE < tau <= TAU_MOST:
+        raise ConfigError(f"tau is {tau}, expected a value in ({TAU_ABOVE}, {TAU_MOST}]: change tau_min and tau_max")
     buffers = [
         buffer for layer in model.modules() for name, buffer in layer.named_buffers(recurse=False) if name == "tau"
     ]

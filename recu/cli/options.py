@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -13,13 +14,13 @@ from recu.experiment import paths
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import config_file, find_params, user_path
 from recu.experiment.resolving import parse_experiment
-from recu.experiment.schema import Dataset, Family, Hyperparameters, Kernels, WorkflowConfig
+from recu.experiment.running import Kernels, Running
+from recu.experiment.schema import Dataset, Family, Hyperparameters, WorkflowConfig
 from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
     from recu.data import Prepared
     from recu.experiment.resolving import Experiment
-    from recu.stages.train import Running
 
 _OF_A_NETWORK = ("stage", "batch_size_test")
 """Hyper-parameters that `recu evaluate` takes too."""
@@ -63,14 +64,21 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         help="resumable state, with --experiment (default: %(default)s)",
     )
     group.add_argument(
-        "--gpus", "--gpu", default="", help="a device number, or cpu (default: a GPU if there is one, else the CPU)"
+        "--gpus",
+        "--gpu",
+        default=Running.gpus,
+        help="a device number, or cpu (default: a GPU if there is one, else the CPU)",
     )
-    group.add_argument("--workers", type=int, default=2, metavar="N", help="loader processes (default: %(default)s)")
-    group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    group.add_argument(
+        "--workers", type=int, default=Running.workers, metavar="N", help="loader processes (default: %(default)s)"
+    )
+    group.add_argument(
+        "--threads", type=int, default=Running.threads, metavar="N", help="CPU threads (default: torch's choice)"
+    )
     group.add_argument(
         "--kernels",
         choices=get_args(Kernels),
-        default="auto",
+        default=Running.kernels,
         help="fast forms of layers: wherever they fit, or none (default: %(default)s)",
     )
     group.add_argument("--type", default="", help="tensor type, as the authors': one with 'cuda' in it, or a CPU type")
@@ -234,8 +242,6 @@ def gpus_of(arguments: argparse.Namespace) -> str:
 
 def running_of(arguments: argparse.Namespace) -> Running:
     """How to run, from the options that change no result."""
-    from recu.stages.train import Running
-
     tracking_uri = arguments.tracking_uri
     if tracking_uri is None:
         tracking_uri = load_config(config_file(arguments.params_dir)).tracking_uri
@@ -244,14 +250,5 @@ def running_of(arguments: argparse.Namespace) -> Running:
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
     for name in ("workers", "threads"):
         check_processes(arguments, name)
-    return Running(
-        gpus=gpus_of(arguments),
-        workers=arguments.workers,
-        threads=arguments.threads,
-        kernels=arguments.kernels,
-        tracking_uri=tracking_uri,
-        print_freq=getattr(arguments, "print_freq", 100),
-        time_estimate=bool(getattr(arguments, "time_estimate", 1)),
-        save_every_seconds=60.0 * getattr(arguments, "save_minutes", 10.0),
-        keep_resumable=getattr(arguments, "keep_resumable", False),
-    )
+    given = {each.name: getattr(arguments, each.name) for each in fields(Running) if each.name in arguments}
+    return Running(**given | {"gpus": gpus_of(arguments), "tracking_uri": tracking_uri})

@@ -16,6 +16,7 @@ from recu.experiment.networks import check_network
 from recu.experiment.params import load_defaults, validate_model
 from recu.experiment.paths import user_path
 from recu.experiment.resolving import Experiment, Origin, network_name
+from recu.experiment.running import Running
 from recu.experiment.schema import Dataset, Family
 from recu.experiment.values import LARGEST_SEED, Name
 
@@ -108,13 +109,21 @@ def _add_start_options(parser: argparse.ArgumentParser) -> None:
 def _add_display_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("display and saving")
     group.add_argument(
-        "-p", "--print_freq", type=int, default=100, metavar="N", help="steps a line (default: %(default)s)"
+        "-p",
+        "--print_freq",
+        type=int,
+        default=Running.print_freq,
+        metavar="N",
+        help="steps a line (default: %(default)s)",
     )
     group.add_argument(
         "--time_estimate", type=int, nargs="?", const=1, default=1, help="0: no finish estimate (default: %(default)s)"
     )
     group.add_argument(
-        "--save_minutes", type=float, default=10.0, help="longest time between two checkpoints (default: %(default)s)"
+        "--save_minutes",
+        type=float,
+        default=Running.save_minutes,
+        help="longest time between two checkpoints (default: %(default)s)",
     )
     group.add_argument(
         "--keep_resumable",

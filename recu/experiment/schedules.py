@@ -51,9 +51,14 @@ def learning_rate_at(
         check_warm_up(lr_type)
     if warm_up and epoch < WARM_UP_EPOCHS:
         return lr * (epoch + 1) / WARM_UP_EPOCHS
-    # The scheduler steps after epoch 4 for the first time: one epoch of the five counts as its epoch 0.
-    delay = WARM_UP_EPOCHS - 1 if warm_up else 0
+    delay = delay_of(warm_up)
     return lr * _decay(lr_type, epoch - delay, epochs, epochs - delay, lr_decay_step)
+
+
+def delay_of(warm_up: bool) -> int:
+    """Epochs by which a warm-up delays the schedule."""
+    # The scheduler steps after epoch 4 for the first time: one epoch of the five counts as its epoch 0.
+    return WARM_UP_EPOCHS - 1 if warm_up else 0
 
 
 def check_warm_up(lr_type: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from recu.base.addresses import check_store_address
 from recu.base.errors import ConfigError
+from recu.experiment.running import Kernels, Running
 from recu.experiment.schedules import LearningRateType, check_warm_up
 from recu.experiment.values import (
     LARGEST,
@@ -53,8 +54,6 @@ DecayGroups = Literal["all", "imagenet", "birealnet"]
 Stage = Literal[0, 1, 2]
 Loader = Literal["auto", "memory", "torchvision", "dali"]
 Compile = Literal["kernels", "cuda-graphs"]
-Kernels = Literal["auto", "off"]
-"""Whether a layer may be computed by `recu.kernels`; the same numbers but for rounding."""
 TestView = Literal["resize", "resize_centre"]
 """How a test image becomes the network's input: scaled to its size, or the shorter side to 256/224 of that and then the
 centre; see `recu.data.load.transforms`."""
@@ -502,16 +501,16 @@ class WorkflowConfig(Block):
     """MLflow store, without password; empty for none. MLFLOW_TRACKING_URI in the environment wins."""
     sources: Annotated[dict[Name, UserPath], BeforeValidator(_empty_as_mapping)] = {}
     """Local archive or folder by dataset, in place of a download."""
-    gpus: Annotated[str, BeforeValidator(_gpus_as_text), AfterValidator(_check_gpus)] = ""
+    gpus: Annotated[str, BeforeValidator(_gpus_as_text), AfterValidator(_check_gpus)] = Running.gpus
     """Device ids as for --gpus; empty chooses by itself."""
     teacher_weights: Annotated[UserPath, BeforeValidator(empty_as_text)] = ""
     """Local file with the published weights of the torchvision teacher, in place of a download; its SHA-256 is part of
     the experiments that it teaches."""
-    workers: Annotated[int, Field(ge=0, le=MOST_PROCESSES), BeforeValidator(text_as_number)] = 2
+    workers: Annotated[int, Field(ge=0, le=MOST_PROCESSES), BeforeValidator(text_as_number)] = Running.workers
     """Loader processes of one job, for datasets that are not held in memory."""
     kernels: Annotated[Kernels, BeforeValidator(_switch_as_text, json_schema_input_type=Kernels | Literal[False])] = (
-        "auto"
+        Running.kernels
     )
     """Fast forms of the layers: `auto` takes each that fits, `off` none; the results are equal but for rounding."""
-    keep_resumable: Annotated[bool, BeforeValidator(text_as_switch)] = False
+    keep_resumable: Annotated[bool, BeforeValidator(text_as_switch)] = Running.keep_resumable
     """Whether finished trainings keep the state that more epochs would continue from, four times their weights."""

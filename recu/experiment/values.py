@@ -20,6 +20,8 @@ from recu.experiment.paths import user_path
 LARGEST = 2**31 - 1
 """What PyTorch, MLflow and SQLite all hold."""
 LARGEST_SEED = 2**63 - 1
+TAU_ABOVE, TAU_MOST = 0.5, 1
+"""Of tau: Q(tau) = -m ln(2 - 2 tau) is positive above 0.5 only, and at 1 nothing is clamped (recu_clamp)."""
 MOST_PROCESSES = 1024
 """Worker processes or threads of one job; no machine here has more cores."""
 
@@ -135,8 +137,8 @@ def _single(value: float) -> float:
 
 def _quantile(value: float) -> float:
     rounded = struct.unpack("<f", struct.pack("<f", value))[0]
-    if rounded <= 0.5:
-        raise ValueError(f"must exceed 0.5 in single precision too, found {value}")
+    if rounded <= TAU_ABOVE:
+        raise ValueError(f"must exceed {TAU_ABOVE} in single precision too, found {value}")
     return value
 
 
@@ -171,5 +173,5 @@ Single = Annotated[float, AfterValidator(_single)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_single)]
 NonNegative = Annotated[float, Field(ge=0), AfterValidator(_single)]
 Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_single)]
-Quantile = Annotated[float, Field(gt=0.5, le=1), AfterValidator(_quantile)]
-"""tau: Q(tau) = -m ln(2 - 2 tau) is positive above 0.5 only, and at 1 nothing is clamped (recu_clamp)."""
+Quantile = Annotated[float, Field(gt=TAU_ABOVE, le=TAU_MOST), AfterValidator(_quantile)]
+"""tau."""

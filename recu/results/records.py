@@ -16,7 +16,8 @@ from recu.base.errors import ConfigError, ResultError
 from recu.experiment.params import validate_model
 from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment, as_hashed
-from recu.experiment.schema import Kernels, Model
+from recu.experiment.running import Kernels
+from recu.experiment.schema import Model
 from recu.results.seal import read_sealed_json
 
 Percent = Annotated[float, Field(ge=0, le=100)]

@@ -15,11 +15,12 @@ from recu.base.errors import Interrupted, ResultError
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.resolving import Experiment
-from recu.experiment.schema import Dataset, Kernels
+from recu.experiment.running import Kernels, Running
+from recu.experiment.schema import Dataset
 from recu.results.records import EvaluationRecord, Measurement, Provenance
 from recu.results.seal import write_sealed_json
 from recu.stages.subject import Subject, load, recognise
-from recu.stages.train import Running, check_writable, opened_tracker, tracked, use_threads
+from recu.stages.train import check_writable, opened_tracker, tracked, use_threads
 from recu.stages.trained import Trained, read_trained
 
 if TYPE_CHECKING:

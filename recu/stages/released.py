@@ -10,13 +10,14 @@ from recu.base.errors import CheckpointError
 from recu.experiment import paths
 from recu.experiment.networks import find_network
 from recu.experiment.released import Released
+from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.records import Cost, ReleasedRecord
 from recu.results.seal import write_sealed_json
 from recu.stages.evaluate import Testbed, describe_evaluation, mirror_evaluation
 from recu.stages.networks import describe_cost
 from recu.stages.subject import Subject, load, recognise
-from recu.stages.train import Running, check_writable, opened_tracker, tracked
+from recu.stages.train import check_writable, opened_tracker, tracked
 
 if TYPE_CHECKING:
     from recu.data import Prepared

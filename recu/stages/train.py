@@ -17,7 +17,8 @@ from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
 from recu.experiment.resolving import Experiment
-from recu.experiment.schema import Dataset, Kernels
+from recu.experiment.running import Running
+from recu.experiment.schema import Dataset
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
 from recu.stages.resume import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
@@ -29,41 +30,9 @@ if TYPE_CHECKING:
     from recu.data import Loaders, Manifest, Prepared
     from recu.tracking import Tracker
     from recu.training.position import Validity
-    from recu.training.trainer import Outcome, Settings, Trainer
+    from recu.training.trainer import Outcome, Trainer
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """How and where a training runs; nothing here changes a result."""
-
-    gpus: str = ""
-    """As for `recu.training.device.choose_device`."""
-    workers: int = 2
-    """Loader processes, for datasets that are not held in memory."""
-    threads: int = 0
-    """CPU threads of torch; 0 leaves its choice."""
-    kernels: Kernels = "auto"
-    """"off" for the layers' own forwards alone."""
-    tracking_uri: str | None = None
-    """MLflow store; None or empty: none. MLFLOW_TRACKING_URI in the environment wins."""
-    print_freq: int = 100
-    time_estimate: bool = True
-    save_every_seconds: float = 600.0
-    keep_resumable: bool = False
-    """Whether a finished training keeps the state that more epochs would continue from."""
-
-    def settings(self) -> Settings:
-        """The trainer's share of it."""
-        from recu.training.trainer import Settings
-
-        return Settings(
-            print_freq=self.print_freq,
-            time_estimate=self.time_estimate,
-            save_every_seconds=self.save_every_seconds,
-            keep_resumable=self.keep_resumable,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,7 +376,7 @@ def _prepare_trainer(
         job.state,
         device=device,
         teacher=teacher,
-        settings=job.running.settings(),
+        running=job.running,
         start_epoch=job.start_epoch,
     )
     if found is None:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from recu.base.errors import ConfigError
-from recu.experiment.schema import Kernels, gpu_numbers
+from recu.experiment.running import Kernels
+from recu.experiment.schema import gpu_numbers
 from recu.kernels.exact import switch_off
 from recu.training.gpu_slot import slots_folder, take_slot, visible_gpus
 

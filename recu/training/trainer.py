@@ -23,7 +23,8 @@ from recu.base.files import atomic_write_text, canonical_json
 from recu.binarisers.recu import tau_at
 from recu.experiment import paths
 from recu.experiment.fit import check_batch_size, check_start_epoch
-from recu.experiment.schedules import WARM_UP_EPOCHS, learning_rate_at
+from recu.experiment.running import Running
+from recu.experiment.schedules import delay_of, learning_rate_at
 from recu.experiment.schema import Hyperparameters
 from recu.nn import set_tau
 from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, without_momenta, write_checkpoint
@@ -91,21 +92,6 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a person may choose without changing a result."""
-
-    print_freq: int = 100
-    """Steps between two lines of running averages; each line waits for the device once."""
-    time_estimate: bool = True
-    save_every_seconds: float = 600.0
-    """Longest training time that a kill within an epoch can cost."""
-    bar: bool | None = None
-    """None: a progress bar where stderr is a terminal."""
-    keep_resumable: bool = False
-    """Whether the best checkpoint keeps what the optimiser remembers, as continuing it needs."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """A finished training."""
 
@@ -151,7 +137,7 @@ class Trainer:
         folder: for checkpoint, history and best checkpoint.
         device: the network's.
         teacher: frozen network for distillation, placed; None for cross-entropy.
-        settings: nothing here changes a result.
+        running: nothing here changes a result.
         start_epoch: first epoch, counted from 0, of a training that continues nothing.
 
     Raises:
@@ -168,7 +154,7 @@ class Trainer:
         *,
         device: torch.device,
         teacher: nn.Module | None = None,
-        settings: Settings | None = None,
+        running: Running | None = None,
         start_epoch: int = 0,
     ) -> None:
         check_batch_size(hyperparameters.batch_size, loaders.train.num_images)
@@ -176,7 +162,7 @@ class Trainer:
         self._model, self._loaders, self._recipe = model, loaders, hyperparameters
         self._identity, self._folder, self._device = identity, folder, device
         self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)
-        self._settings = settings or Settings()
+        self._running = running or Running()
         self._optimizer = build_optimizer(
             model,
             hyperparameters.optimizer,
@@ -305,7 +291,7 @@ class Trainer:
         images = self._loaders.train.num_images
         done = self._state.epoch * images + min(steps_done * self._loaders.train.batch_size, images)
         with Progress(
-            self._recipe.epochs * images, done, estimate=self._settings.time_estimate, bar=self._settings.bar
+            self._recipe.epochs * images, done, estimate=self._running.time_estimate, bar=self._running.bar
         ) as progress:
             while not self.finished:
                 row = self._epoch(stop, progress)
@@ -378,13 +364,13 @@ class Trainer:
             for step in self._with_place(steps_left, epoch, first, lr):
                 progress.advance(sums.n - seen)
                 seen = sums.n
-                if step % self._settings.print_freq == 0 and step < steps:
+                if step % self._running.print_freq == 0 and step < steps:
                     self._check_finite(sums, epoch, lr)
                     progress.step(epoch, step, steps, sums.read(), lr)
                 seconds = earlier + time.monotonic() - started
                 if stop():
                     self._interrupt(stop, sums, step, seconds)
-                if step < steps and time.monotonic() - self._saved_at >= self._settings.save_every_seconds:
+                if step < steps and time.monotonic() - self._saved_at >= 60 * self._running.save_minutes:
                     self._save_within(sums, step, seconds)
         self._check_finite(sums, epoch, lr)
         self._check_weights(epoch, steps - 1, lr)
@@ -488,7 +474,7 @@ class Trainer:
         part = self._authors_part()
         if improved:
             row = {name: value for name, value in row.items() if name not in _TIMES}
-            best = part if self._settings.keep_resumable else without_momenta(part)
+            best = part if self._running.keep_resumable else without_momenta(part)
             state.best_checkpoint = best | {RESUME_KEY: self._identity.as_plain() | {"row": row}}
         self._save(part)
         start_of(self._checkpoint).unlink(missing_ok=True)
@@ -501,7 +487,6 @@ class Trainer:
         state, recipe = self._state, self._recipe
         tops = [(row["test_top1"], row["test_top5"]) for row in state.history]
         best_top1, best_top5 = max(tops, key=lambda top: top[0], default=(0.0, 0.0))
-        delay = WARM_UP_EPOCHS - 1 if recipe.warm_up else 0
         lrs = [group["lr"] for group in self._optimizer.param_groups]
         return {
             "epoch": state.epoch,
@@ -512,7 +497,7 @@ class Trainer:
             "optimizer": to_cpu(self._optimizer.state_dict()),
             "lr_scheduler": {
                 "base_lrs": [recipe.lr] * len(lrs),
-                "last_epoch": max(state.epoch - delay, 0),
+                "last_epoch": max(state.epoch - delay_of(recipe.warm_up), 0),
                 "_last_lr": lrs,
             },
         }

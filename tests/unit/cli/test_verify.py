@@ -15,13 +15,14 @@ from recu.data.manifest import digest_of_arrays, fingerprint_of
 from recu.experiment import params, paths, plan
 from recu.experiment.released import load_released
 from recu.experiment.resolving import load_experiments
+from recu.experiment.running import Running
 from recu.results import provenance
 from recu.results.seal import SEAL, write_sealed_json
 from recu.stages.evaluate import evaluate
 from recu.stages.prepare import prepare
 from recu.stages.released import evaluate_released
 from recu.stages.report import collect, render, render_released
-from recu.stages.train import Running, train
+from recu.stages.train import train
 
 SUITE = """
 title: Smallest

@@ -9,10 +9,11 @@ from recu.data import open_prepared
 from recu.experiment import paths
 from recu.experiment.params import load_datasets, load_defaults
 from recu.experiment.resolving import Experiment, Origin
+from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.stages.evaluate import evaluate
 from recu.stages.prepare import prepare
-from recu.stages.train import Running, train
+from recu.stages.train import train
 
 
 @dataclass

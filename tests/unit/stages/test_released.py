@@ -11,13 +11,13 @@ from recu.base.files import hash_file
 from recu.data import Prepared, build_loaders
 from recu.experiment.paths import released_folder
 from recu.experiment.released import Released, file_state
+from recu.experiment.running import Running
 from recu.experiment.schema import Published
 from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
 from recu.models import build_model
 from recu.stages.prepare import prepare
 from recu.stages.released import evaluate_released
 from recu.stages.report import render_released
-from recu.stages.train import Running
 from recu.training.evaluation import evaluate as evaluate_network
 from tests.unit.training.ours import experiment, our_checkpoint
 

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from recu.experiment.running import Running
 from recu.experiment.schema import Hyperparameters
 from recu.nn import BinaryConv2d
 from recu.training.device import place
 from recu.training.position import Validity
 from recu.training.seeding import make_deterministic, seed_everything
-from recu.training.trainer import Identity, Settings, Trainer
+from recu.training.trainer import Identity, Trainer
 
 CPU = torch.device("cpu")
 RECIPE = {
@@ -119,7 +120,7 @@ def tiny_trainer(
         folder,
         device=CPU,
         teacher=teacher,
-        settings=Settings(print_freq=print_freq, save_every_seconds=save_every_seconds, bar=False),
+        running=Running(print_freq=print_freq, save_minutes=save_every_seconds / 60, bar=False),
         start_epoch=start_epoch,
     )
 

@@ -1,0 +1,35 @@
+"""How and where a job runs: what changes no result. Free of torch; options and params/config.yaml take its defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kernels = Literal["auto", "off"]
+"""Whether a layer may be computed by `recu.kernels`; the same numbers but for rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """What a person may choose without changing a result."""
+
+    gpus: str = ""
+    """As for `recu.training.device.choose_device`."""
+    workers: int = 2
+    """Loader processes, for datasets that are not held in memory."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves its choice."""
+    kernels: Kernels = "auto"
+    """"off" for the layers' own forwards alone."""
+    tracking_uri: str | None = None
+    """MLflow store; None or empty: none. MLFLOW_TRACKING_URI in the environment wins."""
+    print_freq: int = 100
+    """Steps between two lines of running averages; each line waits for the device once."""
+    time_estimate: bool = True
+    """Whether lines say when the training is expected to finish."""
+    save_minutes: float = 10.0
+    """Longest training time that a kill within an epoch can cost."""
+    bar: bool | None = None
+    """None: a progress bar where stderr is a terminal."""
+    keep_resumable: bool = False
+    """Whether a finished training keeps the state that more epochs would continue from."""
