@@ -78,8 +78,9 @@ def _of_runs(disk: Disk) -> Iterator[Spare]:
 
 def _of_results(disk: Disk) -> Iterator[Spare]:
     """Of trainings of the command line, whose state lies beside their result."""
-    for file in sorted(disk.results.glob(f"*/{paths.CHECKPOINT}")):
-        yield from _of_state(file.parent, file.parent, file.parent, keep=disk.config.keep_resumable)
+    for file in sorted(disk.results.rglob(paths.CHECKPOINT)):
+        if disk.runs not in file.parents:
+            yield from _of_state(file.parent, file.parent, file.parent, keep=disk.config.keep_resumable)
 
 
 def _of_state(state: Path, results: Path, lock: Path, *, keep: bool) -> Iterator[Spare]:
@@ -93,7 +94,7 @@ def _of_state(state: Path, results: Path, lock: Path, *, keep: bool) -> Iterator
                 yield Spare(path=file, why=why, files=(file,), remove=partial(_drop, file, state), lock=lock)
         return
     if left and not keep:
-        why = "the state of a finished training"
+        why = "the state of a finished training, for more epochs"
         remove = partial(_finish, state, source)
         yield Spare(path=state / paths.CHECKPOINT, why=why, files=tuple(left), remove=remove, lock=lock)
     best, published = state / paths.BEST_CHECKPOINT, results / paths.BEST_CHECKPOINT
