@@ -289,6 +289,7 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
 
     What --resume continues keeps the origin it has; its weights are in the checkpoint.
     """
+    from recu.results.records import Source
     from recu.stages.networks import Weights, missing_from_stage
 
     init_from = getattr(arguments, "init_from", None)
@@ -302,7 +303,7 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
     stage = 1 if arguments.stage1 is not None else 2
-    parent = {"id": file.name, "spec_hash": digest[:16], "checkpoint_sha256": digest}
+    parent = Source(id=file.name, spec_hash=digest[:16], checkpoint_sha256=digest)
     weights = Weights(checkpoint=file, allow_missing=missing_from_stage(stage, 2), parent=parent)
     return weights, Origin(id=file.name, spec_hash=digest[:16])
 

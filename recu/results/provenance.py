@@ -13,38 +13,33 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from recu import __version__
 from recu.base.files import canonical_json, hash_text
 from recu.experiment import paths
+from recu.results.records import Provenance
 
 _PACKAGES = ("torch", "torchvision", "numpy", "numba", "pillow", "mlflow", "snakemake")
 _GIT_TIMEOUT_S = 10
 
 
-def collect(device: str) -> dict[str, Any]:
-    """Everything about this process that a result should name, JSON-compatible.
+def collect(device: str) -> Provenance:
+    """Everything about this process that a result should name.
 
     Args:
         device: description of what computes, e.g. "NVIDIA A100-SXM4-40GB" or "cpu (2 threads)".
-
-    Returns:
-        `device`, `platform`, `created` (UTC, ISO 8601, to the second), `git_commit` and `git_dirty` (None
-        outside a git checkout), `packages` (name to version, None where not installed), `code_hash`,
-        `environment_hash`.
     """
     commit, dirty = git_state(paths.PROJECT_DIR)
-    return {
-        "device": device,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": commit,
-        "git_dirty": dirty,
-        "packages": package_versions(),
-        "code_hash": code_hash(paths.PROJECT_DIR / "recu"),
-        "environment_hash": environment_hash(),
-    }
+    return Provenance(
+        device=device,
+        platform=f"{platform.system()} {platform.machine()}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=commit,
+        git_dirty=dirty,
+        packages=package_versions(),
+        code_hash=code_hash(paths.PROJECT_DIR / "recu"),
+        environment_hash=environment_hash(),
+    )
 
 
 def git_state(project: Path) -> tuple[str | None, bool | None]:

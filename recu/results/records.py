@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_serializer
 
 from recu.base.errors import ConfigError, ResultError
 from recu.experiment.params import validate_model
@@ -18,12 +18,13 @@ from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment, as_hashed
 from recu.experiment.running import Kernels
 from recu.experiment.schema import Model
-from recu.results.seal import read_sealed_json
+from recu.results.seal import read_sealed_json, write_sealed_json
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Amount = Annotated[float, Field(ge=0)]
-Number = Annotated[int, Field(ge=0)]
-R = TypeVar("R", bound="Record")
+Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
+FORM = "is not of the expected form (altered, or of another version)"
+R = TypeVar("R")
 
 
 class Record(Model):
@@ -36,18 +37,27 @@ class Record(Model):
         return self.model_dump(mode="json")
 
 
-def as_record(content: Any, kind: type[R], subject: object = "") -> R:
-    """What was read from a file as the record it should be.
+class SparseRecord(Record):
+    """A record that is written without what has its default."""
+
+    @model_serializer
+    def as_plain(self) -> dict[str, Any]:
+        """As it stands in a file; the very names of the fields, which equal files share."""
+        fields = type(self).model_fields
+        return {name: value for name, field in fields.items() if (value := getattr(self, name)) != field.default}
+
+
+def as_record(content: Any, kind: type[R], where: str = FORM) -> R:
+    """What was read from a file as the record, or the records, it should be.
 
     Args:
         content: plain values.
         kind: the record.
-        subject: the file, to begin the message with.
+        where: begins the message.
 
     Raises:
         ResultError: a key is missing or holds what no stage writes.
     """
-    where = f"{subject} is not of the expected form (altered, or of another version)".lstrip()
     try:
         return validate_model(content, kind, where)
     except ConfigError as error:
@@ -67,9 +77,14 @@ def read_record(path: Path, kind: type[R], *, again: str) -> R:
     """
     content = read_sealed_json(path, again=again)
     try:
-        return as_record(content, kind, path)
+        return as_record(content, kind, f"{path} {FORM}")
     except ResultError as error:
         raise ResultError(f"{error}: make it again: {again}") from error
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Publish a record with its self-check. Raises OutputError."""
+    write_sealed_json(path, record.as_plain())
 
 
 class Provenance(Record):
@@ -89,7 +104,7 @@ class Provenance(Record):
     environment_hash: str
 
 
-class Source(Record):
+class Source(SparseRecord):
     """The checkpoint that a training started from or learnt from."""
 
     id: str
@@ -110,29 +125,6 @@ class Cost(Record):
     operations: Amount
 
 
-class EpochRecord(Record):
-    """One line of a training's history."""
-
-    epoch: Number
-    lr: float
-    tau: float
-    train_loss: Amount
-    train_top1: Percent
-    train_top5: Percent
-    train_skipped: Number
-    """Training images left out because they cannot be read."""
-    test_loss: Amount
-    test_top1: Percent
-    test_top5: Percent
-    train_images_per_s: Amount
-    test_images_per_s: Amount
-    seconds: Amount
-    time: Number
-    """When it ended, Unix milliseconds."""
-    train_left_out: Number = 0
-    """Readable images left out because every other one of their batch is unreadable; not written where none is."""
-
-
 class Accuracy(Record):
     """One network on the test split."""
 
@@ -146,6 +138,44 @@ class EpochAccuracy(Accuracy):
     """The network as an epoch left it."""
 
     epoch: Number
+
+
+class EpochResult(SparseRecord):
+    """What an epoch gave; equal trainings give equal ones."""
+
+    epoch: Number
+    lr: float
+    tau: float
+    train_loss: float
+    train_top1: Percent
+    train_top5: Percent
+    train_skipped: Number
+    """Training images left out because they cannot be read."""
+    test_loss: Amount
+    test_top1: Percent
+    test_top5: Percent
+    train_left_out: Number = 0
+    """Readable images left out because every other one of their batch is unreadable."""
+
+    @property
+    def tested(self) -> EpochAccuracy:
+        """The network on the test split after the epoch."""
+        return EpochAccuracy(epoch=self.epoch, top1=self.test_top1, top5=self.test_top5, loss=self.test_loss)
+
+
+class EpochRecord(EpochResult):
+    """One line of a training's history: the result, and how long it took."""
+
+    train_images_per_s: Amount
+    test_images_per_s: Amount
+    seconds: Amount
+    time: Number
+    """When it ended, Unix milliseconds."""
+
+    @property
+    def result(self) -> EpochResult:
+        """Without clock times and speeds."""
+        return EpochResult(**{name: getattr(self, name) for name in EpochResult.model_fields})
 
 
 class Piece(Record):
@@ -180,7 +210,29 @@ class ResumedFrom(Record):
     spec_hash: str | None
 
 
-class TrainingRecord(Record):
+class Origins(Record):
+    """What a training started from and learns from."""
+
+    parent: Source | None = None
+    teacher: Source | None = None
+    resumed_from: ResumedFrom | None = None
+    start_epoch: Number = 0
+
+
+class Reached(Record):
+    """What a checkpoint to continue says of the epochs done."""
+
+    history: tuple[EpochRecord, ...]
+    segments: tuple[TrainedPiece, ...]
+    """In order; an epoch that was interrupted stands in two."""
+    origins: Origins
+    train_seconds: Amount
+    earlier_best: Percent | None
+    """Best top-1 that a checkpoint without our history claims."""
+    mlflow_run_id: str | None
+
+
+class TrainingRecord(Origins):
     """metrics.json of a training."""
 
     experiment: Mapping[str, Any]
@@ -202,10 +254,6 @@ class TrainingRecord(Record):
     mlflow_run_id: str | None
     shortcut: str
     cost: Cost
-    parent: Source | None = None
-    teacher: Source | None = None
-    resumed_from: ResumedFrom | None = None
-    start_epoch: Number = 0
 
     @property
     def id(self) -> str:
@@ -216,6 +264,15 @@ class TrainingRecord(Record):
     def parameters(self) -> dict[str, Any]:
         """Of its experiment."""
         return {name: value for name, value in self.experiment.items() if name != "id"}
+
+    def as_source(self) -> Source:
+        """How a training that starts from this one names it."""
+        return Source(id=self.id, spec_hash=self.spec_hash, checkpoint_sha256=self.checkpoint_sha256)
+
+    @property
+    def origins(self) -> Origins:
+        """Alone."""
+        return Origins(**{name: getattr(self, name) for name in Origins.model_fields})
 
     @property
     def hashed(self) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from recu.data import Manifest
 from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment
 from recu.results.flatten import flatten_params
+from recu.results.records import Provenance
 from recu.tracking import DatasetDescription, RunDescription, rows_of
 
 
@@ -16,12 +16,12 @@ def describe_run(
     experiment: Experiment,
     stage: str,
     manifest: Manifest,
-    provenance: dict[str, Any],
+    provenance: Provenance,
     *,
     parent_run_id: str | None = None,
     parent_checkpoint: str | None = None,
     run_id: str | None = None,
-    history: Iterable[Mapping[str, Any]] = (),
+    history: Iterable[Mapping[str, object]] = (),
 ) -> RunDescription:
     """The run of one stage ("train" or "evaluate") of an experiment.
 
@@ -29,7 +29,7 @@ def describe_run(
         experiment: gives name and parameters.
         stage: what is done.
         manifest: of the prepared data.
-        provenance: of `recu.results.provenance.collect`.
+        provenance: of this process.
         parent_run_id: the run this one builds on.
         parent_checkpoint: SHA-256 of the checkpoint this one starts from, or measures.
         run_id: the run this one continues.
@@ -55,7 +55,7 @@ def describe_run(
 
 
 def describe_released_run(
-    released: Released, network: str, manifest: Manifest, provenance: dict[str, Any], *, checkpoint: str
+    released: Released, network: str, manifest: Manifest, provenance: Provenance, *, checkpoint: str
 ) -> RunDescription:
     """The run that measures a released file.
 
@@ -63,7 +63,7 @@ def describe_released_run(
         released: gives name and parameters.
         network: family, variant as recognised, and model.
         manifest: of the prepared data.
-        provenance: of `recu.results.provenance.collect`.
+        provenance: of this process.
         checkpoint: SHA-256 of the file.
     """
     return RunDescription(
@@ -79,16 +79,16 @@ def describe_released_run(
     )
 
 
-def _tags(job: Experiment | Released, network: str, stage: str, provenance: dict[str, Any]) -> dict[str, str]:
+def _tags(job: Experiment | Released, network: str, stage: str, provenance: Provenance) -> dict[str, str]:
     tags = {
         "model": job.model,
         "network": network,
         "dataset": job.dataset,
         "method": job.method,
         "stage": stage,
-        "git_commit": provenance["git_commit"],
-        "git_dirty": provenance["git_dirty"],
-        "device": provenance["device"],
+        "git_commit": provenance.git_commit,
+        "git_dirty": provenance.git_dirty,
+        "device": provenance.device,
     }
-    versions = {f"version.{name}": version for name, version in provenance["packages"].items()}
+    versions = {f"version.{name}": version for name, version in provenance.packages.items()}
     return {name: str(value) for name, value in (tags | versions).items()}

@@ -9,16 +9,15 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recu.base.errors import Interrupted, ResultError
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.resolving import Experiment
-from recu.experiment.running import Kernels, Running
+from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
-from recu.results.records import EvaluationRecord, Measurement, Provenance
-from recu.results.seal import write_sealed_json
+from recu.results.records import EvaluationRecord, MeasuredWith, Measurement, Provenance, write_record
 from recu.stages.subject import Subject, load, recognise
 from recu.stages.train import check_writable, opened_tracker, tracked, use_threads
 from recu.stages.trained import Trained, read_trained
@@ -75,7 +74,7 @@ def evaluate(
             "evaluate",
             prepared.manifest,
             testbed.origin,
-            parent_run_id=trained.run_id,
+            parent_run_id=trained.record.mlflow_run_id,
             parent_checkpoint=subject.file.sha256,
         )
         tracker.start(run)
@@ -87,7 +86,7 @@ def evaluate(
             spec_hash=experiment.spec_hash,
             mlflow_run_id=tracker.wait_for_run_id(),
         )
-        write_sealed_json(folder / paths.METRICS, record.as_plain())
+        write_record(folder / paths.METRICS, record)
         mirror_evaluation(tracker, record, folder / paths.METRICS)
     _log.info("%s: %s", experiment.id, describe_evaluation(record))
 
@@ -132,10 +131,8 @@ class Testbed:
     dataset: Dataset
     loaders: Loaders
     device: torch.device
-    settings: dict[str, str | int]
-    kernels: Kernels
-    origin: dict[str, Any]
-    """Of `recu.results.provenance.collect`."""
+    settings: MeasuredWith
+    origin: Provenance
 
     @classmethod
     def opened(
@@ -159,20 +156,19 @@ class Testbed:
             device=device,
             workers=running.workers,
         )
-        settings = {
-            "batch_size_test": batch_size_test,
-            "loader": choose_loader(loader, dataset, prepared.manifest.storage),
+        settings = MeasuredWith(
+            batch_size_test=batch_size_test,
+            loader=choose_loader(loader, dataset, prepared.manifest.storage),
             # Evaluation is in fp32 whatever the training's precision (see `recu.training.evaluation`).
-            "precision": "fp32",
-            "kernels": running.kernels,
-        }
+            precision="fp32",
+            kernels=running.kernels,
+        )
         return cls(
             name=name,
             dataset=dataset,
             loaders=loaders,
             device=device,
             settings=settings,
-            kernels=running.kernels,
             origin=provenance.collect(describe(device)),
         )
 
@@ -185,7 +181,7 @@ class Testbed:
 
         make_deterministic()
         with stop_on_signals() as stop:
-            placed = place(network, self.device, kernels=self.kernels)
+            placed = place(network, self.device, kernels=self.settings.kernels)
             evaluation = evaluate_network(placed, self.loaders.test, stop=stop)
         if evaluation is None:
             raise Interrupted(f"evaluation stopped by {stop.signal_name}: run the same command again")
@@ -204,7 +200,7 @@ class Testbed:
             data_fingerprint=manifest.fingerprint,
             test_content=manifest.content["test"],
             settings=self.settings,
-            provenance=Provenance(**self.origin),
+            provenance=self.origin,
         )
 
 
@@ -234,7 +230,7 @@ def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manif
 
     file = open_checkpoint(trained.checkpoint)
     again = f"train {experiment.id} again"
-    if file.sha256 != trained.metrics["checkpoint_sha256"]:
+    if file.sha256 != trained.record.checkpoint_sha256:
         raise ResultError(f"{file.path} changed while it was read (SHA-256 differs from metrics.json's): {again}")
     subject = recognise(file, {}, experiment.dataset, dataset)
     identity = subject.identity

@@ -13,6 +13,7 @@ from recu.base.errors import CheckpointError, ConfigError
 from recu.experiment.fit import check_pretrained_teacher
 from recu.experiment.paths import user_path
 from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights
+from recu.results.records import Source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +33,7 @@ class Weights:
     checkpoint: Path
     allow_missing: Sequence[str] = ()
     """See `recu.training.weights.load_weights`."""
-    parent: dict[str, str] | None = None
+    parent: Source | None = None
     """How metrics.json names it."""
     run_id: str | None = None
     """Of its run in the tracking store."""
@@ -54,9 +55,10 @@ class Taught:
 
     network: nn.Module
     """In evaluation mode."""
-    digests: dict[str, str]
-    """What metrics.json says of its weights: SHA-256 of the tensors loaded (`weights_sha256`), and of their file
-    where there is one (`checkpoint_sha256`)."""
+    weights_sha256: str
+    """Of the tensors loaded."""
+    checkpoint_sha256: str | None
+    """Of their file; None where it is none of this program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class Teacher:
             check_data(says, user_path(self.name), name, dataset)
 
     def build(self, classes: Sequence[str]) -> Taught:
-        """The teacher of these classes (names in label order) with its weights, and their digests.
+        """The teacher of these classes (names in label order) with its weights, and their hashes.
 
         Raises:
             ConfigError: unknown name, or weights that cannot be downloaded.
@@ -123,11 +125,11 @@ class Teacher:
         return Path(self.name).suffix != "" or "/" in self.name
 
 
-def _opened(path: Path, parent: dict[str, str] | None) -> CheckpointFile:
+def _opened(path: Path, parent: Source | None) -> CheckpointFile:
     from recu.training.checkpoint import open_checkpoint
 
     file = open_checkpoint(path)
-    if parent is not None and file.sha256 != parent["checkpoint_sha256"]:
+    if parent is not None and file.sha256 != parent.checkpoint_sha256:
         raise CheckpointError(f"{path} changed while it was read: run the same command again")
     return file
 
@@ -172,9 +174,11 @@ def weights_of(parent: Trained, experiment: Experiment) -> Weights:
     """The initial weights of `experiment` from its published parent."""
     return Weights(
         checkpoint=parent.checkpoint,
-        allow_missing=missing_from_stage(parent.experiment.hyperparameters.stage, experiment.hyperparameters.stage),
-        parent=parent.as_parent(),
-        run_id=parent.run_id,
+        allow_missing=missing_from_stage(
+            parent.record.resolved.hyperparameters.stage, experiment.hyperparameters.stage
+        ),
+        parent=parent.record.as_source(),
+        run_id=parent.record.mlflow_run_id,
     )
 
 
@@ -187,12 +191,11 @@ def missing_from_stage(stage: int, following: int) -> Sequence[str]:
 
 def teacher_of(parent: Trained, classes: Sequence[str]) -> Taught:
     """A published training's network as teacher of these classes, names in label order."""
-    return _teacher_from_checkpoint(parent.checkpoint, classes, parent=parent.as_parent())
+    return _teacher_from_checkpoint(parent.checkpoint, classes, parent=parent.record.as_source())
 
 
 def _taught(network: nn.Module, file_digest: str | None) -> Taught:
-    file = {} if file_digest is None else {"checkpoint_sha256": file_digest}
-    return Taught(network=network, digests=file | {"weights_sha256": hash_weights(network)})
+    return Taught(network=network, weights_sha256=hash_weights(network), checkpoint_sha256=file_digest)
 
 
 def hash_weights(network: nn.Module) -> str:
@@ -204,7 +207,7 @@ def hash_weights(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: dict[str, str] | None = None) -> Taught:
+def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: Source | None = None) -> Taught:
     """The network that a file of this program says it is; `parent` as in `Weights`."""
     from recu.models import build_model
     from recu.training.checkpoint_identity import check_classes, identity_of

@@ -116,12 +116,12 @@ def _finish(state: Path, source: Path) -> None:
     """
     from recu.training.checkpoint import free_state
 
-    metrics, found = read_finished(source), own_state(state, repair=False)
+    record, found = read_finished(source), own_state(state, repair=False)
     if (
-        metrics is None
+        record is None
         or found is None
-        or not found.finished(metrics["epochs"])
-        or any(found.ours[name] != metrics[name] for name in ("spec_hash", "data_fingerprint"))
+        or not found.finished(record.epochs)
+        or any(found.ours[name] != getattr(record, name) for name in ("spec_hash", "data_fingerprint"))
     ):
         raise CheckpointError(f"{state} is kept: its training is not the finished one of {source / paths.METRICS}")
     publish(state, source)

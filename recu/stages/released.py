@@ -12,8 +12,7 @@ from recu.experiment.networks import find_network
 from recu.experiment.released import Released
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
-from recu.results.records import Cost, ReleasedRecord
-from recu.results.seal import write_sealed_json
+from recu.results.records import Cost, ReleasedRecord, write_record
 from recu.stages.evaluate import Testbed, describe_evaluation, mirror_evaluation
 from recu.stages.networks import describe_cost
 from recu.stages.subject import Subject, load, recognise
@@ -80,7 +79,7 @@ def evaluate_released(
             cost=Cost(**cost),
             mlflow_run_id=tracker.wait_for_run_id(),
         )
-        write_sealed_json(output, record.as_plain())
+        write_record(output, record)
         mirror_evaluation(tracker, record, output)
     _log.info("%s, claimed %.2f %%: %s", released.id, released.claimed_top1, describe_evaluation(record))
 

@@ -13,9 +13,17 @@ from recu.experiment.remake import afresh, remake, suite_of
 from recu.experiment.resolving import Origin
 from recu.experiment.schema import Published
 from recu.experiment.suite_facts import ReleasedFacts, SuiteFacts
-from recu.results.records import EvaluationRecord, Record, ReleasedRecord, Row, Rows, TrainingRecord, read_record
+from recu.results.records import (
+    EvaluationRecord,
+    Record,
+    ReleasedRecord,
+    Row,
+    Rows,
+    TrainingRecord,
+    read_record,
+    write_record,
+)
 from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
-from recu.results.seal import write_sealed_json
 
 R = TypeVar("R", bound=Record)
 
@@ -38,7 +46,7 @@ def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, ou
         raise ResultError(f"{error}; {_to_agree(error, results_dir, runs_dir)}") from error
     except RowError as error:
         raise ResultError(f"{error}; make them again: {_to_mend(error, results_dir, runs_dir)}") from error
-    write_sealed_json(output, Rows(rows=rows).as_plain())
+    write_record(output, Rows(rows=rows))
 
 
 def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> tuple[Row, ...]:

@@ -14,6 +14,7 @@ from recu.base.files import hash_file
 from recu.experiment import paths
 from recu.experiment.resolving import Experiment, Origin
 from recu.results.flatten import flatten_params
+from recu.results.records import Origins, Provenance, TrainedPiece, TrainingRecord, as_record
 from recu.stages.trained import read_finished
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Found:
     """What it says of itself; None for files that this program did not write."""
     own: bool
     """Whether it is that of the training's own folder."""
-    metrics: Mapping[str, Any] | None = None
-    """Of a finished training that keeps no state to continue: its metrics.json, which `content` is made from."""
+    record: TrainingRecord | None = None
+    """Of a finished training that keeps no state to continue; `content` is made from it."""
 
     @property
     def ours(self) -> Mapping[str, Any]:
@@ -57,14 +58,14 @@ class Found:
         return self.identity is not None and "random" in self.ours
 
     @property
-    def origins(self) -> dict[str, Any]:
+    def origins(self) -> Origins:
         """What its training started from and learns from, as it was recorded."""
-        return dict(self.ours.get("origins") or {})
+        return as_record(self.ours.get("origins") or {}, Origins)
 
     @property
-    def segments(self) -> list[dict[str, Any]]:
+    def segments(self) -> tuple[TrainedPiece, ...]:
         """What trained its epochs; see `recu.training.trainer.Outcome.segments`."""
-        return list(self.ours.get("segments") or ())
+        return as_record(self.ours.get("segments") or [], tuple[TrainedPiece, ...])
 
     @property
     def init_from(self) -> Origin | None:
@@ -74,7 +75,7 @@ class Found:
 
     def finished(self, epochs: int) -> bool:
         """Whether no epoch is left to train."""
-        return (self.exact or self.metrics is not None) and self.content["epoch"] >= epochs
+        return (self.exact or self.record is not None) and self.content["epoch"] >= epochs
 
 
 def own_state(folder: Path, *, repair: bool = True) -> Found | None:
@@ -124,7 +125,8 @@ def state_to_continue(folder: Path, resume: Path | bool, *, repair: bool = True)
         if resume.absolute().parent.resolve() != folder.resolve():
             _check_new(folder)
         return given
-    if (own.origins.get("resumed_from") or {}).get("sha256") == hash_file(resume):
+    begun = own.origins.resumed_from
+    if begun is not None and begun.sha256 == hash_file(resume):
         return own
     raise OutputError(
         f"{folder} already holds a training, which did not begin with {resume}: --resume without a file continues it,"
@@ -175,8 +177,8 @@ def check_may_continue(
             f" {fingerprint[:12]}): give the data it was trained on, or train afresh under another --save"
         )
     changes = changes_between(found.identity.experiment, experiment)
-    if found.own and start_epoch and found.origins.get("start_epoch", 0) != start_epoch:
-        changes["start_epoch"] = f"{found.origins.get('start_epoch', 0)} -> {start_epoch}"
+    if found.own and start_epoch and found.origins.start_epoch != start_epoch:
+        changes["start_epoch"] = f"{found.origins.start_epoch} -> {start_epoch}"
     fixed = {name: change for name, change in changes.items() if _is_fixed(name)}
     if fixed:
         raise CheckpointError(
@@ -184,7 +186,7 @@ def check_may_continue(
             " under another --save"
         )
     done, epochs = found.content.get("epoch"), experiment.hyperparameters.epochs
-    if changes and found.metrics is not None:
+    if changes and found.record is not None:
         raise CheckpointError(
             f"{found.file} has finished {done} epochs with other parameters ({_listed(changes)}) and {_NO_STATE}"
         )
@@ -215,7 +217,7 @@ def why_foreign(
     """
     from recu.training.trainer import FORMAT
 
-    if found.identity is None or not (found.exact or found.metrics is not None):
+    if found.identity is None or not (found.exact or found.record is not None):
         return "it is not a state that this program wrote"
     if found.exact and found.ours.get("format") != FORMAT:
         return f"it has format {found.ours.get('format')} of another version, expected {FORMAT}"
@@ -225,8 +227,8 @@ def why_foreign(
         return (
             f"the prepared data has changed (fingerprint {fingerprint:.12}, was {found.identity.data_fingerprint:.12})"
         )
-    for role, now in (("parent", parent), ("teacher", teacher)):
-        then = (found.origins.get(role) or {}).get("checkpoint_sha256")
+    for role, source, now in (("parent", found.origins.parent, parent), ("teacher", found.origins.teacher, teacher)):
+        then = source and source.checkpoint_sha256
         if now is not None and then != now:
             return f"its {role} has been trained again (checkpoint {now:.12}, was {then or 'none':.12})"
     return None
@@ -248,7 +250,7 @@ def changes_between(before: str, experiment: Experiment) -> dict[str, str]:
     }
 
 
-def note_changes(found: Found, experiment: Experiment, provenance: Mapping[str, Any]) -> None:
+def note_changes(found: Found, experiment: Experiment, provenance: Provenance) -> None:
     """Log what is other from here on: parameters, code, environment and device; metrics.json has it as `segments`."""
     if found.identity is None:
         return
@@ -258,16 +260,18 @@ def note_changes(found: Found, experiment: Experiment, provenance: Mapping[str, 
         _log.warning("continuing with other parameters than before, from epoch %s on: %s", epoch, _listed(changes))
     if "hyperparameters.epochs" in changes:
         _log.warning("learning rate and tau follow the schedule of the new number of epochs from epoch %s on", epoch)
-    before = found.segments[-1]["provenance"] if found.segments else {}
-    others = {name: (before[name], now) for name, now in provenance.items() if name in before and before[name] != now}
+    if not found.segments:
+        return
+    before = found.segments[-1].provenance
     for name, what in (("device", "device"), ("code_hash", "code"), ("environment_hash", "environment")):
-        if name in others:
-            then, now = (str(value)[: None if name == "device" else 12] for value in others[name])
+        then, now = getattr(before, name), getattr(provenance, name)
+        if then != now:
+            shown = slice(None if name == "device" else 12)
             _log.warning(
                 "continuing with another %s (%s, was %s): the bits may differ from those of an uninterrupted training",
                 what,
-                now,
-                then,
+                now[shown],
+                then[shown],
             )
 
 
@@ -286,22 +290,22 @@ def _found(file: Path, content: dict[str, Any], *, own: bool) -> Found:
 def _finished(folder: Path) -> Found | None:
     """What a finished training left in its folder that keeps no state to continue."""
     try:
-        metrics = read_finished(folder)
+        record = read_finished(folder)
     except ResultError as error:
         raise CheckpointError(str(error)) from error
-    if metrics is None or not metrics.get("segments"):  # of a version that freed nothing
+    if record is None or not record.segments:  # of a version that freed nothing
         return None
     from recu.training.checkpoint import RESUME_KEY
 
-    last = metrics["segments"][-1]
+    stated = record.as_plain()
     ours = {
-        **{name: metrics[name] for name in ("spec_hash", "data_fingerprint", "segments", "mlflow_run_id")},
-        "experiment": last["experiment"],
-        "seed": metrics["experiment"]["seed"],
-        "origins": {name: metrics.get(name) for name in ("parent", "teacher", "resumed_from", "start_epoch")},
+        **{name: stated[name] for name in ("spec_hash", "data_fingerprint", "segments", "mlflow_run_id")},
+        "experiment": record.segments[-1].experiment,
+        "seed": record.parameters["seed"],
+        "origins": record.origins.as_plain(),
     }
     file = folder / paths.METRICS
-    return replace(_found(file, {"epoch": metrics["epochs"], RESUME_KEY: ours}, own=True), metrics=metrics)
+    return replace(_found(file, {"epoch": record.epochs, RESUME_KEY: ours}, own=True), record=record)
 
 
 def _look_at_latest(file: Path) -> dict[str, Any] | None:

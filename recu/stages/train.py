@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +16,29 @@ from recu.base.lock import only_one
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
-from recu.experiment.resolving import Experiment
+from recu.experiment.resolving import Experiment, Origin
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
+from recu.results.records import (
+    Cost,
+    EpochRecord,
+    Origins,
+    Provenance,
+    ResumedFrom,
+    Source,
+    TrainedPiece,
+    TrainingRecord,
+    write_record,
+)
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
 from recu.stages.resume import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
-from recu.stages.trained import finish, publish, read_finished, read_trained
+from recu.stages.trained import publish, read_finished, read_trained
 
 if TYPE_CHECKING:
     import torch
 
-    from recu.data import Loaders, Manifest, Prepared
+    from recu.data import Loaders, Prepared
     from recu.tracking import Tracker
     from recu.training.position import Validity
     from recu.training.trainer import Outcome, Trainer
@@ -99,7 +110,7 @@ def train(
         build_teacher = pretrained.build
     elif experiment.teacher is not None:
         teacher = read_trained(results_dir, experiment.teacher.id, experiment.teacher.spec_hash)
-        build_teacher, teacher_checkpoint = _teacher_builder(teacher), teacher.metrics["checkpoint_sha256"]
+        build_teacher, teacher_checkpoint = _teacher_builder(teacher), teacher.record.checkpoint_sha256
     job = _Job(
         experiment=experiment,
         dataset=dataset,
@@ -202,10 +213,10 @@ def _is_published(found: Found, experiment: Experiment, folder: Path) -> bool:
     if not (found.own and found.finished(experiment.hyperparameters.epochs)):
         return False
     try:
-        metrics = read_finished(folder)
+        record = read_finished(folder)
     except ResultError:
         return False
-    return metrics is not None and metrics.get("spec_hash") == experiment.spec_hash
+    return record is not None and record.spec_hash == experiment.spec_hash
 
 
 def _free(state: Path, running: Running) -> None:
@@ -222,10 +233,12 @@ def _run(job: _Job, found: Found | None) -> None:
     for folder in (job.state, job.results):
         remove_temporary_files(folder)
     with log_to(job.state / paths.LOG), opened_tracker(job.running, job.state / paths.OUTBOX, job.results) as tracker:
-        if found is not None and found.metrics is not None:
-            _log.info("all %d epochs are done", found.metrics["epochs"])
-            with _mirrored(tracker, job, found.metrics, run_id=_run_to_continue(found, job.experiment)):
-                _conclude(job, found.metrics, tracker)
+        record = None if found is None else found.record
+        if record is not None:
+            _log.info("all %d epochs are done", record.epochs)
+            run_id = _run_to_continue(found, job.experiment)
+            with _mirrored(tracker, job, record.provenance, record.history, record.segments, run_id=run_id):
+                _conclude(job, record, tracker)
         else:
             _run_mirrored(job, found, tracker)
 
@@ -241,85 +254,96 @@ def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     loaders = _build_loaders(job, device)
     origin = provenance.collect(describe(device))
     experiment = job.experiment
-    _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin["device"])
+    _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
     taught = None if job.build_teacher is None else job.build_teacher(job.prepared.manifest.classes)
     trainer = _prepare_trainer(job, found, loaders, device, taught, origin)
     run_id = _run_to_continue(found, experiment)
     _write_experiment(job)
     if trainer.finished:
-        origin = trainer.segments[-1]["provenance"]
-    reached = {"provenance": origin, "history": trainer.history, "segments": trainer.segments}
-    with stop_on_signals() as stop, _mirrored(tracker, job, reached, run_id=run_id):
+        origin = trainer.segments[-1].provenance
+    mirrored = _mirrored(tracker, job, origin, trainer.history, trainer.segments, run_id=run_id)
+    with stop_on_signals() as stop, mirrored:
         outcome = trainer.run(
             stop,
             run_id=lambda: tracker.run_id or run_id,
-            on_epoch=lambda row: tracker.log_epoch(row["epoch"], row),
+            on_epoch=lambda row: tracker.log_epoch(row.epoch, row.as_plain()),
         )
-        _conclude(job, _metrics(job, outcome, loaders.manifest, run_id), tracker)
+        _conclude(job, _record(job, outcome, run_id), tracker)
 
 
 @contextmanager
-def _mirrored(tracker: Tracker, job: _Job, reached: Mapping[str, Any], *, run_id: str | None) -> Iterator[None]:
+def _mirrored(
+    tracker: Tracker,
+    job: _Job,
+    provenance: Provenance,
+    history: Sequence[EpochRecord],
+    segments: Sequence[TrainedPiece],
+    *,
+    run_id: str | None,
+) -> Iterator[None]:
     """Within the block the training's run in the tracking store is open, with the epochs reached before.
 
     Args:
         tracker: of the store.
         job: the training.
-        reached: `provenance`, `history` and `segments` so far.
+        provenance: of what trains.
+        history: so far.
+        segments: so far.
         run_id: of the run to continue.
     """
     from recu.stages.description import describe_run
 
+    rows = [row.as_plain() for row in history]
     with tracked(tracker):
         description = describe_run(
             job.experiment,
             "train",
             job.prepared.manifest,
-            reached["provenance"],
+            provenance,
             parent_run_id=job.initial.run_id if job.initial else None,
             parent_checkpoint=_parent_checkpoint(job),
             run_id=run_id,
-            history=reached["history"],
+            history=rows,
         )
-        pieces = _tags_of_pieces(reached["segments"], job.experiment)
+        pieces = _tags_of_pieces(segments, job.experiment)
         tracker.start(replace(description, tags={**description.tags, **pieces}))
-        tracker.log_history(reached["history"])
+        tracker.log_history(rows)
         yield
 
 
-def _conclude(job: _Job, metrics: Mapping[str, Any], tracker: Tracker) -> None:
+def _conclude(job: _Job, record: TrainingRecord, tracker: Tracker) -> None:
     """Publish a finished training, keep of its state what is asked for, and tell the tracking store.
 
     Killed at any point of it, the same command finds the training finished and does the rest.
     """
-    run_id = tracker.wait_for_run_id() or metrics["mlflow_run_id"]
-    metrics = finish(job.state, {**metrics, "mlflow_run_id": run_id})
+    record = record.model_copy(update={"mlflow_run_id": tracker.wait_for_run_id() or record.mlflow_run_id})
+    write_record(job.state / paths.METRICS, record)
     publish(job.results, job.state)
     _free(job.state, job.running)
     _log.info(
         "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
-        metrics["best"]["epoch"],
-        metrics["best"]["top1"],
-        metrics["last"]["top1"],
+        record.best.epoch,
+        record.best.top1,
+        record.last.top1,
         job.results,
     )
-    _mirror_result(tracker, job, metrics)
+    _mirror_result(tracker, job, record)
 
 
-def _tags_of_pieces(segments: list[dict[str, Any]], experiment: Experiment) -> dict[str, str]:
+def _tags_of_pieces(segments: Sequence[TrainedPiece], experiment: Experiment) -> dict[str, str]:
     """Which epochs of the run's curve were trained with other parameters than the run shows, if any were."""
     others = [
-        f"epochs {piece['from_epoch']} to {piece['to_epoch']}: spec_hash {piece['spec_hash']}"
+        f"epochs {piece.from_epoch} to {piece.to_epoch}: spec_hash {piece.spec_hash}"
         for piece in segments
-        if piece["spec_hash"] != experiment.spec_hash
+        if piece.spec_hash != experiment.spec_hash
     ]
     return {"trained_with_other_parameters": "; ".join(others)} if others else {}
 
 
 def _parent_checkpoint(job: _Job) -> str | None:
     """SHA-256 of the checkpoint that gives the initial weights; None for random ones."""
-    return job.initial.parent["checkpoint_sha256"] if job.initial and job.initial.parent else None
+    return job.initial.parent.checkpoint_sha256 if job.initial and job.initial.parent else None
 
 
 def _prepare_trainer(
@@ -328,7 +352,7 @@ def _prepare_trainer(
     loaders: Loaders,
     device: torch.device,
     taught: Taught | None,
-    provenance: dict[str, Any],
+    provenance: Provenance,
 ) -> Trainer:
     """The trainer with initial weights, or where an earlier run stopped.
 
@@ -421,36 +445,43 @@ def _validity(job: _Job, loaders: Loaders) -> Validity:
     )
 
 
-def _origins(job: _Job, found: Found | None, taught: Taught | None) -> dict[str, Any]:
+def _origins(job: _Job, found: Found | None, taught: Taught | None) -> Origins:
     """What the training started from and learns from; what it started from never changes while it goes on.
 
     Raises:
         CheckpointError: the teacher is the same by name and has other weights than before.
     """
-    teacher = None if taught is None else job.experiment.teacher.model_dump() | taught.digests
+    from recu.training.checkpoint_form import foreign_progress
+
+    origins = Origins(parent=job.initial.parent if job.initial else None, start_epoch=job.start_epoch)
+    teacher = None if taught is None else _taught_by(job.experiment.teacher, taught)
     if found is not None and found.exact:
-        before = found.origins.get("teacher")
-        same_name = before is not None and teacher is not None and before["spec_hash"] == teacher["spec_hash"]
-        if same_name and before["weights_sha256"] != teacher["weights_sha256"]:
+        origins, before = found.origins, found.origins.teacher
+        same_name = before is not None and teacher is not None and before.spec_hash == teacher.spec_hash
+        if same_name and before.weights_sha256 != teacher.weights_sha256:
             raise CheckpointError(
-                f"{found.file} was taught by other weights of {teacher['id']} (SHA-256 {before['weights_sha256']:.12},"
-                f" now {teacher['weights_sha256']:.12}): give those again, or move {job.state} aside to train afresh"
+                f"{found.file} was taught by other weights of {teacher.id} (SHA-256"
+                f" {before.weights_sha256 or 'none':.12}, now {teacher.weights_sha256:.12}): give those again, or move"
+                f" {job.state} aside to train afresh"
             )
-    started = {
-        "parent": job.initial.parent if job.initial else None,
-        "resumed_from": None,
-        "start_epoch": job.start_epoch,
-    }
-    if found is not None and found.exact:
-        started |= {name: found.origins.get(name) for name in started}
+    resumed_from = origins.resumed_from
     if found is not None and not found.own:
-        started["resumed_from"] = {
-            "file": found.file.name,
-            "sha256": hash_file(found.file),
-            "epoch": found.content.get("epoch"),
-            "spec_hash": found.identity.spec_hash if found.identity else None,
-        }
-    return started | {"teacher": teacher}
+        resumed_from = ResumedFrom(
+            file=found.file.name,
+            sha256=hash_file(found.file),
+            epoch=foreign_progress(found.content)[0],
+            spec_hash=found.identity.spec_hash if found.identity else None,
+        )
+    return origins.model_copy(update={"teacher": teacher, "resumed_from": resumed_from})
+
+
+def _taught_by(teacher: Origin, taught: Taught) -> Source:
+    return Source(
+        id=teacher.id,
+        spec_hash=teacher.spec_hash,
+        checkpoint_sha256=taught.checkpoint_sha256,
+        weights_sha256=taught.weights_sha256,
+    )
 
 
 def _set_foreign_state_aside(job: _Job) -> None:
@@ -530,25 +561,26 @@ def _write_experiment(job: _Job) -> None:
     atomic_write_json(job.state / paths.EXPERIMENT, content)
 
 
-def _metrics(job: _Job, outcome: Outcome, manifest: Manifest, run_id: str | None) -> dict[str, Any]:
-    """Content of metrics.json but for the checkpoint's SHA-256."""
+def _record(job: _Job, outcome: Outcome, run_id: str | None) -> TrainingRecord:
     experiment, last = job.experiment, outcome.segments[-1]
-    return outcome.origins | {
-        "experiment": {"id": experiment.id} | experiment.model_dump(mode="json"),
-        "spec_hash": experiment.spec_hash,
-        "data_fingerprint": manifest.fingerprint,
-        "best": outcome.best,
-        "last": outcome.last,
-        "epochs": experiment.hyperparameters.epochs,
-        "train_seconds": outcome.train_seconds,
-        "history": outcome.history,
-        "provenance": last["provenance"],
-        "settings": last["settings"],
-        "segments": outcome.segments,
-        "mlflow_run_id": run_id,
-        "shortcut": find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
-        "cost": network_cost(experiment),
-    }
+    return TrainingRecord(
+        **dict(outcome.origins),
+        experiment={"id": experiment.id} | experiment.model_dump(mode="json"),
+        spec_hash=experiment.spec_hash,
+        data_fingerprint=job.prepared.manifest.fingerprint,
+        checkpoint_sha256=hash_file(job.state / paths.BEST_CHECKPOINT),
+        best=outcome.best,
+        last=outcome.last,
+        epochs=experiment.hyperparameters.epochs,
+        train_seconds=outcome.train_seconds,
+        history=outcome.history,
+        provenance=last.provenance,
+        settings=last.settings,
+        segments=outcome.segments,
+        mlflow_run_id=run_id,
+        shortcut=find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
+        cost=Cost(**network_cost(experiment)),
+    )
 
 
 def opened_tracker(running: Running, outbox: Path, results: Path) -> closing[Tracker]:
@@ -578,12 +610,12 @@ def tracked(tracker: Tracker) -> Iterator[None]:
     tracker.finish("FINISHED")
 
 
-def _mirror_result(tracker: Tracker, job: _Job, metrics: Mapping[str, Any]) -> None:
+def _mirror_result(tracker: Tracker, job: _Job, record: TrainingRecord) -> None:
     from recu.tracking import CHECKPOINT_TAG
 
-    for kind in ("best", "last"):
-        tracker.log_metrics({f"{kind}_{name}": value for name, value in metrics[kind].items()})
-    tracker.log_metrics({"train_seconds": metrics["train_seconds"]})
-    tracker.log_tags({CHECKPOINT_TAG: metrics["checkpoint_sha256"]})
+    for kind, epoch in (("best", record.best), ("last", record.last)):
+        tracker.log_metrics({f"{kind}_{name}": value for name, value in epoch.as_plain().items()})
+    tracker.log_metrics({"train_seconds": record.train_seconds})
+    tracker.log_tags({CHECKPOINT_TAG: record.checkpoint_sha256})
     for file in (job.results / paths.BEST_CHECKPOINT, job.state / paths.EXPERIMENT, job.state / paths.LOG):
         tracker.log_artifact(file)

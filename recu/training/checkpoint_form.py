@@ -16,15 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recu.base.errors import CheckpointError
+from recu.base.errors import CheckpointError, ResultError
+from recu.results.records import EpochRecord, EpochResult, R, Reached, as_record
 from recu.training.checkpoint_reading import as_tensor, shown
 
 _LARGEST = 2**63 - 1
 _DEEPEST, _MOST = 20, 1_000_000
 """Containers inside one another, and values in all: a container may hold itself, or another one many times."""
-_ROW = ("lr", "tau", "train_loss", "test_loss", "train_images_per_s", "test_images_per_s", "seconds")
-_PERCENT = ("train_top1", "train_top5", "test_top1", "test_top5")
-_COUNTS = ("epoch", "train_skipped", "time")
 _WORDS_OF_MT19937 = 624
 
 
@@ -47,7 +45,7 @@ def check_form(checkpoint: Mapping[str, Any], ours: Any, path: Path) -> None:
         _check_identity(ours)
         _check_authors_part(checkpoint)
         if "row" in ours:
-            _check_measured(ours["row"], "recu.row")
+            _record(ours["row"], EpochResult, "recu.row")
         if "random" in ours:
             _check_progress(checkpoint, ours)
     except _WrongForm as error:
@@ -97,50 +95,26 @@ def _check_authors_part(checkpoint: Mapping[str, Any]) -> None:
 
 def _check_progress(checkpoint: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """What continuing exactly needs."""
-    history = ours.get("history")
-    _require(isinstance(history, list), "recu.history", "a list", history)
-    for number, row in enumerate(history):
-        _check_row(row, f"recu.history[{number}]")
-    first = checkpoint["epoch"] - len(history)
-    consecutive = first >= 0 and all(row["epoch"] == epoch for epoch, row in enumerate(history, first))
-    _require(consecutive, "recu.history", f"one row for each epoch up to {checkpoint['epoch'] - 1}", history)
+    first_form = {"segments": [], "origins": {}} if ours["format"] == 1 else {}
+    stated = {name: ours[name] for name in Reached.model_fields if name in ours}
+    reached = _record(first_form | stated, Reached, "recu")
+    history, epochs = reached.history, checkpoint["epoch"]
+    consecutive = [row.epoch for row in history] == list(range(epochs - len(history), epochs))
+    expected = f"one row for each epoch up to {epochs - 1}"
+    _require(consecutive and len(history) <= epochs, "recu.history", expected, ours["history"])
     _check_position(ours.get("position"), checked=ours["format"] > 1)
-    seconds = ours.get("train_seconds")
-    _require(_is_number(seconds) and seconds >= 0, "recu.train_seconds", "a number of seconds", seconds)
-    best = ours.get("earlier_best")
-    _require(best is None or _is_percent(best), "recu.earlier_best", "a percentage or None", best)
-    run = ours.get("mlflow_run_id")
-    _require(run is None or isinstance(run, str), "recu.mlflow_run_id", "a text or None", run)
-    empty = {"segments": [], "origins": {}} if ours["format"] == 1 else {}
-    for key, kind in (("segments", list), ("origins", dict)):
-        _require(isinstance(ours.get(key, empty.get(key)), kind), f"recu.{key}", f"a {kind.__name__}", ours.get(key))
-    segments = ours.get("segments", [])
-    known = bool(segments) or not history or ours["format"] == 1
-    _require(known, "recu.segments", "what trained the epochs of the history", segments)
-    for number, piece in enumerate(segments):
-        _check_segment(piece, f"recu.segments[{number}]")
+    known = bool(reached.segments) or not history or ours["format"] == 1
+    _require(known, "recu.segments", "what trained the epochs of the history", ours.get("segments"))
     _check_plain({key: ours.get(key) for key in ("segments", "origins", "position", "best_checkpoint")})
     _check_best(checkpoint, ours.get("best_checkpoint"), history)
     _check_random(ours["random"])
 
 
-def _check_measured(row: Any, where: str) -> None:
-    """A history row without clock times, as the best checkpoint holds it."""
-    _require(isinstance(row, Mapping), where, "a dict", row)
-    for key in _PERCENT:
-        _require(_is_percent(row.get(key)), f"{where}.{key}", "a percentage", row.get(key))
-    loss = row.get("test_loss")
-    _require(_is_number(loss) and loss >= 0, f"{where}.test_loss", "a finite number, 0 or more", loss)
-    for key, value in row.items():
-        _require(isinstance(key, str) and _is_number(value), f"{where}.{shown(key)}", "a finite number", value)
-
-
-def _check_row(row: Any, where: str) -> None:
-    _check_measured(row, where)
-    for key in _COUNTS:
-        _require(_is_count(row.get(key)), f"{where}.{key}", "a count", row.get(key))
-    missing = next((key for key in _ROW if key not in row), None)
-    _require(missing is None, f"{where}.{missing}", "a finite number", None)
+def _record(content: Any, kind: type[R], where: str) -> R:
+    try:
+        return as_record(content, kind, where)
+    except ResultError as error:
+        raise _WrongForm(str(error)) from error
 
 
 def _check_position(position: Any, *, checked: bool) -> None:
@@ -167,16 +141,7 @@ def _check_position(position: Any, *, checked: bool) -> None:
         _require(isinstance(start, str), f"{where}.start", "a text", start)
 
 
-def _check_segment(piece: Any, where: str) -> None:
-    _require(isinstance(piece, Mapping), where, "a dict", piece)
-    for key in ("from_epoch", "to_epoch"):
-        _require(_is_count(piece.get(key)), f"{where}.{key}", "a count", piece.get(key))
-    for key in ("experiment", "spec_hash"):
-        _require(isinstance(piece.get(key), str), f"{where}.{key}", "a text", piece.get(key))
-    _require(isinstance(piece.get("provenance"), Mapping), f"{where}.provenance", "a dict", piece.get("provenance"))
-
-
-def _check_best(checkpoint: Mapping[str, Any], best: Any, history: Sequence[Mapping[str, Any]]) -> None:
+def _check_best(checkpoint: Mapping[str, Any], best: Any, history: Sequence[EpochRecord]) -> None:
     """The best checkpoint so far, which is published as it stands here."""
     where = "recu.best_checkpoint"
     _require(isinstance(best, Mapping) if history else best is None, where, "that of the history's best epoch", best)
@@ -187,12 +152,9 @@ def _check_best(checkpoint: Mapping[str, Any], best: Any, history: Sequence[Mapp
         _check_authors_part(best)
     except _WrongForm as error:
         raise _WrongForm(f"{where}: {error}") from error
-    highest = max(history, key=lambda row: row["test_top1"])
-    row = best["recu"].get("row")
-    same = isinstance(row, Mapping) and all(
-        _is_number(row.get(key)) and row[key] == highest[key] for key in ("epoch", "test_top1", "test_top5")
-    )
-    _require(same, f"{where}.recu.row", f"the row of epoch {highest['epoch']}", row)
+    highest = max(history, key=lambda row: row.test_top1).result
+    row = _record(best["recu"].get("row"), EpochResult, f"{where}.recu.row")
+    _require(row == highest, f"{where}.recu.row", f"the row of epoch {highest.epoch}", best["recu"]["row"])
     weights, own = best.get("state_dict"), checkpoint["state_dict"]
     same = isinstance(weights, Mapping) and weights.keys() == own.keys()
     _require(same, f"{where}.state_dict", "the tensors of the network", weights)

@@ -17,7 +17,7 @@ from recu.base.errors import CheckpointError
 from recu.base.files import hash_text
 from recu.experiment.resolving import network_name
 from recu.experiment.schema import Dataset
-from recu.results.records import Accuracy
+from recu.results.records import Accuracy, EpochResult, as_record
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 
 _Channels = tuple[float, float, float]
@@ -194,7 +194,7 @@ _ANOTHER_FILE = "give another copy of the file, or train again"
 def _trained(ours: Mapping[str, Any]) -> Accuracy | None:
     history = ours.get("history") if ours.get("position") is None else None
     row = ours.get("row") or (history[-1] if history else None)
-    return None if row is None else Accuracy(**{name: row[f"test_{name}"] for name in Accuracy.model_fields})
+    return None if row is None else as_record(row, EpochResult).tested
 
 
 class _Lenient(BaseModel):

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
+from recu.results.records import EpochRecord
 from recu.training.sums import Averages
 
 _log = logging.getLogger(__name__)
@@ -67,25 +68,25 @@ class Progress:
         level = logging.DEBUG if self._bar is not None else logging.INFO
         _log.log(level, "epoch %d, step %d of %d: %s, lr %.6g%s", epoch, step, steps, text, lr, self._finish())
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        """Show a finished epoch's history row."""
+    def epoch(self, row: EpochRecord, epochs: int) -> None:
+        """Show a finished epoch."""
         _log.info(
             "epoch %d (0 to %d): lr %.6g, tau %.4f, train loss %.4f, top-1 %.2f %%, test loss %.4f, top-1 %.2f %%,"
             " top-5 %.2f %%, %.0f images/s%s",
-            row["epoch"],
+            row.epoch,
             epochs - 1,
-            row["lr"],
-            row["tau"],
-            row["train_loss"],
-            row["train_top1"],
-            row["test_loss"],
-            row["test_top1"],
-            row["test_top5"],
-            row["train_images_per_s"],
+            row.lr,
+            row.tau,
+            row.train_loss,
+            row.train_top1,
+            row.test_loss,
+            row.test_top1,
+            row.test_top5,
+            row.train_images_per_s,
             self._finish(),
         )
-        if row["train_skipped"]:
-            _log.warning("epoch %d left out %d unreadable training image(s)", row["epoch"], row["train_skipped"])
+        if row.train_skipped:
+            _log.warning("epoch %d left out %d unreadable training image(s)", row.epoch, row.train_skipped)
 
     def _finish(self) -> str:
         seen = self._done - self._initial

@@ -7,7 +7,6 @@ training is continued, so there is no moment at which two files can disagree for
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from recu.base.errors import CheckpointError, DataError, DivergenceError, Interrupted
+from recu.base.errors import CheckpointError, DataError, DivergenceError, Interrupted, ResultError
 from recu.base.files import atomic_write_text, canonical_json
 from recu.binarisers.recu import tau_at
 from recu.experiment import paths
@@ -27,6 +26,7 @@ from recu.experiment.running import Running
 from recu.experiment.schedules import delay_of, learning_rate_at
 from recu.experiment.schema import Hyperparameters
 from recu.nn import set_tau
+from recu.results.records import EpochAccuracy, EpochRecord, Origins, Provenance, Reached, TrainedPiece, as_record
 from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, without_momenta, write_checkpoint
 from recu.training.checkpoint_form import foreign_progress
 from recu.training.evaluation import Evaluation, evaluate
@@ -44,7 +44,6 @@ FORMAT = 2
 inside an epoch is valid for."""
 
 _log = logging.getLogger(__name__)
-_TIMES = ("time", "seconds", "train_images_per_s", "test_images_per_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +60,11 @@ class Identity:
     seed: int
     validity: Validity
     """What a position inside an epoch is valid for."""
-    provenance: Mapping[str, Any]
-    """Of `recu.results.provenance.collect`: code, environment and device that train from here on."""
+    provenance: Provenance
+    """Code, environment and device that train from here on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How it runs, for the record; nothing in it changes a result beyond rounding."""
-    origins: Mapping[str, Any] = field(default_factory=dict)
-    """What the training started from and learns from, for the record."""
+    origins: Origins = field(default_factory=Origins)
 
     def as_plain(self) -> dict[str, Any]:
         """What every checkpoint says of itself."""
@@ -79,33 +77,31 @@ class Identity:
             "seed": self.seed,
         }
 
-    def piece(self, epoch: int) -> dict[str, Any]:
+    def piece(self, epoch: int) -> TrainedPiece:
         """The record of one uninterrupted piece of training that begins with `epoch`."""
-        return {
-            "from_epoch": epoch,
-            "to_epoch": epoch,
-            "experiment": self.experiment,
-            "spec_hash": self.spec_hash,
-            "provenance": dict(self.provenance),
-            "settings": dict(self.settings),
-        }
+        return TrainedPiece(
+            from_epoch=epoch,
+            to_epoch=epoch,
+            experiment=self.experiment,
+            spec_hash=self.spec_hash,
+            provenance=self.provenance,
+            settings=self.settings,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """A finished training."""
 
-    history: list[dict[str, Any]]
-    best: dict[str, Any]
-    """{"epoch", "top1", "top5", "loss"} on the test split, of the first epoch with the highest top-1."""
-    last: dict[str, Any]
+    history: tuple[EpochRecord, ...]
+    best: EpochAccuracy
+    """The first epoch with the highest top-1."""
+    last: EpochAccuracy
     train_seconds: float
-    segments: list[dict[str, Any]]
-    """One entry for each uninterrupted piece of training that added to an epoch, in order: `from_epoch`, `to_epoch`
-    (both included, counted from 0), `experiment`, `spec_hash`, `provenance`, `settings`. An epoch that was interrupted
-    stands in two."""
-    origins: dict[str, Any]
-    """See `Identity.origins`."""
+    segments: tuple[TrainedPiece, ...]
+    """One entry for each uninterrupted piece of training that added to an epoch, in order. An epoch that was
+    interrupted stands in two."""
+    origins: Origins
 
 
 @dataclass
@@ -114,12 +110,12 @@ class _State:
 
     epoch: int = 0
     """The epoch to train next, or the one that was interrupted."""
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
     best_checkpoint: dict[str, Any] | None = None
     position: dict[str, Any] | None = None
     """Within the interrupted epoch: batches done, running sums, seconds, what it is valid for (see
     `recu.training.position`), and the SHA-256 of the epoch's start."""
-    segments: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[TrainedPiece] = field(default_factory=list)
     """See `Outcome.segments`."""
     train_seconds: float = 0.0
     earlier_best: float | None = None
@@ -180,14 +176,14 @@ class Trainer:
         """Whether the last segment is this piece of training."""
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        """Rows of the epochs finished so far."""
-        return list(self._state.history)
+    def history(self) -> tuple[EpochRecord, ...]:
+        """Of the epochs finished so far."""
+        return tuple(self._state.history)
 
     @property
-    def segments(self) -> list[dict[str, Any]]:
+    def segments(self) -> tuple[TrainedPiece, ...]:
         """What trained the epochs done so far; see `Outcome.segments`."""
-        return list(self._state.segments)
+        return tuple(self._state.segments)
 
     @property
     def parameters(self) -> int:
@@ -229,16 +225,17 @@ class Trainer:
                 )
             load_momenta(self._optimizer, checkpoint["optimizer"])
             restore_random_states(ours["random"])
+            reached = as_record({name: ours[name] for name in Reached.model_fields}, Reached)
             self._state = _State(
                 epoch=checkpoint["epoch"],
-                history=list(ours["history"]),
+                history=list(reached.history),
                 best_checkpoint=ours["best_checkpoint"],
-                position=ours["position"],
-                segments=list(ours["segments"]),
-                train_seconds=ours["train_seconds"],
-                earlier_best=ours["earlier_best"],
+                position=position,
+                segments=list(reached.segments),
+                train_seconds=reached.train_seconds,
+                earlier_best=reached.earlier_best,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ResultError) as error:
             raise CheckpointError(f"the checkpoint cannot be continued: {type(error).__name__}: {error}") from error
         self._in_place = in_place
 
@@ -267,14 +264,14 @@ class Trainer:
         stop: Callable[[], bool],
         *,
         run_id: Callable[[], str | None] = lambda: None,
-        on_epoch: Callable[[dict[str, Any]], None] = lambda _row: None,
+        on_epoch: Callable[[EpochRecord], None] = lambda _row: None,
     ) -> Outcome:
         """Train the epochs that are left.
 
         Args:
             stop: asked before each step; once true, state is saved and `Interrupted` raised.
             run_id: the tracking store's id of this run as far as known; written into each checkpoint.
-            on_epoch: called with each new history row, after the checkpoint holds it.
+            on_epoch: called with each new line of the history, after the checkpoint holds it.
 
         Raises:
             DivergenceError: a loss is not finite; the checkpoint stays at the last good state.
@@ -299,8 +296,8 @@ class Trainer:
                 on_epoch(row)
         return self._outcome()
 
-    def _epoch(self, stop: Callable[[], bool], progress: Progress) -> dict[str, Any]:
-        """Train and evaluate one epoch, or the rest of one; save; return its history row."""
+    def _epoch(self, stop: Callable[[], bool], progress: Progress) -> EpochRecord:
+        """Train and evaluate one epoch, or the rest of one; save."""
         epoch, recipe = self._state.epoch, self._recipe
         tau = tau_at(epoch, recipe.epochs, recipe.tau_min, recipe.tau_max)
         lr = learning_rate_at(
@@ -321,24 +318,23 @@ class Trainer:
             self._interrupt(stop, sums, self._loaders.train.num_batches, train_seconds)
         test_seconds = time.monotonic() - started
         train = sums.read()
-        row = {
-            "epoch": epoch,
-            "lr": lr,
-            "tau": tau,
-            "train_loss": train.loss,
-            "train_top1": train.top1,
-            "train_top5": train.top5,
-            "train_skipped": sums.unreadable,
-            "test_loss": test.loss,
-            "test_top1": test.top1,
-            "test_top5": test.top5,
-            "train_images_per_s": train.n / max(train_seconds, 1e-9),
-            "test_images_per_s": test.n / max(test_seconds, 1e-9),
-            "seconds": train_seconds + test_seconds,
-            "time": int(time.time() * 1000),
-        }
-        if sums.left_out:
-            row["train_left_out"] = sums.left_out
+        row = EpochRecord(
+            epoch=epoch,
+            lr=lr,
+            tau=tau,
+            train_loss=train.loss,
+            train_top1=train.top1,
+            train_top5=train.top5,
+            train_skipped=sums.unreadable,
+            train_left_out=sums.left_out,
+            test_loss=test.loss,
+            test_top1=test.top1,
+            test_top5=test.top5,
+            train_images_per_s=train.n / max(train_seconds, 1e-9),
+            test_images_per_s=test.n / max(test_seconds, 1e-9),
+            seconds=train_seconds + test_seconds,
+            time=int(time.time() * 1000),
+        )
         self._finish_epoch(row)
         return row
 
@@ -450,7 +446,7 @@ class Trainer:
         if not self._noted:
             segments.append(self._identity.piece(epoch))
             self._noted = True
-        segments[-1] = segments[-1] | {"to_epoch": epoch}
+        segments[-1] = segments[-1].model_copy(update={"to_epoch": epoch})
 
     def _check_weights(self, epoch: int, step: int, lr: float) -> None:
         """A sign makes zeros of what is not a number, so a network without shortcuts can hide it from its loss."""
@@ -463,19 +459,18 @@ class Trainer:
                     f" {lr:g}; {self._advice()}"
                 )
 
-    def _finish_epoch(self, row: dict[str, Any]) -> None:
+    def _finish_epoch(self, row: EpochRecord) -> None:
         state = self._state
-        best_so_far = max((earlier["test_top1"] for earlier in state.history), default=float("-inf"))
+        best_so_far = max((earlier.test_top1 for earlier in state.history), default=float("-inf"))
         state.history.append(row)
-        state.epoch, state.position = row["epoch"] + 1, None
-        state.train_seconds += row["seconds"]
-        self._note_piece(row["epoch"])
-        improved = row["test_top1"] > best_so_far
+        state.epoch, state.position = row.epoch + 1, None
+        state.train_seconds += row.seconds
+        self._note_piece(row.epoch)
+        improved = row.test_top1 > best_so_far
         part = self._authors_part()
         if improved:
-            row = {name: value for name, value in row.items() if name not in _TIMES}
             best = part if self._running.keep_resumable else without_momenta(part)
-            state.best_checkpoint = best | {RESUME_KEY: self._identity.as_plain() | {"row": row}}
+            state.best_checkpoint = best | {RESUME_KEY: self._identity.as_plain() | {"row": row.result.as_plain()}}
         self._save(part)
         start_of(self._checkpoint).unlink(missing_ok=True)
         self._write_history()
@@ -485,7 +480,7 @@ class Trainer:
     def _authors_part(self) -> dict[str, Any]:
         """The keys of the authors' checkpoints, tensors on the CPU."""
         state, recipe = self._state, self._recipe
-        tops = [(row["test_top1"], row["test_top5"]) for row in state.history]
+        tops = [(row.test_top1, row.test_top5) for row in state.history]
         best_top1, best_top5 = max(tops, key=lambda top: top[0], default=(0.0, 0.0))
         lrs = [group["lr"] for group in self._optimizer.param_groups]
         return {
@@ -507,11 +502,11 @@ class Trainer:
         state = self._state
         checkpoint = dict(authors_part or self._authors_part())
         checkpoint[RESUME_KEY] = self._identity.as_plain() | {
-            "history": state.history,
+            "history": [row.as_plain() for row in state.history],
             "best_checkpoint": state.best_checkpoint,
             "position": state.position,
-            "segments": state.segments,
-            "origins": dict(self._identity.origins),
+            "segments": [piece.as_plain() for piece in state.segments],
+            "origins": self._identity.origins.as_plain(),
             "random": random_states(),
             "train_seconds": state.train_seconds,
             "earlier_best": state.earlier_best,
@@ -521,7 +516,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _write_history(self) -> None:
-        rows = "".join(f"{canonical_json(row)}\n" for row in self._state.history)
+        rows = "".join(f"{canonical_json(row.as_plain())}\n" for row in self._state.history)
         atomic_write_text(self._folder / paths.HISTORY, rows)
 
     def _write_best(self) -> None:
@@ -537,35 +532,16 @@ class Trainer:
 
     def _outcome(self) -> Outcome:
         history = self._state.history
-        best = max(history, key=lambda row: row["test_top1"])
+        best = max(history, key=lambda row: row.test_top1)
         if self._state.best_checkpoint is None:
             raise CheckpointError(
                 f"{self._checkpoint} holds no best checkpoint: move {self._checkpoint.parent} aside to train anew"
             )
         return Outcome(
-            history=list(history),
-            best=_summary(best),
-            last=_summary(history[-1]),
+            history=self.history,
+            best=best.tested,
+            last=history[-1].tested,
             train_seconds=self._state.train_seconds,
             segments=self.segments,
-            origins=dict(self._identity.origins),
+            origins=self._identity.origins,
         )
-
-
-def read_history(file: Path) -> list[dict[str, Any]]:
-    """The rows of a history.jsonl."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A history row without clock times and speeds: what equal trainings have in common."""
-    return {name: value for name, value in row.items() if name not in _TIMES}
-
-
-def _summary(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "epoch": row["epoch"],
-        "top1": row["test_top1"],
-        "top5": row["test_top5"],
-        "loss": row["test_loss"],
-    }

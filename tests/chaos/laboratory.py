@@ -26,8 +26,8 @@ from recu.experiment.source_state import LOCAL_NAME
 from recu.results.seal import read_sealed_json
 from recu.stages.trained import read_finished, read_trained
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
-from recu.training.trainer import comparable, read_history
 from tests.chaos import forking
+from tests.history import comparable, read_history
 
 DATASET = """
 tiny:
@@ -365,7 +365,7 @@ def _half_trained(lab: Laboratory, place: Place) -> str | None:
     if not (folder / paths.METRICS).exists():
         return None
     try:
-        epochs = len(read_trained(place.results, lab.experiment.id, lab.experiment.spec_hash).metrics["history"])
+        epochs = len(read_trained(place.results, lab.experiment.id, lab.experiment.spec_hash).record.history)
     except RecuError as error:
         return f"a training is published and incomplete: {error}"
     return None if epochs == lab.experiment.hyperparameters.epochs else f"published after {epochs} epochs"

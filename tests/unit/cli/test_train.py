@@ -18,7 +18,8 @@ from recu.nn import inference
 from recu.stages import train as train_stage
 from recu.training import trainer as trainer_module
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
-from recu.training.trainer import Trainer, comparable, read_history
+from recu.training.trainer import Trainer
+from tests.history import comparable, read_history
 from tests.unit.training.ours import experiment, our_checkpoint
 
 

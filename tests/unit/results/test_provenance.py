@@ -10,6 +10,7 @@ import pytest
 from recu import __version__
 from recu.experiment import paths
 from recu.results import provenance
+from recu.results.records import Provenance, as_record
 
 
 @pytest.fixture
@@ -32,11 +33,11 @@ def run(folder, *arguments):
 
 def test_collect_is_json_and_names_device_and_versions():
     found = provenance.collect("cpu (2 threads)")
-    assert json.loads(json.dumps(found)) == found
-    assert found["device"] == "cpu (2 threads)"
-    assert found["packages"]["recu"] == __version__
-    assert found["packages"]["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
-    assert found["packages"]["torch"]
+    assert as_record(json.loads(json.dumps(found.as_plain())), Provenance) == found
+    assert found.device == "cpu (2 threads)"
+    assert found.packages["recu"] == __version__
+    assert found.packages["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
+    assert found.packages["torch"]
 
 
 def test_missing_package_has_no_version(monkeypatch):

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from recu.stages.description import describe_released_run, describe_run
+from tests.unit.training.tiny import tiny_provenance
 
-PROVENANCE = {"git_commit": "c", "git_dirty": False, "device": "cpu", "packages": {"torch": "2"}}
+PROVENANCE = tiny_provenance()
 HISTORY = [{"epoch": 0, "time": 5, "test_top1": 1.0, "lr": 0.1}]
 
 

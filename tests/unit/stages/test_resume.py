@@ -9,6 +9,7 @@ from recu.base.errors import CheckpointError, OutputError
 from recu.base.files import hash_file
 from recu.experiment import paths
 from recu.experiment.resolving import Origin
+from recu.results.records import Origins, Source
 from recu.stages.resume import (
     changes_between,
     check_may_continue,
@@ -20,9 +21,9 @@ from recu.stages.resume import (
 )
 from recu.training.checkpoint import read_checkpoint
 from tests.unit.training.ours import experiment, our_checkpoint
-from tests.unit.training.tiny import never, tiny_trainer
+from tests.unit.training.tiny import never, tiny_provenance, tiny_trainer
 
-PROVENANCE = {"device": "CPU, 1 threads", "code_hash": "c" * 64, "environment_hash": "e" * 16}
+PROVENANCE = tiny_provenance().model_copy(update={"device": "CPU, 1 threads"})
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,10 @@ def states(tmp_path_factory):
             "spec_hash": of.spec_hash,
             "seed": of.seed,
             "provenance": PROVENANCE,
-            "origins": {"parent": {"checkpoint_sha256": "p" * 64}, "teacher": None, "start_epoch": 0},
+            "origins": Origins(parent=Source(id="p", spec_hash="p", checkpoint_sha256="p" * 64)),
         },
     )
-    trainer.run(
-        never, on_epoch=lambda row: found.update({row["epoch"] + 1: read_checkpoint(folder / paths.CHECKPOINT)})
-    )
+    trainer.run(never, on_epoch=lambda row: found.update({row.epoch + 1: read_checkpoint(folder / paths.CHECKPOINT)}))
     return found
 
 
@@ -149,7 +148,8 @@ def test_where_a_command_line_finds_what_it_continues(tmp_path, content):
     with pytest.raises(OutputError, match=r"already holds a training, which did not begin with .*: --resume without"):
         state_to_continue(own, file)
     # The same command again, which began with that file.
-    _write(own, content, origins={"resumed_from": {"sha256": hash_file(file)}})
+    begun = {"file": file.name, "sha256": hash_file(file), "epoch": 2, "spec_hash": None}
+    _write(own, content, origins={"resumed_from": begun})
     assert state_to_continue(own, file).own
     assert not new.exists()
 
@@ -206,7 +206,7 @@ def test_changes_of_an_experiment_of_another_version(content):
 
 def test_what_is_other_from_here_on_is_said(tmp_path, content, caplog):
     found = own_state(_write(tmp_path, content))
-    now = PROVENANCE | {"device": "NVIDIA H100", "code_hash": "f" * 64}
+    now = PROVENANCE.model_copy(update={"device": "NVIDIA H100", "code_hash": "f" * 64})
     note_changes(found, experiment(epochs=5), now)
     assert "other parameters than before, from epoch 2 on: hyperparameters.epochs 3 -> 5" in caplog.text
     assert "learning rate and tau follow the schedule of the new number of epochs" in caplog.text

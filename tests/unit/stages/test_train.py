@@ -19,6 +19,7 @@ from recu.experiment import paths
 from recu.experiment.resolving import Origin, TeacherWeights
 from recu.nn import BinaryConv2d, layers
 from recu.results import provenance
+from recu.results.records import TrainedPiece
 from recu.stages import train as module
 from recu.stages.networks import Teacher
 from recu.stages.prepare import prepare
@@ -26,7 +27,8 @@ from recu.tracking.tracker import Tracker
 from recu.training import checkpoint as checkpoint_module
 from recu.training.checkpoint import RESUME_KEY, previous_of, read_checkpoint
 from recu.training.seeding import seed_everything
-from recu.training.trainer import Trainer, comparable, read_history
+from recu.training.trainer import Trainer
+from tests.history import comparable, read_history
 from tests.unit.training import ours
 
 
@@ -243,7 +245,9 @@ def test_a_training_published_again_keeps_what_trained_it(project, monkeypatch):
     shutil.rmtree(project.results)
     collect = provenance.collect
     monkeypatch.setattr(
-        provenance, "collect", lambda device: collect(device) | {"git_commit": "f" * 40, "created": "now"}
+        provenance,
+        "collect",
+        lambda device: collect(device).model_copy(update={"git_commit": "f" * 40, "created": "now"}),
     )
     after = project.train(experiment)
     assert after["provenance"] == before["provenance"] and after["segments"] == before["segments"]
@@ -264,7 +268,9 @@ def test_code_that_changed_while_a_training_was_interrupted_is_named_beside_the_
     with pytest.raises(Interrupted):
         project.train(experiment)
     monkeypatch.setattr(Trainer, "_finish_epoch", save)
-    monkeypatch.setattr(provenance, "collect", lambda device: collect(device) | {"code_hash": "f" * 64})
+    monkeypatch.setattr(
+        provenance, "collect", lambda device: collect(device).model_copy(update={"code_hash": "f" * 64})
+    )
     metrics = project.train(experiment)
     assert "continuing with another code (ffffffffffff, was" in caplog.text
     first, second = metrics["segments"]
@@ -511,8 +517,8 @@ def test_mlflow_shows_one_run_a_stage_linked_to_its_parent(project, monkeypatch)
 
 def test_a_run_says_which_epochs_of_its_curve_had_other_parameters(project):
     experiment = project.experiment()
-    other = {"from_epoch": 0, "to_epoch": 3, "spec_hash": "0" * 16}
-    own = {"from_epoch": 3, "to_epoch": 5, "spec_hash": experiment.spec_hash}
+    other = TrainedPiece.model_construct(from_epoch=0, to_epoch=3, spec_hash="0" * 16)
+    own = TrainedPiece.model_construct(from_epoch=3, to_epoch=5, spec_hash=experiment.spec_hash)
     assert module._tags_of_pieces([own], experiment) == {}
     assert module._tags_of_pieces([other, own], experiment) == {
         "trained_with_other_parameters": f"epochs 0 to 3: spec_hash {'0' * 16}"

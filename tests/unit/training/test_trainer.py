@@ -18,7 +18,7 @@ from recu.experiment import paths
 from recu.experiment.schedules import learning_rate_at
 from recu.training.checkpoint import RESUME_KEY, load_latest, previous_of, read_checkpoint, save_checkpoint
 from recu.training.position import carry_start, start_of, usable_state
-from recu.training.trainer import comparable, read_history
+from tests.history import comparable, read_history
 from tests.unit.training import training_process
 from tests.unit.training.tiny import (
     CPU,
@@ -29,6 +29,7 @@ from tests.unit.training.tiny import (
     never,
     same,
     tiny_loaders,
+    tiny_provenance,
     tiny_trainer,
     tiny_validity,
 )
@@ -54,7 +55,7 @@ def _assert_same_result(folder, other):
 def test_history_row_holds_every_column(tmp_path):
     outcome = _train(tmp_path)
     rows = read_history(tmp_path / paths.HISTORY)
-    assert rows == outcome.history
+    assert rows == [row.as_plain() for row in outcome.history]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert set(rows[0]) == {
         "epoch", "lr", "tau", "train_loss", "train_top1", "train_top5", "train_skipped", "test_loss", "test_top1",
@@ -63,8 +64,8 @@ def test_history_row_holds_every_column(tmp_path):
     assert rows[1]["tau"] == tau_at(1, 3, 0.85, 0.99)
     assert rows[1]["lr"] == learning_rate_at(1, epochs=3, lr=0.1, lr_type="cos", warm_up=False)
     assert [row["train_skipped"] for row in rows] == [0, 0, 0]
-    assert outcome.last["top1"] == rows[2]["test_top1"]
-    assert outcome.best["top1"] == max(row["test_top1"] for row in rows)
+    assert outcome.last.top1 == rows[2]["test_top1"]
+    assert outcome.best.top1 == max(row["test_top1"] for row in rows)
 
 
 def test_equal_trainings_give_equal_bits(tmp_path):
@@ -97,7 +98,7 @@ def test_killed_right_after_the_best_epoch_and_continued(tmp_path, optimizer):
     # One class: every epoch is right, so the first stays the best.
     loaders = TinyLoaders(TinyLoader(classes=1), TinyLoader(num_images=17, batch_size=5, training=False, classes=1))
     whole = _train(tmp_path / "whole", loaders=loaders, **recipe)
-    assert whole.best["epoch"] == 0
+    assert whole.best.epoch == 0
 
     def kill(_row):
         raise KeyboardInterrupt
@@ -241,9 +242,9 @@ def test_checkpoint_has_the_authors_keys_and_loads_weights_only(tmp_path):
 
 def test_best_checkpoint_is_the_first_of_the_best_epochs(tmp_path):
     outcome = _train(tmp_path, epochs=5, lr=0.5)
-    tops = [row["test_top1"] for row in outcome.history]
+    tops = [row.test_top1 for row in outcome.history]
     best = read_checkpoint(tmp_path / paths.BEST_CHECKPOINT)
-    assert best["epoch"] - 1 == outcome.best["epoch"] == tops.index(max(tops))
+    assert best["epoch"] - 1 == outcome.best.epoch == tops.index(max(tops))
     assert best[RESUME_KEY]["row"]["test_top1"] == max(tops)
 
 
@@ -263,8 +264,8 @@ def test_rows_reach_the_tracker_once_and_after_the_checkpoint(tmp_path):
     rows = []
 
     def note(row):
-        assert read_checkpoint(tmp_path / paths.CHECKPOINT)["epoch"] == row["epoch"] + 1
-        rows.append(row["epoch"])
+        assert read_checkpoint(tmp_path / paths.CHECKPOINT)["epoch"] == row.epoch + 1
+        rows.append(row.epoch)
 
     tiny_trainer(tmp_path).run(never, on_epoch=note, run_id=lambda: "run-7")
     assert rows == [0, 1, 2]
@@ -281,7 +282,7 @@ def test_an_authors_checkpoint_gives_weights_momentum_epoch_and_best(tmp_path, c
     trainer.continue_from_foreign(foreign)
     assert "no random states" in caplog.text
     outcome = trainer.run(never)
-    assert [row["epoch"] for row in outcome.history] == [2]
+    assert [row.epoch for row in outcome.history] == [2]
     assert read_checkpoint(tmp_path / "continued" / paths.BEST_CHECKPOINT)["best_prec1"] == 99.0
     with pytest.raises(CheckpointError, match="finished 2 epochs of 2"):
         tiny_trainer(tmp_path / "none", epochs=2).continue_from_foreign(foreign)
@@ -303,8 +304,8 @@ def test_a_checkpoint_beyond_the_last_epoch_is_refused(tmp_path):
 
 def test_start_epoch_skips_the_epochs_before(tmp_path):
     outcome = _train(tmp_path, start_epoch=2)
-    assert [row["epoch"] for row in outcome.history] == [2]
-    assert outcome.history[0]["tau"] == tau_at(2, 3, 0.85, 0.99)
+    assert [row.epoch for row in outcome.history] == [2]
+    assert outcome.history[0].tau == tau_at(2, 3, 0.85, 0.99)
     with pytest.raises(ConfigError, match="start_epoch is 3, expected 0 to 2"):
         tiny_trainer(tmp_path, start_epoch=3)
 
@@ -321,13 +322,13 @@ def test_a_teacher_is_frozen_and_changes_the_loss(tmp_path):
     taught = _train(tmp_path / "taught", teacher=teacher)
     alone = _train(tmp_path / "alone")
     assert same(before, dict(teacher.state_dict()))
-    assert taught.history[0]["train_loss"] != alone.history[0]["train_loss"]
+    assert taught.history[0].train_loss != alone.history[0].train_loss
 
 
 def test_bf16_is_another_training(tmp_path):
     exact, rounded = _train(tmp_path / "fp32"), _train(tmp_path / "bf16", precision="bf16")
-    assert exact.history[0]["train_loss"] != rounded.history[0]["train_loss"]
-    assert exact.history[0]["train_loss"] == pytest.approx(rounded.history[0]["train_loss"], rel=0.05)
+    assert exact.history[0].train_loss != rounded.history[0].train_loss
+    assert exact.history[0].train_loss == pytest.approx(rounded.history[0].train_loss, rel=0.05)
 
 
 def test_saving_keeps_the_checkpoint_before(tmp_path):
@@ -354,8 +355,8 @@ def test_a_position_inside_an_epoch_holds_for_the_same_batches_only(tmp_path, ca
         continued.continue_from(state, in_place=False)
         outcome = continued.run(never)
         assert loaders.train.asked == [(epoch, 0) for epoch in range(stopped["epoch"], 3)]
-        assert [row["epoch"] for row in outcome.history] == [0, 1, 2]
-        assert not any(row["train_skipped"] for row in outcome.history)
+        assert [row.epoch for row in outcome.history] == [0, 1, 2]
+        assert not any(row.train_skipped for row in outcome.history)
         assert not start_of(folder / paths.CHECKPOINT).exists()
 
 
@@ -428,7 +429,7 @@ def test_the_start_of_an_epoch_is_kept_where_there_are_no_hard_links(tmp_path, m
 
 def test_a_checkpoint_removed_meanwhile_stops_no_training(tmp_path):
     def remove(row):
-        if row["epoch"] == 0:
+        if row.epoch == 0:
             (tmp_path / paths.CHECKPOINT).unlink()
 
     with pytest.raises(Interrupted):
@@ -457,7 +458,8 @@ def test_images_that_are_not_seen_are_counted_with_why(tmp_path, asked, caplog):
         trainer = tiny_trainer(tmp_path, TinyLoaders(_Unreadable(), tiny_loaders().test), skip_unreadable=True)
         trainer.continue_from(load_latest(tmp_path / paths.CHECKPOINT))
     history = trainer.run(never).history
-    assert [(row["train_skipped"], row.get("train_left_out")) for row in history] == [(10, 1), (0, None), (0, None)]
+    assert [(row.train_skipped, row.train_left_out) for row in history] == [(10, 1), (0, 0), (0, 0)]
+    assert ["train_left_out" in row.as_plain() for row in history] == [True, False, False]
     assert "epoch 0, batch 2: its one readable image is left out" in caplog.text
     if asked is not None:
         _train(tmp_path / "whole", loaders=TinyLoaders(_Unreadable(), tiny_loaders().test), skip_unreadable=True)
@@ -482,12 +484,12 @@ def test_images_that_nobody_accounts_for_stop_the_training(tmp_path):
 
 def test_segments_say_what_trained_which_epochs(tmp_path):
     def identity(name):
-        return {"experiment": f'{{"name":"{name}"}}', "spec_hash": name * 16, "provenance": {"code_hash": name * 64}}
+        said = f'{{"name":"{name}"}}'
+        return {"experiment": said, "spec_hash": name * 16, "provenance": tiny_provenance(name * 64)}
 
     def pieces(segments):
         return [
-            (each["from_epoch"], each["to_epoch"], json.loads(each["experiment"])["name"], each["spec_hash"])
-            for each in segments
+            (each.from_epoch, each.to_epoch, json.loads(each.experiment)["name"], each.spec_hash) for each in segments
         ]
 
     def continued(name, **more):
@@ -503,7 +505,7 @@ def test_segments_say_what_trained_which_epochs(tmp_path):
     outcome = continued("c").run(never)
     expected = [(0, 1, "a", "a" * 16), (1, 1, "b", "b" * 16), (1, 2, "c", "c" * 16)]
     assert pieces(outcome.segments) == expected
-    assert outcome.segments[0]["provenance"] == {"code_hash": "a" * 64}
+    assert outcome.segments[0].provenance == tiny_provenance("a" * 64)
     # Nothing is trained, so nothing is added.
     assert pieces(continued("d").run(never).segments) == expected
     assert pieces(continued("e", epochs=4).run(never).segments) == [*expected, (3, 3, "e", "e" * 16)]

@@ -11,6 +11,7 @@ from torch import nn
 from recu.experiment.running import Running
 from recu.experiment.schema import Hyperparameters
 from recu.nn import BinaryConv2d
+from recu.results.records import Provenance
 from recu.training.device import place
 from recu.training.position import Validity
 from recu.training.seeding import make_deterministic, seed_everything
@@ -138,6 +139,19 @@ def tiny_validity(loaders: TinyLoaders) -> Validity:
     )
 
 
+def tiny_provenance(code: str = "c" * 64) -> Provenance:
+    return Provenance(
+        device="CPU",
+        platform="Linux x86_64",
+        created="2026-11-20T10:00:00+00:00",
+        git_commit=None,
+        git_dirty=None,
+        packages={},
+        code_hash=code,
+        environment_hash="e" * 16,
+    )
+
+
 def tiny_identity(loaders: TinyLoaders, **changes) -> Identity:
     identity = Identity(
         model="tiny",
@@ -147,7 +161,7 @@ def tiny_identity(loaders: TinyLoaders, **changes) -> Identity:
         classes=tuple("abcdef"),
         seed=3,
         validity=tiny_validity(loaders),
-        provenance={"code_hash": "c" * 64, "device": "CPU"},
+        provenance=tiny_provenance(),
     )
     return replace(identity, **changes)
 
