@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import read_json
-from recu.experiment import paths
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import config_file, find_params, user_path
 from recu.experiment.resolving import parse_experiment
@@ -31,7 +30,7 @@ _SHORT = {"batch_size": ("-b",), "batch_size_test": ("-bt",)}
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
 
-_PROJECT_DIRS = {
+_DIRS = {
     "data_dir": "prepared data",
     "results_dir": "published results",
     "runs_dir": "state of trainings",
@@ -42,26 +41,13 @@ _PROJECT_DIRS = {
 def add_place_options(parser: argparse.ArgumentParser) -> None:
     """Where files are and what computes; nothing here changes a result."""
     group = parser.add_argument_group("place")
-    group.add_argument(
-        "--params_dir", type=user_path, default=paths.PARAMS_DIR, help="defaults and datasets (default: %(default)s)"
-    )
-    group.add_argument(
-        "--data_dir", type=user_path, default=Path("data"), help="prepared datasets (default: %(default)s)"
-    )
+    add_params_option(group)
+    add_dirs(group, "data_dir", "results_dir", "runs_dir")
     group.add_argument(
         "--manifest",
         type=user_path,
         metavar="FILE.json",
         help="of the data that is meant, with --experiment or --released: other data is refused",
-    )
-    group.add_argument(
-        "--results_dir", type=user_path, default=Path("results"), help="where results go (default: %(default)s)"
-    )
-    group.add_argument(
-        "--runs_dir",
-        type=user_path,
-        default=Path("runs"),
-        help="resumable state, with --experiment (default: %(default)s)",
     )
     group.add_argument(
         "--gpus",
@@ -82,6 +68,18 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         help="fast forms of layers: wherever they fit, or none (default: %(default)s)",
     )
     group.add_argument("--type", default="", help="tensor type, as the authors': one with 'cuda' in it, or a CPU type")
+
+
+def add_params_option(parser: argparse._ActionsContainer) -> None:
+    """Where params/ is: the working directory's own, or where it has none, the program's."""
+    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="default: %(default)s")
+
+
+def add_dirs(parser: argparse._ActionsContainer, *names: str) -> None:
+    """Options for some of a project's folders, which lie in the working directory if nothing else is said."""
+    for name in names:
+        usual = Path(name.removesuffix("_dir"))
+        parser.add_argument(f"--{name}", type=user_path, default=usual, help=f"{_DIRS[name]} (default: %(default)s)")
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -105,14 +103,14 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 def add_project_options(parser: argparse.ArgumentParser) -> None:
     """Where a project's files lie, in place of what its params/config.yaml says."""
-    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="default: %(default)s")
-    for name, what in _PROJECT_DIRS.items():
+    add_params_option(parser)
+    for name, what in _DIRS.items():
         parser.add_argument(f"--{name}", type=user_path, help=f"{what} (default: that of params/config.yaml)")
 
 
 def project_config(arguments: argparse.Namespace) -> WorkflowConfig:
     """params/config.yaml with what `add_project_options` says instead. Raises ConfigError."""
-    given = {name: str(value) for name in _PROJECT_DIRS if (value := getattr(arguments, name)) is not None}
+    given = {name: str(value) for name in _DIRS if (value := getattr(arguments, name)) is not None}
     return load_config(config_file(arguments.params_dir)).model_copy(update=given)
 
 

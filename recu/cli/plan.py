@@ -6,15 +6,14 @@ import argparse
 from pathlib import Path
 
 from recu.base.files import read_json
+from recu.cli import options
 from recu.experiment import params, plan
 from recu.experiment.paths import (
     METRICS,
     config_file,
-    find_params,
     released_folder,
     state_folder,
     train_folder,
-    user_path,
 )
 from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suites", nargs="*", help="names of files in params/suites/ (default: those of params/config.yaml)"
     )
-    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="default: %(default)s")
+    options.add_params_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.cli import options
-from recu.experiment import paths
 from recu.experiment.fit import check_batch_size
 from recu.experiment.params import load_datasets
 from recu.experiment.paths import user_path
@@ -17,9 +15,7 @@ from recu.experiment.source_state import read_place
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("dataset", help="a name in params/datasets.yaml")
-    parser.add_argument(
-        "--data_dir", type=user_path, default=Path("data"), help="prepared datasets (default: %(default)s)"
-    )
+    options.add_dirs(parser, "data_dir")
     parser.add_argument(
         "--source",
         "--data_path",
@@ -48,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET:N",
         help="batch sizes that trainings will use: refuse one that leaves one image over, before any training",
     )
-    parser.add_argument(
-        "--params_dir", type=user_path, default=paths.PARAMS_DIR, help="datasets table (default: %(default)s)"
-    )
+    options.add_params_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -9,7 +9,8 @@ from typing import TypeVar
 from recu.base.errors import ResultError
 from recu.base.files import check_ordinary
 from recu.base.text import visible_lines
-from recu.experiment import params, paths
+from recu.cli import options
+from recu.experiment import params
 from recu.experiment.paths import user_path
 from recu.experiment.remake import remake
 from recu.experiment.suite_facts import ReleasedFacts, SuiteFacts
@@ -23,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     collect = actions.add_parser("collect", help="gather the results of a suite's experiments into rows")
     _add_suite(collect)
-    _add_results(collect)
-    collect.add_argument("--runs_dir", type=user_path, default="runs", help="state of trainings (default: %(default)s)")
+    options.add_dirs(collect, "results_dir", "runs_dir")
     collect.add_argument("--output", type=user_path, required=True, metavar="FILE.json")
 
     render = actions.add_parser("render", help="render the table and curves of a suite from its rows")
@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     render.add_argument(
         "--rows", type=user_path, required=True, metavar="FILE.json", help="made by `recu report collect`"
     )
-    _add_published(render)
+    options.add_params_option(render)
     _add_output(render)
 
     released = actions.add_parser("released", help="render the table of a suite of released files")
     _add_suite(released)
-    _add_results(released)
-    _add_published(released)
+    options.add_dirs(released, "results_dir")
+    options.add_params_option(released)
     _add_output(released)
 
     show = actions.add_parser("show", help="print the rendered tables and where everything is")
@@ -57,14 +57,6 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
         metavar="JSON|FILE",
         help="what the workflow knows of the suite, or a file that holds it",
     )
-
-
-def _add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results_dir", type=user_path, default=Path("results"), help="default: %(default)s")
-
-
-def _add_published(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--params_dir", type=user_path, default=paths.PARAMS_DIR, help="published numbers")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from recu.base.errors import ConfigError, OutputError, ResultError
 from recu.base.redaction import redact
 from recu.base.text import visible
+from recu.cli import options
 from recu.experiment import params
-from recu.experiment.paths import PARAMS_DIR, config_file, user_path
+from recu.experiment.paths import config_file, user_path
 
 if TYPE_CHECKING:
     from recu.tracking.sync import Replay
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--results_dir", type=user_path, help="where results are published (default: that of params/config.yaml)"
     )
     parser.add_argument("--tracking_uri", help="MLflow store (default: that of params/config.yaml)")
-    parser.add_argument("--params_dir", type=user_path, default=PARAMS_DIR, help="where config.yaml is")
+    options.add_params_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

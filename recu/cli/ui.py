@@ -9,14 +9,15 @@ import sys
 
 from recu.base.addresses import SERVER, sqlite_file
 from recu.base.errors import ConfigError, RecuError
+from recu.cli import options
 from recu.experiment import params
-from recu.experiment.paths import config_file, find_params, user_path
+from recu.experiment.paths import config_file
 from recu.tracking import resolve_tracking_uri
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("--params_dir", type=user_path, default=find_params(), help="where config.yaml is")
+    options.add_params_option(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the default admits this machine only"
     )

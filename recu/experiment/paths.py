@@ -19,6 +19,9 @@ _PACKAGED = PROJECT_DIR / "recu" / "params"
 PARAMS_DIR = _PACKAGED if _PACKAGED.is_dir() else PROJECT_DIR / "params"
 """The checkout's; in an installed wheel the copy that it brings (setup.py)."""
 
+EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
+"""Of an experiment: its place in every folder. The braces are wildcards of the rules, too."""
+
 CHECKPOINT = "checkpoint.pth.tar"
 """State after the latest epoch, for resuming; in the authors' form plus what resuming needs."""
 BEST_CHECKPOINT = "model_best.pth.tar"

@@ -9,7 +9,7 @@ from typing import Any
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import canonical_json, hash_file, hash_text
-from recu.experiment import fit
+from recu.experiment import fit, paths
 from recu.experiment.networks import check_network
 from recu.experiment.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.experiment.schema import (
@@ -75,7 +75,8 @@ class Experiment(Model):
     @property
     def id(self) -> str:
         """Its place in every folder: `SUITE/DATASET/NETWORK/METHOD/seedSEED`."""
-        return f"{self.suite}/{self.dataset}/{self.network}/{self.method}/seed{self.seed}"
+        names = {name: getattr(self, name) for name in ("suite", "dataset", "network", "method", "seed")}
+        return paths.EXPERIMENT_ID.format(**names)
 
     @property
     def canonical(self) -> str:
@@ -288,7 +289,10 @@ class _RowResolver:
             name = teacher.removeprefix(TORCHVISION)
             fit.check_pretrained_teacher(name, self.dataset.num_classes, bool(self.teacher_weights.file))
             return Origin(id=teacher, spec_hash=self.teacher_weights.spec_hash)
-        teacher_id = f"{self.suite_name}/{self.dataset_name}/{teacher}/seed{self.seed}"
+        network, _, method = teacher.partition("/")
+        teacher_id = paths.EXPERIMENT_ID.format(
+            suite=self.suite_name, dataset=self.dataset_name, network=network, method=method, seed=self.seed
+        )
         if teacher_id not in known:
             kind = f"teacher (NETWORK/METHOD of an earlier row on {self.dataset_name}, or {TORCHVISION}NAME)"
             raise unknown_name(kind, teacher, self._teachers(known.values()))

@@ -50,7 +50,6 @@ REPORTS_DIR = Path(CONFIG.reports_dir)
 LOGS_DIR = RESULTS_DIR / "logs"
 TRACKING_DIR = RESULTS_DIR / "tracking"
 
-EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
 RELEASED_ID = "{released_suite}/{released_file}"
 
 # `recu` and `job` in every command below. Under conda each job's own Python runs the package from the checkout.
@@ -128,7 +127,7 @@ def get_attempt(wildcards, attempt):
 
 def get_experiment(wildcards):
     """The experiment that the wildcards name."""
-    return known(EXPERIMENTS, EXPERIMENT_ID.format(**wildcards))
+    return known(EXPERIMENTS, paths.EXPERIMENT_ID.format(**wildcards))
 
 
 def get_experiment_json(wildcards):

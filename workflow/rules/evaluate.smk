@@ -1,15 +1,15 @@
 rule evaluate:
     input:
-        manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
+        manifest=paths.manifest_file(RESULTS_DIR, "{dataset}"),
         tracking=ancient(TRACKING_DIR / "{suite}.ready"),
-        checkpoint=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.BEST_CHECKPOINT,
-        metrics=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.METRICS,
+        checkpoint=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.BEST_CHECKPOINT,
+        metrics=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.METRICS,
     output:
-        metrics=RESULTS_DIR / "evaluate" / EXPERIMENT_ID / paths.METRICS,
+        metrics=paths.evaluate_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.METRICS,
     log:
-        LOGS_DIR / "evaluate" / f"{EXPERIMENT_ID}.log",
+        LOGS_DIR / "evaluate" / f"{paths.EXPERIMENT_ID}.log",
     benchmark:
-        LOGS_DIR / "evaluate" / f"{EXPERIMENT_ID}.benchmark.tsv"
+        LOGS_DIR / "evaluate" / f"{paths.EXPERIMENT_ID}.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: 1

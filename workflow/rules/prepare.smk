@@ -17,7 +17,7 @@ rule prepare_tracking:
 # only moved, or was touched, makes nothing else run.
 checkpoint prepare:
     output:
-        manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
+        manifest=paths.manifest_file(RESULTS_DIR, "{dataset}"),
     log:
         LOGS_DIR / "prepare" / "{dataset}.log",
     conda:

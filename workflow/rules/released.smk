@@ -3,7 +3,7 @@ rule evaluate_released:
         manifest=get_released_manifest,
         tracking=ancient(TRACKING_DIR / "{released_suite}.ready"),
     output:
-        metrics=RESULTS_DIR / "released" / RELEASED_ID / paths.METRICS,
+        metrics=paths.released_folder(RESULTS_DIR, RELEASED_ID) / paths.METRICS,
     log:
         LOGS_DIR / "released" / f"{RELEASED_ID}.log",
     benchmark:

@@ -3,7 +3,7 @@ rule collect:
         train=get_suite_train_metrics,
         evaluate=get_suite_evaluate_metrics,
     output:
-        rows=RESULTS_DIR / "report" / "{suite}" / "rows.json",
+        rows=paths.rows_file(RESULTS_DIR, "{suite}"),
     log:
         LOGS_DIR / "report" / "{suite}.collect.log",
     conda:
@@ -20,7 +20,7 @@ rule collect:
 
 rule report:
     input:
-        rows=RESULTS_DIR / "report" / "{suite}" / "rows.json",
+        rows=paths.rows_file(RESULTS_DIR, "{suite}"),
         published=get_published,
     output:
         markdown=report(REPORTS_DIR / "{suite}.md", category="Tables", caption="../report/table.rst"),

@@ -1,15 +1,15 @@
 rule train:
     input:
-        manifest=RESULTS_DIR / "prepare" / "{dataset}" / paths.MANIFEST,
+        manifest=paths.manifest_file(RESULTS_DIR, "{dataset}"),
         tracking=ancient(TRACKING_DIR / "{suite}.ready"),
         parents=get_parents,
     output:
-        checkpoint=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.BEST_CHECKPOINT,
-        metrics=RESULTS_DIR / "train" / EXPERIMENT_ID / paths.METRICS,
+        checkpoint=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.BEST_CHECKPOINT,
+        metrics=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.METRICS,
     log:
-        LOGS_DIR / "train" / f"{EXPERIMENT_ID}.log",
+        LOGS_DIR / "train" / f"{paths.EXPERIMENT_ID}.log",
     benchmark:
-        LOGS_DIR / "train" / f"{EXPERIMENT_ID}.benchmark.tsv"
+        LOGS_DIR / "train" / f"{paths.EXPERIMENT_ID}.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: get_training_threads
