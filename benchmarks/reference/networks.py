@@ -30,7 +30,7 @@ def build_reference(
     recu = (ReferenceRealConv2d, ReferenceStage1Conv2d, ReferenceBinaryConv2d)
     competitor = (ReferenceRealConv2d, ReferenceStep1Conv2d, ReferenceCompetitorConv2d)
     conv = (competitor if family == "birealnet" else recu)[stage]
-    return _BUILDERS[family, name, variant](num_classes, conv)
+    return BUILDERS[family, name, variant](num_classes, conv)
 
 
 class Shortcut(nn.Module):
@@ -282,7 +282,7 @@ class BiRealNet(nn.Module):
 
 WIDE = (64, 128, 256, 512)
 
-_BUILDERS: dict[tuple[str, str, str | None], Callable[[int, Conv], nn.Module]] = {
+BUILDERS: dict[tuple[str, str, str | None], Callable[[int, Conv], nn.Module]] = {
     ("cifar", "resnet20_1w1a", None): lambda n, conv: CifarResNet20(n, conv, TwoShortcutBlock),
     ("cifar", "resnet20_1w1a", "2021-03"): lambda n, conv: CifarResNet20(n, conv, PreluBlock),
     ("cifar", "resnet18_1w1a", None): lambda n, conv: CifarResNet18(n, conv, OneShortcutBlock, (2, 2, 2, 2), WIDE),

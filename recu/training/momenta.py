@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from recu.base.errors import CheckpointError
 from recu.training.checkpoint_reading import as_tensor, listed, shown
-
-_SLOTS = ((torch.optim.SGD, ("momentum_buffer",)), (torch.optim.Adam, ("step", "exp_avg", "exp_avg_sq")))
-"""What each optimiser keeps of a parameter."""
+from recu.training.optimizer import KINDS
 
 
 def load_momenta(optimizer: torch.optim.Optimizer, saved: Any) -> None:
@@ -29,7 +27,7 @@ def load_momenta(optimizer: torch.optim.Optimizer, saved: Any) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     own_identifiers = [identifier for group in own["param_groups"] for identifier in group["params"]]
     identifiers, state = _identifiers(saved, [len(group["params"]) for group in optimizer.param_groups])
-    names = next(names for kind, names in _SLOTS if isinstance(optimizer, kind))
+    names = next(names for kind, names in KINDS.values() if isinstance(optimizer, kind))
     kept = {
         own_identifier: _slots(state[identifier], parameter, names)
         for identifier, own_identifier, parameter in zip(identifiers, own_identifiers, parameters, strict=True)

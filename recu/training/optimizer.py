@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
 from recu.base.errors import unknown_name
-from recu.experiment.schema import Optimizer
 
 
 def _decays_always(_name: str, _parameter: nn.Parameter) -> bool:
@@ -31,6 +30,13 @@ def _decays_four_dimensional(name: str, parameter: nn.Parameter) -> bool:
 GROUPINGS: Mapping[str, Callable[[str, nn.Parameter], bool]] = MappingProxyType(
     {"all": _decays_always, "imagenet": _decays_by_name, "birealnet": _decays_four_dimensional}
 )
+KINDS: Mapping[str, tuple[type[torch.optim.Optimizer], tuple[str, ...]]] = MappingProxyType(
+    {
+        "adam": (torch.optim.Adam, ("step", "exp_avg", "exp_avg_sq")),
+        "sgd": (torch.optim.SGD, ("momentum_buffer",)),
+    }
+)
+"""Of each optimiser the class, and what it keeps of a parameter."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, grouping: str) -> list[dict[str, Any]]:
@@ -80,12 +86,11 @@ def build_optimizer(
     Raises:
         ConfigError: unknown name or grouping.
     """
-    if name not in get_args(Optimizer):
-        raise unknown_name("optimizer", name, get_args(Optimizer))
+    if name not in KINDS:
+        raise unknown_name("optimizer", name, KINDS)
     groups = parameter_groups(model, weight_decay, grouping)
-    if name == "sgd":
-        return _never_compiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum)
-    return _never_compiled(torch.optim.Adam)(groups, lr=lr)
+    own = {"momentum": momentum} if name == "sgd" else {}
+    return _never_compiled(KINDS[name][0])(groups, lr=lr, **own)
 
 
 def _never_compiled(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:

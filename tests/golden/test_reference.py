@@ -1,6 +1,6 @@
 """The project's networks against the plain reference, float64, to 1e-9: keys, logits, loss and every gradient.
 
-Every network of the registry at every stage, those without a golden file included.
+Every network of this package at every stage, those without a golden file included.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.reference import build_reference
+from benchmarks.reference.networks import BUILDERS
 from recu.models import ModelName, available_models, build_model
 from tests.golden.fill import fill, golden_input
 
@@ -25,7 +26,7 @@ TARGETS = torch.tensor([3, 7])
 
 TRAINED = {"reactnet": (1, 2), "birealnet": (1, 2)}  # stages that the paper trains, where not stage 2 alone
 
-NETWORKS = [name for name in available_models() if name.family != "torchvision"]
+NETWORKS = [name for name in available_models() if name in BUILDERS]
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ def test_unknown_models_and_models_without_a_reference(monkeypatch):
         engines.check_model("resnet20_1w1")
     engines.check_model("vgg_small_1w1a")
     # A network that a user adds.
-    builders = networks._BUILDERS
+    builders = networks.BUILDERS
     monkeypatch.delitem(builders, ("cifar", "vgg_small_1w1a", None))
     with pytest.raises(ConfigError, match=r"has no cifar\.vgg_small_1w1a to compare with"):
         engines.check_model("vgg_small_1w1a")
