@@ -336,6 +336,11 @@ class EvaluationRecord(Measurement):
     spec_hash: str
     mlflow_run_id: str | None
 
+    @property
+    def id(self) -> str:
+        """Of its experiment."""
+        return self.experiment_id
+
 
 class ReleasedRecord(Measurement):
     """metrics.json of a released file."""
@@ -350,6 +355,11 @@ class ReleasedRecord(Measurement):
     shortcut: str
     cost: Cost
     mlflow_run_id: str | None
+
+    @property
+    def id(self) -> str:
+        """Of its file."""
+        return self.released.id
 
 
 class Curve(Record):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,14 @@ from recu.experiment.released import Released, load_released
 from recu.experiment.resolving import Experiment, load_experiments
 from recu.experiment.schema import Dataset, Method, ReleasedSuite, Suite
 from recu.results import provenance
+from recu.results.records import (
+    EvaluationRecord,
+    Measurement,
+    R,
+    ReleasedRecord,
+    TrainingRecord,
+    as_record,
+)
 from recu.results.seal import seal_problem
 from recu.stages.report import collect_rows, rendered_files, rendered_released_files
 from recu.verify.judgement import (
@@ -27,9 +34,8 @@ from recu.verify.judgement import (
     Surroundings,
     absent,
     finding,
-    judge_evaluation,
     judge_file,
-    judge_released,
+    judge_measurement,
     judge_training,
     worst,
 )
@@ -186,6 +192,11 @@ class _Shared:
             packages=provenance.package_versions(),
         )
 
+    def facts(self, dataset: str, content: Any) -> dict[str, Any]:
+        """What judging a result on this dataset takes of now; nothing is read for a result that is not there."""
+        fingerprint = None if content is None else self.fingerprint(dataset)
+        return {"data_fingerprint": fingerprint, "now": self.surroundings}
+
     def fingerprint(self, dataset: str) -> str | None:
         """Of the prepared data where it is here, else of the copy of its manifest among the results."""
         if dataset not in self._fingerprints:
@@ -233,10 +244,11 @@ class _SuiteVerifier:
 
     def _ground(self, experiment: Experiment) -> Ground:
         folder = paths.train_folder(self._places.results_dir, experiment.id)
-        trained = _read(folder / paths.METRICS)
-        evaluated = _read(paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS)
+        measured = paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS
+        trained, evaluated = _read(folder / paths.METRICS), _read(measured)
+        record = _record(trained, TrainingRecord)
         digest = _digest(folder / paths.BEST_CHECKPOINT)
-        stated = digest or _text(trained, "checkpoint_sha256")
+        stated = digest or (record and record.checkpoint_sha256)
         if stated is not None:
             self._checkpoints[experiment.id] = stated
         training = self._training(experiment, folder / paths.METRICS, trained, digest)
@@ -247,48 +259,39 @@ class _SuiteVerifier:
             network=experiment.network,
             method=experiment.method,
             seed=experiment.seed,
-            top1=_number(evaluated, "top1"),
+            top1=_top1(_record(evaluated, EvaluationRecord)),
             spec_hash=experiment.spec_hash,
             checkpoint_sha256=digest,
-            **_origin(trained),
+            **_origin(record),
             parents=tuple(parent.id for parent in experiment.parents),
             training=training,
-            evaluation=self._evaluation(experiment, evaluated, stated),
+            evaluation=judge_measurement(
+                str(measured),
+                evaluated,
+                EvaluationRecord,
+                experiment.origin,
+                checkpoint_sha256=stated,
+                **self._shared.facts(experiment.dataset, evaluated),
+            ),
         )
 
-    def _training(self, experiment: Experiment, file: Path, metrics: Any, digest: str | None) -> Finding:
-        if metrics is None:
-            return absent(str(file))
+    def _training(self, experiment: Experiment, file: Path, content: Any, digest: str | None) -> Finding:
         judged = judge_training(
             str(file),
-            metrics,
+            content,
             experiment,
             checkpoint_sha256=digest,
-            data_fingerprint=self._shared.fingerprint(experiment.dataset),
             checkpoints=self._checkpoints,
-            now=self._shared.surroundings,
+            **self._shared.facts(experiment.dataset, content),
         )
         faults = tuple(
             f"rests on {parent.id}, which is {self._statuses[parent.id]}"
             for parent in experiment.parents
             if self._statuses.get(parent.id, "good") in ("stale", "altered")
         )
-        if not faults:
+        if not faults or content is None:
             return judged
         return replace(judged, status=worst((judged.status, "stale")), reasons=(*judged.reasons, *faults))
-
-    def _evaluation(self, experiment: Experiment, metrics: Any, digest: str | None) -> Finding:
-        file = str(paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS)
-        if metrics is None:
-            return absent(file)
-        return judge_evaluation(
-            file,
-            metrics,
-            experiment,
-            checkpoint_sha256=digest,
-            data_fingerprint=self._shared.fingerprint(experiment.dataset),
-            now=self._shared.surroundings,
-        )
 
     def _rows(self, file: Path) -> Finding:
         found = _read(file)
@@ -333,30 +336,27 @@ class _ReleasedVerifier:
 
     def _ground(self, released: Released) -> Ground:
         file = paths.released_folder(self._places.results_dir, released.id) / paths.METRICS
-        metrics, digest = _read(file), _digest(Path(released.path))
-        if metrics is None:
-            measured = absent(str(file))
-        else:
-            measured = judge_released(
-                str(file),
-                metrics,
-                released.origin,
-                checkpoint_sha256=digest,
-                data_fingerprint=self._shared.fingerprint(released.dataset),
-                now=self._shared.surroundings,
-            )
+        content, digest = _read(file), _digest(Path(released.path))
+        record = _record(content, ReleasedRecord)
         return Ground(
             experiment_id=released.id,
             dataset=released.dataset,
             network=f"{released.family}.{released.model}",
             method=released.method,
             seed=None,
-            top1=_number(metrics, "top1"),
+            top1=_top1(record),
             spec_hash=released.spec_hash,
             checkpoint_sha256=digest,
-            **_origin(metrics),
+            **_origin(record),
             training=finding(released.path, []) if digest is not None else absent(released.path),
-            evaluation=measured,
+            evaluation=judge_measurement(
+                str(file),
+                content,
+                ReleasedRecord,
+                released.origin,
+                checkpoint_sha256=digest,
+                **self._shared.facts(released.dataset, content),
+            ),
         )
 
 
@@ -444,13 +444,20 @@ def _text(content: Any, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _number(metrics: Any, name: str) -> float | None:
-    value = metrics.get(name) if isinstance(metrics, Mapping) else None
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+def _record(content: Any, kind: type[R]) -> R | None:
+    """What a file says, as far as it says it in the expected form."""
+    try:
+        return as_record(content, kind)
+    except ResultError:
+        return None
 
 
-def _origin(metrics: Any) -> dict[str, str | None]:
+def _top1(record: Measurement | None) -> float | None:
+    return None if record is None else record.top1
+
+
+def _origin(record: TrainingRecord | Measurement | None) -> dict[str, str | None]:
     """The data, commit, code and environment that a result names; None for what it does not."""
-    provenance_of = metrics.get("provenance") if isinstance(metrics, Mapping) else None
-    named = {name: _text(provenance_of, name) for name in ("git_commit", "code_hash", "environment_hash")}
-    return {"data_fingerprint": _text(metrics, "data_fingerprint")} | named
+    provenance_of = record and record.provenance
+    named = {name: getattr(provenance_of, name, None) for name in ("git_commit", "code_hash", "environment_hash")}
+    return {"data_fingerprint": record and record.data_fingerprint} | named

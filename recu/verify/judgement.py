@@ -91,23 +91,25 @@ def worst(statuses: Iterable[Status]) -> Status:
     return max(statuses, key=_ORDER.index, default="good")
 
 
-def _altered_where_unreadable(judge: Callable[..., Finding]) -> Callable[..., Finding]:
-    """The judge, which finds content altered that is no such record."""
+def _of_a_record(judge: Callable[..., Finding]) -> Callable[..., Finding]:
+    """The judge of a file's content: None is absent, and what is no such record was altered."""
 
     @functools.wraps(judge)
-    def judged(subject: str, *what: Any, **facts: Any) -> Finding:
+    def judged(subject: str, content: Any, *what: Any, **facts: Any) -> Finding:
+        if content is None:
+            return absent(subject)
         try:
-            return judge(subject, *what, **facts)
+            return judge(subject, content, *what, **facts)
         except (ResultError, ValueError) as error:  # the latter: infinities where any value may stand
             return finding(subject, [("altered", str(error))])
 
     return judged
 
 
-@_altered_where_unreadable
+@_of_a_record
 def judge_training(
     subject: str,
-    metrics: Mapping[str, Any],
+    content: Any,
     expected: Experiment,
     *,
     checkpoint_sha256: str | None,
@@ -119,21 +121,21 @@ def judge_training(
 
     Args:
         subject: its metrics.json.
-        metrics: the content.
+        content: of it; None where it is not there.
         expected: the experiment as params/ defines it now.
         checkpoint_sha256: of the checkpoint beside metrics.json; None where there is none.
         data_fingerprint: of the data as prepared now; None where it is not here.
         checkpoints: by experiment id, the SHA-256 of its published checkpoint now, of those that are there.
         now: the code and environment that run now.
     """
-    record = as_record(metrics, TrainingRecord)
+    record = as_record(content, TrainingRecord)
     own_hash = hash_text(canonical_json(record.hashed))
     of_its_hash: list[Problem] = []
     if own_hash != record.spec_hash:
         of_its_hash.append(("altered", "its parameters do not give its spec_hash"))
     of_the_state = [*_parents(record, checkpoints), *_pieces(record)]
     problems = [
-        *_seal(metrics),
+        *_seal(content),
         *of_its_hash,
         *_checkpoint(record, checkpoint_sha256),
         *_parameters(record, expected),
@@ -148,65 +150,38 @@ def judge_training(
     return replace(finding(subject, problems, notes), afresh=bool(of_the_state))
 
 
-@_altered_where_unreadable
-def judge_evaluation(
+@_of_a_record
+def judge_measurement(
     subject: str,
-    metrics: Mapping[str, Any],
-    expected: Experiment,
-    *,
-    checkpoint_sha256: str | None,
-    data_fingerprint: str | None,
-    now: Surroundings,
-) -> Finding:
-    """Judge the published evaluation of a training; arguments as for `judge_training`.
-
-    Args:
-        subject: its metrics.json.
-        metrics: the content.
-        expected: the experiment as params/ defines it now.
-        checkpoint_sha256: of the training's published checkpoint, or as its metrics.json names it where the file is
-            gone; None where neither is there.
-        data_fingerprint: of the data as prepared now.
-        now: the code and environment that run now.
-    """
-    record = as_record(metrics, EvaluationRecord)
-    problems = _seal(metrics)
-    if record.experiment_id != expected.id:
-        problems.append(("altered", f"is the evaluation of {record.experiment_id}"))
-    if record.spec_hash != expected.spec_hash:
-        problems.append(("stale", f"other parameters (hash {record.spec_hash}, now {expected.spec_hash})"))
-    if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
-        problems.append(("stale", "measured another checkpoint than the one published now"))
-    problems += _data(record, data_fingerprint)
-    return finding(subject, problems, _surroundings(record.provenance, now))
-
-
-@_altered_where_unreadable
-def judge_released(
-    subject: str,
-    metrics: Mapping[str, Any],
+    content: Any,
+    kind: type[EvaluationRecord | ReleasedRecord],
     expected: Origin,
     *,
     checkpoint_sha256: str | None,
     data_fingerprint: str | None,
     now: Surroundings,
 ) -> Finding:
-    """Judge the measurement of a released file; arguments as for `judge_training`.
+    """Judge the measurement of a training's checkpoint or of a released file; arguments as for `judge_training`.
 
     Args:
         subject: its metrics.json.
-        metrics: the content.
-        expected: the file and its settings as params/ has them now.
-        checkpoint_sha256: of the released file; None where it is not here any more.
+        content: of it; None where it is not there.
+        kind: of measurement.
+        expected: what was to be measured as params/ defines it now.
+        checkpoint_sha256: of the file now, or as the training's metrics.json names it where it is gone; None where
+            neither is there.
         data_fingerprint: of the data as prepared now.
         now: the code and environment that run now.
     """
-    record = as_record(metrics, ReleasedRecord)
-    problems = _seal(metrics)
+    record = as_record(content, kind)
+    problems = _seal(content)
+    if record.id != expected.id:
+        problems.append(("altered", f"is the evaluation of {record.id}"))
     if record.spec_hash != expected.spec_hash:
-        problems.append(("stale", f"another file or settings (hash {record.spec_hash}, now {expected.spec_hash})"))
+        problems.append(("stale", f"other parameters (hash {record.spec_hash}, now {expected.spec_hash})"))
     if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
-        problems.append(("stale", "measured another file than the one there now (SHA-256 differs)"))
+        what = "checkpoint" if isinstance(record, EvaluationRecord) else "file"
+        problems.append(("stale", f"measured another {what} than the one there now (SHA-256 differs)"))
     problems += _data(record, data_fingerprint)
     return finding(subject, problems, _surroundings(record.provenance, now))
 
@@ -240,8 +215,8 @@ def _pieces(record: TrainingRecord) -> list[Problem]:
     ]
 
 
-def _seal(metrics: Mapping[str, Any]) -> list[Problem]:
-    problem = seal_problem(metrics)
+def _seal(content: Mapping[str, Any]) -> list[Problem]:
+    problem = seal_problem(content)
     return [] if problem is None else [("altered", problem)]
 
 
