@@ -11,7 +11,7 @@ import pytest
 from recu.report.curves import curves_svg
 from recu.report.notes import notes
 from recu.report.summary import RULE, summarise
-from recu.report.tables import COLUMNS, csv, html, markdown
+from recu.report.tables import COLUMNS, csv, html, markdown, plain_column
 
 
 @pytest.fixture
@@ -88,6 +88,14 @@ def test_csv_reads_back_as_numbers(table):
         False,
     ]
     assert len(frame.columns) == sum(len(column.values) for column in COLUMNS)
+
+
+def test_a_column_is_one_entry_that_names_a_field_of_the_row(table):
+    frame = pandas.read_csv(io.StringIO(csv(table, columns=(*COLUMNS, plain_column("stage")))))
+    assert (
+        list(frame["stage"]) == [2, 2, 2]
+        and len(frame.columns) == len(pandas.read_csv(io.StringIO(csv(table))).columns) + 1
+    )
 
 
 def test_rule_reconstruction_and_origin_are_printed_under_the_table(table, rows, suite):
