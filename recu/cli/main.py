@@ -36,7 +36,7 @@ COMMANDS = {
     "du": ("recu.cli.du", "show what lies on disk, by experiment, and what needs it"),
     "prune": ("recu.cli.prune", "remove what nothing needs from the disk, after asking"),
     "store": ("recu.cli.store", "create the MLflow store before jobs log to it"),
-    "sync": ("recu.cli.sync", "send what the MLflow store could not take while training"),
+    "sync": ("recu.cli.sync", "bring the MLflow store up to date with the files of every run"),
     "ui": ("recu.cli.ui", "show the MLflow UI on this machine"),
 }
 """By name: the module with `add_arguments` and `run`, and a line of help."""

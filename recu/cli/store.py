@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Create what is missing; existing experiments stay as they are.
 
     A store that does not work is no error, since everything else works without: it is said, and what jobs would have
-    recorded waits for `recu sync`.
+    shown stands in their files for `recu sync`.
 
     Raises:
         ConfigError: the address given is misspelt.
@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
         problems.append(f"{redact(address)} has not answered within {_LONGEST_ANSWER_S:.0f} s")
     for problem in problems:
         print(
-            f"tracking: nothing is recorded in MLflow for now: {problem}. Everything else runs; what jobs cannot record"
-            " is kept beside their state, and `recu sync` sends it once the store works",
+            f"tracking: nothing is recorded in MLflow for now: {problem}. Everything else runs, and what MLflow"
+            " should show stands in the runs' files: `recu sync` sends it once the store works",
             flush=True,
         )
 

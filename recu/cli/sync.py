@@ -1,12 +1,13 @@
-"""`recu sync`: send to the MLflow store what it could not take while jobs ran."""
+"""`recu sync`: bring MLflow up to date with the files of every run."""
 
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu.base.errors import ConfigError, OutputError, ResultError
+from recu.base.errors import ConfigError, OutputError
 from recu.base.redaction import redact
 from recu.base.text import visible
 from recu.cli import options
@@ -14,7 +15,7 @@ from recu.experiment import params
 from recu.experiment.paths import config_file, user_path
 
 if TYPE_CHECKING:
-    from recu.tracking.sync import Replay
+    from recu.tracking.wanted import Folders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tracking_uri", help="MLflow store (default: that of params/config.yaml)")
     options.add_params_option(parser)
+    parser.add_argument(
+        "--checkpoints",
+        action="store_true",
+        help="copy each published checkpoint to a store on another machine (default: only its name and SHA-256)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Send every outbox and say what became of each.
+    """Mirror every run whose files say what the store does not show, and say what became of it.
 
     Raises:
-        OutputError: something could not be sent and is still kept.
+        OutputError: the store cannot be used, or does not show everything now.
     """
+    from recu.base.addresses import sqlite_file
     from recu.tracking import resolve_tracking_uri
-    from recu.tracking.outbox import find_outboxes
-    from recu.tracking.sync import parents_first, replay
+    from recu.tracking.store import empty_log, prepare_store
+    from recu.tracking.sync import find_outboxes, find_runs
 
     config = params.load_config(config_file(arguments.params_dir))
     address = resolve_tracking_uri(arguments.tracking_uri or config.tracking_uri)
@@ -48,30 +55,47 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.results_dir is None:
         # Of another project's runs, or a copy's.
         results_dirs.append(runs_dir.parent / config.results_dir)
-    outboxes = parents_first(find_outboxes(runs_dir))
-    left = 0
-    for outbox in outboxes:
-        try:
-            result = replay(outbox, address, results_dirs)
-        except ResultError as error:
-            left += 1
-            print(visible(redact(str(error))))
-        else:
-            left += result.rejected + result.kept
-            print(visible(redact(f"{outbox}: {_described(result)}")))
-    if not outboxes:
+    runs = find_runs(runs_dir, results_dirs)
+    prepare_store(address, [])
+    said = []
+    for folders in runs:
+        said.append(_synced(folders, address, arguments.checkpoints))
+        if said[-1][0]:
+            print(visible(redact(said[-1][0])))
+    file = sqlite_file(address)
+    if file is not None:
+        empty_log(file)
+    if runs:
+        print(f"{len(runs)} runs, {sum(not line for line, _ in said)} of them up to date before")
+    else:
         print(f"nothing to send in {runs_dir}")
-    if left:
-        raise OutputError(
-            f"{left} records were not sent, see above: what can never be sent is kept beside the outboxes"
-            " in *.rejected, the rest in the outboxes"
+    outboxes = find_outboxes(runs_dir)
+    if outboxes:
+        print(
+            f"{len(outboxes)} files like {visible(str(outboxes[0]))} are of an earlier version: what they hold is in"
+            " the runs' own files too, and is sent from those; they may be removed"
         )
+    left = sum(count for _, count in said)
+    if left:
+        raise OutputError(f"{left} parts of runs are not in the store, see above: they stay in the runs' files")
 
 
-def _described(result: Replay) -> str:
-    if result.busy:
-        return "busy: a job is writing it"
-    parts = [f"{result.sent} sent", f"{result.rejected} refused"]
-    if result.kept:
-        parts.append(f"{result.kept} kept")
-    return ", ".join(parts) + (f" ({result.reason})" if result.reason else "")
+def _synced(folders: Folders, address: str, checkpoints: bool) -> tuple[str, int]:
+    """What to say of a run, "" where nothing was to be sent, and how many of its parts the store does not show."""
+    from filelock import Timeout
+
+    from recu.tracking.follower import lock_of
+    from recu.tracking.mirror import bring, worded
+
+    name = folders.state if folders.state.is_dir() else folders.results
+    try:
+        with lock_of(folders.state) if folders.state.is_dir() else nullcontext():
+            done = bring(folders, address, upload_checkpoint=checkpoints)
+    except Timeout:
+        return f"{name}: busy: a job is at work, and mirrors it", 0
+    except OutputError:
+        raise  # the store cannot be used, for no run
+    except Exception as error:
+        return f"{name}: {worded(error)}", 1
+    reasons = "".join(f"\n  not sent: {reason}" for reason in done.left)
+    return (f"{name}: {done.sent} sent{reasons}" if done.sent or done.left else ""), len(done.left)

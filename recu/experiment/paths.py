@@ -32,7 +32,8 @@ MANIFEST = "manifest.json"
 HISTORY = "history.jsonl"
 LOG = "train.log"
 EXPERIMENT = "experiment.json"
-OUTBOX = "tracking-outbox.jsonl"
+RUN = "run.json"
+"""What a job runs and how it ended, for the mirror in MLflow."""
 
 
 _VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[^{}]*)\})")

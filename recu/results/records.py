@@ -229,7 +229,6 @@ class Reached(Record):
     train_seconds: Amount
     earlier_best: Percent | None
     """Best top-1 that a checkpoint without our history claims."""
-    mlflow_run_id: str | None
 
 
 class TrainingRecord(Origins):

@@ -19,7 +19,7 @@ from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.records import EvaluationRecord, MeasuredWith, Measurement, Provenance, write_record
 from recu.stages.subject import Subject, load, recognise
-from recu.stages.train import check_writable, opened_tracker, tracked, use_threads
+from recu.stages.train import check_writable, followed_run, use_threads
 from recu.stages.trained import Trained, read_trained
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from recu.data import Loaders, Manifest, Prepared
-    from recu.tracking import Tracker
     from recu.training.weights import LoadReport
 
 _log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def evaluate(
         dataset: its dataset's entry.
         prepared: the data.
         results_dir: where the training was published and the evaluation will be.
-        runs_dir: holds what could not be sent to the tracking store.
+        runs_dir: where the run is noted.
         running: how to run it.
 
     Raises:
@@ -61,33 +60,26 @@ def evaluate(
     check_writable(folder)
     trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
     state = paths.state_folder(runs_dir, experiment.id, experiment.spec_hash)
-    with opened_tracker(running, state / "evaluate" / paths.OUTBOX, folder) as tracker, tracked(tracker):
-        from recu.stages.description import describe_run
+    with followed_run(running, state / "evaluate", folder) as run:
+        from recu.tracking.description import describe_run
 
         recipe = experiment.hyperparameters
         testbed = Testbed.opened(
             experiment.dataset, dataset, prepared, recipe.batch_size_test, recipe.loader, running=running
         )
-        subject = _published(trained, experiment, dataset, prepared.manifest)
-        run = describe_run(
-            experiment,
-            "evaluate",
-            prepared.manifest,
-            testbed.origin,
-            parent_run_id=trained.record.mlflow_run_id,
-            parent_checkpoint=subject.file.sha256,
-        )
-        tracker.start(run)
-        network, _report = load(subject, prepared.manifest.classes)
-        measured = testbed.measure(subject, network)
-        record = EvaluationRecord(
-            **dict(measured),
-            experiment_id=experiment.id,
-            spec_hash=experiment.spec_hash,
-            mlflow_run_id=tracker.wait_for_run_id(),
-        )
-        write_record(folder / paths.METRICS, record)
-        mirror_evaluation(tracker, record, folder / paths.METRICS)
+        manifest = prepared.manifest
+        subject = _published(trained, experiment, dataset, manifest)
+        checkpoint = subject.file.sha256
+        description = describe_run(experiment, "evaluate", manifest, testbed.origin, parent_checkpoint=checkpoint)
+        with run.recorded(description):
+            network, _report = load(subject, manifest.classes)
+            record = EvaluationRecord(
+                **dict(testbed.measure(subject, network)),
+                experiment_id=experiment.id,
+                spec_hash=experiment.spec_hash,
+                mlflow_run_id=run.id(),
+            )
+            write_record(folder / paths.METRICS, record)
     _log.info("%s: %s", experiment.id, describe_evaluation(record))
 
 
@@ -247,9 +239,3 @@ def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manif
             f" ({manifest.fingerprint:.12}): {again}"
         )
     return subject
-
-
-def mirror_evaluation(tracker: Tracker, measured: Measurement, file: Path) -> None:
-    """Send a measurement and the file it was published in to the tracking store."""
-    tracker.log_metrics({f"test_{name}": getattr(measured, name) for name in ("loss", "top1", "top5", "n")})
-    tracker.log_artifact(file)

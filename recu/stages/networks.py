@@ -35,8 +35,6 @@ class Weights:
     """See `recu.training.weights.load_weights`."""
     parent: Source | None = None
     """How metrics.json names it."""
-    run_id: str | None = None
-    """Of its run in the tracking store."""
 
     def load_into(self, model: nn.Module, what: str = "initial weights") -> str:
         """Copy the weights and report, calling them `what`; returns the SHA-256 of the bytes they were read from.
@@ -178,7 +176,6 @@ def weights_of(parent: Trained, experiment: Experiment) -> Weights:
             parent.record.resolved.hyperparameters.stage, experiment.hyperparameters.stage
         ),
         parent=parent.record.as_source(),
-        run_id=parent.record.mlflow_run_id,
     )
 
 

@@ -13,10 +13,10 @@ from recu.experiment.released import Released
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.records import Cost, ReleasedRecord, write_record
-from recu.stages.evaluate import Testbed, describe_evaluation, mirror_evaluation
+from recu.stages.evaluate import Testbed, describe_evaluation
 from recu.stages.networks import describe_cost
 from recu.stages.subject import Subject, load, recognise
-from recu.stages.train import check_writable, opened_tracker, tracked
+from recu.stages.train import check_writable, followed_run
 
 if TYPE_CHECKING:
     from recu.data import Prepared
@@ -39,7 +39,7 @@ def evaluate_released(
         released: which file, and what is claimed of it.
         dataset: the entry of its dataset.
         prepared: the data.
-        runs_dir: holds what could not be sent to the tracking store.
+        runs_dir: where the run is noted.
         output: metrics.json of the evaluation.
         running: how to run it.
 
@@ -51,8 +51,8 @@ def evaluate_released(
     check_writable(output.parent)
     _check_present(released)
     state = paths.state_folder(runs_dir, released.id, released.spec_hash)
-    with opened_tracker(running, state / "evaluate" / paths.OUTBOX, output.parent) as tracker, tracked(tracker):
-        from recu.stages.description import describe_released_run
+    with followed_run(running, state / "evaluate", output.parent) as run:
+        from recu.tracking.description import describe_released_run
 
         subject = _subject(released, dataset)
         network, report = load(subject, prepared.manifest.classes)
@@ -62,25 +62,22 @@ def evaluate_released(
         )
         # Counted first: moving the network to the device may change its layout.
         cost = describe_cost(network, dataset.image_size)
-        tracker.start(
-            describe_released_run(
-                released, subject.network, prepared.manifest, testbed.origin, checkpoint=subject.file.sha256
+        manifest, checkpoint = prepared.manifest, subject.file.sha256
+        description = describe_released_run(released, subject.network, manifest, testbed.origin, checkpoint=checkpoint)
+        with run.recorded(description):
+            record = ReleasedRecord(
+                **dict(testbed.measure(subject, network)),
+                name=released.name,
+                released=released,
+                spec_hash=released.spec_hash,
+                method=released.method,
+                claimed_top1=released.claimed_top1,
+                load=report.as_json(),
+                shortcut=find_network(subject.model, family=subject.family, variant=subject.variant).shortcut,
+                cost=Cost(**cost),
+                mlflow_run_id=run.id(),
             )
-        )
-        record = ReleasedRecord(
-            **dict(testbed.measure(subject, network)),
-            name=released.name,
-            released=released,
-            spec_hash=released.spec_hash,
-            method=released.method,
-            claimed_top1=released.claimed_top1,
-            load=report.as_json(),
-            shortcut=find_network(subject.model, family=subject.family, variant=subject.variant).shortcut,
-            cost=Cost(**cost),
-            mlflow_run_id=tracker.wait_for_run_id(),
-        )
-        write_record(output, record)
-        mirror_evaluation(tracker, record, output)
+            write_record(output, record)
     _log.info("%s, claimed %.2f %%: %s", released.id, released.claimed_top1, describe_evaluation(record))
 
 

@@ -299,7 +299,7 @@ def _finished(folder: Path) -> Found | None:
 
     stated = record.as_plain()
     ours = {
-        **{name: stated[name] for name in ("spec_hash", "data_fingerprint", "segments", "mlflow_run_id")},
+        **{name: stated[name] for name in ("spec_hash", "data_fingerprint", "segments")},
         "experiment": record.segments[-1].experiment,
         "seed": record.parameters["seed"],
         "origins": record.origins.as_plain(),

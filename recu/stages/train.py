@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recu.base.errors import CheckpointError, Interrupted, OutputError, ResultError
+from recu.base.errors import CheckpointError, OutputError, ResultError
 from recu.base.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
 from recu.base.lock import only_one
 from recu.experiment import paths
@@ -21,7 +21,6 @@ from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.records import (
     Cost,
-    EpochRecord,
     Origins,
     Provenance,
     ResumedFrom,
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
     import torch
 
     from recu.data import Loaders, Prepared
-    from recu.tracking import Tracker
+    from recu.tracking.description import RunDescription
+    from recu.tracking.run import FollowedRun
     from recu.training.position import Validity
     from recu.training.trainer import Outcome, Trainer
 
@@ -232,18 +232,17 @@ def _run(job: _Job, found: Found | None) -> None:
     # Under the lock nobody else writes there, so what is left of killed processes may go.
     for folder in (job.state, job.results):
         remove_temporary_files(folder)
-    with log_to(job.state / paths.LOG), opened_tracker(job.running, job.state / paths.OUTBOX, job.results) as tracker:
+    with log_to(job.state / paths.LOG), followed_run(job.running, job.state, job.results) as run:
         record = None if found is None else found.record
         if record is not None:
             _log.info("all %d epochs are done", record.epochs)
-            run_id = _run_to_continue(found, job.experiment)
-            with _mirrored(tracker, job, record.provenance, record.history, record.segments, run_id=run_id):
-                _conclude(job, record, tracker)
+            with run.recorded(_description(job, record.provenance, record.segments)):
+                _conclude(job, record, run)
         else:
-            _run_mirrored(job, found, tracker)
+            _run_mirrored(job, found, run)
 
 
-def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
+def _run_mirrored(job: _Job, found: Found | None, run: FollowedRun) -> None:
     """The work of `_run`, with its imports of PyTorch."""
     from recu.results import provenance
     from recu.training.device import choose_device, describe
@@ -258,66 +257,33 @@ def _run_mirrored(job: _Job, found: Found | None, tracker: Tracker) -> None:
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
     taught = None if job.build_teacher is None else job.build_teacher(job.prepared.manifest.classes)
     trainer = _prepare_trainer(job, found, loaders, device, taught, origin)
-    run_id = _run_to_continue(found, experiment)
     _write_experiment(job)
     if trainer.finished:
         origin = trainer.segments[-1].provenance
-    mirrored = _mirrored(tracker, job, origin, trainer.history, trainer.segments, run_id=run_id)
-    with stop_on_signals() as stop, mirrored:
-        outcome = trainer.run(
-            stop,
-            run_id=lambda: tracker.run_id or run_id,
-            on_epoch=lambda row: tracker.log_epoch(row.epoch, row.as_plain()),
-        )
-        _conclude(job, _record(job, outcome, run_id), tracker)
+    with stop_on_signals() as stop, run.recorded(_description(job, origin, trainer.segments)):
+        outcome = trainer.run(stop)
+        _conclude(job, _record(job, outcome), run)
 
 
-@contextmanager
-def _mirrored(
-    tracker: Tracker,
-    job: _Job,
-    provenance: Provenance,
-    history: Sequence[EpochRecord],
-    segments: Sequence[TrainedPiece],
-    *,
-    run_id: str | None,
-) -> Iterator[None]:
-    """Within the block the training's run in the tracking store is open, with the epochs reached before.
+def _description(job: _Job, provenance: Provenance, segments: Sequence[TrainedPiece]) -> RunDescription:
+    from recu.tracking.description import describe_run
 
-    Args:
-        tracker: of the store.
-        job: the training.
-        provenance: of what trains.
-        history: so far.
-        segments: so far.
-        run_id: of the run to continue.
-    """
-    from recu.stages.description import describe_run
-
-    rows = [row.as_plain() for row in history]
-    with tracked(tracker):
-        description = describe_run(
-            job.experiment,
-            "train",
-            job.prepared.manifest,
-            provenance,
-            parent_run_id=job.initial.run_id if job.initial else None,
-            parent_checkpoint=_parent_checkpoint(job),
-            run_id=run_id,
-            history=rows,
-        )
-        pieces = _tags_of_pieces(segments, job.experiment)
-        tracker.start(replace(description, tags={**description.tags, **pieces}))
-        tracker.log_history(rows)
-        yield
+    return describe_run(
+        job.experiment,
+        "train",
+        job.prepared.manifest,
+        provenance,
+        parent_checkpoint=_parent_checkpoint(job),
+        segments=segments,
+    )
 
 
-def _conclude(job: _Job, record: TrainingRecord, tracker: Tracker) -> None:
-    """Publish a finished training, keep of its state what is asked for, and tell the tracking store.
+def _conclude(job: _Job, record: TrainingRecord, run: FollowedRun) -> None:
+    """Publish a finished training, and keep of its state what is asked for.
 
     Killed at any point of it, the same command finds the training finished and does the rest.
     """
-    record = record.model_copy(update={"mlflow_run_id": tracker.wait_for_run_id() or record.mlflow_run_id})
+    record = record.model_copy(update={"mlflow_run_id": run.id() or record.mlflow_run_id})
     write_record(job.state / paths.METRICS, record)
     publish(job.results, job.state)
     _free(job.state, job.running)
@@ -328,17 +294,6 @@ def _conclude(job: _Job, record: TrainingRecord, tracker: Tracker) -> None:
         record.last.top1,
         job.results,
     )
-    _mirror_result(tracker, job, record)
-
-
-def _tags_of_pieces(segments: Sequence[TrainedPiece], experiment: Experiment) -> dict[str, str]:
-    """Which epochs of the run's curve were trained with other parameters than the run shows, if any were."""
-    others = [
-        f"epochs {piece.from_epoch} to {piece.to_epoch}: spec_hash {piece.spec_hash}"
-        for piece in segments
-        if piece.spec_hash != experiment.spec_hash
-    ]
-    return {"trained_with_other_parameters": "; ".join(others)} if others else {}
 
 
 def _parent_checkpoint(job: _Job) -> str | None:
@@ -418,13 +373,6 @@ def _prepare_trainer(
         note_changes(found, experiment, provenance)
         _log.info("continuing at epoch %d of %d", state["epoch"], experiment.hyperparameters.epochs)
     return trainer
-
-
-def _run_to_continue(found: Found | None, experiment: Experiment) -> str | None:
-    """The id in the tracking store of the run that is continued: of this very training in this very folder."""
-    if found is None or not (found.own and found.exact) or found.ours["spec_hash"] != experiment.spec_hash:
-        return None
-    return found.ours["mlflow_run_id"]
 
 
 def _validity(job: _Job, loaders: Loaders) -> Validity:
@@ -561,7 +509,7 @@ def _write_experiment(job: _Job) -> None:
     atomic_write_json(job.state / paths.EXPERIMENT, content)
 
 
-def _record(job: _Job, outcome: Outcome, run_id: str | None) -> TrainingRecord:
+def _record(job: _Job, outcome: Outcome) -> TrainingRecord:
     experiment, last = job.experiment, outcome.segments[-1]
     return TrainingRecord(
         **dict(outcome.origins),
@@ -577,45 +525,15 @@ def _record(job: _Job, outcome: Outcome, run_id: str | None) -> TrainingRecord:
         provenance=last.provenance,
         settings=last.settings,
         segments=outcome.segments,
-        mlflow_run_id=run_id,
+        mlflow_run_id=None,
         shortcut=find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
         cost=Cost(**network_cost(experiment)),
     )
 
 
-def opened_tracker(running: Running, outbox: Path, results: Path) -> closing[Tracker]:
-    """The tracker of one run. To be opened before PyTorch is imported: MLflow takes as long, and is imported meanwhile.
+def followed_run(running: Running, state: Path, results: Path) -> closing[FollowedRun]:
+    """The run of a job in the store that `running` says, as `recu.tracking.run.FollowedRun`."""
+    from recu.tracking import resolve_tracking_uri
+    from recu.tracking.run import FollowedRun
 
-    Args:
-        running: says which store.
-        outbox: file for what the store does not take.
-        results: the folder that the run publishes into.
-    """
-    from recu.tracking import open_tracker, resolve_tracking_uri
-
-    return closing(open_tracker(resolve_tracking_uri(running.tracking_uri), outbox, results))
-
-
-@contextmanager
-def tracked(tracker: Tracker) -> Iterator[None]:
-    """Close the run with the status that tells how the block ended."""
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt):
-        tracker.finish("KILLED")
-        raise
-    except BaseException:
-        tracker.finish("FAILED")
-        raise
-    tracker.finish("FINISHED")
-
-
-def _mirror_result(tracker: Tracker, job: _Job, record: TrainingRecord) -> None:
-    from recu.tracking import CHECKPOINT_TAG
-
-    for kind, epoch in (("best", record.best), ("last", record.last)):
-        tracker.log_metrics({f"{kind}_{name}": value for name, value in epoch.as_plain().items()})
-    tracker.log_metrics({"train_seconds": record.train_seconds})
-    tracker.log_tags({CHECKPOINT_TAG: record.checkpoint_sha256})
-    for file in (job.results / paths.BEST_CHECKPOINT, job.state / paths.EXPERIMENT, job.state / paths.LOG):
-        tracker.log_artifact(file)
+    return closing(FollowedRun(resolve_tracking_uri(running.tracking_uri), state, results))

@@ -168,7 +168,6 @@ class Trainer:
             hyperparameters.weight_decay_groups,
         )
         self._state = _State(epoch=start_epoch)
-        self._run_id: Callable[[], str | None] = lambda: None
         self._saved_at = time.monotonic()
         self._in_place = False
         """Whether the folder's checkpoint file holds the state that is trained from."""
@@ -259,28 +258,19 @@ class Trainer:
             epoch,
         )
 
-    def run(
-        self,
-        stop: Callable[[], bool],
-        *,
-        run_id: Callable[[], str | None] = lambda: None,
-        on_epoch: Callable[[EpochRecord], None] = lambda _row: None,
-    ) -> Outcome:
+    def run(self, stop: Callable[[], bool]) -> Outcome:
         """Train the epochs that are left.
 
         Args:
             stop: asked before each step; once true, state is saved and `Interrupted` raised.
-            run_id: the tracking store's id of this run as far as known; written into each checkpoint.
-            on_epoch: called with each new line of the history, after the checkpoint holds it.
 
         Raises:
             DivergenceError: a loss is not finite; the checkpoint stays at the last good state.
             Interrupted: `stop` became true; running again continues.
             OutputError: a file cannot be written.
         """
-        self._run_id = run_id
         if not self.finished and not (self._in_place and self._checkpoint.exists()):
-            # So that the tracking run is known, and what is going to be trained is kept, from the first moment.
+            # So that what is going to be trained is kept from the first moment.
             self._save()
         self._write_history()
         self._write_best()
@@ -293,7 +283,6 @@ class Trainer:
             while not self.finished:
                 row = self._epoch(stop, progress)
                 progress.epoch(row, self._recipe.epochs)
-                on_epoch(row)
         return self._outcome()
 
     def _epoch(self, stop: Callable[[], bool], progress: Progress) -> EpochRecord:
@@ -510,7 +499,6 @@ class Trainer:
             "random": random_states(),
             "train_seconds": state.train_seconds,
             "earlier_best": state.earlier_best,
-            "mlflow_run_id": self._run_id(),
         }
         save_checkpoint(self._checkpoint, checkpoint)
         self._saved_at = time.monotonic()

@@ -66,13 +66,13 @@ def test_files_are_measured_and_nothing_is_trained(measured: Project):
 def test_each_measurement_is_a_run(measured: Project):
     import mlflow
 
-    from recu.tracking.outbox import find_outboxes
-    from recu.tracking.sync import replay
+    from recu.tracking.mirror import bring
+    from recu.tracking.sync import find_runs
 
     uri = f"sqlite:///{measured.folder}/mlflow.db"
     # Measurements this short may end before a busy machine's store has answered.
-    for outbox in find_outboxes(measured.folder / "runs"):
-        assert replay(outbox, uri, [measured.folder / "results"]).rejected == 0
+    for folders in find_runs(measured.folder / "runs", [measured.folder / "results"]):
+        assert bring(folders, uri).left == []
     client = mlflow.MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name("files").experiment_id])
     assert sorted(run.data.tags["network"] for run in runs) == ["cifar-2021-03.resnet20_1w1a", "cifar.resnet20_1w1a"]

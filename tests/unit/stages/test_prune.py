@@ -55,7 +55,8 @@ def test_the_state_of_a_finished_training_goes_and_the_rest_stays(project, kept)
         spare.free()
     assert (state / paths.CHECKPOINT).exists()
     spare.free()
-    assert sorted(file.name for file in state.iterdir())[-3:] == [paths.METRICS, paths.BEST_CHECKPOINT, paths.LOG]
+    left = [paths.METRICS, paths.BEST_CHECKPOINT, paths.RUN, paths.LOG]
+    assert sorted(file.name for file in state.iterdir())[-4:] == left
     assert project.trained(kept)["checkpoint_sha256"] == hash_file(published / paths.BEST_CHECKPOINT)
     assert spares(_disk(project)) == []
 

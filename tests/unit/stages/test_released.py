@@ -234,9 +234,9 @@ def test_a_place_that_cannot_hold_the_result_is_named_before_any_work(measured, 
 def test_each_measurement_is_a_run_of_the_suites_experiment(measured, tmp_path):
     import mlflow
 
-    from recu.tracking.outbox import find_outboxes
+    from recu.tracking.mirror import bring
     from recu.tracking.store import prepare_store
-    from recu.tracking.sync import replay
+    from recu.tracking.sync import find_runs
 
     file = tmp_path / "file.pth.tar"
     torch.save(authors_form(make_network()), file)
@@ -244,8 +244,8 @@ def test_each_measurement_is_a_run_of_the_suites_experiment(measured, tmp_path):
     prepare_store(uri, ["files"], tmp_path / "artifacts")
     found = measured(file, tracking_uri=uri)
     # A measurement this short may end before a busy machine's store has answered.
-    for outbox in find_outboxes(tmp_path / "runs"):
-        assert replay(outbox, uri, [tmp_path / "results"]).rejected == 0
+    for folders in find_runs(tmp_path / "runs", [tmp_path / "results"]):
+        assert bring(folders, uri).left == []
     client = mlflow.MlflowClient(tracking_uri=uri)
     [run] = client.search_runs([client.get_experiment_by_name("files").experiment_id])
     assert run.info.status == "FINISHED"

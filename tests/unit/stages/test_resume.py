@@ -21,7 +21,7 @@ from recu.stages.resume import (
 )
 from recu.training.checkpoint import read_checkpoint
 from tests.unit.training.ours import experiment, our_checkpoint
-from tests.unit.training.tiny import never, tiny_provenance, tiny_trainer
+from tests.unit.training.tiny import after_each_epoch, never, tiny_provenance, tiny_trainer
 
 PROVENANCE = tiny_provenance().model_copy(update={"device": "CPU, 1 threads"})
 
@@ -42,7 +42,9 @@ def states(tmp_path_factory):
             "origins": Origins(parent=Source(id="p", spec_hash="p", checkpoint_sha256="p" * 64)),
         },
     )
-    trainer.run(never, on_epoch=lambda row: found.update({row.epoch + 1: read_checkpoint(folder / paths.CHECKPOINT)}))
+    after_each_epoch(
+        trainer, lambda row: found.update({row.epoch + 1: read_checkpoint(folder / paths.CHECKPOINT)})
+    ).run(never)
     return found
 
 

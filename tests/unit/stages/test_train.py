@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
 
 import pytest
 import torch
@@ -19,11 +18,11 @@ from recu.experiment import paths
 from recu.experiment.resolving import Origin, TeacherWeights
 from recu.nn import BinaryConv2d, layers
 from recu.results import provenance
-from recu.results.records import TrainedPiece
 from recu.stages import train as module
 from recu.stages.networks import Teacher
 from recu.stages.prepare import prepare
-from recu.tracking.tracker import Tracker
+from recu.tracking.run import FollowedRun
+from recu.tracking.wanted import Folders, read_run
 from recu.training import checkpoint as checkpoint_module
 from recu.training.checkpoint import RESUME_KEY, previous_of, read_checkpoint
 from recu.training.seeding import seed_everything
@@ -57,7 +56,7 @@ def test_a_finished_training_keeps_its_best_weights_once_and_no_state(project):
     project.train(experiment)
     state, best = project.state(experiment), _folder(project, experiment) / paths.BEST_CHECKPOINT
     # What publishes it again stays where Snakemake does not look.
-    kept = ["experiment.json", "history.jsonl", "metrics.json", "model_best.pth.tar", "train.log"]
+    kept = ["experiment.json", "history.jsonl", "metrics.json", "model_best.pth.tar", "run.json", "train.log"]
     assert sorted(file.name for file in state.iterdir()) == kept
     assert best.samefile(state / paths.BEST_CHECKPOINT)
     content = read_checkpoint(best)
@@ -135,26 +134,17 @@ def test_what_a_finished_training_left_is_trained_anew_where_it_was_altered(proj
 
 
 def test_a_run_that_the_store_names_only_later_is_named_when_publishing_again(project, monkeypatch):
-    class Store(Tracker):
-        run_id = "run7"
+    class Named(FollowedRun):
+        def id(self):
+            return "run7"
 
-        def __init__(self):
-            self.said = []
-
-        def start(self, description):
-            self.said.append(description.spec_hash)
-
-        def log_epoch(self, epoch, metrics):
-            self.said.append(epoch)
-
-        def finish(self, status):
-            self.said.append(status)
-
-    experiment, store = project.experiment(epochs=1), Store()
+    experiment = project.experiment(epochs=1)
     assert project.train(experiment)["mlflow_run_id"] is None
-    monkeypatch.setattr(module, "opened_tracker", lambda *_: closing(store))
+    monkeypatch.setattr("recu.tracking.run.FollowedRun", Named)
     assert project.train(experiment)["mlflow_run_id"] == "run7"
-    assert store.said == [experiment.spec_hash, 0, "FINISHED"]
+    shown = read_run(Folders(project.state(experiment), _folder(project, experiment)))
+    assert shown.description.spec_hash == experiment.spec_hash and shown.status == "FINISHED"
+    assert [row.epoch for row in shown.rows] == [0]
 
 
 def test_a_layer_that_does_not_say_its_cost_ends_a_training_before_its_first_epoch(project, monkeypatch):
@@ -419,20 +409,20 @@ print(code, "torch" in sys.modules, "torch._dynamo" in sys.modules)
         assert answer.stdout.strip() == "0 True False", answer.stderr
 
 
-def test_the_tracker_is_opened_before_pytorch_is_imported(project):
-    # MLflow takes as long to import as PyTorch; it is imported meanwhile, in the tracker's process.
+def test_the_run_is_followed_before_pytorch_is_imported(project):
+    # MLflow takes as long to import as PyTorch; it is imported meanwhile, in the follower's process.
     experiment = project.experiment(epochs=1)
     project.train(experiment)
     code = """
 import sys
-import recu.tracking
+import recu.tracking.run
 from recu.cli.main import main
 
-def open_tracker(*_):
+def follow(*_):
     print("torch" in sys.modules)
     raise SystemExit
 
-recu.tracking.open_tracker = open_tracker
+recu.tracking.run.FollowedRun = follow
 main(sys.argv[1:])
 """
     other = project.experiment(epochs=2)
@@ -513,16 +503,8 @@ def test_mlflow_shows_one_run_a_stage_linked_to_its_parent(project, monkeypatch)
     assert runs[name].data.tags["data_fingerprint"] == metrics["data_fingerprint"]
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert artifacts == {"model_best.pth.tar", "experiment.json", "train.log"}
-
-
-def test_a_run_says_which_epochs_of_its_curve_had_other_parameters(project):
-    experiment = project.experiment()
-    other = TrainedPiece.model_construct(from_epoch=0, to_epoch=3, spec_hash="0" * 16)
-    own = TrainedPiece.model_construct(from_epoch=3, to_epoch=5, spec_hash=experiment.spec_hash)
-    assert module._tags_of_pieces([own], experiment) == {}
-    assert module._tags_of_pieces([other, own], experiment) == {
-        "trained_with_other_parameters": f"epochs 0 to 3: spec_hash {'0' * 16}"
-    }
+    checkpoint = paths.train_folder(project.results, vanilla.id) / paths.BEST_CHECKPOINT
+    assert checkpoint.stat().st_nlink == 3, "results/, runs/ and the store name one file"
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path):

@@ -1,10 +1,17 @@
-"""A SQLite store made once (MLflow's migrations take seconds) and copied for each test."""
+"""A SQLite store made once (MLflow's migrations take seconds) and copied for each test; folders as jobs leave them."""
 
+import json
 import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pytest
 
-from recu.tracking import DatasetDescription, RunDescription
+from recu.base.files import hash_file
+from recu.results.seal import write_sealed_json
+from recu.tracking.description import RunDescription
+from recu.tracking.mirror import bring
+from recu.tracking.wanted import Folders
 
 
 @pytest.fixture(scope="session")
@@ -32,5 +39,77 @@ def description():
         run_name="resnet20_1w1a vanilla seed 1",
         params={"model": "resnet20_1w1a", "hyperparameters.lr": "0.1"},
         tags={"model": "resnet20_1w1a", "git_dirty": "false"},
-        dataset=DatasetDescription(name="digits", digest="ab" * 32, source="scikit-learn"),
+        dataset="digits",
+        data_fingerprint="ab" * 32,
+        data_source="scikit-learn",
     )
+
+
+def row(epoch, **changes):
+    return {"epoch": epoch, "time": 1_700_000_000_000 + 1000 * epoch, "test_top1": 50.0 + epoch, "lr": 0.1} | changes
+
+
+@dataclass
+class Job:
+    """The folders of one run, below a project's."""
+
+    folder: Path
+    description: RunDescription
+    name: str = ""
+
+    @property
+    def state(self) -> Path:
+        place = self.folder / "runs" / self.description.experiment_id / (self.name or self.description.spec_hash)
+        return place if self.description.stage == "train" else place / "evaluate"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / self.description.stage / self.description.experiment_id
+
+    @property
+    def folders(self) -> Folders:
+        return Folders(self.state, self.results)
+
+    def note(self, status="RUNNING", started_ns=1) -> "Job":
+        noted = {"description": asdict(self.description), "started_ns": started_ns, "status": status}
+        self.state.mkdir(parents=True, exist_ok=True)
+        (self.state / "run.json").write_text(json.dumps(noted))
+        return self
+
+    def history(self, *rows) -> "Job":
+        lines = (line if isinstance(line, str) else json.dumps(line) for line in rows)
+        (self.state / "history.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        return self
+
+    def publish(self, *rows, weights=b"weights") -> "Job":
+        self.results.mkdir(parents=True, exist_ok=True)
+        of = {"spec_hash": self.description.spec_hash, "data_fingerprint": self.description.data_fingerprint}
+        if self.description.stage == "evaluate":
+            numbers = {"loss": 1.0, "top1": 60.0, "top5": 90.0, "n": 7}
+            write_sealed_json(
+                self.results / "metrics.json",
+                of | numbers | {"checkpoint_sha256": self.description.checkpoint_sha256},
+            )
+            return self
+        (self.state / "train.log").write_text("log")
+        (self.state / "experiment.json").write_text("{}")
+        checkpoint = self.results / "model_best.pth.tar"
+        checkpoint.write_bytes(weights)
+        summary = {"epoch": 1, "top1": 51.0, "top5": 90.0, "loss": 0.5}
+        content = {"best": summary, "last": summary, "train_seconds": 9.0, "history": list(rows)}
+        write_sealed_json(self.results / "metrics.json", of | content | {"checkpoint_sha256": hash_file(checkpoint)})
+        return self
+
+    def bring(self, store, **how):
+        return bring(self.folders, store, **how)
+
+
+@pytest.fixture
+def job(tmp_path, description):
+    return Job(tmp_path, description)
+
+
+def finished(job: Job, epochs=2) -> Job:
+    """A training that is over."""
+    rows = [row(epoch) for epoch in range(epochs)]
+    return job.note("FINISHED").history(*rows).publish(*rows)

@@ -11,9 +11,9 @@ import pytest
 from mlflow.tracking._tracking_service import utils
 
 from recu.tracking.client import connect
-from recu.tracking.mlflow_tracker import MlflowTracker
 from recu.tracking.place import record_place, settle
-from recu.tracking.store import prepare_store
+from recu.tracking.store import empty_log, prepare_store
+from tests.unit.tracking.conftest import Job, row
 
 _SECONDS = itertools.count(20)
 
@@ -44,15 +44,17 @@ def relative_address():
 
 
 def log_from(folder, description, name):
-    """What a job in `folder` does: log to the store by its relative address."""
-    (folder / name).write_text(name)
+    """What a job in `folder` does: mirror into the store by its relative address."""
+    job = Job(folder / "job", description).note().history(row(0))
+    (job.state / "train.log").write_text("log")
+    (job.state / "train.log").rename(job.state / name)
     before = Path.cwd()
     os.chdir(folder)
     try:
-        tracker = MlflowTracker(relative_address())
-        tracker.start(description)
-        tracker.log_artifact(folder / name)
-        tracker.close()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("recu.experiment.paths.LOG", name)
+            assert job.bring(relative_address()).left == []
+        empty_log(folder / "mlflow.db")
     finally:
         os.chdir(before)
 

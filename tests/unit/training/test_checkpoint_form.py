@@ -77,7 +77,6 @@ WRONG = {
     "recu/origins": [3, {"x": {1, 2}}],
     "recu/train_seconds": [DELETE, -1.0, NAN, "a"],
     "recu/earlier_best": ["a", NAN, -3.0, 1e9],
-    "recu/mlflow_run_id": [3, []],
     "recu/best_checkpoint": [None, 3, {}],
     "recu/best_checkpoint/epoch": [-1, "a", HUGE],
     "recu/best_checkpoint/recu": [DELETE, None, {}],

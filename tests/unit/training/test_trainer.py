@@ -18,6 +18,7 @@ from recu.experiment import paths
 from recu.experiment.schedules import learning_rate_at
 from recu.training.checkpoint import RESUME_KEY, load_latest, previous_of, read_checkpoint, save_checkpoint
 from recu.training.position import carry_start, start_of, usable_state
+from recu.training.trainer import Trainer
 from tests.history import comparable, read_history
 from tests.unit.training import training_process
 from tests.unit.training.tiny import (
@@ -26,6 +27,7 @@ from tests.unit.training.tiny import (
     TinyLoader,
     TinyLoaders,
     TinyNet,
+    after_each_epoch,
     never,
     same,
     tiny_loaders,
@@ -105,7 +107,7 @@ def test_killed_right_after_the_best_epoch_and_continued(tmp_path, optimizer):
 
     folder = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
-        tiny_trainer(folder, loaders, **recipe).run(never, on_epoch=kill)
+        after_each_epoch(tiny_trainer(folder, loaders, **recipe), kill).run(never)
     continued = tiny_trainer(folder, loaders, **recipe)
     continued.continue_from(load_latest(folder / paths.CHECKPOINT))
     continued.run(never)
@@ -260,16 +262,20 @@ def test_missing_derived_files_come_back(tmp_path):
     assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
 
 
-def test_rows_reach_the_tracker_once_and_after_the_checkpoint(tmp_path):
-    rows = []
+def test_rows_reach_the_history_once_and_after_the_checkpoint(tmp_path, monkeypatch):
+    """A mirror of the history never shows an epoch that is trained again."""
+    seen = []
+    write = Trainer._write_history
 
-    def note(row):
-        assert read_checkpoint(tmp_path / paths.CHECKPOINT)["epoch"] == row.epoch + 1
-        rows.append(row.epoch)
+    def note(trainer):
+        write(trainer)
+        rows = [json.loads(line)["epoch"] for line in (tmp_path / paths.HISTORY).read_text().splitlines()]
+        assert rows == list(range(read_checkpoint(tmp_path / paths.CHECKPOINT)["epoch"]))
+        seen.append(rows)
 
-    tiny_trainer(tmp_path).run(never, on_epoch=note, run_id=lambda: "run-7")
-    assert rows == [0, 1, 2]
-    assert read_checkpoint(tmp_path / paths.CHECKPOINT)[RESUME_KEY]["mlflow_run_id"] == "run-7"
+    monkeypatch.setattr(Trainer, "_write_history", note)
+    tiny_trainer(tmp_path).run(never)
+    assert seen == [[], [0], [0, 1], [0, 1, 2]]
 
 
 def test_an_authors_checkpoint_gives_weights_momentum_epoch_and_best(tmp_path, caplog):
@@ -433,7 +439,7 @@ def test_a_checkpoint_removed_meanwhile_stops_no_training(tmp_path):
             (tmp_path / paths.CHECKPOINT).unlink()
 
     with pytest.raises(Interrupted):
-        tiny_trainer(tmp_path).run(StopAfter(9), on_epoch=remove)
+        after_each_epoch(tiny_trainer(tmp_path), remove).run(StopAfter(9))
     file = tmp_path / paths.CHECKPOINT
     with pytest.raises(CheckpointError, match="is not there"):
         usable_state(read_checkpoint(file), file, tiny_validity(tiny_loaders(batch_size=4)))

@@ -1,6 +1,7 @@
 """A network, loaders and a trainer that take milliseconds and are real: binary convolution, shuffling, resuming."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -97,6 +98,19 @@ class TinyLoaders(NamedTuple):
 
 def tiny_loaders(**train) -> TinyLoaders:
     return TinyLoaders(TinyLoader(**train), TinyLoader(num_images=17, batch_size=5, training=False))
+
+
+def after_each_epoch(trainer: Trainer, action: Callable[[dict], object]) -> Trainer:
+    """The trainer, which calls `action` with each new row once its epoch is saved."""
+    train_epoch = trainer._epoch
+
+    def epoch(stop, progress):
+        row = train_epoch(stop, progress)
+        action(row)
+        return row
+
+    trainer._epoch = epoch
+    return trainer
 
 
 def tiny_trainer(

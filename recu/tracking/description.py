@@ -1,0 +1,167 @@
+"""How a run is described to MLflow: what was run, on which data and, for an evaluation, of which checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from recu.base.redaction import redact
+from recu.data import Manifest
+from recu.experiment.released import Released
+from recu.experiment.resolving import Experiment, network_name
+from recu.results.flatten import flatten_params
+from recu.results.records import Provenance, TrainedPiece
+
+CHECKPOINT_TAG = "checkpoint_sha256"
+"""Of the checkpoint that a training published, or that an evaluation measures."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunDescription:
+    """Everything that is known about a run when it starts.
+
+    A training that is repeated has the same identity, and still a run of its own: its epochs tell the two apart.
+    """
+
+    experiment: str
+    """MLflow experiment: the suite."""
+    stage: str
+    """"train" or "evaluate"."""
+    experiment_id: str
+    """`recu.experiment.resolving.Experiment.id`."""
+    spec_hash: str
+    checkpoint_sha256: str | None = None
+    """What an evaluation measures; None for a training."""
+    parent_checkpoint: str | None = None
+    """SHA-256 of the checkpoint that this run starts from or measures."""
+    run_name: str
+    """For people; need not be unique."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """All resolved parameters, flat; see `flatten_params`."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+    data_fingerprint: str = ""
+    """Of the prepared data."""
+    data_source: str = ""
+    """Where the data came from, in words; never an address with credentials."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The run's tags by which it is found again."""
+        identity = {
+            "recu.experiment_id": self.experiment_id,
+            "recu.spec_hash": self.spec_hash,
+            "recu.stage": self.stage,
+            "data_fingerprint": self.data_fingerprint,
+        }
+        return identity if self.checkpoint_sha256 is None else identity | {CHECKPOINT_TAG: self.checkpoint_sha256}
+
+    def redacted(self) -> RunDescription:
+        """The same without credentials in any free text."""
+        return replace(
+            self,
+            run_name=redact(self.run_name),
+            params={name: redact(value) for name, value in self.params.items()},
+            tags={name: redact(value) for name, value in self.tags.items()},
+            data_source=redact(self.data_source),
+        )
+
+
+def describe_run(
+    experiment: Experiment,
+    stage: str,
+    manifest: Manifest,
+    provenance: Provenance,
+    *,
+    parent_checkpoint: str | None = None,
+    segments: Iterable[TrainedPiece] = (),
+) -> RunDescription:
+    """The run of one stage ("train" or "evaluate") of an experiment.
+
+    Args:
+        experiment: gives name and parameters.
+        stage: what is done.
+        manifest: of the prepared data.
+        provenance: of this process.
+        parent_checkpoint: SHA-256 of the checkpoint this one starts from, or measures.
+        segments: what trained the epochs behind a training.
+    """
+    subject = {"id": experiment.id, "spec_hash": experiment.spec_hash} | experiment.model_dump(mode="json")
+    pieces = [(piece.from_epoch, piece.to_epoch, piece.spec_hash) for piece in segments]
+    data = (manifest.fingerprint, manifest.source.name)
+    return _described(stage, subject, data, provenance.as_plain(), parent_checkpoint, pieces=pieces)
+
+
+def describe_released_run(
+    released: Released, network: str, manifest: Manifest, provenance: Provenance, *, checkpoint: str
+) -> RunDescription:
+    """The run that measures a released file.
+
+    Args:
+        released: gives name and parameters.
+        network: family, variant as recognised, and model.
+        manifest: of the prepared data.
+        provenance: of this process.
+        checkpoint: SHA-256 of the file.
+    """
+    subject = {"id": released.id, "spec_hash": released.spec_hash} | released.model_dump(mode="json")
+    data = (manifest.fingerprint, manifest.source.name)
+    return _described("evaluate", subject, data, provenance.as_plain(), checkpoint, network=network, name=released.name)
+
+
+def describe_published(metrics: Mapping[str, Any]) -> RunDescription:
+    """The run of a published training, from its metrics.json alone; also of one that an earlier version published.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is no training's.
+    """
+    subject = {"spec_hash": metrics["spec_hash"]} | metrics["experiment"]
+    parent = (metrics.get("parent") or {}).get("checkpoint_sha256")
+    pieces = [(piece["from_epoch"], piece["to_epoch"], piece["spec_hash"]) for piece in metrics.get("segments") or ()]
+    return _described("train", subject, (metrics["data_fingerprint"], ""), metrics["provenance"], parent, pieces=pieces)
+
+
+def _described(
+    stage: str,
+    subject: Mapping[str, Any],
+    data: tuple[str, str],
+    provenance: Mapping[str, Any],
+    parent_checkpoint: str | None,
+    *,
+    network: str | None = None,
+    name: str | None = None,
+    pieces: Iterable[tuple[int, int, str]] = (),
+) -> RunDescription:
+    network = network or network_name(subject["family"], subject["variant"], subject["model"])
+    name = name or f"{network} {subject['method']} seed{subject['seed']}"
+    trains = stage == "train"
+    fingerprint, source = data
+    return RunDescription(
+        experiment=subject["suite"],
+        stage=stage,
+        experiment_id=subject["id"],
+        spec_hash=subject["spec_hash"],
+        checkpoint_sha256=None if trains else parent_checkpoint,
+        parent_checkpoint=parent_checkpoint,
+        run_name=name if trains else f"{name} {stage}",
+        params=flatten_params({key: value for key, value in subject.items() if key not in ("id", "spec_hash")}),
+        tags=_tags(subject, network, stage, provenance) | _tags_of_pieces(pieces, subject["spec_hash"]),
+        dataset=subject["dataset"],
+        data_fingerprint=fingerprint,
+        data_source=source,
+    ).redacted()
+
+
+def _tags(subject: Mapping[str, Any], network: str, stage: str, provenance: Mapping[str, Any]) -> dict[str, str]:
+    tags = {name: subject[name] for name in ("model", "dataset", "method", "seed") if name in subject}
+    tags |= {"network": network, "stage": stage}
+    tags |= {name: provenance[name] for name in ("git_commit", "git_dirty", "device")}
+    tags |= {f"version.{name}": version for name, version in provenance["packages"].items()}
+    return {name: str(value) for name, value in tags.items()}
+
+
+def _tags_of_pieces(pieces: Iterable[tuple[int, int, str]], spec_hash: str) -> dict[str, str]:
+    """Which epochs of the run's curve were trained with other parameters than the run shows, if any were."""
+    others = [f"epochs {first} to {last}: spec_hash {other}" for first, last, other in pieces if other != spec_hash]
+    return {"trained_with_other_parameters": "; ".join(others)} if others else {}

@@ -1,0 +1,119 @@
+"""The process that mirrors one run's folder into MLflow while a job works, and once more when it has ended.
+
+Importing MLflow takes as long as importing PyTorch. Here the two happen side by side, and a training's threads never
+wait for those of a client.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from filelock import FileLock, Timeout
+
+from recu.base.addresses import sqlite_file
+from recu.experiment import paths
+from recu.tracking.client import import_mlflow
+from recu.tracking.mirror import bring, worded
+from recu.tracking.store import empty_log
+from recu.tracking.wanted import Folders
+
+LOCK = ".mirror.lock"
+"""In a run's state folder: held while it is mirrored, and by a follower as long as it lives."""
+_POLL_S = 2.0
+_PAUSE_S = 60.0
+"""Between two attempts once the store has failed."""
+_LAST_LOCK_S = 5.0
+
+
+def lock_of(state: Path) -> FileLock:
+    """The lock of the run in `state`; the system frees it when its holder ends."""
+    return FileLock(state / LOCK, timeout=0, thread_local=False)
+
+
+class _Job:
+    """The job that is followed, as far as it says something.
+
+    Args:
+        requests: lines of the job: the store and the folders, "begin" when the run is noted, "end".
+        answers: for what became of each attempt, a line of JSON each.
+    """
+
+    def __init__(self, requests: BinaryIO, answers: TextIO) -> None:
+        self._requests, self._answers = requests, answers
+        self._parent = os.getppid()
+        address, *folders = json.loads(requests.readline())
+        self.address, self.folders = address, Folders(*map(Path, folders))
+        self.begun = self.ended = False
+
+    def listen(self) -> None:
+        """Wait for the next word, for a while only. A job that is gone has ended."""
+        if select.select([self._requests], [], [], _POLL_S)[0]:
+            self.begun |= (line := self._requests.readline()) == b"begin\n"
+            self.ended = line != b"begin\n"
+        self.ended |= os.getppid() != self._parent
+
+    def answer(self, **said: object) -> None:
+        """Say what happened, if anybody listens."""
+        with suppress(OSError):
+            print(json.dumps(said), file=self._answers, flush=True)
+
+
+def _follow(job: _Job) -> None:
+    with suppress(Exception):
+        import_mlflow(job.address)  # what fails here fails again when it is used, and is answered then
+    job.answer()
+    lock, seen, not_before = lock_of(job.folders.state), None, 0.0
+    while not job.ended:
+        job.listen()
+        stamps = _stamps(job.folders)
+        if not job.begun or not (job.ended or (stamps != seen and time.monotonic() >= not_before)):
+            continue
+        try:
+            if not lock.is_locked:
+                lock.acquire(timeout=_LAST_LOCK_S if job.ended else 0)
+            done = bring(job.folders, job.address, live=not job.ended)
+        except Timeout:
+            # An earlier job's follower, or `recu sync`, is at it.
+            continue
+        except Exception as error:
+            not_before = time.monotonic() + _PAUSE_S
+            job.answer(left=[worded(error)], last=job.ended)
+        else:
+            seen = stamps
+            job.answer(run_id=done.run_id, left=done.left, last=job.ended)
+    file = sqlite_file(job.address)
+    if file is not None and seen is not None:
+        empty_log(file)
+
+
+def _stamps(folders: Folders) -> list[int | None]:
+    """What changes when there is something to mirror."""
+    files = (folders.state / paths.RUN, folders.state / paths.HISTORY, folders.results / paths.METRICS)
+    return [file.stat().st_mtime_ns if file.exists() else None for file in files]
+
+
+def _main() -> None:
+    # The job that is followed decides when to end; this process sees that.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # What a library prints must not stand between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # Without a buffer, which could hold a line that select() then waits for.
+    with open(0, "rb", buffering=0) as requests:
+        _follow(_Job(requests, answers))
+    # Looking through all of MLflow for garbage takes two seconds.
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    _main()
