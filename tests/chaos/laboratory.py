@@ -326,7 +326,7 @@ def _half_prepared(place: Place) -> str | None:
 def published_results(experiment: Experiment, *, results: Path) -> dict[str, Any]:
     """What must be equal to the last bit of two published trainings of an experiment."""
     trained = read_trained(results, experiment.id, experiment.spec_hash)
-    metrics = {name: value for name, value in trained.metrics.items() if name not in _OF_THE_MOMENT}
+    metrics = {name: value for name, value in trained.record.as_plain().items() if name not in _OF_THE_MOMENT}
     metrics["history"] = [comparable(row) for row in metrics["history"]]
     return {"metrics": metrics, "published checkpoint": hash_file(trained.checkpoint)}
 
