@@ -89,8 +89,8 @@ def build_loaders(
 
 
 def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
-    from recu.data.load.augmentation import BATCH_AUGMENTATIONS
     from recu.data.load.memory import MemoryLoader, load_arrays
+    from recu.experiment.schema import BATCH_AUGMENTATIONS
 
     augmentation = None if seed is None else BATCH_AUGMENTATIONS[dataset.augmentation]
     return MemoryLoader(*load_arrays(prepared, split), seed=seed, augmentation=augmentation, **settings)

@@ -10,11 +10,9 @@ from typing import Literal, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
-from recu.experiment.schema import CROP_SCALES, Dataset, Hyperparameters, Loader, gpu_numbers
+from recu.experiment.schema import BATCH_AUGMENTATIONS, CROP_SCALES, Dataset, Hyperparameters, Loader, gpu_numbers
 
 Storage = Literal["arrays", "files"]
-BATCHED = ("none", "crop", "crop_flip")
-"""Augmentations that work on whole batches in memory; see `recu.data.load.augmentation.BATCH_AUGMENTATIONS`."""
 TINYIMAGENET_SIZE = 64
 """Side of TinyImageNet's images as they are distributed and stored; they are enlarged when they are loaded."""
 _TEACHER_CLASSES = 1000
@@ -79,14 +77,14 @@ def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation:
         raise unknown_name("loader", loader, get_args(Loader))
     used = augmentation or dataset.augmentation
     as_stored = dataset.seen_as == "resize" and stored_size_of(dataset) == dataset.image_size
-    fits_memory = storage == "arrays" and used in BATCHED and as_stored
+    fits_memory = storage == "arrays" and used in BATCH_AUGMENTATIONS and as_stored
     if loader == "auto":
         return "memory" if fits_memory else "torchvision"
     if loader == "memory" and not fits_memory:
         raise ConfigError(
             f"loader 'memory' cannot serve {dataset.title} (augmentation {used!r}, images kept as {storage}, test view"
-            f" {dataset.seen_as!r}), it takes arrays of the network's size, {', '.join(BATCHED)} and 'resize'; choose"
-            " 'torchvision' or 'auto'"
+            f" {dataset.seen_as!r}), it takes arrays of the network's size, {', '.join(BATCH_AUGMENTATIONS)} and"
+            " 'resize'; choose 'torchvision' or 'auto'"
         )
     if loader == "dali" and storage != "files":
         raise ConfigError(

@@ -7,6 +7,7 @@ files and words the errors, `recu.experiment.resolving` combines them into exper
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -57,6 +58,26 @@ Compile = Literal["kernels", "cuda-graphs"]
 TestView = Literal["resize", "resize_centre"]
 """How a test image becomes the network's input: scaled to its size, or the shorter side to 256/224 of that and then the
 centre; see `recu.data.load.transforms`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAugmentation:
+    """What an augmentation does to small images, on whole batches in memory (`recu.data.load.augmentation`)."""
+
+    padding: int
+    """Black pixels added on each side before an image-sized window is cut out at random; 0 does not crop."""
+    flip: bool
+    """Mirror left to right with probability one half."""
+
+
+BATCH_AUGMENTATIONS: Mapping[str, BatchAugmentation] = MappingProxyType(
+    {
+        "none": BatchAugmentation(padding=0, flip=False),
+        "crop": BatchAugmentation(padding=4, flip=False),
+        "crop_flip": BatchAugmentation(padding=4, flip=True),
+    }
+)
+"""ReCU, ICCV 2021, section 4.1 uses crop_flip on CIFAR."""
 CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
 )

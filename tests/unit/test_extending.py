@@ -58,7 +58,8 @@ def write(project: Path, text: str) -> None:
 def run(project: Path, commands: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["NUMBA_CACHE_DIR"] = str(PROJECT_DIR / "recu/kernels/__pycache__")
-    programs = f'recu() {{ "{sys.executable}" -m recu "$@"; }}; pytest() {{ "{sys.executable}" -m pytest "$@"; }}'
+    programs = f'python() {{ "{sys.executable}" "$@"; }}; recu() {{ python -m recu "$@"; }}'
+    programs += '; pytest() { python -m pytest "$@"; }'
     result = subprocess.run(
         ["bash", "-ec", f"{programs}\n{commands}"],
         cwd=project,

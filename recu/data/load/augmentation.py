@@ -7,28 +7,10 @@ augmented one by one, see `recu.data.load.transforms`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class BatchAugmentation:
-    """What one value of `recu.experiment.schema.Dataset.augmentation` does to small images."""
-
-    padding: int
-    """Black pixels added on each side before an image-sized window is cut out at random; 0 does not crop."""
-    flip: bool
-    """Mirror left to right with probability one half."""
-
-
-BATCH_AUGMENTATIONS = {
-    "none": BatchAugmentation(padding=0, flip=False),
-    "crop": BatchAugmentation(padding=4, flip=False),
-    "crop_flip": BatchAugmentation(padding=4, flip=True),
-}
-"""ReCU, ICCV 2021, section 4.1 uses crop_flip on CIFAR."""
+from recu.experiment.schema import BatchAugmentation
 
 
 def draw_crop_flip(count: int, augmentation: BatchAugmentation, generator: torch.Generator) -> Tensor:

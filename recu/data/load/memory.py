@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from recu.data.load.augmentation import BatchAugmentation, crop_flip, draw_crop_flip, normalise
+from recu.data.load.augmentation import crop_flip, draw_crop_flip, normalise
 from recu.data.load.loader import count_batches
 from recu.data.load.randomness import generator_for, shuffled_order
 from recu.data.manifest import Prepared
 from recu.data.opening import open_arrays
+from recu.experiment.schema import BatchAugmentation
 
 
 class MemoryLoader:

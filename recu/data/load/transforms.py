@@ -26,8 +26,8 @@ from torchvision.transforms.v2 import functional as F
 
 from recu.base.errors import DataError
 from recu.data.decoding import MAX_PIXELS, as_rgb, opened_image
-from recu.data.load.augmentation import BATCH_AUGMENTATIONS, crop_flip
-from recu.experiment.schema import CROP_SCALES, TestView
+from recu.data.load.augmentation import crop_flip
+from recu.experiment.schema import BATCH_AUGMENTATIONS, CROP_SCALES, TestView
 
 CROP_RATIO = (3 / 4, 4 / 3)
 """Aspect ratio of a random part, torchvision's default."""

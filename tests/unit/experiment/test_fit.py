@@ -1,13 +1,14 @@
 """What goes together, each rule once."""
 
+from typing import get_args
+
 import pytest
 
 from recu.base.errors import ConfigError
-from recu.data.load.augmentation import BATCH_AUGMENTATIONS
 from recu.experiment import fit
 from recu.experiment.params import load_datasets, load_defaults
 from recu.experiment.paths import PARAMS_DIR
-from recu.experiment.schema import Dataset
+from recu.experiment.schema import BATCH_AUGMENTATIONS, CROP_SCALES, Augmentation, Dataset
 
 DIGITS = load_datasets(PARAMS_DIR)["digits"]
 IMAGENET = load_datasets(PARAMS_DIR)["imagenet"]
@@ -81,8 +82,8 @@ def test_memory_holds_no_images_that_must_be_enlarged():
     assert fit.choose_loader("auto", dataset(test_view="resize_centre"), "arrays", "crop") == "torchvision"
 
 
-def test_the_augmentations_of_whole_batches_are_those_there_are():
-    assert set(fit.BATCHED) == set(BATCH_AUGMENTATIONS)
+def test_every_augmentation_is_of_one_kind():
+    assert sorted([*BATCH_AUGMENTATIONS, *CROP_SCALES, "rotate_flip"]) == sorted(get_args(Augmentation))
 
 
 @pytest.mark.parametrize(("parent", "stage"), [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)])

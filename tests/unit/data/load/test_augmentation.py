@@ -2,7 +2,8 @@ import pytest
 import torch
 from torchvision import transforms
 
-from recu.data.load.augmentation import BATCH_AUGMENTATIONS, BatchAugmentation, crop_flip, draw_crop_flip, normalise
+from recu.data.load.augmentation import crop_flip, draw_crop_flip, normalise
+from recu.experiment.schema import BATCH_AUGMENTATIONS, BatchAugmentation
 
 
 def some_images(count: int = 6, size: int = 8) -> torch.Tensor:

@@ -3,9 +3,9 @@ import itertools
 import pytest
 import torch
 
-from recu.data.load.augmentation import BATCH_AUGMENTATIONS
 from recu.data.load.memory import MemoryLoader
 from recu.data.load.randomness import derive_seed, shuffled_order
+from recu.experiment.schema import BATCH_AUGMENTATIONS
 
 COUNT = 23
 
