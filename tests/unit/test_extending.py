@@ -12,11 +12,10 @@ from PIL import Image
 
 from recu.experiment.paths import PROJECT_DIR
 
-SECTIONS = dict(
-    re.findall(
-        r"^## (.+?)\n(.*?)(?=^## |\Z)", (PROJECT_DIR / "docs/extending.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+FOUND = re.findall(
+    r"^## (.+?)\n(.*?)(?=^## |\Z)", (PROJECT_DIR / "docs/extending.md").read_text(), re.MULTILINE | re.DOTALL
 )
+SECTIONS = dict(FOUND)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"# (?P<file>[\w./-]+)(?:, (?P<how>below|in place of|at the end)(?: `(?P<line>.+)`)?)?$")
 
@@ -81,3 +80,7 @@ def test_a_section_does_what_it_says(title, tmp_path):
             run(project, text)
         else:
             write(project, text)
+
+
+def test_no_section_stands_twice():
+    assert len(FOUND) == len(SECTIONS) > 10
