@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recu.base.errors import CheckpointError
 from recu.base.files import hash_text
 from recu.experiment.resolving import network_name
-from recu.experiment.schema import Dataset
+from recu.experiment.schema import Dataset, Stage
 from recu.results.records import Accuracy, EpochResult, as_record
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 
@@ -219,7 +219,7 @@ class _Data(_Lenient):
 
 
 class _Recipe(_Lenient):
-    stage: Literal[0, 1, 2]
+    stage: Stage
 
 
 class _Experiment(_Lenient):
