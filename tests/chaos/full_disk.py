@@ -43,7 +43,9 @@ def small_file_system(lab: Laboratory, ledger: Ledger, sizes: int, rng: random.R
         needed = _kilobytes(_finished_place(lab, stage))
         for _ in range(sizes):
             place = stage.fresh()
-            kilobytes = rng.randint(_kilobytes(place.folder) + 16, needed + 64)
+            least = _kilobytes(place.folder) + 16
+            # One stage leaves less than it finds.
+            kilobytes = rng.randint(least, max(least, needed + 64))
             with _file_system(place.folder, kilobytes) as enlarge:
                 ended = forking.run(stage.action(place))
                 problem = ended.problem(*_OK_OR_REFUSED) or stage.half_done(place)
@@ -60,8 +62,9 @@ def _finished_place(lab: Laboratory, stage: Stage) -> Path:
 
 
 def _kilobytes(folder: Path) -> int:
-    # Whole pages, which is what a file takes here.
-    return sum(4 + 4 * -(-file.stat().st_size // 4096) for file in folder.rglob("*"))
+    # Whole pages, which is what a file takes here, under whatever number of names.
+    sizes = {found.st_ino: found.st_size for found in (file.stat() for file in folder.rglob("*"))}
+    return sum(4 + 4 * -(-size // 4096) for size in sizes.values())
 
 
 def _may_mount(folder: Path) -> bool:
