@@ -40,13 +40,7 @@ def _identifiers(saved: Any, sizes: list[int]) -> tuple[list[int], Mapping[Any, 
     """Its parameters' numbers in order, and what it keeps of each."""
     groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
     state = saved.get("state") if isinstance(saved, Mapping) else None
-    numbered = isinstance(groups, (list, tuple)) and all(
-        isinstance(group, Mapping)
-        and isinstance(group.get("params"), (list, tuple))
-        and all(type(identifier) is int for identifier in group["params"])
-        for group in groups
-    )
-    if not numbered or not isinstance(state, Mapping):
+    if not (isinstance(groups, (list, tuple)) and all(map(_is_numbered, groups)) and isinstance(state, Mapping)):
         raise CheckpointError("the checkpoint's optimizer is not of torch's form: expected `state` and `param_groups`")
     found = [len(group["params"]) for group in groups]
     if found != sizes:
@@ -55,6 +49,11 @@ def _identifiers(saved: Any, sizes: list[int]) -> tuple[list[int], Mapping[Any, 
             " or of another weight_decay_groups"
         )
     return [identifier for group in groups for identifier in group["params"]], state
+
+
+def _is_numbered(group: Any) -> bool:
+    found = group.get("params") if isinstance(group, Mapping) else None
+    return isinstance(found, (list, tuple)) and all(type(identifier) is int for identifier in found)
 
 
 def _slots(slots: Any, parameter: nn.Parameter, names: tuple[str, ...]) -> dict[str, Any]:
@@ -73,11 +72,15 @@ def _slot(name: str, value: Any, parameter: nn.Parameter) -> Tensor:
     """A copy: torch would train on the checkpoint's own tensors, which the best checkpoint in it may share."""
     shape = () if name == "step" else tuple(parameter.shape)
     tensor = torch.tensor(float(value)) if name == "step" and type(value) in (int, float) else as_tensor(value)
-    dense = tensor is not None and tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not dense or tensor.is_quantized or not tensor.is_floating_point() or tuple(tensor.shape) != shape:
+    if tensor is None or not _is_dense(tensor) or tuple(tensor.shape) != shape:
         has = f"shape {tuple(tensor.shape)} and type {tensor.dtype}" if tensor is not None else type(value).__name__
         raise CheckpointError(f"the checkpoint's optimizer has a {shown(name)} of {has}, expected shape {shape}")
     copied = tensor.detach().to(torch.float32 if name == "step" else parameter.dtype, copy=True)
     if not bool(copied.isfinite().all()) or (name in ("step", "exp_avg_sq") and bool((copied < 0).any())):
         raise CheckpointError(f"the checkpoint's optimizer has a {shown(name)} that is not finite, or below zero")
     return copied
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    on_cpu = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return on_cpu and not tensor.is_quantized and tensor.is_floating_point()

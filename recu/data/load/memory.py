@@ -68,7 +68,10 @@ class MemoryLoader:
         """See `recu.data.load.loader.Loader.batches`."""
         order = None if self._seed is None else shuffled_order(self.num_images, self._seed, epoch).to(self._device)
         # All draws of the epoch in one transfer: a GPU would otherwise wait for the host at every batch.
-        draws = None if self._augmentation is None else self._draws(epoch, start).to(self._device)
+        augmentation, seed = self._augmentation, self._seed
+        draws = None
+        if augmentation is not None and seed is not None:
+            draws = self._draws(augmentation, seed, epoch, start).to(self._device)
         first = start * self.batch_size
         for begin in range(first, self.num_images, self.batch_size):
             end = min(begin + self.batch_size, self.num_images)
@@ -77,17 +80,17 @@ class MemoryLoader:
             else:
                 images = self._images.flatten(1).index_select(0, order[begin:end]).view(-1, *self._images.shape[1:])
                 labels = self._labels.index_select(0, order[begin:end])
-            if draws is not None:
-                images = crop_flip(images, draws[begin - first : end - first], self._augmentation.padding)
+            if augmentation is not None and draws is not None:
+                images = crop_flip(images, draws[begin - first : end - first], augmentation.padding)
             yield normalise(images, self._mean, self._std), labels
 
-    def _draws(self, epoch: int, start: int) -> Tensor:
+    def _draws(self, augmentation: BatchAugmentation, seed: int, epoch: int, start: int) -> Tensor:
         """Draws for the images of batches `start` and following, each batch from its own generator."""
         draws = [torch.empty(0, 3, dtype=torch.int64)]
         for batch in range(start, self.num_batches):
             count = min(self.batch_size, self.num_images - batch * self.batch_size)
-            generator = generator_for("augmentation", self._seed, epoch, batch)
-            draws.append(draw_crop_flip(count, self._augmentation, generator))
+            generator = generator_for("augmentation", seed, epoch, batch)
+            draws.append(draw_crop_flip(count, augmentation, generator))
         return torch.cat(draws)
 
 
