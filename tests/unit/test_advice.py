@@ -17,6 +17,10 @@ MAY_BE_REMOVED = {
     "links back to a folder that holds it; remove the link": "a link holds nothing",
     "has no images{}; fill or remove it": "the class folder is empty",
     "DELETE FROM recu_place": "SQL, and no advice",
+    "cannot remove {}: {}; check permissions": "what nobody needs stays",
+    "remove all of this? [y/N] ": "`recu prune` asks about what it listed",
+    "remove what is listed without asking": "its --yes",
+    "remove what nothing needs from the disk, after asking": "its help",
 }
 """Every message that speaks of removing, and why it may."""
 
@@ -154,5 +158,6 @@ def test_commands_in_the_docs_have_options_that_exist(page, parsers, snakemake_o
         command = next(filter(None, line)).partition("#")[0]
         program, verb = command.split()[:2]
         known = snakemake_options if program == "snakemake" else options_of(parsers[verb])
+        known |= {f"--{name}" for name in re.findall(r"^ +(\w+): Annotated\[", text, re.MULTILINE)}  # the page's own
         for option in OPTION.findall(command):
             assert f"--{option}" in known, command

@@ -90,7 +90,13 @@ def test_whoever_stops_the_shell_too_is_obeyed(tmp_path, sent):
         f"os.killpg(0, {int(sent)})\n"
         "sys.exit(75)\n"
     )
-    process = subprocess.Popen(["bash", "-c", job.command(1)], cwd=tmp_path, start_new_session=True)
+    process = subprocess.Popen(
+        ["bash", "-c", job.command(1)],
+        cwd=tmp_path,
+        start_new_session=True,
+        # A shell cannot trap what was ignored when it began, as SIGINT is where tests run in the background.
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
+    )
     assert process.wait(timeout=30) == 75
     assert job.calls == ["x"]
 
