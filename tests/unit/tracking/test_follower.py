@@ -16,18 +16,23 @@ import pytest
 
 from recu.base.errors import Interrupted, OutputError
 from recu.tracking import resolve_tracking_uri
+from recu.tracking import run as run_module
 from recu.tracking.client import connect
 from recu.tracking.follower import lock_of
 from recu.tracking.run import FollowedRun
 from tests.unit.tracking.conftest import finished, row
 
+OWN_PATIENCE = {"patience_s": run_module._PATIENCE_S, "answer_s": run_module._ANSWER_S}
+
 
 @pytest.fixture
-def followed(job):
-    """A function that opens the job's run in a store."""
+def followed(job, monkeypatch):
+    """A function that opens the job's run in a store, for long enough on a busy machine."""
     opened = []
 
-    def open_run(address):
+    def open_run(address, patience_s=100.0, answer_s=90.0):
+        monkeypatch.setattr(run_module, "_PATIENCE_S", patience_s)
+        monkeypatch.setattr(run_module, "_ANSWER_S", answer_s)
         opened.append(FollowedRun(address, job.state, job.results))
         return opened[-1]
 
@@ -107,7 +112,7 @@ def test_another_run_in_the_folder_is_another(followed, job):
 
 
 def test_a_server_that_refuses_costs_seconds_and_nothing_is_lost(followed, job, store, caplog):
-    run = followed("http://alice:pa55word@127.0.0.1:9")
+    run = followed("http://alice:pa55word@127.0.0.1:9", **OWN_PATIENCE)
     assert until(lambda: run._loaded, within_s=60)
     begin = time.monotonic()
     with run.recorded(job.description):
@@ -122,7 +127,7 @@ def test_a_server_that_refuses_costs_seconds_and_nothing_is_lost(followed, job, 
 
 def test_a_server_that_accepts_and_never_answers(followed, job, caplog):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        run = followed(f"http://127.0.0.1:{server.getsockname()[1]}")
+        run = followed(f"http://127.0.0.1:{server.getsockname()[1]}", **OWN_PATIENCE)
         assert until(lambda: run._loaded, within_s=60)
         begin = time.monotonic()
         with run.recorded(job.description):
@@ -182,9 +187,8 @@ def test_a_process_that_was_killed_holds_nothing_up(followed, job, store, caplog
     assert job.bring(store).left == []
 
 
-def test_a_process_that_hangs_is_ended(followed, job, store, monkeypatch, caplog):
-    monkeypatch.setattr("recu.tracking.run._PATIENCE_S", 1.0)
-    run = followed(store)
+def test_a_process_that_hangs_is_ended(followed, job, store, caplog):
+    run = followed(store, patience_s=1.0)
     with run.recorded(job.description):
         run.id()
         process = run._process
@@ -236,7 +240,7 @@ def test_it_ends_although_another_process_holds_its_requests_open(followed, job,
 def test_a_run_that_another_process_is_mirroring_waits_for_it(followed, job, store):
     job.note()
     with lock_of(job.state):
-        run = followed(store)
+        run = followed(store, patience_s=4.0, answer_s=3.0)
         with pytest.raises(ZeroDivisionError), run.recorded(job.description):
             assert run.id() is None and runs(store) == []
             raise ZeroDivisionError
@@ -254,11 +258,13 @@ def test_what_is_closed_leaves_a_database_that_is_whole_without_its_log(followed
 _FOLLOW = """
 import sys, time
 from pathlib import Path
+from recu.tracking import run as run_module
 from recu.tracking.run import FollowedRun
 from tests.unit.tracking.conftest import Job, row
 from recu.tracking.description import RunDescription
 
 description = RunDescription(experiment="demo", stage="train", experiment_id="a", spec_hash="b", run_name="n")
+run_module._PATIENCE_S = run_module._ANSWER_S = 100.0
 job = Job(Path(sys.argv[2]), description)
 run = FollowedRun(sys.argv[1], job.state, job.results)
 """
