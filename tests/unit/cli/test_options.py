@@ -24,7 +24,7 @@ def actions() -> dict[str, argparse.Action]:
     return {action.dest: action for action in parser._actions}
 
 
-@pytest.mark.parametrize("name", Hyperparameters.model_fields.keys() - FILES_OR_ELSEWHERE)
+@pytest.mark.parametrize("name", sorted(Hyperparameters.model_fields.keys() - FILES_OR_ELSEWHERE))
 def test_a_hyper_parameters_option_says_what_its_field_says(name):
     said = actions()[name].help
     assert said and said.split() == (Hyperparameters.model_fields[name].description or "").replace("`", "").split()

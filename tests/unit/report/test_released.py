@@ -11,7 +11,7 @@ from recu.experiment.released import Released
 from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
 from recu.report.released import COLUMNS, RULE, judge, released_notes, released_rows
 from recu.report.tables import csv, html, markdown
-from recu.results.records import ReleasedRecord, as_record
+from recu.results.records import FORM, ReleasedRecord, as_record
 from tests.unit.results.made import DATASET, measurement, provenance, training
 
 SUITE = ReleasedFacts(
@@ -65,7 +65,7 @@ def result():
             **{key: train[key] for key in ("shortcut", "cost")},
             "provenance": provenance(device="cpu"),
         }
-        return as_record(content | changes, ReleasedRecord, f"the result of {name}")
+        return as_record(content | changes, ReleasedRecord, f"the result of {name} {FORM}")
 
     return make
 
