@@ -23,7 +23,7 @@ from recu.base.addresses import sqlite_file
 from recu.experiment import paths
 from recu.tracking.client import import_mlflow
 from recu.tracking.mirror import bring, worded
-from recu.tracking.store import empty_log
+from recu.tracking.store import empty_log, prepare_store
 from recu.tracking.wanted import Folders
 
 LOCK = ".mirror.lock"
@@ -68,8 +68,9 @@ class _Job:
 
 
 def _follow(job: _Job) -> None:
-    with suppress(Exception):
-        import_mlflow(job.address)  # what fails here fails again when it is used, and is answered then
+    with suppress(Exception):  # what fails here fails again when it is used, and is answered then
+        import_mlflow(job.address)
+        _make_new(job.address)
     job.answer()
     lock, seen, not_before = lock_of(job.folders.state), None, 0.0
     while not job.ended:
@@ -93,6 +94,13 @@ def _follow(job: _Job) -> None:
     file = sqlite_file(job.address)
     if file is not None and seen is not None:
         empty_log(file)
+
+
+def _make_new(address: str) -> None:
+    """Make a SQLite store that is not there yet: its tables take longer than any answer that a job waits for."""
+    file = sqlite_file(address)
+    if file is not None and not file.exists():
+        prepare_store(address, [])
 
 
 def _stamps(folders: Folders) -> list[int | None]:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -366,3 +367,19 @@ def test_four_jobs_are_mirrored_at_once_without_error(store, tmp_path):
     shown = runs(store)
     assert len(shown) == 4 and {run.info.status for run in shown} == {"FINISHED"}
     assert all(steps(store, run.info.run_id) == list(range(30)) for run in shown)
+
+
+def test_a_new_store_is_made_before_any_answer_is_waited_for(tmp_path):
+    """So that results name their run even where making the tables takes longer than an answer may."""
+    store = tmp_path / "new.db"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "recu.tracking.follower"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        process.stdin.write(json.dumps([f"sqlite:///{store}", str(tmp_path), str(tmp_path)]) + "\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline()) == {}
+        with closing(sqlite3.connect(store)) as database:
+            assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+        process.stdin.write("end\n")
+    assert process.returncode == 0
