@@ -67,6 +67,22 @@ class Disk:
         store = sqlite_file(resolve_tracking_uri(self.config.tracking_uri) or "")
         return None if store is None else store.parent / ARTIFACTS
 
+    @cached_property
+    def named(self) -> dict[Path, str]:
+        """Files and folders that params/ names, links resolved, and what they are there. Raises ConfigError."""
+        suites = params.load_suites(self.params_dir, tuple(params.available_suites(self.params_dir, ReleasedSuite)))
+        found = {file.path: f"suite {name}" for name, suite in suites.items() for file in getattr(suite, "files", ())}
+        found |= {source: f"the source of {name}" for name, source in self.config.sources.items()}
+        found |= {self.config.teacher_weights: "teacher_weights"} if self.config.teacher_weights else {}
+        return {Path(os.path.realpath(path)): what for path, what in found.items()}
+
+    def named_among(self, *files: Path) -> tuple[str, ...]:
+        """What params/ needs of these files, and of what lies below these folders."""
+        real = [Path(os.path.realpath(file)) for file in files]
+        return tuple(
+            sorted({what for path, what in self.named.items() if any(path.is_relative_to(each) for each in real)})
+        )
+
     def states(self) -> Iterator[tuple[str, Path]]:
         """Experiment id and folder of every state below runs/, those that were moved aside too."""
         for folder, _, files in os.walk(self.runs):
@@ -113,7 +129,14 @@ def entries(disk: Disk) -> list[Entry]:
     ]
     seen: set[tuple[int, int]] = set()
     found = [entry for place in places if place.root is not None for entry in _entries(place, place.root, seen)]
-    return [replace(entry, name=runs.get(entry.path.name, entry.name)) for entry in found]
+    return [
+        replace(
+            entry,
+            name=runs.get(entry.path.name, entry.name),
+            needed_by=(*entry.needed_by, *disk.named_among(entry.path)),
+        )
+        for entry in found
+    ]
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,20 @@ class Spare:
 
 
 def spares(disk: Disk) -> list[Spare]:
-    """Everything that nothing needs, but for what git tracks. Raises ConfigError where params/ cannot be read."""
+    """Everything that nothing needs, but for what git tracks or params/ names.
+
+    Raises:
+        ConfigError: params/ cannot be read.
+    """
     found = (*_of_runs(disk), *_of_results(disk), *_temporary(disk), *_old_loops())
     tops = {spare.path for spare in found}
-    return [spare for spare in found if tops.isdisjoint(spare.path.parents) and not is_tracked(spare.path)]
+    return [
+        spare
+        for spare in found
+        if tops.isdisjoint(spare.path.parents)
+        and not is_tracked(spare.path)
+        and not disk.named_among(spare.path, *spare.files)
+    ]
 
 
 def _of_runs(disk: Disk) -> Iterator[Spare]:

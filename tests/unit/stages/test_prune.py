@@ -155,6 +155,23 @@ def test_states_that_params_does_not_have_go_and_nothing_else_in_runs(project):
     assert (other / "notes.txt").exists() and not any(folder.exists() for folder in abandoned)
 
 
+def test_what_params_names_stays_wherever_it_lies(project):
+    """A released file that a table rests on, and a teacher's weights, in the state of what params/ has no more."""
+    project.params = shutil.copytree(project.params, project.folder / "params")
+    measured, teacher, link, gone = (_state(project, digit * 16) for digit in "0123")
+    (link / "file.pth").symlink_to(teacher / paths.CHECKPOINT)
+    files = "".join(
+        f"  - {{name: f{number}, path: {file}, model: resnet20_1w1a, method: vanilla, claimed_top1: 1, obtain: x}}\n"
+        for number, file in enumerate((measured / paths.CHECKPOINT, link / "file.pth"))
+    )
+    text = f"title: Mine\ndescription: Of mine.\ndataset: digits\nfiles:\n{files}"
+    (project.params / "suites/mine.yaml").write_text(text)
+    disk = _disk(project, teacher_weights=str(teacher / paths.CHECKPOINT))
+    assert [spare.path for spare in spares(disk)] == [gone]
+    needed = {entry.path.name: entry.needed_by for entry in entries(disk) if entry.place == "runs"}
+    assert needed["0" * 16] == ("suite mine",) and needed["3" * 16] == ()
+
+
 def test_what_git_tracks_stays(project):
     folder = _state(project, "0" * 16)
     for words in (["init", "-q"], ["add", "-f", str(folder / paths.HISTORY)]):
