@@ -55,7 +55,9 @@ _SIGNATURES = (
 _FTYP_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 _PILLOW_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 262, 339
+_TIFF_SIGNED = 2
+"""Kind of samples whose 0 is no end of the scale; Pillow reads those of 8 bits as if it were."""
 _SERIAL_CHUNKS = 2
 """So few chunks are decoded in this process: starting others would take longer."""
 
@@ -133,6 +135,7 @@ def opened_image(data: bytes | Path, name: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         kind = describe_kind(data) if isinstance(data, Path) else describe_bytes(data)
         what = f"it is {kind}" if kind else "not in a known format"
+        what += ", damaged or of a form that Pillow does not read" if what.endswith(" image") else ""
         raise DataError(f"unreadable image {name}: {what}; replace it or move it away") from error
     except Exception as error:  # Pillow raises nearly anything on damaged images: IndexError, struct.error, ...
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -211,6 +214,11 @@ def _check_mode(image: Image.Image, name: str) -> None:
         raise DataError(
             f"unreadable image {name}: its pixels are of mode {image.mode!r} (32-bit or floating-point numbers), which"
             " does not say what is black and white; convert it to 8 or 16 bits"
+        )
+    if _TIFF_SIGNED in getattr(image, "tag_v2", {}).get(_TIFF_SAMPLES, ()):
+        raise DataError(
+            f"unreadable image {name}: its pixels are signed numbers, which does not say what is black and white;"
+            " convert it to 8 or 16 bits"
         )
 
 

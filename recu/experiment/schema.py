@@ -30,7 +30,8 @@ from recu.experiment.values import (
     Positive,
     Quantile,
     Seed,
-    Single,
+    Share,
+    Spread,
     UserPath,
     check_apart,
     check_filled,
@@ -317,9 +318,9 @@ class Dataset(Block):
     """Expected number; null where any number is right."""
     test_images: Annotated[int, Field(ge=1)] | None = None
     """As `train_images`."""
-    mean: tuple[Single, Single, Single]
-    """Per channel (red, green, blue), of pixel values scaled to [0, 1]."""
-    std: tuple[Positive, Positive, Positive]
+    mean: tuple[Share, Share, Share]
+    """Per channel (red, green, blue), of pixel values scaled to [0, 1]: of values up to 255, divide by 255."""
+    std: tuple[Spread, Spread, Spread]
     """Per channel, likewise."""
     augmentation: Augmentation
     """Training augmentation; see `recu.data.load.augmentation`."""

@@ -168,8 +168,10 @@ UserPath = Annotated[
 
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Single = Annotated[float, AfterValidator(_single)]
-"""A number that a network computes with: finite and not lost in single precision."""
+# The following are numbers that a network computes with: finite and not lost in single precision.
+Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_single)]
+Spread = Annotated[float, Field(gt=0, le=1), AfterValidator(_single)]
+"""Of pixel values in [0, 1], or 1 for none."""
 Positive = Annotated[float, Field(gt=0), AfterValidator(_single)]
 NonNegative = Annotated[float, Field(ge=0), AfterValidator(_single)]
 Fraction = Annotated[float, Field(ge=0, lt=1), AfterValidator(_single)]

@@ -162,8 +162,6 @@ def _names(subject: Subject, stage: int, num_classes: int) -> frozenset[str]:
 
 
 def _without_counters(names: Any) -> frozenset[str]:
-    return frozenset(name for name in names if name.rpartition(".")[2] not in _COUNTERS)
+    from recu.training.weights import COUNTERS, NEVER_USED
 
-
-_COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
-"""Tensors that files of one network have or lack."""
+    return frozenset(name for name in names if name.rpartition(".")[2] not in (*COUNTERS, *NEVER_USED))

@@ -16,10 +16,10 @@ from recu.training.checkpoint_reading import listed, one_line
 STAGE_2_ONLY = ("alpha", "tau")
 """Tensors that only a network with ReCU has; the one thing an earlier stage's weights may lack."""
 
-# Counters that profilers such as thop leave in a network's buffers; they are no part of it.
-_PROFILER_COUNTERS = ("total_ops", "total_params")
-# Of BatchNorm, younger than many files. Nothing is computed from it where there is a momentum, as everywhere here.
-_NEVER_USED = ("num_batches_tracked",)
+COUNTERS = ("total_ops", "total_params", "n_averaged")
+"""Last parts of the names of tensors that profilers such as thop, and torch's AveragedModel, put beside a network's."""
+NEVER_USED = ("num_batches_tracked",)
+"""Of BatchNorm, younger than many files. Nothing is computed from it where there is a momentum, as everywhere here."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -77,21 +77,16 @@ def load_weights(
     shared = [name for name in own if name in given]
     misshapen = [name for name in shared if given[name].shape != own[name].shape]
     _check_classes(own, given, misshapen)
-    foreign = [name for name in unexpected if _last_part(name) not in _PROFILER_COUNTERS]
+    foreign = [name for name in unexpected if _last_part(name) not in COUNTERS]
     problems = _problems(
-        lacking=[name for name in missing if _last_part(name) not in (*allow_missing, *_NEVER_USED)],
+        lacking=[name for name in missing if _last_part(name) not in (*allow_missing, *NEVER_USED)],
         foreign=foreign,
         misshapen=[_shapes(name, own, given) for name in misshapen],
     )
     if problems:
         raise CheckpointError(
             f"the checkpoint does not fit the network, {len(own)} tensors expected: {'; '.join(problems)};"
-            " check model, family, variant, stage and dataset"
-            + (
-                ""
-                if len(problems) > 1 or not foreign
-                else ", or write the network's own tensors into a file of their own"
-            )
+            f" {_advice(own, given, only_foreign=len(problems) == 1 and bool(foreign))}"
         )
     values = {name: _usable(name, given[name], own[name]) for name in shared}
     with torch.no_grad():
@@ -159,6 +154,20 @@ def _shapes(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -
 def _problems(*, lacking: list[str], foreign: list[str], misshapen: list[str]) -> list[str]:
     kinds = (("missing", lacking), ("of another shape", misshapen), ("of no layer of this network", foreign))
     return [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds if names]
+
+
+def _advice(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, only_foreign: bool) -> str:
+    """What to do about a checkpoint that does not fit; where a part of it is the network, which."""
+    needed = [name for name in own if _last_part(name) not in NEVER_USED]
+    ends = (name.removesuffix(needed[0]) for name in given if name.endswith(f".{needed[0]}"))
+    below = [start for start in ends if all(f"{start}{name}" in given for name in needed)]
+    if below:
+        return (
+            f"the names that begin with {listed(below)} are this network's: write the tensors of one beginning into a"
+            " file of their own, without it"
+        )
+    more = ", or write the network's own tensors into a file of their own" if only_foreign else ""
+    return f"check model, family, variant, stage and dataset{more}"
 
 
 def _last_part(name: str) -> str:

@@ -120,6 +120,16 @@ def test_the_loaders_decoder_gives_the_same_pixels(data: bytes) -> None:
 REFUSED = {
     "float": (encoded(Image.fromarray(GREY.astype(np.float32) / 255), "TIFF"), r"x: its pixels are of mode 'F'"),
     "32-bit": (encoded(Image.fromarray(GREY.astype(np.int32) * 1000), "TIFF"), r"x: its pixels are of mode 'I'"),
+    "signed": (
+        encoded(Image.fromarray(GREY), "TIFF", tiffinfo={339: 2}),
+        r"x: its pixels are signed numbers.*convert it to 8 or 16 bits",
+    ),
+    "odd-tiff": (
+        encoded(Image.fromarray(GREY), "TIFF").replace(
+            b"\x02\x01\x03\0\x01\0\0\0\x08", b"\x02\x01\x03\0\x01\0\0\0\x09"
+        ),
+        r"x: it is a TIFF image, damaged or of a form that Pillow does not read",
+    ),
     "cut": (image_bytes(1, (60, 60), "JPEG")[:-20], "unreadable image x: image file is truncated"),
     "without-end-mark": (image_bytes(1, (60, 60), "JPEG")[:-2], "unreadable image x: image file is truncated"),
     "page": (b"<!DOCTYPE html><html></html>", "unreadable image x: it is an HTML page"),

@@ -224,6 +224,17 @@ def test_datasets_that_a_disk_may_take_for_one_are_refused(tmp_path):
         params.load_datasets(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("mean", [125.3, 123.0, 113.9]), ("mean", [-0.5, 0.5, 0.5]), ("std", [63.0, 62.1, 66.7])]
+)
+def test_a_mean_or_spread_that_no_pixel_value_between_0_and_1_has_is_refused(tmp_path, key, value):
+    datasets = yaml.safe_load((PARAMS_DIR / "datasets.yaml").read_text())
+    datasets["digits"][key] = value
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump(datasets))
+    with pytest.raises(ConfigError, match=rf"digits\.{key}\.0: should be (less|greater) than or equal to [01], found"):
+        params.load_datasets(tmp_path)
+
+
 def test_suites_may_be_one_name_or_a_list():
     config = {key: "x" for key in ("data_dir", "results_dir", "runs_dir", "reports_dir", "tracking_uri")}
     assert params.suite_names(params.parse_workflow_config(config | {"suites": "demo"})) == ("demo",)

@@ -62,6 +62,24 @@ def test_counters_of_a_profiler_are_reported_and_harmless():
     assert load_weights(_network(), saved).unexpected == ("total_ops",)
 
 
+def test_a_running_average_of_weights_is_taken_without_its_counter():
+    source, target = _network(), _network()
+    average = torch.optim.swa_utils.AveragedModel(source)
+    assert load_weights(target, average.state_dict()).unexpected == ("n_averaged",)
+    assert _equal(target, source.state_dict())
+
+
+def test_a_network_that_is_a_part_of_what_a_file_holds_is_named():
+    state = _network().state_dict()
+    saved = {f"{start}{name}": value for name, value in state.items() for start in ("model.", "teacher.net.")}
+    with pytest.raises(
+        CheckpointError, match=r"names that begin with model\., teacher\.net\. are this network's: write"
+    ):
+        load_weights(_network(), saved)
+    below = {name.removeprefix("model."): value for name, value in saved.items() if name.startswith("model.")}
+    assert load_weights(_network(), below).taken == 157, "the advice works"
+
+
 @pytest.mark.parametrize("stage", [0, 1])
 def test_an_earlier_stage_may_lack_alpha_and_tau_only_where_that_is_said(stage):
     earlier = _network("resnet18_1w1a", family="reactnet", stage=stage).state_dict()
