@@ -17,7 +17,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce test test-slow lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce test test-docs test-slow lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -34,9 +34,13 @@ reproduce: setup
 	$(BIN)/snakemake --cores $(CORES) $(if $(SUITES),--config suites=$(SUITES))
 	@$(BIN)/recu report show
 
-# Everything but what is marked slow; `make test-slow` runs the rest.
+# Everything but what takes minutes by itself: `make test-docs` and `make test-slow` run that.
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not docs"
+
+# Every section of docs/extending.md carried out in a copy of the project: minutes.
+test-docs: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m docs
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

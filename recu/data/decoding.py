@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import multiprocessing
@@ -78,8 +77,6 @@ class DecodedChunk:
 
     images: NDArray[np.uint8]
     """(n, size, size, 3)."""
-    digests: tuple[str, ...]
-    """SHA-256 of each image's bytes before decoding: equal wherever the file is equal, whatever decoder is used."""
     resized: int
     """How many had another size."""
     deep: int
@@ -267,8 +264,7 @@ def decode_chunk(chunk: EncodedChunk) -> DecodedChunk:
             deep += is_deep(image)
             animated += frames_of(image) > 1
             images[position] = np.asarray(fit_square(as_rgb(image, name), chunk.size))
-    digests = tuple(hashlib.sha256(data).hexdigest() for data in chunk.data)
-    return DecodedChunk(images, digests, resized, deep, animated)
+    return DecodedChunk(images, resized, deep, animated)
 
 
 def map_in_processes(

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,9 @@ def index_files(root: Path, paths: tuple[str, ...], labels: NDArray[np.int64], *
     return FileIndex(root, paths, labels, hashes, stamps)
 
 
-def write_index(out: Path, root: str, classes: tuple[str, ...], splits: dict[str, list[IndexedFile]]) -> dict[str, str]:
+def write_index(
+    out: Path, root: str, classes: tuple[str, ...], splits: Mapping[str, list[IndexedFile]]
+) -> dict[str, str]:
     """Hash every image, write the index into `out` and return the SHA-256 of each split's content.
 
     Args:

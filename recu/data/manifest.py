@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from recu.base.errors import DataError
 from recu.base.files import atomic_write_text, canonical_json
-from recu.experiment.fit import Storage
+from recu.experiment.dataset_kinds import Storage
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 2

@@ -6,15 +6,13 @@ hours that could be refused at once. Free of torch.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from recu.base.errors import ConfigError, unknown_name
+from recu.experiment.dataset_kinds import KINDS, Storage
 from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
 from recu.experiment.schema import BATCH_AUGMENTATIONS, CROP_SCALES, Dataset, Hyperparameters, Loader, gpu_numbers
 
-Storage = Literal["arrays", "files"]
-TINYIMAGENET_SIZE = 64
-"""Side of TinyImageNet's images as they are distributed and stored; they are enlarged when they are loaded."""
 _TEACHER_CLASSES = 1000
 """Of the networks that torchvision publishes."""
 
@@ -50,14 +48,14 @@ def check_start_epoch(start_epoch: int, epochs: int) -> None:
 
 def storage_of(dataset: Dataset) -> Storage:
     """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
-    return "files" if dataset.augmentation in CROP_SCALES or dataset.kind == "imagenet" else "arrays"
+    return KINDS[dataset.kind].storage or ("files" if dataset.augmentation in CROP_SCALES else "arrays")
 
 
 def stored_size_of(dataset: Dataset) -> int | None:
     """Side of the stored images in pixels; None where files keep their own sizes."""
     if storage_of(dataset) == "files":
         return None
-    return TINYIMAGENET_SIZE if dataset.kind == "tinyimagenet" else dataset.image_size
+    return KINDS[dataset.kind].side or dataset.image_size
 
 
 def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation: str | None = None) -> str:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from recu.base.addresses import check_store_address
 from recu.base.errors import ConfigError
+from recu.experiment.dataset_kinds import KindName
 from recu.experiment.running import Kernels, Running
 from recu.experiment.schedules import LearningRateType, check_warm_up
 from recu.experiment.values import (
@@ -306,8 +307,8 @@ class Dataset(Block):
 
     title: Line
     """How tables call it."""
-    kind: Literal["digits", "cifar10", "cifar100", "imagefolder", "tinyimagenet", "imagenet"]
-    """Which preparation reads it; see `recu.data.prepare.preparation`."""
+    kind: KindName
+    """Which preparation reads it; see `recu.experiment.dataset_kinds`."""
     family: Family
     """Network family a model name stands for on this dataset unless a row says otherwise."""
     num_classes: Annotated[int, Field(ge=2, le=1_000_000)]

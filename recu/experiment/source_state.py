@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recu.base.errors import DataError
+from recu.experiment.dataset_kinds import KINDS
 from recu.experiment.schema import Dataset
 
 LOCAL_NAME = "local.json"
@@ -31,10 +32,6 @@ MAX_DEPTH = 3
 """Folders above the splits."""
 HIDDEN_FOLDERS = (".", "@", "__MACOSX")
 """Beginnings of folders that never count."""
-CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
-"""What the official archives extract to."""
-IMAGENET_ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
-"""Training images, validation images and development kit, as they are distributed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +46,21 @@ class Place:
 
 def inside(dataset: Dataset, source: Path) -> Path:
     """What inside a local source is read: a folder may hold the published archive or what it extracts to."""
-    if not source.is_dir() or len(dataset.archives) != 1 or dataset.kind == "imagenet":
+    if not source.is_dir() or len(dataset.archives) != 1:
         return source
     archive = source / dataset.archives[0].filename
-    return archive if archive.is_file() else official_folder(source, dataset.kind)
+    return archive if archive.is_file() else official_folder(source, dataset)
 
 
-def official_folder(source: Path, kind: str) -> Path:
-    """The folder with the parts that an archive of CIFAR extracts to: the official one below `source`, or `source`."""
-    below = source / CIFAR_FOLDERS.get(kind, "")
+def official_folder(source: Path, dataset: Dataset) -> Path:
+    """The folder below `source` that the published archive extracts to; `source` where there is none."""
+    below = source / KINDS[dataset.kind].extracts_to
     return below if below.is_dir() else source
 
 
 def reads_archives(dataset: Dataset, source: Path) -> bool:
     """Whether of a folder the distributed archives are read, and not class folders. Raises DataError."""
-    return dataset.kind == "imagenet" and not _has_splits(source)
+    return bool(KINDS[dataset.kind].archives) and not _has_splits(source)
 
 
 def source_facts(dataset: Dataset, source: Path, folder: Path) -> dict[str, str]:
@@ -123,7 +120,8 @@ def _files(dataset: Dataset, source: Path) -> Iterator[tuple[Path, str]]:
         yield source, ""
         return
     if reads_archives(dataset, source):
-        yield from ((source / name, name) for name in IMAGENET_ARCHIVES if (source / name).exists())
+        archives = KINDS[dataset.kind].archives
+        yield from ((source / name, name) for name in archives if (source / name).exists())
         return
     seen: set[str] = set()
     for root, folders, files in os.walk(source, followlinks=True, onerror=_raise):

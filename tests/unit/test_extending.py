@@ -70,6 +70,7 @@ def run(project: Path, commands: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("title", SECTIONS)
 def test_a_section_does_what_it_says(title, tmp_path):
     project = copy_of_the_project(tmp_path)

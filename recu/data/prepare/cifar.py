@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from recu.base.errors import DataError
 from recu.data.prepare.archives import iter_members
 from recu.data.prepare.class_tree import TEST_IS_ENOUGH, more
-from recu.experiment.source_state import CIFAR_FOLDERS
+from recu.data.prepare.content import Content, Request, store_arrays
+from recu.experiment.dataset_kinds import KINDS
 
 _NUMPY_FUNCTIONS = (
     ("numpy._core.multiarray", "_reconstruct"),
@@ -44,7 +45,7 @@ class _Layout:
 
 _LAYOUTS = {
     "cifar10": _Layout(
-        CIFAR_FOLDERS["cifar10"],
+        KINDS["cifar10"].extracts_to,
         tuple(f"data_batch_{number}" for number in range(1, 6)),
         ("test_batch",),
         "batches.meta",
@@ -61,7 +62,7 @@ _LAYOUTS = {
         },
     ),
     "cifar100": _Layout(
-        CIFAR_FOLDERS["cifar100"],
+        KINDS["cifar100"].extracts_to,
         ("train",),
         ("test",),
         "meta",
@@ -87,14 +88,18 @@ class CifarArrays:
     """What could not be checked, in sentences."""
 
 
-def load_cifar_arrays(
-    source: Path, kind: Literal["cifar10", "cifar100"], needed: Iterable[str] = ("train", "test")
-) -> CifarArrays:
+def build(request: Request, out: Path) -> Content:
+    """Store the images as they are; a `recu.data.prepare.content.Builder`."""
+    content = load_cifar_arrays(request.path, request.dataset.kind, needed=request.needed)
+    return store_arrays(content.classes, content.splits, out, notes=content.notes)
+
+
+def load_cifar_arrays(source: Path, kind: str, needed: Iterable[str] = ("train", "test")) -> CifarArrays:
     """Read an official archive, or the folder it extracts to (or that folder's parent).
 
     Args:
         source: archive or folder.
-        kind: which of the two.
+        kind: "cifar10" or "cifar100".
         needed: splits that must be there; another one is left out unless it is there as a whole.
 
     Raises:

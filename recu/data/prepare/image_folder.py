@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recu.base.errors import DataError
 from recu.base.text import encodable
 from recu.data.decoding import MAX_IMAGE_BYTES, EncodedChunk, change_notes, decode_chunk, map_in_processes
+from recu.data.prepare import image_tree
 from recu.data.prepare.archives import iter_members, read_beginning
 from recu.data.prepare.class_tree import ClassTree, ImageFile, Layout, place_of, read_tree
+from recu.data.prepare.content import Content, Request, stored_arrays
+from recu.experiment.fit import storage_of
 
 _LOG = logging.getLogger(__name__)
 
 _CHUNK_IMAGES = 500
 _CHUNK_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class FolderArrays:
-    """What `decode_image_folder` left behind."""
-
-    classes: tuple[str, ...]
-    labels: dict[str, NDArray[np.int64]]
-    """(N,) by split."""
-    content_digest: str
-    """SHA-256 over split, class, file name and bytes of every image in order."""
-    resized: int
-    notes: tuple[str, ...]
-    """What was left out or changed, in sentences."""
 
 
 class _Split:
@@ -45,7 +31,21 @@ class _Split:
         self.spool = spool
         self.stream = spool.open("wb")
         self.keys: list[tuple[str, str]] = []
-        self.digests: list[str] = []
+
+
+def build(request: Request, out: Path) -> Content:
+    """Decode small images, and list or extract large ones; a `recu.data.prepare.content.Builder`."""
+    dataset = request.dataset
+    if storage_of(dataset) == "files":
+        return image_tree.build(request, out)
+    return decode_image_folder(
+        request.path,
+        out,
+        size=dataset.image_size,
+        num_classes=dataset.num_classes,
+        workers=request.workers,
+        needed=request.needed,
+    )
 
 
 def decode_image_folder(
@@ -57,7 +57,7 @@ def decode_image_folder(
     workers: int,
     layout: Layout = place_of,
     needed: Iterable[str] = ("train", "test"),
-) -> FolderArrays:
+) -> Content:
     """Decode every image of a folder, tar or zip into out/<split>_images.npy, ordered by class and file name.
 
     An archive is read twice from beginning to end, once for its list; pixels are spooled to disk, so memory does not
@@ -86,11 +86,10 @@ def decode_image_folder(
         for chunk in map_in_processes(_decode_tagged, tagged, workers, weight=_weight):
             split = splits[chunk[0]]
             split.stream.write(chunk[1].images.tobytes())
-            split.digests.extend(chunk[1].digests)
             resized += chunk[1].resized
             deep += chunk[1].deep
             animated += chunk[1].animated
-            bar.update(len(chunk[1].digests))
+            bar.update(len(chunk[1].images))
     finally:
         bar.close()
         for split in splits.values():
@@ -99,15 +98,12 @@ def decode_image_folder(
     notes = (*tree.notes, *sized, *change_notes(deep, animated))
     for note in notes:
         _LOG.info("%s", note)
-    labels, digest = {}, hashlib.sha256()
+    labels = {}
     for name, split in splits.items():
         order = sorted(range(len(split.keys)), key=split.keys.__getitem__)
         _write_sorted(split.spool, out / f"{name}_images.npy", order, size)
         labels[name] = np.array([tree.classes.index(split.keys[position][0]) for position in order], dtype=np.int64)
-        for position in order:
-            line = "\t".join((name, *split.keys[position], split.digests[position]))
-            digest.update(line.encode(errors="surrogateescape") + b"\n")
-    return FolderArrays(tree.classes, labels, digest.hexdigest(), resized, notes)
+    return stored_arrays(tree.classes, labels, out, side=size, notes=notes)
 
 
 def _decode_tagged(tagged: tuple[str, EncodedChunk]):

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from recu.base.errors import DataError
 from recu.data.decoding import change_notes, inspect_image
-from recu.data.index import IndexedFile
+from recu.data.index import HERE, IndexedFile
 from recu.data.prepare.archives import iter_members
 from recu.data.prepare.class_tree import ClassTree, ImageFile, read_tree
+from recu.data.prepare.content import Content, Request, stored_files
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,6 +31,16 @@ class ImageTree:
     splits: dict[str, list[IndexedFile]]
     notes: tuple[str, ...]
     """What was left out, in sentences."""
+
+
+def build(request: Request, out: Path) -> Content:
+    """List the images of a folder, or extract those of an archive."""
+    source, classes, needed = request.path, request.dataset.num_classes, request.needed
+    if source.is_file():
+        tree, root = extract_tree(source, out, classes, needed), HERE
+    else:
+        tree, root = index_tree(source, classes, request.workers, needed), str(source.resolve())
+    return stored_files(tree.classes, tree.splits, out, root=root, notes=tree.notes)
 
 
 def index_tree(source: Path, num_classes: int, workers: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:

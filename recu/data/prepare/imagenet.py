@@ -21,18 +21,20 @@ from tqdm import tqdm
 from recu.base.errors import DataError, ResultError
 from recu.base.files import atomic_write_json, read_json
 from recu.data.decoding import MAX_IMAGE_BYTES, map_in_processes
-from recu.data.index import IndexedFile
+from recu.data.index import HERE, IndexedFile
+from recu.data.prepare import image_tree
 from recu.data.prepare.archives import iter_members, iter_tar_headers, open_tar, read_tar_member
 from recu.data.prepare.class_tree import TEST_IS_ENOUGH, more
+from recu.data.prepare.content import RECORDS, Content, Request, stored_files
 from recu.data.prepare.download import verify_checksum
+from recu.experiment.dataset_kinds import KINDS
 from recu.experiment.schema import Archive
-from recu.experiment.source_state import IMAGENET_ARCHIVES
+from recu.experiment.source_state import reads_archives
 
 _LOG = logging.getLogger(__name__)
 
-TRAIN_ARCHIVE, VALIDATION_ARCHIVE, DEVKIT_ARCHIVE = IMAGENET_ARCHIVES
-RECORDS = "records"
-"""Folder of finished jobs' records inside the work folder."""
+ARCHIVES = TRAIN_ARCHIVE, VALIDATION_ARCHIVE, DEVKIT_ARCHIVE = KINDS["imagenet"].archives
+"""As they are distributed."""
 
 _WORDNET_ID = re.compile(r"n\d{8}", re.ASCII)
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
@@ -74,6 +76,26 @@ class Job:
     """Work folder."""
 
 
+def build(request: Request, out: Path) -> Content:
+    """Extract the distributed files, or list a folder of class folders; a `recu.data.prepare.content.Builder`."""
+    dataset, source = request.dataset, request.path
+    if source.is_file():
+        raise DataError(f"{source} is one file, expected a folder: {dataset.obtain}")
+    if not reads_archives(dataset, source):
+        content = image_tree.build(request, out)
+        check_classes(content.classes, source)
+        return content
+    classes, splits = extract_imagenet(
+        source,
+        out,
+        num_classes=dataset.num_classes,
+        archives=dataset.archives,
+        workers=request.workers,
+        needed=request.needed,
+    )
+    return stored_files(classes, splits, out, root=HERE)
+
+
 def extract_imagenet(
     source: Path,
     out: Path,
@@ -102,10 +124,10 @@ def extract_imagenet(
         DataError: a file is missing, damaged or incomplete, or the counts differ from the devkit's.
         OSError: `out` cannot be written.
     """
-    missing = [name for name in IMAGENET_ARCHIVES if not (source / name).is_file()]
+    missing = [name for name in ARCHIVES if not (source / name).is_file()]
     without_training = missing == [TRAIN_ARCHIVE]
     if missing and not (without_training and "train" not in needed):
-        message = f"{source} lacks {', '.join(missing)}; expected the files {', '.join(IMAGENET_ARCHIVES)}"
+        message = f"{source} lacks {', '.join(missing)}; expected the files {', '.join(ARCHIVES)}"
         enough = TEST_IS_ENOUGH if without_training else ""
         raise DataError(f"{message} or the folders train/<class>/* and val/<class>/*{enough}")
     (out / RECORDS).mkdir(parents=True, exist_ok=True)

@@ -7,71 +7,44 @@ moment either as it was or complete. ImageNet's temporary folder outlives an int
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recu.base.errors import DataError, OutputError
-from recu.base.files import atomic_write_text, canonical_json, check_ordinary, hash_file
+from recu.base.files import atomic_write_text, canonical_json, check_ordinary
 from recu.base.text import encodable
-from recu.data.index import HERE, ROOT_NAME, write_index
+from recu.data.index import ROOT_NAME
 from recu.data.manifest import (
     FORMAT,
     MANIFEST_NAME,
     Manifest,
     Prepared,
     Source,
-    digest_of_arrays,
     fingerprint_of,
     read_manifest,
     write_manifest,
 )
 from recu.data.opening import SPLITS, check_contents, check_counts
-from recu.data.prepare import image_tree, imagenet, tinyimagenet
+from recu.data.prepare.content import RECORDS, Builder, Content, Request
 from recu.data.prepare.download import fetch, sha256_of, verify_checksum
-from recu.data.prepare.image_folder import FolderArrays, decode_image_folder
 from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
-from recu.experiment.fit import TINYIMAGENET_SIZE, Storage, storage_of, stored_size_of
+from recu.experiment.dataset_kinds import KINDS
+from recu.experiment.fit import storage_of, stored_size_of
 from recu.experiment.schema import Dataset
-from recu.experiment.source_state import LOCAL_NAME, Place, inside, look_at, official_folder, reads_archives
+from recu.experiment.source_state import LOCAL_NAME, Place, inside, look_at, official_folder
 
 _LOG = logging.getLogger(__name__)
 
 ARCHIVES_FOLDER = "archives"
 """Beside the prepared folders; downloads are kept here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a builder left in the temporary folder."""
-
-    classes: tuple[str, ...]
-    splits: dict[str, int]
-    digests: dict[str, str]
-    """SHA-256 by split; see `recu.data.manifest.Manifest.content`."""
-    stored_size: int | None
-    storage: Storage = "arrays"
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What is to be prepared."""
-
-    name: str
-    dataset: Dataset
-    source: Path | None
-    workers: int
-    needed: tuple[str, ...]
 
 
 class _Other(Exception):
@@ -178,17 +151,17 @@ def prepare_beside(
 
 def _request(
     name: str, dataset: Dataset, source: Path | None, workers: int, needed: tuple[str, ...], folder: Path
-) -> tuple[_Request, Path]:
+) -> tuple[Request, Path]:
     """What is asked for, and the folder that `folder` is or links to. Raises DataError: the source cannot be one."""
     place = Path(os.path.realpath(folder))
-    if dataset.kind == "digits" and source is not None:
+    if KINDS[dataset.kind].shipped and source is not None:
         raise DataError(f"{name} is shipped with scikit-learn; leave out its source ({source})")
     if source is not None and not source.exists():
         raise DataError(f"source of {name}: {source} does not exist; {dataset.obtain or 'give an archive or folder'}")
     if source is not None and Path(os.path.realpath(source)).is_relative_to(place):
         raise DataError(f"{source} is where {name} is prepared: give what it was prepared from, or no source")
     source = None if source is None else inside(dataset, source)
-    return _Request(name, dataset, source, workers, needed), place
+    return Request(name, dataset, source, workers, needed), place
 
 
 def describe_source(source: Path) -> Source:
@@ -203,7 +176,7 @@ def describe_source(source: Path) -> Source:
     return Source(name=encodable(source.name), size_bytes=size, checksum=sha256_of(source))
 
 
-def _recognise(request: _Request, folder: Path, *, adopt: bool) -> Manifest:
+def _recognise(request: Request, folder: Path, *, adopt: bool) -> Manifest:
     """The manifest of `folder` if it is what preparing would give, content included.
 
     Args:
@@ -272,10 +245,10 @@ def _same_source(folder: Path, manifest: Manifest, dataset: Dataset, source: Pat
     return True
 
 
-def _source_again(request: _Request, folder: Path) -> Path | None:
+def _source_again(request: Request, folder: Path) -> Path | None:
     """The source to prepare `folder` from: the one given, the one it was made from, or None for the published one."""
     known = read_local(folder).source
-    if request.source is not None or known is None or request.dataset.kind == "digits":
+    if request.source is not None or known is None:
         return request.source
     if Path(known.path).exists():
         return Path(known.path)
@@ -336,23 +309,23 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    ours = (MANIFEST_NAME, LOCAL_NAME, ROOT_NAME, "images", imagenet.RECORDS)
+    ours = (MANIFEST_NAME, LOCAL_NAME, ROOT_NAME, "images", RECORDS)
     return name in ours or name.endswith((".npy", ".bin", ".spool", ".part", "_files.txt"))
 
 
-def _build(request: _Request, folder: Path, source: Path | None) -> Manifest:
+def _build(request: Request, folder: Path, source: Path | None) -> Manifest:
     _refuse_foreign(folder)
     name, dataset = request.name, request.dataset
     source = source if source is not None else _published_source(request, folder)
     before = None if source is None else look_at(dataset, source)
-    resumable = dataset.kind == "imagenet"
+    resumable = KINDS[dataset.kind].resumable
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.preparing")
     try:
         if resumable:
             temporary = _resumable_folder(request, folder, before)
         else:
             temporary.mkdir()
-        described, content = _convert(request, source, temporary)
+        described, content = _convert(replace(request, source=source), temporary)
         if source is not None and look_at(dataset, source) != before:
             raise DataError(f"{source} changed while it was read: prepare again when nothing writes there any more")
         check_counts(name, content.classes, content.splits, dataset)
@@ -362,7 +335,7 @@ def _build(request: _Request, folder: Path, source: Path | None) -> Manifest:
         if resumable:
             os.sync()  # a million files were left to the system's own time; the manifest's presence vouches for them
         _swap(temporary, folder)
-        shutil.rmtree(folder / imagenet.RECORDS, ignore_errors=True)
+        shutil.rmtree(folder / RECORDS, ignore_errors=True)
         return manifest
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -371,7 +344,7 @@ def _build(request: _Request, folder: Path, source: Path | None) -> Manifest:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_manifest(request: _Request, source: Source, content: Content, place: Place | None, folder: Path) -> Manifest:
+def _write_manifest(request: Request, source: Source, content: Content, place: Place | None, folder: Path) -> Manifest:
     """Hash the files of `folder` and write its manifest, last."""
     listed = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.endswith("_stamps.bin")]
     hashed = {path.name: hash_and_stamp(path) for path in listed}
@@ -396,10 +369,10 @@ def _write_manifest(request: _Request, source: Source, content: Content, place: 
     return manifest
 
 
-def _resumable_folder(request: _Request, folder: Path, place: Place | None) -> Path:
+def _resumable_folder(request: Request, folder: Path, place: Place | None) -> Path:
     """The work folder that continuations share; begun anew if it was made from another source or other splits."""
     work = folder.with_name(f".{folder.name}.partial")
-    state = work / imagenet.RECORDS / "source.json"
+    state = work / RECORDS / "source.json"
     described = canonical_json([asdict(place) if place else None, request.needed])
     if work.exists() and not (state.exists() and state.read_text() == described):
         shutil.rmtree(work)
@@ -408,9 +381,9 @@ def _resumable_folder(request: _Request, folder: Path, place: Place | None) -> P
     return work
 
 
-def _published_source(request: _Request, folder: Path) -> Path | None:
+def _published_source(request: Request, folder: Path) -> Path | None:
     dataset = request.dataset
-    if dataset.kind == "digits":
+    if KINDS[dataset.kind].shipped:
         return None
     obtain = dataset.obtain or "get its files"
     if len(dataset.archives) != 1 or not dataset.archives[0].url:
@@ -421,115 +394,29 @@ def _published_source(request: _Request, folder: Path) -> Path | None:
     return fetch(dataset.archives[0], folder.parent / ARCHIVES_FOLDER, obtain=obtain)
 
 
-def _convert(request: _Request, source: Path | None, out: Path) -> tuple[Source, Content]:
-    """Write the dataset's files into `out`; every kind of params/datasets.yaml is handled here and nowhere else."""
-    dataset = request.dataset
-    if source is None:
-        return _digits(dataset, out)
-    described = describe_source(source)
-    if source.is_file() and len(dataset.archives) == 1:
-        verify_checksum(source, dataset.archives[0], instead=_instead(dataset, source))
-    _LOG.info("preparing %s from %s", request.name, source)
-    if dataset.kind in ("cifar10", "cifar100"):
-        return described, _cifar(request, source, out)
-    if dataset.kind == "tinyimagenet":
-        result = tinyimagenet.decode_tinyimagenet(
-            source, out, num_classes=dataset.num_classes, workers=request.workers, needed=request.needed
-        )
-        return described, _decoded_content(result, TINYIMAGENET_SIZE, out)
-    if storage_of(dataset) == "files":
-        return described, _files(request, source, out)
-    return described, _image_folder(request, source, out)
+def _convert(request: Request, out: Path) -> tuple[Source, Content]:
+    """Write the dataset's files into `out`."""
+    module, function = KINDS[request.dataset.kind].builder.split(":")
+    builder: Builder = getattr(importlib.import_module(module), function)
+    if request.source is None:
+        content = builder(request, out)
+        if content.shipped_with is None:
+            raise TypeError(f"{module}.{function} gives no `shipped_with`, and its kind is shipped")
+        return content.shipped_with, content
+    described = describe_source(request.source)
+    archives = request.dataset.archives
+    if request.source.is_file() and len(archives) == 1:
+        verify_checksum(request.source, archives[0], instead=_instead(request.dataset, request.source))
+    _LOG.info("preparing %s from %s", request.name, request.source)
+    return described, builder(request, out)
 
 
 def _instead(dataset: Dataset, archive: Path) -> str:
     """What can be given in place of an archive that is not the published one, for a message."""
-    if dataset.kind in ("cifar10", "cifar100"):
-        folder = official_folder(archive.parent, dataset.kind)
-        if folder != archive.parent:
-            return f", or give {folder}, which lies beside it"
+    folder = official_folder(archive.parent, dataset)
+    if folder != archive.parent:
+        return f", or give {folder}, which lies beside it"
     return ", or give a folder that it was extracted to"
-
-
-def _digits(dataset: Dataset, out: Path) -> tuple[Source, Content]:
-    import sklearn
-
-    from recu.data.prepare.digits import load_digits_arrays
-
-    arrays = load_digits_arrays(dataset.image_size)
-    source = Source(name=f"scikit-learn {sklearn.__version__}", size_bytes=0, checksum=None)
-    return source, _store_arrays(tuple("0123456789"), arrays, out)
-
-
-def _cifar(request: _Request, source: Path, out: Path) -> Content:
-    from recu.data.prepare.cifar import load_cifar_arrays
-
-    content = load_cifar_arrays(source, request.dataset.kind, needed=request.needed)  # type: ignore[arg-type]
-    return replace(_store_arrays(content.classes, content.splits, out), notes=content.notes)
-
-
-def _image_folder(request: _Request, source: Path, out: Path) -> Content:
-    size = request.dataset.image_size
-    result = decode_image_folder(
-        source,
-        out,
-        size=size,
-        num_classes=request.dataset.num_classes,
-        workers=request.workers,
-        needed=request.needed,
-    )
-    return _decoded_content(result, size, out)
-
-
-def _files(request: _Request, source: Path, out: Path) -> Content:
-    dataset, needed, workers = request.dataset, request.needed, request.workers
-    classes_expected = dataset.num_classes
-    notes: tuple[str, ...] = ()
-    if source.is_file():
-        if dataset.kind == "imagenet":
-            raise DataError(f"{source} is one file, expected a folder: {dataset.obtain}")
-        root = HERE
-        tree = image_tree.extract_tree(source, out, classes_expected, needed)
-        classes, splits, notes = tree.classes, tree.splits, tree.notes
-    elif reads_archives(dataset, source):
-        root = HERE
-        classes, splits = imagenet.extract_imagenet(
-            source, out, num_classes=classes_expected, archives=dataset.archives, workers=workers, needed=needed
-        )
-    else:
-        root = str(source.resolve())
-        tree = image_tree.index_tree(source, classes_expected, workers, needed)
-        classes, splits, notes = tree.classes, tree.splits, tree.notes
-        if dataset.kind == "imagenet":
-            imagenet.check_classes(classes, source)
-    digests = write_index(out, root, classes, splits)
-    return Content(classes, {split: len(files) for split, files in splits.items()}, digests, None, "files", notes)
-
-
-def _decoded_content(result: FolderArrays, size: int, out: Path) -> Content:
-    for split, labels in result.labels.items():
-        np.save(out / f"{split}_labels.npy", labels)
-    splits = {split: len(labels) for split, labels in result.labels.items()}
-    return Content(result.classes, splits, _array_digests(result.classes, splits, out), size, notes=result.notes)
-
-
-def _store_arrays(
-    classes: tuple[str, ...], splits: dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]], out: Path
-) -> Content:
-    for split, (images, labels) in splits.items():
-        np.save(out / f"{split}_images.npy", images)
-        np.save(out / f"{split}_labels.npy", labels)
-    counts = {split: len(labels) for split, (_, labels) in splits.items()}
-    return Content(classes, counts, _array_digests(classes, counts, out), splits["test"][0].shape[1])
-
-
-def _array_digests(classes: tuple[str, ...], splits: Iterable[str], out: Path) -> dict[str, str]:
-    """SHA-256 over class names and the files of each split's images and labels."""
-    digests = {}
-    for split in splits:
-        files = (hash_file(out / f"{split}_{part}.npy") for part in ("images", "labels"))
-        digests[split] = digest_of_arrays(classes, *files)
-    return digests
 
 
 def _swap(temporary: Path, folder: Path) -> None:

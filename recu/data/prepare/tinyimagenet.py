@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from recu.base.errors import DataError
 from recu.data.prepare.archives import iter_members
 from recu.data.prepare.class_tree import Layout, Place, hidden_part, is_image_name, more, place_of
-from recu.data.prepare.image_folder import FolderArrays, decode_image_folder
-from recu.experiment.fit import TINYIMAGENET_SIZE
+from recu.data.prepare.content import Content, Request
+from recu.data.prepare.image_folder import decode_image_folder
+from recu.experiment.dataset_kinds import KINDS
 from recu.experiment.source_state import SPLITS
 
 _ANNOTATIONS = "val_annotations.txt"
 _CLASS_LIST = "wnids.txt"
 
 
-def decode_tinyimagenet(
-    source: Path, out: Path, *, num_classes: int, workers: int, needed: Iterable[str] = ("train", "test")
-) -> FolderArrays:
+def build(request: Request, out: Path) -> Content:
     """Decode train/<wnid>/images/* and val/images/* (sorted into classes by val_annotations.txt) into arrays.
 
     Validation images that were already moved into val/<wnid>/ or val/<wnid>/images/ are accepted too, with or without
     the annotations; where both are there they must agree.
 
+    A `recu.data.prepare.content.Builder`.
+
     Raises:
         DataError: as `decode_image_folder`; an annotation names a missing image, an image has none, or lies in a
             folder of another class than its annotation says.
     """
+    source = request.path
     texts = _read_texts(source)
     annotations = texts.get(_ANNOTATIONS)
     class_of = None if annotations is None else parse_annotations(annotations, source)
     seen: set[str] = set()
-    arrays = decode_image_folder(
+    content = decode_image_folder(
         source,
         out,
-        size=TINYIMAGENET_SIZE,
-        num_classes=num_classes,
-        workers=workers,
+        size=KINDS["tinyimagenet"].side or request.dataset.image_size,
+        num_classes=request.dataset.num_classes,
+        workers=request.workers,
         layout=_layout(source, class_of, seen),
-        needed=needed,
+        needed=request.needed,
     )
     missing = sorted(set(class_of or ()) - seen)
     if missing:
@@ -47,8 +48,8 @@ def decode_tinyimagenet(
             f"{source}: {_ANNOTATIONS} names {missing[0]}, which is not in val/images or a class folder of val"
             f"{more(missing)}; fetch it again"
         )
-    _check_classes(texts.get(_CLASS_LIST), arrays.classes, source)
-    return arrays
+    _check_classes(texts.get(_CLASS_LIST), content.classes, source)
+    return content
 
 
 def parse_annotations(text: str, source: Path) -> dict[str, str]:

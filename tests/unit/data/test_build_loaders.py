@@ -8,9 +8,11 @@ import torch
 from recu.base.errors import ConfigError, DataError
 from recu.data import build_loaders, open_prepared, prepare
 from recu.data.load.transforms import evaluation_view
+from recu.experiment.params import load_datasets
+from recu.experiment.paths import PARAMS_DIR
 from recu.experiment.schema import Augmentation
 
-from .builders import class_tree, dataset, write_tar
+from .builders import cifar10_files, class_tree, dataset, write_folder, write_tar
 
 
 @pytest.fixture
@@ -111,3 +113,14 @@ def test_the_test_split_alone_needs_no_training_images(folder: Path):
     (folder / "train_images.npy").unlink()
     loaders = build(folder, splits=("test",))
     assert loaders.train is None and torch.equal(seen_in(loaders), expected)
+
+
+def test_images_stored_in_their_own_size_are_enlarged_to_the_networks(tmp_path: Path):
+    entry = load_datasets(PARAMS_DIR)["cifar10"].model_copy(
+        update={"image_size": 48, "train_images": 20, "test_images": 4, "archives": ()}
+    )
+    source = write_folder(tmp_path / "source", cifar10_files())
+    prepared = prepare("cifar10", entry, folder=tmp_path / "cifar10", source=source, workers=0)
+    loaders = build(tmp_path / "cifar10", entry, workers=0)
+    assert prepared.manifest.stored_size == 32
+    assert next(loaders.test.batches(0))[0].shape[1:] == next(loaders.train.batches(0))[0].shape[1:] == (3, 48, 48)

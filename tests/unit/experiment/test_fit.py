@@ -78,7 +78,8 @@ def test_test_images_are_seen_as_the_dataset_says_or_its_own_augmentation_implie
 
 
 def test_memory_holds_no_images_that_must_be_enlarged():
-    assert fit.choose_loader("auto", dataset(kind="tinyimagenet", image_size=224), "arrays", "crop") == "torchvision"
+    for kind in ("tinyimagenet", "cifar10", "cifar100"):
+        assert fit.choose_loader("auto", dataset(kind=kind, image_size=224), "arrays", "crop") == "torchvision"
     assert fit.choose_loader("auto", dataset(test_view="resize_centre"), "arrays", "crop") == "torchvision"
 
 

@@ -10,7 +10,7 @@ import pytest
 from recu.base.errors import DataError
 from recu.data.prepare import cifar
 from recu.data.prepare.cifar import load_cifar_arrays, safe_unpickle
-from recu.experiment.source_state import official_folder
+from recu.experiment.dataset_kinds import KINDS
 from tests.unit.data.builders import cifar10_files, cifar100_files, python2_pickle, write_folder, write_tar
 
 
@@ -41,7 +41,7 @@ def test_cifar100_uses_the_fine_labels(tmp_path: Path):
 def test_extracted_folder_gives_the_same(tmp_path: Path):
     archive = load_cifar_arrays(write_tar(tmp_path / "c.tar", cifar10_files()), "cifar10")
     root = write_folder(tmp_path / "data", cifar10_files())
-    folder = load_cifar_arrays(official_folder(root, "cifar10"), "cifar10")
+    folder = load_cifar_arrays(root / KINDS["cifar10"].extracts_to, "cifar10")
     assert np.array_equal(archive.splits["train"][0], folder.splits["train"][0])
 
 
