@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -90,7 +91,10 @@ def mirror(wanted: Wanted, client: MlflowClient, *, upload_checkpoint: bool = Fa
         Refused, mlflow.exceptions.MlflowException: as `bring`.
     """
     description = wanted.description
-    experiment_id = client.get_experiment_by_name(description.experiment).experiment_id
+    experiment = client.get_experiment_by_name(description.experiment)
+    if experiment is None:
+        raise Refused(f"the store has no experiment {description.experiment!r}")
+    experiment_id = experiment.experiment_id
     with _refusals():
         alike = _runs_with(client, experiment_id, description.identity)
         run = next((run for run in alike if _is_ours(client, run, wanted)), None)
@@ -155,7 +159,8 @@ class _Sender:
 
     def dataset(self, description: RunDescription) -> None:
         """Name the data as an input."""
-        if not self._run.inputs.dataset_inputs:
+        inputs = self._run.inputs
+        if inputs is None or not inputs.dataset_inputs:
             self._send([_dataset_input(description)], 1, self._log_inputs)
 
     def _log_inputs(self, inputs: list) -> None:
@@ -200,7 +205,7 @@ class _Sender:
     def files(self, files: Sequence[Path]) -> None:
         """Copies of small files, known by their SHA-256; the same name again replaces the copy."""
         for file in files:
-            self._guarded(file, lambda file=file: self._upload(file, hash_file(file)))
+            self._guarded(file, partial(self._upload_whole, file))
 
     def checkpoint(self, file: Path, sha256: str, upload: bool) -> None:
         """A second name of the file among the run's artifacts, where they lie on the same disk; a copy only if asked.
@@ -232,6 +237,9 @@ class _Sender:
         finally:
             name.unlink(missing_ok=True)
 
+    def _upload_whole(self, file: Path) -> None:
+        self._upload(file, hash_file(file))
+
     def _upload(self, file: Path, sha256: str) -> None:
         tag = f"sha256.{file.name}"
         there = {found.path for found in self._client.list_artifacts(self._run_id)}
@@ -248,7 +256,7 @@ class _Sender:
         except Exception as error:
             self._done.left.append(f"{file}: {worded(error)}")
 
-    def _send(self, items: list[Any], at_once: int, send: Callable[[list[Any]], None]) -> None:
+    def _send(self, items: list[Any], at_once: int, send: Callable[[list[Any]], object]) -> None:
         """All items in few calls; of a call that is refused each for itself, so that one holds no other up."""
         for start in range(0, len(items), at_once):
             some = items[start : start + at_once]

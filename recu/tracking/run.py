@@ -107,14 +107,14 @@ class FollowedRun:
         if process is not None:
             process.kill()
             process.wait()
-            process.stdin.close()
+            _requests_of(process).close()
 
     def _end(self) -> None:
         if self._process is None:
             return
         self._tell("end")
         # A process that loads images may still hold another copy, so that closing it is not enough.
-        self._process.stdin.close()
+        _requests_of(self._process).close()
         self._wait_for_load()
         self._wait(lambda: self._ended, self._patience_s)
         if not self._whole:
@@ -144,7 +144,7 @@ class FollowedRun:
     def _tell(self, line: str) -> None:
         if self._process is not None:
             with suppress(OSError, ValueError):
-                self._process.stdin.write(f"{line}\n".encode())
+                _requests_of(self._process).write(f"{line}\n".encode())
 
     def _wait_for_load(self) -> None:
         with self._changed:
@@ -178,3 +178,9 @@ class FollowedRun:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+def _requests_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    """The pipe that the mirroring process reads."""
+    assert process.stdin is not None, "it was started with one"
+    return process.stdin

@@ -44,9 +44,12 @@ def _walk(folder: Path, pattern: str) -> Iterator[Path]:
 def _results_of(state: Path, results_dirs: list[Path]) -> Path:
     """Where the job of a state published: its folder says the run's name, and nothing in a file leads elsewhere."""
     try:
-        description = read_noted(state).description
+        noted = read_noted(state)
     except ResultError:  # it is reported when it is mirrored
         return state
+    if noted is None:  # removed since it was found
+        return state
+    description = noted.description
     evaluates = description.stage == _EVALUATE
     tail = (*description.experiment_id.split("/"), description.spec_hash, *([_EVALUATE] if evaluates else []))
     if state.absolute().parts[-len(tail) :] != tail:
