@@ -177,7 +177,8 @@ def iter_tar_headers(
             if not (info.isfile() or info.isdir()):
                 kind = "a link" if info.issym() or info.islnk() else "a device or other special file"
                 message = (
-                    f"{source} holds an unsafe member {info.name!r}: it is {kind}, expected files and folders only"
+                    f"{source} holds an unsafe member {info.name!r}: it is {kind}, expected files and folders only:"
+                    " pack again with the files in place of links (tar -h --hard-dereference)"
                 )
                 raise DataError(message)
             _check_size(info.name, info.size, source, max_member_bytes)
@@ -355,7 +356,13 @@ def _is_compressed(source: Path) -> bool:
 
 
 def _check_tar_end(tar: tarfile.TarFile, source: Path | str) -> None:
-    """A cut between two members reads like an end, but the block of zeros that ends a tar is then missing."""
+    """A cut between two members reads like an end, but the block of zeros that ends a tar is then missing; and after
+    that another tar may stand, of which nothing would be read."""
+    end = tar.offset + 2 * tarfile.BLOCKSIZE
+    tar.fileobj.seek(-(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE)  # until there anything may be left over
+    with suppress(tarfile.HeaderError):
+        tarfile.TarInfo.frombuf(tar.fileobj.read(tarfile.BLOCKSIZE), tar.encoding, tar.errors)
+        raise DataError(f"{source} is several tar archives one after the other; unpack each and give the folder")
     if isinstance(tar.fileobj, gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile):
         while tar.fileobj.read(1 << 20):  # to the end, where the compressed stream holds its checksum
             pass

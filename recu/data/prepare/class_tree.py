@@ -319,8 +319,9 @@ class _Listing:
                 )
             if found.split == split:
                 return f"{self._source}: {root} has no class folders (it is empty); expected {form}: sort the images"
-        kind = describe_kind(self._source) or ""
-        what = f" (it is {kind})" if kind not in ("a folder", "a zip archive") and "tar archive" not in kind else ""
+        kind = describe_kind(self._source) or "an archive"
+        usual = kind in ("a folder", "a zip archive", "an archive") or "tar archive" in kind
+        what = "" if usual else f" (it is {kind})"
         has_test = any(found.split == "test" and found.count for found in self._splits.values())
         return (
             f"{self._source} has no {split} images{what}; expected {form}, below one common folder at most {MAX_DEPTH}"

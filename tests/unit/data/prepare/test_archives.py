@@ -111,6 +111,15 @@ def test_a_tar_cut_between_two_members_is_noticed(tmp_path: Path):
         contents(path)
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_tar_after_the_end_of_another_is_noticed(tmp_path: Path, compress):
+    """`cat a.tar b.tar > both.tar`: who reads to the first end mark sees half of the images."""
+    first, second = (write_tar(tmp_path / name, {f"{name}/x.txt": b"1"}).read_bytes() for name in "ab")
+    (tmp_path / "both.tar").write_bytes(compress(first) + compress(second))
+    with pytest.raises(DataError, match="several tar archives one after the other; unpack each"):
+        list(iter_members(tmp_path / "both.tar", lambda _: True))
+
+
 def test_flipped_bits_in_a_gzip_are_noticed(tmp_path: Path):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
