@@ -141,7 +141,7 @@ def test_a_store_that_comes_back_gets_everything(followed, job, store, monkeypat
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     run = followed(f"http://127.0.0.1:{port}")
     with run.recorded(job.description):
         job.history(row(0))
