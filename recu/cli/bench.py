@@ -1,9 +1,10 @@
-"""`recu bench`: speed, memory and start-up against the plain reference implementation in benchmarks/."""
+"""`recu bench`: speed, memory and start-up against the plain reference implementation in benchmarks/, or of suites."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from types import ModuleType
 
@@ -11,7 +12,11 @@ from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import atomic_write_json
 from recu.cli import options
 from recu.experiment import paths
+from recu.experiment.params import load_config
 from recu.experiment.paths import user_path
+from recu.experiment.plan import load_plan, threads_per_training
+from recu.experiment.rates import measured_file
+from recu.experiment.values import MOST_PROCESSES
 
 _MODELS = ("resnet20_1w1a", "resnet18_1w1a", "vgg_small_1w1a")
 _CLOCKS = ("cpu", "wall")
@@ -49,7 +54,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="wall, or cpu: seconds computed, for a machine that others use too (default: %(default)s)",
     )
     parser.add_argument("--gpus", default="cpu", help="a device number, or cpu (default: %(default)s)")
-    parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write the numbers here")
+    parser.add_argument(
+        "--suite",
+        nargs="+",
+        metavar="SUITE",
+        help="measure instead how fast this package trains and evaluates the networks of suites, for `recu plan`",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="with --suite: jobs at once, as in the workflow (default: as many as --threads leaves room for)",
+    )
+    options.add_params_option(parser)
+    options.add_dirs(parser, "results_dir")
+    parser.add_argument(
+        "--output",
+        type=user_path,
+        metavar="FILE.json",
+        help="write the numbers here (with --suite default: where `recu plan` finds them, rates.json in --results_dir)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -60,7 +84,10 @@ def run(arguments: argparse.Namespace) -> None:
         options.check_processes(arguments, name)
     from recu.stages.train import check_writable_file
 
-    benchmark = _benchmark()
+    if arguments.suite:
+        _measure_suites(arguments)
+        return
+    benchmark = _benchmark("benchmark")
     settings = benchmark.BenchSettings(
         models=tuple(dict.fromkeys(arguments.models)),
         batch_size=arguments.batch_size,
@@ -81,8 +108,26 @@ def run(arguments: argparse.Namespace) -> None:
         atomic_write_json(arguments.output, result)
 
 
-def _benchmark() -> ModuleType:
-    """The program, which is no part of the package. Raises ConfigError where there is no checkout."""
+def _measure_suites(arguments: argparse.Namespace) -> None:
+    from recu.stages.train import check_writable_file
+
+    program = _benchmark("rates")
+    config = load_config(paths.config_file(arguments.params_dir))
+    plan = load_plan(arguments.params_dir, config, tuple(dict.fromkeys(arguments.suite)))
+    cores = os.cpu_count() or 1
+    threads = arguments.threads or threads_per_training(cores, plan.experiments)
+    slots = max(1, cores // threads) if arguments.jobs is None else arguments.jobs
+    options.check_count("jobs", slots, MOST_PROCESSES)
+    output = arguments.output or measured_file(arguments.results_dir)
+    check_writable_file(output)
+    settings = program.RateSettings(slots=slots, threads=threads, gpus=arguments.gpus, seconds=arguments.seconds)
+    rates = program.measure_suites(plan, settings)
+    atomic_write_json(output, rates.model_dump(mode="json"))
+    print(f"measured {len(rates.rates)} networks on {rates.device}, {rates.slots} at once; written to {output}")
+
+
+def _benchmark(name: str) -> ModuleType:
+    """A program of the checkout, which is no part of the package. Raises ConfigError where there is no checkout."""
     if not (paths.PROJECT_DIR / "benchmarks").is_dir():
         raise ConfigError(
             "`recu bench` needs a checkout of the project, installed with `pip install -e .`: the plain implementation"
@@ -90,4 +135,4 @@ def _benchmark() -> ModuleType:
         )
     if str(paths.PROJECT_DIR) not in sys.path:
         sys.path.insert(0, str(paths.PROJECT_DIR))
-    return importlib.import_module("benchmarks.benchmark")
+    return importlib.import_module(f"benchmarks.{name}")

@@ -144,6 +144,12 @@ def check_processes(arguments: argparse.Namespace, name: str) -> None:
         raise ConfigError(f"--{name} is {value}, expected 0 to {MOST_PROCESSES}")
 
 
+def check_count(name: str, value: int, most: int) -> None:
+    """Raise ConfigError where the value of --NAME is no number from 1 to `most`."""
+    if not 1 <= value <= most:
+        raise ConfigError(f"--{name} is {value}, expected 1 to {most}")
+
+
 def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:
     """The dataset's entry. Raises ConfigError; an unknown name is answered with the nearest one."""
     datasets = load_datasets(arguments.params_dir)

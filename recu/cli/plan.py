@@ -1,22 +1,37 @@
-"""`recu plan`: the experiments of suites, where each stands, and which data is missing."""
+"""`recu plan`: the experiments of suites, where each stands, what is left to do takes, and which data is missing."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from recu.base.files import read_json
+from recu.base.errors import ResultError
+from recu.base.files import atomic_write_json, read_json
+from recu.base.text import visible
 from recu.cli import options
 from recu.experiment import params, plan
+from recu.experiment.estimate import Estimate, Job, estimate, jobs_of
 from recu.experiment.paths import (
     METRICS,
     config_file,
+    evaluate_folder,
+    manifest_file,
     released_folder,
     state_folder,
     train_folder,
+    user_path,
 )
+from recu.experiment.rates import DeviceRates, find_rates, setup_of
 from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment
+from recu.experiment.values import MOST_PROCESSES
+
+_TRAINED, _BEGUN = "trained", "begun"
+_UNKNOWN = "?"
+_MEASURE = "measure this machine with `recu bench --suite`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,32 +40,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "suites", nargs="*", help="names of files in params/suites/ (default: those of params/config.yaml)"
     )
     options.add_params_option(parser)
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="whose rates to take, of params/rates.yaml (default: those measured here by `recu bench --suite`)",
+    )
+    parser.add_argument(
+        "--devices", type=int, metavar="N", help="jobs at once (default: as many as the rates were measured with)"
+    )
+    parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write the numbers here")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line an experiment, then what is missing and where to get it."""
+    """Print one line an experiment, what is left to do takes, then what is missing and where to get it."""
     from tabulate import tabulate
 
+    devices = arguments.devices
+    if devices is not None:
+        options.check_count("devices", devices, MOST_PROCESSES)
     config = params.load_config(config_file(arguments.params_dir))
     found = plan.load_plan(arguments.params_dir, config, tuple(arguments.suites) or None)
     results_dir, runs_dir = Path(config.results_dir), Path(config.runs_dir)
-    rows: list[tuple[str, object, str]] = [
-        (experiment.id, experiment.hyperparameters.epochs, _state(experiment, results_dir, runs_dir))
-        for experiment in found.experiments.values()
+    rates = find_rates(arguments.params_dir, results_dir, arguments.device)
+    states = {name: _state(each, results_dir, runs_dir) for name, each in found.experiments.items()}
+    sizes = {name: _prepared_sizes(results_dir, name) for name in found.used_datasets}
+    every = jobs_of(
+        found.experiments.values(), found.datasets, {key: size for key, size in sizes.items() if size}, rates
+    )
+    left = _left(every, states, results_dir)
+    rows: list[tuple[object, ...]] = [
+        (name, each.hyperparameters.epochs, states[name], *_amounts(left.get(f"train {name}")))
+        for name, each in found.experiments.items()
     ]
-    rows += [(file.id, "-", _released_state(file, results_dir)) for file in found.released.values()]
-    print(tabulate(rows, headers=("experiment", "epochs", "state")))
+    rows += [(file.id, "-", _released_state(file, results_dir), "", "") for file in found.released.values()]
+    print(tabulate(rows, headers=("experiment", "epochs", "state", "images", "time"), colalign=_ALIGNED))
+    slots = devices or (rates.slots if rates else 1)
+    total = estimate(left, slots)
+    for line in _totals(left, total, slots, rates, found.experiments.values()):
+        print(line)
     for note in found.notes():
         print(note)
+    if arguments.output is not None:
+        atomic_write_json(arguments.output, _as_json(left, total, slots, rates))
+
+
+_ALIGNED = ("left", "right", "left", "right", "right")
 
 
 def _state(experiment: Experiment, results_dir: Path, runs_dir: Path) -> str:
     metrics = train_folder(results_dir, experiment.id) / METRICS
     if metrics.is_file():
         current = _has_hash(metrics, experiment.spec_hash)
-        return "trained" if current else "trained with other parameters"
+        return _TRAINED if current else "trained with other parameters"
     state = state_folder(runs_dir, experiment.id, experiment.spec_hash)
-    return "begun" if state.is_dir() else "to do"
+    return _BEGUN if state.is_dir() else "to do"
 
 
 def _released_state(released: Released, results_dir: Path) -> str:
@@ -64,3 +107,85 @@ def _released_state(released: Released, results_dir: Path) -> str:
 def _has_hash(metrics: Path, spec_hash: str) -> bool:
     content = read_json(metrics)
     return isinstance(content, dict) and content.get("spec_hash") == spec_hash
+
+
+def _prepared_sizes(results_dir: Path, dataset: str) -> tuple[int | None, int | None] | None:
+    """Training and test images of a dataset that the workflow prepared; None where it did not."""
+    try:
+        splits = read_json(manifest_file(results_dir, dataset))["splits"]
+        return splits.get("train"), splits.get("test")
+    except (ResultError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _left(jobs: Mapping[str, Job], states: Mapping[str, str], results_dir: Path) -> dict[str, Job]:
+    """The jobs that are still to be done. One that was begun counts as a whole: how far it is, only its job knows."""
+    done = {f"train {name}" for name, state in states.items() if state == _TRAINED}
+    done |= {
+        f"evaluate {name}"
+        for name, state in states.items()
+        if state == _TRAINED and (evaluate_folder(results_dir, name) / METRICS).is_file()
+    }
+    return {name: job.without(done) for name, job in jobs.items() if name not in done}
+
+
+def _amounts(job: Job | None) -> tuple[str, str]:
+    return ("", "") if job is None else (_count(job.images), _duration(job.seconds))
+
+
+def _totals(
+    left: Mapping[str, Job], total: Estimate, slots: int, rates: DeviceRates | None, experiments: Iterable[Experiment]
+) -> list[str]:
+    if not left:
+        return []
+    trainings = sum(name.startswith("train ") for name in left)
+    lines = [
+        "",
+        f"left to do: {trainings} trainings and {len(left) - trainings} evaluations, {_count(total.images)} images",
+    ]
+    if rates is None:
+        return [
+            *lines,
+            f"how long they take is not known: {_MEASURE}, or name a --device of params/rates.yaml",
+        ]
+    unknown = sorted({each.network for each in experiments if rates.rate_of(setup_of(each)) is None})
+    if unknown:
+        lines.append(
+            f"no rate on {visible(rates.device)} of {', '.join(unknown)}: {_MEASURE}, or add it to params/rates.yaml"
+        )
+    if total.wall_seconds is not None and total.device_seconds is not None:
+        lines.append(
+            f"about {_duration(total.wall_seconds)} with {slots} at once, {total.device_seconds / 3600:.2f}"
+            f" device-hours ({visible(rates.device)}; {visible(rates.source)}); without downloads and preparation"
+        )
+        chain = " -> ".join(total.critical_path)
+        lines.append(f"no number of devices makes it shorter than {_duration(total.critical_seconds)}: {chain}")
+    if total.memory_bytes is not None:
+        lines.append(f"memory: about {_gigabytes(total.memory_bytes)} at once")
+    if total.disk_bytes is not None:
+        lines.append(f"disk: about {_gigabytes(total.disk_bytes)} of checkpoints")
+    return lines
+
+
+def _as_json(left: Mapping[str, Job], total: Estimate, slots: int, rates: DeviceRates | None) -> dict[str, Any]:
+    device = None if rates is None else {"device": rates.device, "source": rates.source}
+    return {"jobs": [asdict(job) for job in left.values()], "total": asdict(total), "slots": slots, "rates": device}
+
+
+def _count(images: float | None) -> str:
+    return _UNKNOWN if images is None else f"{images:,.0f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return _UNKNOWN
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 100:
+        return f"{minutes:.0f} min"
+    return f"{hours:.1f} h" if hours < 100 else f"{hours / 24:.1f} days"
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from recu.base.files import atomic_write_text
 from recu.experiment.params import load_defaults
 from recu.experiment.paths import PROJECT_DIR, find_params
+from recu.experiment.rates import Rates
 from recu.experiment.schema import (
     Datasets,
     Defaults,
@@ -34,6 +35,7 @@ SCHEMAS: dict[str, Any] = {
     "suite": Suite,
     "released-suite": ReleasedSuite,
     "published": Published,
+    "rates": Rates,
 }
 """By the name of the kind of file."""
 

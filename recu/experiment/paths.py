@@ -81,6 +81,11 @@ def config_file(params_dir: Path) -> Path:
     return params_dir / "config.yaml"
 
 
+def rates_file(params_dir: Path) -> Path:
+    """How fast devices are."""
+    return params_dir / "rates.yaml"
+
+
 def defaults_file(params_dir: Path) -> Path:
     """Every hyper-parameter's default, and the methods."""
     return params_dir / "defaults.yaml"

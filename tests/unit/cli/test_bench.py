@@ -1,6 +1,7 @@
 """`recu bench`: the numbers it writes and prints, and its mistakes."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -112,3 +113,36 @@ def test_without_a_checkout_one_line_says_that_it_is_needed(monkeypatch, tmp_pat
     monkeypatch.setattr(paths, "PROJECT_DIR", tmp_path)
     assert main(["bench"]) == 2
     assert "`recu bench` needs a checkout of the project" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_networks_of_a_suite_are_measured_and_recu_plan_finds_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    suite = """
+title: Two
+description: One network, two methods.
+dataset: digits
+seeds: [1]
+hyperparameters: {epochs: 2, batch_size: 16, batch_size_test: 16}
+methods: {vanilla: {}, finetune: {}}
+rows: [{model: resnet20_1w1a}]
+"""
+    shutil.copytree(paths.PARAMS_DIR, tmp_path / "params")
+    paths.suite_file(tmp_path / "params", "two").write_text(suite)
+    assert main(["bench", "--suite", "two", "--jobs", "1", "--threads", "1", "--seconds", "0.1"]) == 0
+    assert "measured 1 networks on CPU, 1 threads" in capsys.readouterr().out
+    found = json.loads((tmp_path / "results/rates.json").read_text())
+    (rate,) = found["rates"]
+    assert (rate["network"], rate["image_size"], rate["stage"], rate["teacher"]) == ("cifar.resnet20_1w1a", 32, 2, None)
+    assert rate["train_images_per_s"] > 1 and rate["test_images_per_s"] > rate["train_images_per_s"]
+    assert rate["checkpoint_bytes"] > 1 << 20 and rate["memory_bytes"] > 100 << 20
+    assert 0 < found["train_job_s"] < 600 and 0 < found["evaluate_job_s"] < 600
+    assert main(["plan", "two", "--output", "plan.json"]) == 0
+    assert "about" in capsys.readouterr().out
+    total = json.loads((tmp_path / "plan.json").read_text())["total"]
+    assert total["images"] == 2 * (2 * 1797 + 360) and total["wall_seconds"] > found["train_job_s"]
+
+
+def test_a_suite_cannot_be_measured_by_no_job(capsys):
+    assert main(["bench", "--suite", "demo", "--jobs", "0"]) == 2
+    assert capsys.readouterr().err.strip() == "error: --jobs is 0, expected 1 to 1024"

@@ -1,0 +1,85 @@
+"""`recu plan`: what is to do, how long it takes, and its mistakes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recu.cli.main import main
+from recu.experiment.params import load_defaults
+from recu.experiment.paths import PARAMS_DIR, rates_file
+from recu.experiment.resolving import load_experiments
+
+SUITE = """
+title: Two seeds
+description: Of one network.
+dataset: digits
+seeds: [1, 2]
+methods: {vanilla: {}}
+rows: [{model: resnet20_1w1a}]
+"""
+RATE = {"image_size": 32, "stage": 2, "train_images_per_s": 143.7, "test_images_per_s": 360.0}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+
+    def measured(*networks, **changes):
+        rates = [RATE | {"network": network} for network in networks]
+        content = {"device": "some card", "source": "me", "train_job_s": 3.0, "rates": rates} | changes
+        (tmp_path / "results/rates.json").write_text(json.dumps(content))
+
+    return measured
+
+
+def total(*words):
+    assert main(["plan", *words, "--output", "plan.json"]) == 0
+    return json.loads(Path("plan.json").read_text())
+
+
+def test_without_rates_images_are_counted_and_the_advice_says_how_to_measure(place, capsys):
+    assert total("demo")["total"]["images"] == 53919
+    shown = capsys.readouterr().out
+    assert "left to do: 15 trainings and 15 evaluations, 53,919 images" in shown
+    assert "measure this machine with `recu bench --suite`" in shown and "device-hours" not in shown
+
+
+def test_networks_without_a_rate_are_named(place, capsys):
+    place("cifar.resnet20_1w1a")
+    assert total("demo")["total"]["wall_seconds"] is None
+    shown = capsys.readouterr().out
+    assert "no rate on some card of birealnet.birealnet18, cifar.resnet18_1w1a" in shown and "resnet20" in shown
+    assert main(["plan", "demo", "--device", "another card"]) == 2
+
+
+def test_time_is_counted_for_what_is_left(place, tmp_path, capsys):
+    epochs = load_defaults(PARAMS_DIR).hyperparameters.epochs
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    (tmp_path / "params/suites/two.yaml").write_text(SUITE)
+    place("cifar.resnet20_1w1a", slots=2)
+    found = total("two")
+    assert found["slots"] == 2 and found["total"]["wall_seconds"] == pytest.approx(epochs * 11 + 3 + 1)
+    assert total("two", "--devices", "1")["total"]["wall_seconds"] == pytest.approx(2 * (epochs * 11 + 3 + 1))
+    first = found["jobs"][0]["id"].removeprefix("train ")
+    spec_hash = load_experiments(tmp_path / "params", ("two",))[first].spec_hash
+    for stage in ("train", "evaluate"):
+        (tmp_path / "results" / stage / first).mkdir(parents=True)
+        (tmp_path / "results" / stage / first / "metrics.json").write_text(json.dumps({"spec_hash": spec_hash}))
+    left = total("two")
+    assert len(left["jobs"]) == 2 and left["total"]["wall_seconds"] == pytest.approx(epochs * 11 + 3 + 1)
+    assert "left to do: 1 trainings and 1 evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--devices", "0"], ["--devices", "100000"], ["--device", "x"]])
+def test_mistakes(place, words, capsys):
+    assert main(["plan", "demo", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_projects_own_table_of_rates_is_offered(place, capsys):
+    device = next(line for line in rates_file(PARAMS_DIR).read_text().splitlines() if "device:" in line)
+    assert main(["plan", "cifar10", "--device", device.split('"')[1]]) == 0
+    assert "device-hours (CPU, 2 threads" in capsys.readouterr().out
