@@ -4,8 +4,9 @@
   folders below it. Names of splits are those of `SPLITS`, in small letters or capitals.
 - Folders that begin with ".", "@" or "__MACOSX" and files that begin with "." never count: they hold thumbnails and
   notes of file managers.
-- A file is an image if its suffix says so; one with another suffix, or with none, if its first bytes say so. What is
-  left out is counted by suffix. An image in a format that cannot be read here is refused, not left out.
+- A file is an image if its suffix says so; one with another suffix, or with none, if its first bytes say so, but for
+  copies that programs leave (`x.jpg~`, `x.jpg.bak`). What is left out is counted by suffix. An image in a format that
+  cannot be read here is refused, not left out.
 - A class is named by its folder in Unicode form NFC; label order is the order of the names as text, as torchvision's.
 """
 
@@ -40,8 +41,12 @@ IMAGE_SUFFIXES = frozenset().union(
     (".avif", ".avifs"),
 )
 """In small letters; such files are images without a look at their bytes, of which ImageNet has over a million."""
-OTHER_SUFFIXES = frozenset((".txt", ".xml", ".json", ".csv", ".db", ".ini", ".mat", ".md", ".html", ".py", ".npy"))
-"""In small letters; such files are no images, whatever they hold."""
+OTHER_SUFFIXES = frozenset().union(
+    (".txt", ".xml", ".json", ".csv", ".db", ".ini", ".mat", ".md", ".html", ".py", ".npy"),
+    (".bak", ".old", ".orig", ".thm"),
+)
+"""In small letters; such files are no images, whatever they hold: copies that editors and cameras left beside an image
+would count it twice. So would those whose names end with "~"."""
 CAMERA_SUFFIXES = frozenset((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".pef", ".srw"))
 """In small letters; raw images of cameras, of which Pillow would read the small preview."""
 _LONGEST_SUFFIX = 12
@@ -109,7 +114,7 @@ def class_name_of(folder: str) -> str:
 def is_image_name(name: str) -> bool | None:
     """Whether the suffix is that of an image; None where the first bytes decide."""
     suffix = suffix_of(name)
-    return True if suffix in IMAGE_SUFFIXES else False if suffix in OTHER_SUFFIXES else None
+    return True if suffix in IMAGE_SUFFIXES else False if suffix in OTHER_SUFFIXES or name.endswith("~") else None
 
 
 @dataclass(frozen=True, slots=True)

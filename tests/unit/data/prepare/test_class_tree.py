@@ -63,6 +63,14 @@ def test_what_file_managers_leave_never_counts_and_is_said(tmp_path: Path, form:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_copies_that_programs_leave_beside_an_image_do_not_count(tmp_path: Path, form: str) -> None:
+    copies = {f"test/ant/0.png{end}": image_bytes(3) for end in ("~", ".bak", ".orig", ".old")}
+    tree = read_tree(write(tmp_path, form, small_tree() | copies | {"test/ant/0.THM": image_bytes(4)}), 2)
+    assert listed(tree) == listed(read_tree(write_folder(tmp_path / "clean", small_tree()), 2))
+    assert tree.notes == ("left out as no images: 1 .bak, 1 .old, 1 .orig, 1 .png~, 1 .thm",)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_the_suffix_decides_or_the_first_bytes_do(tmp_path: Path, form: str) -> None:
     names = ("a.jfif", "b.JPE", "c.JPEG", "d", "e.jpeg2000", "f.png_1", "g.avif", "h.PnG", "i.jpg!large", "j.tmp")
     files = small_tree() | {f"test/ant/{name}": image_bytes(1, kind="JPEG") for name in names}
