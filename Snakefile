@@ -1,5 +1,5 @@
 # The whole pipeline: prepare -> train (vanilla, then what starts from it) -> evaluate -> collect -> report.
-# Suites of released checkpoint files: prepare -> evaluate_released -> report_released.
+# Of released checkpoint files: publish in place of train.
 # `snakemake --cores all` renders the tables of the suites chosen in params/config.yaml.
 from pathlib import Path
 
@@ -18,9 +18,9 @@ configfile: str(paths.config_file(PARAMS_DIR))
 include: "workflow/rules/common.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/publish.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/released.smk"
 include: "workflow/rules/aliases.smk"
 
 

@@ -1,5 +1,5 @@
-"""`recu evaluate`: a checkpoint file (-e FILE), or one job of the workflow: the published training of an experiment
-(--experiment) or a released file (--released).
+"""`recu evaluate`: a checkpoint file (-e FILE), or what the workflow published: a training, ours or a released one
+(--experiment).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from recu.base.files import atomic_write_json
 from recu.cli import options
 from recu.experiment.params import load_datasets
 from recu.experiment.paths import user_path
-from recu.experiment.released import parse_released
 
 if TYPE_CHECKING:
     from recu.training.checkpoint_identity import CheckpointIdentity
@@ -28,70 +27,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-e", "--evaluate", type=user_path, metavar="FILE", help="checkpoint of this program or the authors'"
     )
     parser.add_argument(
-        "--experiment", metavar="JSON", help="an experiment of the workflow, whose training is evaluated"
+        "--experiment", metavar="JSON", help="an experiment or released file of the workflow, as it was published"
     )
-    parser.add_argument("--released", metavar="JSON", help="a released file of the workflow, which is measured")
     parser.add_argument(
         "--output", type=user_path, metavar="FILE.json", help="write the measurement and what it rests on here"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     options.add_network_options(parser)
     options.add_place_options(parser)
-    parser.add_argument("--tracking_uri", help="MLflow store, with --experiment or --released; empty for none")
+    parser.add_argument("--tracking_uri", help="MLflow store, with --experiment; empty for none")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print; `recu train --evaluate FILE` comes here too."""
-    named = [name for name in ("evaluate", "experiment", "released") if getattr(arguments, name, None) is not None]
-    if len(named) > 1:
-        given = " and ".join(f"--{name}" for name in named)
-        raise ConfigError(f"{given} {'all' if len(named) > 2 else 'both'} name what to evaluate: choose one")
+    if arguments.evaluate is not None and arguments.experiment is not None:
+        raise ConfigError("--evaluate and --experiment both name what to evaluate: choose one")
     if arguments.experiment is not None:
         _evaluate_experiment(arguments)
-    elif "released" in named:
-        _evaluate_released(arguments)
     elif arguments.evaluate is not None:
         _evaluate_file(arguments)
     else:
-        raise ConfigError("nothing to evaluate: give --evaluate FILE, --experiment JSON or --released JSON")
+        raise ConfigError("nothing to evaluate: give --evaluate FILE or --experiment JSON")
 
 
 def _evaluate_experiment(arguments: argparse.Namespace) -> None:
     from recu.stages.evaluate import evaluate
 
-    experiment = options.experiment_of(arguments)
+    planned = options.planned_of(arguments)
     if arguments.output is not None:
         raise ConfigError("--output goes with --evaluate FILE; an experiment's evaluation goes into --results_dir")
-    dataset = options.experiment_dataset(arguments, experiment)
+    dataset = options.planned_dataset(arguments, planned)
     evaluate(
-        experiment,
+        planned,
         dataset=dataset,
-        prepared=options.prepared_data(arguments, experiment.dataset, dataset),
+        prepared=options.prepared_data(arguments, planned.dataset, dataset),
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
-        running=options.running_of(arguments),
-    )
-
-
-def _evaluate_released(arguments: argparse.Namespace) -> None:
-    from recu.stages.released import evaluate_released
-
-    options.refuse_with(arguments, "--released")
-    if arguments.output is None:
-        raise ConfigError("--released needs --output FILE.json")
-    released = parse_released(arguments.released)
-    dataset = options.dataset_of(arguments, released.dataset)
-    if dataset.identity() != released.data:
-        raise ConfigError(
-            f"--released: dataset {released.dataset} has other settings in params/datasets.yaml than the file's entry"
-        )
-    _check_output(arguments)
-    evaluate_released(
-        released,
-        dataset=dataset,
-        prepared=options.prepared_data(arguments, released.dataset, dataset),
-        runs_dir=arguments.runs_dir,
-        output=arguments.output,
         running=options.running_of(arguments),
     )
 

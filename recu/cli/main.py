@@ -28,6 +28,7 @@ from recu.base.text import visible
 COMMANDS = {
     "prepare": ("recu.cli.prepare", "prepare a dataset for training"),
     "train": ("recu.cli.train", "train a network, or continue a training"),
+    "publish": ("recu.cli.publish", "put a released checkpoint file among the results"),
     "evaluate": ("recu.cli.evaluate", "measure a checkpoint on a test split"),
     "report": ("recu.cli.report", "collect results and render tables"),
     "bench": ("recu.cli.bench", "measure speed and memory against the plain reference"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -12,14 +11,14 @@ from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import read_json
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import config_file, find_params, user_path
-from recu.experiment.resolving import parse_experiment
+from recu.experiment.released import Released, parse_planned
+from recu.experiment.resolving import Experiment, Planned, parse_experiment
 from recu.experiment.running import Kernels, Running
 from recu.experiment.schema import Dataset, Family, Hyperparameters, WorkflowConfig
 from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
     from recu.data import Prepared
-    from recu.experiment.resolving import Experiment
 
 _OF_A_NETWORK = ("stage", "batch_size_test")
 """Hyper-parameters that `recu evaluate` takes too."""
@@ -47,7 +46,7 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         "--manifest",
         type=user_path,
         metavar="FILE.json",
-        help="of the data that is meant, with --experiment or --released: other data is refused",
+        help="of the data that is meant, with --experiment: other data is refused",
     )
     group.add_argument(
         "--gpus",
@@ -158,12 +157,12 @@ def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:
     return datasets[name]
 
 
-def experiment_dataset(arguments: argparse.Namespace, experiment: Experiment) -> Dataset:
-    """The entry of an experiment's dataset. Raises ConfigError if it has changed since the experiment was written."""
-    dataset = dataset_of(arguments, experiment.dataset)
-    if dataset.identity() != experiment.data:
+def planned_dataset(arguments: argparse.Namespace, planned: Planned, option: str = "--experiment") -> Dataset:
+    """The entry of the dataset of what an option gives. Raises ConfigError if it has changed since that was written."""
+    dataset = dataset_of(arguments, planned.dataset)
+    if dataset.identity() != planned.data:
         raise ConfigError(
-            f"--experiment: dataset {experiment.dataset} has other settings in params/datasets.yaml than the experiment"
+            f"{option}: dataset {planned.dataset} has other settings in params/datasets.yaml than the experiment"
         )
     return dataset
 
@@ -217,21 +216,32 @@ def given_hyperparameters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
     """The experiment of `--experiment`, with `--batch_size_test`. Raises ConfigError, for a parameter beside it too."""
-    neutral = {name: value for name, value in given_hyperparameters(arguments).items() if name == "batch_size_test"}
-    refuse_with(arguments, "--experiment", but=neutral)
-    experiment = parse_experiment(arguments.experiment)
-    recipe = experiment.hyperparameters.model_dump(mode="json") | neutral
+    return _with_neutral(arguments, parse_experiment(arguments.experiment))
+
+
+def planned_of(arguments: argparse.Namespace) -> Experiment | Released:
+    """As `experiment_of`; it may be a released file, too."""
+    planned = parse_planned(arguments.experiment)
+    if isinstance(planned, Experiment):
+        return _with_neutral(arguments, planned)
+    return validate_model(planned.model_dump(mode="json") | _neutral(arguments), Released, "command line")
+
+
+def _with_neutral(arguments: argparse.Namespace, experiment: Experiment) -> Experiment:
+    recipe = experiment.hyperparameters.model_dump(mode="json") | _neutral(arguments)
     return experiment.model_copy(update={"hyperparameters": validate_model(recipe, Hyperparameters, "command line")})
 
 
-def refuse_with(arguments: argparse.Namespace, option: str, but: Collection[str] = ()) -> None:
-    """Raise ConfigError for options that another one, which holds everything, already fixes, but for some."""
+def _neutral(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What stands beside `--experiment` and may, since it changes no result."""
+    given = given_hyperparameters(arguments)
     fixed = [
-        *(name for name in given_hyperparameters(arguments) if name not in but),
+        *(name for name in given if name != "batch_size_test"),
         *(n for n in ("model", "family", "variant", "dataset") if n in arguments),
     ]
     if fixed:
-        raise ConfigError(f"{option} fixes every parameter: leave out {', '.join(f'--{name}' for name in fixed)}")
+        raise ConfigError(f"--experiment fixes every parameter: leave out {', '.join(f'--{name}' for name in fixed)}")
+    return given
 
 
 def gpus_of(arguments: argparse.Namespace) -> str:

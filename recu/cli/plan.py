@@ -19,7 +19,6 @@ from recu.experiment.paths import (
     config_file,
     evaluate_folder,
     manifest_file,
-    released_folder,
     state_folder,
     train_folder,
     user_path,
@@ -72,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         (name, each.hyperparameters.epochs, states[name], *_amounts(left.get(f"train {name}")))
         for name, each in found.experiments.items()
     ]
-    rows += [(file.id, "-", _released_state(file, results_dir), "", "") for file in found.released.values()]
+    rows += [(file.id, "-", _state(file, results_dir, runs_dir), "", "") for file in found.released.values()]
     print(tabulate(rows, headers=("experiment", "epochs", "state", "images", "time"), colalign=_ALIGNED))
     slots = devices or (rates.slots if rates else 1)
     total = estimate(left, slots)
@@ -87,26 +86,17 @@ def run(arguments: argparse.Namespace) -> None:
 _ALIGNED = ("left", "right", "left", "right", "right")
 
 
-def _state(experiment: Experiment, results_dir: Path, runs_dir: Path) -> str:
-    metrics = train_folder(results_dir, experiment.id) / METRICS
+def _state(planned: Experiment | Released, results_dir: Path, runs_dir: Path) -> str:
+    ours = isinstance(planned, Experiment)
+    metrics = (train_folder if ours else evaluate_folder)(results_dir, planned.id) / METRICS
     if metrics.is_file():
-        current = _has_hash(metrics, experiment.spec_hash)
-        return _TRAINED if current else "trained with other parameters"
-    state = state_folder(runs_dir, experiment.id, experiment.spec_hash)
-    return _BEGUN if state.is_dir() else "to do"
-
-
-def _released_state(released: Released, results_dir: Path) -> str:
-    metrics = released_folder(results_dir, released.id) / METRICS
-    if metrics.is_file():
-        current = _has_hash(metrics, released.spec_hash)
-        return "measured" if current else "measured with other parameters, or another file"
-    return "file missing" if released.file_state is None else "to do"
-
-
-def _has_hash(metrics: Path, spec_hash: str) -> bool:
-    content = read_json(metrics)
-    return isinstance(content, dict) and content.get("spec_hash") == spec_hash
+        content = read_json(metrics)
+        current = isinstance(content, dict) and content.get("spec_hash") == planned.spec_hash
+        done, other = (_TRAINED, "") if ours else ("measured", ", or another file")
+        return done if current else f"{done} with other parameters{other}"
+    if isinstance(planned, Released):
+        return "file missing" if planned.sha256 is None else "to do"
+    return _BEGUN if state_folder(runs_dir, planned.id, planned.spec_hash).is_dir() else "to do"
 
 
 def _prepared_sizes(results_dir: Path, dataset: str) -> tuple[int | None, int | None] | None:

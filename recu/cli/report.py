@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TypeVar
 
 from recu.base.errors import ResultError
 from recu.base.files import check_ordinary
@@ -13,9 +12,7 @@ from recu.cli import options
 from recu.experiment import params
 from recu.experiment.paths import user_path
 from recu.experiment.remake import remake
-from recu.experiment.suite_facts import ReleasedFacts, SuiteFacts
-
-T = TypeVar("T")
+from recu.experiment.suite_facts import SuiteFacts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,19 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_params_option(render)
     _add_output(render)
 
-    released = actions.add_parser("released", help="render the table of a suite of released files")
-    _add_suite(released)
-    options.add_dirs(released, "results_dir")
-    options.add_params_option(released)
-    _add_output(released)
-
     show = actions.add_parser("show", help="print the rendered tables and where everything is")
     _add_output(show)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the action says."""
-    {"collect": _collect, "render": _render, "released": _released, "show": _show}[arguments.action](arguments)
+    {"collect": _collect, "render": _render, "show": _show}[arguments.action](arguments)
 
 
 def _add_suite(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +55,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _suite(arguments: argparse.Namespace) -> SuiteFacts:
-    return _facts(arguments.suite, SuiteFacts)
-
-
-def _facts(given: str, kind: type[T]) -> T:
-    """`given`, or what the file of that name holds: those of a large suite do not fit into a command's words."""
+    """As given, or what the file of that name holds: facts of a large suite do not fit into a command's words."""
+    given = arguments.suite
     if not given.startswith("{"):
         file = user_path(given)
         try:
@@ -77,8 +65,8 @@ def _facts(given: str, kind: type[T]) -> T:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise ResultError(f"--suite: cannot read {file} ({reason}), which Snakemake writes as it starts") from error
-        return params.validate_model(text, kind, f"--suite {file}")
-    return params.validate_model(given, kind, "--suite")
+        return params.validate_model(text, SuiteFacts, f"--suite {file}")
+    return params.validate_model(given, SuiteFacts, "--suite")
 
 
 def _collect(arguments: argparse.Namespace) -> None:
@@ -92,15 +80,6 @@ def _render(arguments: argparse.Namespace) -> None:
 
     published = params.load_published(arguments.params_dir)
     for file in render(arguments.rows, _suite(arguments), published, arguments.output_dir):
-        print(file)
-
-
-def _released(arguments: argparse.Namespace) -> None:
-    from recu.stages.report import render_released
-
-    suite = _facts(arguments.suite, ReleasedFacts)
-    published = params.load_published(arguments.params_dir)
-    for file in render_released(suite, published, arguments.results_dir, arguments.output_dir):
         print(file)
 
 

@@ -137,7 +137,7 @@ def _train_experiment(arguments: argparse.Namespace) -> None:
     from recu.stages.train import train
 
     experiment = options.experiment_of(arguments)
-    dataset = options.experiment_dataset(arguments, experiment)
+    dataset = options.planned_dataset(arguments, experiment)
     train(
         experiment,
         dataset=dataset,

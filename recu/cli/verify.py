@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         VerificationError: something is stale or was altered.
     """
-    from recu.stages.verify import Places, all_suites, as_json, verify
+    from recu.experiment.params import all_suites
+    from recu.stages.verify import Places, as_json, verify
 
     config = options.project_config(arguments)
     places = Places(

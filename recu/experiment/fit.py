@@ -25,10 +25,13 @@ def fitted(recipe: Hyperparameters, dataset: Dataset) -> Hyperparameters:
     """
     if dataset.train_images is not None:
         check_batch_size(recipe.batch_size, dataset.train_images)
-    named, usual = (
-        choose_loader(loader, dataset, storage_of(dataset), recipe.augmentation) for loader in (recipe.loader, "auto")
-    )
-    return recipe.model_copy(update={"loader": "auto"}) if named == usual else recipe
+    return recipe.model_copy(update={"loader": settled_loader(recipe.loader, dataset, recipe.augmentation)})
+
+
+def settled_loader(loader: Loader, dataset: Dataset, augmentation: str | None = None) -> Loader:
+    """`loader`, or "auto" where it names what that takes; as `choose_loader`. Raises ConfigError."""
+    named, usual = (choose_loader(each, dataset, storage_of(dataset), augmentation) for each in (loader, "auto"))
+    return "auto" if named == usual else loader
 
 
 def check_batch_size(batch_size: int, train_images: int) -> None:

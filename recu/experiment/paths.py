@@ -20,7 +20,7 @@ PARAMS_DIR = _PACKAGED if _PACKAGED.is_dir() else PROJECT_DIR / "params"
 """The checkout's; in an installed wheel the copy that it brings (setup.py)."""
 
 EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
-"""Of an experiment: its place in every folder. The braces are wildcards of the rules, too."""
+"""Of an experiment: its place in every folder."""
 
 CHECKPOINT = "checkpoint.pth.tar"
 """State after the latest epoch, for resuming; in the authors' form plus what resuming needs."""
@@ -112,18 +112,13 @@ def manifest_file(results_dir: Path, dataset: str) -> Path:
 
 
 def train_folder(results_dir: Path, experiment_id: str) -> Path:
-    """Where a finished training publishes its best checkpoint and metrics."""
+    """Where a finished training, or a released file, is published: its best checkpoint and metrics."""
     return results_dir / "train" / experiment_id
 
 
 def evaluate_folder(results_dir: Path, experiment_id: str) -> Path:
     """Where an evaluation publishes its metrics."""
     return results_dir / "evaluate" / experiment_id
-
-
-def released_folder(results_dir: Path, released_id: str) -> Path:
-    """Where the evaluation of a released file publishes its metrics."""
-    return results_dir / "released" / released_id
 
 
 def rows_file(results_dir: Path, suite: str) -> Path:

@@ -13,16 +13,13 @@ from recu.experiment import fit, paths
 from recu.experiment.dataset_kinds import KINDS
 from recu.experiment.params import load_datasets, load_defaults, load_published, load_suites, suite_names
 from recu.experiment.released import Released, load_released
-from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, load_experiments
+from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Planned, load_experiments
 from recu.experiment.schema import Dataset, Method, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.experiment.source_state import source_facts
-from recu.experiment.suite_facts import DatasetFacts, MethodFacts, ReleasedFacts, SuiteFacts
+from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
 TABLE_FORMATS = ("md", "csv", "html", "svg")
-"""What the report of a suite that trains consists of: the table in three forms and its training curves."""
-
-RELEASED_TABLE_FORMATS = ("md", "csv", "html")
-"""The same of a suite of released files, which has no curves."""
+"""What the report of a suite consists of: the table in three forms and, where it trains, its training curves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,34 +41,28 @@ class Plan:
     """All of params/published.yaml."""
 
     @property
-    def jobs(self) -> tuple[Experiment | Released, ...]:
-        """What is trained and what is only measured."""
-        return (*self.experiments.values(), *self.released.values())
+    def planned(self) -> dict[str, Experiment | Released]:
+        """What is trained and what is only measured, by id."""
+        return {**self.experiments, **self.released}
 
     @property
     def used_datasets(self) -> set[str]:
         """Names of the datasets that are needed."""
-        return {job.dataset for job in self.jobs}
+        return {found.dataset for found in self.planned.values()}
 
     @property
     def published_hash(self) -> str:
         """Differs whenever a published number does."""
         return hash_text(canonical_json(self.published.model_dump(mode="json")))
 
-    def experiments_of(self, suite: str) -> dict[str, Experiment]:
-        """The experiments of one suite, by id."""
-        return {identifier: found for identifier, found in self.experiments.items() if found.suite == suite}
+    def planned_of(self, suite: str) -> dict[str, Experiment | Released]:
+        """What one suite trains or measures, by id."""
+        return {identifier: found for identifier, found in self.planned.items() if found.suite == suite}
 
-    def released_of(self, suite: str) -> dict[str, Released]:
-        """The released files of one suite, by id."""
-        return {identifier: found for identifier, found in self.released.items() if found.suite == suite}
-
-    def facts(self) -> dict[str, SuiteFacts | ReleasedFacts]:
+    def facts(self) -> dict[str, SuiteFacts]:
         """What each chosen suite's table depends on besides results and published numbers."""
         return {
-            name: released_facts(name, suite, self.released_of(name), self.datasets)
-            if isinstance(suite, ReleasedSuite)
-            else suite_facts(name, suite, self.experiments_of(name), self.datasets, self.methods)
+            name: suite_facts(name, suite, self.planned_of(name), self.datasets, self.methods)
             for name, suite in self.suites.items()
         }
 
@@ -188,31 +179,26 @@ def _check_published(plan: Plan) -> None:
             )
 
 
-def write_facts(folder: Path, facts: SuiteFacts | ReleasedFacts) -> None:
+def write_facts(folder: Path, facts: SuiteFacts) -> None:
     """Write what a suite's table depends on into `folder`, where `facts_file` says. Raises OutputError."""
     file = facts_file(folder, facts)
     if not file.is_file():
         atomic_write_text(file, _canonical(facts))
 
 
-def facts_file(folder: Path, facts: SuiteFacts | ReleasedFacts) -> Path:
+def facts_file(folder: Path, facts: SuiteFacts) -> Path:
     """The file for them, whose name changes with their content: a command's words could not hold a large suite's."""
     return folder / f"facts-{hash_text(_canonical(facts))}.json"
 
 
-def _canonical(facts: SuiteFacts | ReleasedFacts) -> str:
+def _canonical(facts: SuiteFacts) -> str:
     return canonical_json(facts.model_dump(mode="json"))
 
 
-def table_files(reports_dir: Path, suite: str, formats: Iterable[str] = TABLE_FORMATS) -> list[str]:
+def table_files(reports_dir: Path, name: str, suite: Suite | ReleasedSuite) -> list[str]:
     """The files that a suite's report consists of."""
-    return [str(reports_dir / f"{suite}.{suffix}") for suffix in formats]
-
-
-def table_files_of(plan: Plan, reports_dir: Path, suite: str) -> list[str]:
-    """The files of one chosen suite's report."""
-    released = isinstance(plan.suites[suite], ReleasedSuite)
-    return table_files(reports_dir, suite, RELEASED_TABLE_FORMATS if released else TABLE_FORMATS)
+    formats = TABLE_FORMATS if isinstance(suite, Suite) else TABLE_FORMATS[:-1]
+    return [str(reports_dir / f"{name}.{suffix}") for suffix in formats]
 
 
 def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:
@@ -231,8 +217,8 @@ def batch_sizes(experiments: Iterable[Experiment]) -> list[str]:
 
 def suite_facts(
     name: str,
-    suite: Suite,
-    experiments: dict[str, Experiment],
+    suite: Suite | ReleasedSuite,
+    planned: Mapping[str, Planned],
     datasets: dict[str, Dataset],
     methods: dict[str, Method],
 ) -> SuiteFacts:
@@ -241,45 +227,29 @@ def suite_facts(
         name=name,
         title=suite.title,
         description=suite.description,
-        experiments=tuple(experiment.origin for experiment in experiments.values()),
-        datasets=_dataset_facts({experiment.dataset for experiment in experiments.values()}, datasets),
+        experiments=tuple(found.origin for found in planned.values()),
+        datasets={
+            key: DatasetFacts(title=datasets[key].title, published_as=datasets[key].published_as)
+            for key in sorted({found.dataset for found in planned.values()})
+        },
         methods={
             key: MethodFacts(
                 description=methods[key].description,
                 published_as=methods[key].published_as,
                 reconstruction=methods[key].reconstruction,
             )
-            for key in suite.methods
+            for key in (suite.methods if isinstance(suite, Suite) else ())
         },
     )
 
 
-def released_facts(
-    name: str, suite: ReleasedSuite, released: Mapping[str, Released], datasets: dict[str, Dataset]
-) -> ReleasedFacts:
-    """What the table of a suite of released files depends on besides measurements and published numbers."""
-    return ReleasedFacts(
-        name=name,
-        title=suite.title,
-        description=suite.description,
-        files=tuple(found.origin for found in released.values()),
-        datasets=_dataset_facts({found.dataset for found in released.values()}, datasets),
-    )
-
-
-def _dataset_facts(used: Iterable[str], datasets: dict[str, Dataset]) -> dict[str, DatasetFacts]:
-    return {
-        key: DatasetFacts(title=datasets[key].title, published_as=datasets[key].published_as) for key in sorted(used)
-    }
-
-
-def alias(job: Experiment | Released) -> str:
+def alias(planned: Planned) -> str:
     """A readable target name, e.g. `demo-digits-cifar.resnet20_1w1a-vanilla-seed1`."""
-    return job.id.replace("/", "-")
+    return planned.id.replace("/", "-")
 
 
 def missing_files(released: Mapping[str, Released]) -> dict[str, str]:
-    """Released files that are not there and were never measured.
+    """Released files that are not there and were never published.
 
     Returns:
         By path, one line that says where to get it.

@@ -1,45 +1,40 @@
-"""From params/ to released files: one `Released` is one evaluation with everything that defines its result."""
+"""From params/ to released files: one `Released` is one training that somebody else ran."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from recu.base.errors import ConfigError, ResultError, unknown_name
-from recu.base.files import canonical_json, hash_file, hash_text, read_json
+from recu.base.files import hash_file, read_json
 from recu.experiment import paths
-from recu.experiment.fit import choose_loader, storage_of
+from recu.experiment.fit import settled_loader
 from recu.experiment.networks import check_network, find_network
 from recu.experiment.params import load_datasets, load_defaults, load_suites, validate_model
-from recu.experiment.resolving import Origin
-from recu.experiment.schema import Dataset, Defaults, Family, Model, ReleasedFile, ReleasedSuite
+from recu.experiment.resolving import Experiment, Planned, load_experiments, parse_experiment
+from recu.experiment.schema import Dataset, Defaults, Loader, ReleasedFile, ReleasedSuite
 
 
-class Released(Model):
+class Released(Planned):
     """One released file, fully resolved: equal ones give equal results."""
 
-    suite: str
     name: str
     path: str
-    file_state: str | None
-    """Of the file, so that another file in its place is measured again; None while it is missing."""
+    sha256: str | None
+    """Of the file's content; None while it cannot be read."""
     obtain: str | None
-    """Where to get the file; only while it is missing, so that rewording it measures nothing again."""
-    model: str
-    family: Family
+    """Where to get the file; only while it is missing, so that rewording it publishes nothing again."""
     stage: int | None
     """None where the file is to say; see `recu.stages.subject`."""
-    dataset: str
-    data: dict[str, Any]
-    """`Dataset.identity()` of the dataset."""
-    method: str
     claimed_top1: float
     """Percent."""
     claimed_on: str | None
     """Dataset of the claim; None where it is the published one of `dataset`."""
-    batch_size_test: int
-    loader: str
-    recipe_version: int
+    loader: Loader
+    batch_size_test: Annotated[int, Field(ge=1)] = 128
+    """In no hash, since it changes no result."""
 
     @property
     def id(self) -> str:
@@ -47,24 +42,39 @@ class Released(Model):
         return f"{self.suite}/{self.name}"
 
     @property
-    def canonical(self) -> str:
-        """All of it as one line of JSON, the same for equal ones."""
-        return canonical_json(self.model_dump(mode="json"))
+    def hashed(self) -> dict[str, Any]:
+        """What its hash sees: the file's content, not its looks."""
+        return self.model_dump(mode="json", exclude={"batch_size_test"})
 
     @property
-    def spec_hash(self) -> str:
-        """16 hexadecimal digits that differ whenever anything differs."""
-        return hash_text(self.canonical)
+    def network(self) -> str:
+        """Family and model; the file's tensors tell the variant."""
+        return f"{self.family}.{self.model}"
 
     @property
-    def origin(self) -> Origin:
-        """How a table refers to it."""
-        return Origin(id=self.id, spec_hash=self.spec_hash)
+    def measured_with(self) -> tuple[int, str]:
+        """Images a step and loader of its evaluation."""
+        return self.batch_size_test, self.loader
+
+    @property
+    def parents(self) -> tuple[()]:
+        """No training of ours comes before it."""
+        return ()
+
+    @property
+    def entry(self) -> str:
+        """Where it stands, in words."""
+        return f"the entry {self.name} in params/suites/{self.suite}.yaml"
 
 
 def parse_released(text: str) -> Released:
     """The inverse of `Released.canonical`. Raises ConfigError."""
     return validate_model(text, Released, "--released")
+
+
+def parse_planned(text: str) -> Experiment | Released:
+    """The inverse of `Planned.canonical`, neutral settings aside. Raises ConfigError."""
+    return parse_released(text) if '"claimed_top1"' in text else parse_experiment(text)
 
 
 def load_released(params_dir: Path, suites: tuple[str, ...], results_dir: Path) -> dict[str, Released]:
@@ -73,7 +83,7 @@ def load_released(params_dir: Path, suites: tuple[str, ...], results_dir: Path) 
     Args:
         params_dir: holds the suites.
         suites: their names.
-        results_dir: where earlier evaluations are published.
+        results_dir: where files are published, which may be gone since.
 
     Raises:
         ConfigError: naming the file and the key that is wrong.
@@ -85,6 +95,16 @@ def load_released(params_dir: Path, suites: tuple[str, ...], results_dir: Path) 
         for name, suite in load_suites(params_dir, suites).items()
         if isinstance(suite, ReleasedSuite)
         for found in resolve_files(name, suite, defaults, datasets, results_dir)
+    }
+
+
+def load_planned(
+    params_dir: Path, suites: tuple[str, ...], results_dir: Path, teacher_weights: str
+) -> dict[str, Experiment | Released]:
+    """Everything that the given suites ask for, by id; as `load_experiments` and `load_released`."""
+    return {
+        **load_experiments(params_dir, suites, teacher_weights),
+        **load_released(params_dir, suites, results_dir),
     }
 
 
@@ -125,18 +145,17 @@ def _resolve(
     for name in (dataset_name, file.claimed_on or dataset_name):
         if name not in datasets:
             raise unknown_name(f"dataset of {file.name}", name, datasets)
-    dataset = datasets[dataset_name]
+    dataset, recipe = datasets[dataset_name], defaults.hyperparameters
     family = file.family or dataset.family
     stage = find_network(file.model, family=family).stages[-1] if file.stage is None else file.stage
     check_network(file.model, family=family, variant=None, stage=stage, image_size=dataset.image_size)
-    choose_loader(defaults.hyperparameters.loader, dataset, storage_of(dataset))
-    state = _state(file.path, paths.released_folder(results_dir, f"{suite_name}/{file.name}"))
+    sha256 = _sha256(file.path, paths.train_folder(results_dir, f"{suite_name}/{file.name}"))
     return Released(
         suite=suite_name,
         name=file.name,
         path=file.path,
-        file_state=state,
-        obtain=file.obtain if state is None else None,
+        sha256=sha256,
+        obtain=file.obtain if sha256 is None and file_state(file.path) is None else None,
         model=file.model,
         family=family,
         stage=file.stage,
@@ -145,20 +164,22 @@ def _resolve(
         method=file.method,
         claimed_top1=file.claimed_top1,
         claimed_on=file.claimed_on,
-        batch_size_test=file.batch_size_test or defaults.hyperparameters.batch_size_test,
-        loader=defaults.hyperparameters.loader,
+        loader=settled_loader(recipe.loader, dataset),
+        batch_size_test=file.batch_size_test or recipe.batch_size_test,
         recipe_version=defaults.recipe_version,
     )
 
 
-def _state(path: str, results: Path) -> str | None:
-    """State of a file; as it was when it was measured where it is gone since, or is the same in another place."""
+def _sha256(path: str, results: Path) -> str | None:
+    """Of a file, or of what was published from there where it is gone since or looks the same; None: not readable."""
     now = file_state(path)
     try:
-        measured = read_json(results / paths.METRICS)
-        then = measured["released"]["file_state"]
-        if measured["released"]["path"] != path or now == then:
-            return now
-        return then if now is None or hash_file(Path(path)) == measured["checkpoint_sha256"] else now
-    except (OSError, ResultError, KeyError, TypeError):
-        return now
+        published = read_json(results / paths.METRICS)
+        if published["released"]["path"] == path and now in (None, published["file_state"]):
+            return str(published["checkpoint_sha256"])
+    except (ResultError, KeyError, TypeError):
+        pass  # hashed below; whoever reads the record says what is wrong with it
+    try:
+        return hash_file(Path(path))
+    except OSError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,24 +49,54 @@ class Origin(Model):
     spec_hash: str
 
 
-class Experiment(Model):
-    """One training, fully resolved: equal experiments give equal results."""
+class Planned(Model):
+    """What is to be evaluated, fully resolved: a training, or a released file that stands for one."""
 
     suite: str
     dataset: str
     family: Family
-    variant: str | None
     model: str
     method: str
-    seed: int
-    hyperparameters: Hyperparameters
     data: dict[str, Any]
     """`Dataset.identity()` of the dataset."""
+    recipe_version: int
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """Its place in every folder; begins with the suite."""
+
+    @property
+    @abstractmethod
+    def hashed(self) -> dict[str, Any]:
+        """What its hash sees. JSON-compatible."""
+
+    @property
+    def canonical(self) -> str:
+        """What its hash sees, as one line of JSON, the same for equal ones."""
+        return canonical_json(self.hashed)
+
+    @property
+    def spec_hash(self) -> str:
+        """16 hexadecimal digits that differ whenever a parameter differs that can change the result."""
+        return hash_text(self.canonical)
+
+    @property
+    def origin(self) -> Origin:
+        """How others refer to it."""
+        return Origin(id=self.id, spec_hash=self.spec_hash)
+
+
+class Experiment(Planned):
+    """One training, fully resolved: equal experiments give equal results."""
+
+    variant: str | None
+    seed: int
+    hyperparameters: Hyperparameters
     init_from: Origin | None
     """The experiment whose best checkpoint gives the initial weights; another parent hash makes another of ours."""
     teacher: Origin | None
     """The experiment whose best checkpoint teaches this one."""
-    recipe_version: int
 
     @property
     def network(self) -> str:
@@ -79,19 +110,14 @@ class Experiment(Model):
         return paths.EXPERIMENT_ID.format(**names)
 
     @property
-    def canonical(self) -> str:
-        """What its hash sees, as one line of JSON, the same for equal experiments."""
-        return canonical_json(self.hashed)
-
-    @property
     def hashed(self) -> dict[str, Any]:
         """What its hash sees, see `as_hashed`."""
         return as_hashed(self.model_dump(mode="json"))
 
     @property
-    def spec_hash(self) -> str:
-        """16 hexadecimal digits that differ whenever a parameter differs that can change the result."""
-        return hash_text(self.canonical)
+    def measured_with(self) -> tuple[int, str]:
+        """Images a step and loader of its evaluation."""
+        return self.hyperparameters.batch_size_test, self.hyperparameters.loader
 
     @property
     def parents(self) -> tuple[Origin, ...]:
@@ -104,11 +130,6 @@ class Experiment(Model):
         """Name of the torchvision network whose published weights teach this one; None for another teacher or none."""
         teacher = self.hyperparameters.teacher or ""
         return teacher.removeprefix(TORCHVISION) if teacher.startswith(TORCHVISION) else None
-
-    @property
-    def origin(self) -> Origin:
-        """This experiment as others refer to it."""
-        return Origin(id=self.id, spec_hash=self.spec_hash)
 
 
 def as_hashed(experiment: Mapping[str, Any]) -> dict[str, Any]:

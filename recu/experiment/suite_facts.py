@@ -22,26 +22,14 @@ class MethodFacts(Model):
     reconstruction: bool
 
 
-class TableFacts(Model):
-    """What stands over every table; made by the planner, so that a change of any of it renders the table again."""
+class SuiteFacts(Model):
+    """One suite; made by the planner, so that a change of any of it renders the table again."""
 
     name: Name
     title: str
     description: str
-
-
-class SuiteFacts(TableFacts):
-    """One suite that trains."""
-
     experiments: tuple[Origin, ...]
-    """In table order."""
+    """Or released files, in table order."""
     datasets: dict[str, DatasetFacts]
     methods: dict[str, MethodFacts]
-
-
-class ReleasedFacts(TableFacts):
-    """One suite of released files."""
-
-    files: tuple[Origin, ...]
-    """In table order."""
-    datasets: dict[str, DatasetFacts]
+    """Of the experiments."""

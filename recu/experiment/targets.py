@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recu.base.errors import ConfigError
 from recu.experiment import paths
-from recu.experiment.plan import Plan, alias, table_files_of
+from recu.experiment.plan import Plan, alias, table_files
 
 _LISTED = 12
 
@@ -20,12 +20,11 @@ def targets(plan: Plan) -> dict[str, list[str]]:
     A name that two experiments share (ids may hold '-' themselves) stands for neither; their files still do.
     """
     results, reports = Path(plan.config.results_dir), Path(plan.config.reports_dir)
-    trained, measured = plan.experiments.values(), plan.released.values()
+    trained, measured = plan.experiments.values(), plan.planned.values()
     found = [
-        *((f"train-{alias(job)}", _metrics(paths.train_folder(results, job.id))) for job in trained),
-        *((f"evaluate-{alias(job)}", _metrics(paths.evaluate_folder(results, job.id))) for job in trained),
-        *((f"evaluate-{alias(job)}", _metrics(paths.released_folder(results, job.id))) for job in measured),
-        *((f"table-{suite}", table_files_of(plan, reports, suite)) for suite in plan.suites),
+        *((f"train-{alias(each)}", _metrics(paths.train_folder(results, each.id))) for each in trained),
+        *((f"evaluate-{alias(each)}", _metrics(paths.evaluate_folder(results, each.id))) for each in measured),
+        *((f"table-{name}", table_files(reports, name, suite)) for name, suite in plan.suites.items()),
     ]
     times = Counter(name for name, _ in found)
     return {name: files for name, files in found if times[name] == 1}
@@ -50,7 +49,8 @@ def unknown_target(target: str, plan: Plan, rules: Iterable[str], available: Ite
         return ConfigError(
             f"{target}: suite {suite} is not chosen (chosen: {', '.join(chosen)}): add --config suites={wanted}"
         )
-    shared = [job.id for job in plan.jobs if target in (f"train-{alias(job)}", f"evaluate-{alias(job)}")]
+    planned = plan.planned.values()
+    shared = [each.id for each in planned if target in (f"train-{alias(each)}", f"evaluate-{alias(each)}")]
     if len(shared) > 1:
         return ConfigError(f"{target} stands for {' and '.join(shared)}: name the file below results/ that is wanted")
     files = [file for each in named.values() for file in each]
@@ -71,7 +71,7 @@ def _other_suite(target: str, plan: Plan, others: set[str]) -> str | None:
     prefixes = {
         name: (
             *(f"{kind}-{name}-" for kind in ("train", "evaluate")),
-            *(f"{config.results_dir}/{kind}/{name}/" for kind in ("train", "evaluate", "released", "report")),
+            *(f"{config.results_dir}/{kind}/{name}/" for kind in ("train", "evaluate", "report")),
             f"{config.reports_dir}/{name}.",
         )
         for name in others

@@ -47,10 +47,11 @@ def curves_svg(rows: Sequence[Row], table: Sequence[TableRow]) -> bytes:
 
 def _draw(axis: Any, rows: Sequence[Row], table: Sequence[TableRow], methods: Sequence[str]) -> None:
     labelled = set()
-    for row in rows:
+    curves = [(row, row.curve) for row in rows if row.curve]
+    for row, curve in curves:
         label = None if row.method in labelled else _plain(row.method)
         labelled.add(row.method)
-        curve, colour = row.curve, f"C{methods.index(row.method) % 10}"
+        colour = f"C{methods.index(row.method) % 10}"
         # A line through a single epoch would not be seen.
         marker = "o" if len(curve.epoch) == 1 else None
         style = {"color": colour, "linewidth": 1, "marker": marker, "markersize": 4, "alpha": 0.8, "label": label}
@@ -65,7 +66,7 @@ def _draw(axis: Any, rows: Sequence[Row], table: Sequence[TableRow], methods: Se
                 linewidth=1,
                 label=f"{_plain(line.result.method)}, published",
             )
-    axis.set_xlim(-0.5, max(row.curve.epoch[-1] for row in rows) + 0.5)
+    axis.set_xlim(-0.5, max(curve.epoch[-1] for _, curve in curves) + 0.5)
     axis.set_xlabel("epoch")
     axis.set_ylabel("test top-1 (%)")
     axis.grid(alpha=0.3)

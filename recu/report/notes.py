@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from recu.experiment.suite_facts import MethodFacts, SuiteFacts
-from recu.report.summary import RULE, TableRow
+from recu.report.summary import RELEASED_RULE, RULE, TableRow
 from recu.results.records import Provenance, Row
 
 COST = (
@@ -15,6 +15,15 @@ COST = (
     "and linear layers; OPs = BOPs / 64 + FLOPs."
 )
 """What the cost columns of every table mean."""
+
+_RELEASED = (
+    RELEASED_RULE,
+    "Published: the number in the authors' table for this dataset, network and training method. Claimed: what "
+    "whoever released the file says of it, as params/suites/ states it.",
+    "Form: a network's earlier form (2021-03) is recognised from the file's keys. Each file gave every tensor "
+    "of its network.",
+    COST,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +38,10 @@ class Notes:
 
 def notes(table: Sequence[TableRow], rows: Sequence[Row], suite: SuiteFacts) -> Notes:
     """All notes of one suite's table."""
+    files = [row for row in rows if row.claim]
     return Notes(
-        reading=(RULE, *_columns(), *_methods(table, suite)),
-        origin=_origin(rows),
+        reading=_RELEASED if files else (RULE, *_columns(), *_methods(table, suite)),
+        origin=_origin(rows, files),
     )
 
 
@@ -57,19 +67,25 @@ def _method(name: str, method: MethodFacts) -> str:
     )
 
 
-def _origin(rows: Sequence[Row]) -> tuple[str, ...]:
+def _origin(rows: Sequence[Row], files: Sequence[Row]) -> tuple[str, ...]:
     trained = [piece.provenance for row in rows for piece in row.segments]
     evaluated = [row.evaluate_provenance for row in rows]
     everything = [*trained, *evaluated]
     hours = sum(row.train_seconds for row in rows) / 3600
+    hardware = f"evaluated on {listed(each.device for each in evaluated)}"
+    if trained:
+        trained_on = listed(each.device for each in trained)
+        hardware = f"trained on {trained_on}; {hardware}. Training took {hours:.2f} h in all"
+    names = (f"{row.claim.path} (SHA-256 {row.checkpoint_sha256[:16]})" for row in files if row.claim)
+    what = "released files" if files else "trainings"
     return (
-        dates(everything),
-        f"Hardware: trained on {listed(each.device for each in trained)}; evaluated on "
-        f"{listed(each.device for each in evaluated)}. Training took {hours:.2f} h in all.",
-        *versions(everything),
+        _dates(everything),
+        f"Hardware: {hardware}.",
+        *_versions(everything),
         *_pieces(rows),
-        f"Data: {listed(data_of(row.dataset, row.data_fingerprint, row.test_images) for row in rows)}.",
-        f"Rests on: {len(rows)} trainings and the evaluation of each one's best checkpoint, whose parameters, data and "
+        f"Data: {listed(_data_of(row) for row in rows)}.",
+        *([f"Files: {listed(names)}."] if files else []),
+        f"Rests on: {len(rows)} {what} and the evaluation of each one's best checkpoint, whose parameters, data and "
         "checkpoint hashes agree: metrics.json below results/train/ and results/evaluate/, by the experiments' names.",
     )
 
@@ -85,13 +101,13 @@ def _pieces(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def dates(origins: Iterable[Provenance]) -> str:
+def _dates(origins: Iterable[Provenance]) -> str:
     """When results with these provenances were made."""
     days = sorted(each.created[:10] for each in origins)
     return f"Date: {days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''} (UTC)."
 
 
-def versions(origins: Sequence[Provenance]) -> tuple[str, ...]:
+def _versions(origins: Sequence[Provenance]) -> tuple[str, ...]:
     """By which software and code results with these provenances were made."""
     return (
         f"Software: torch {listed(each.packages.get('torch') for each in origins)}, Python "
@@ -100,9 +116,9 @@ def versions(origins: Sequence[Provenance]) -> tuple[str, ...]:
     )
 
 
-def data_of(dataset: str, fingerprint: str, test_images: int) -> str:
+def _data_of(row: Row) -> str:
     """The data one result rests on."""
-    return f"{dataset} (fingerprint {fingerprint[:16]}, {test_images:,} test images)"
+    return f"{row.dataset} (fingerprint {row.data_fingerprint[:16]}, {row.test_images:,} test images)"
 
 
 def listed(values: Iterable[str | None]) -> str:

@@ -12,10 +12,11 @@ from recu.base.errors import ResultError, unknown_name
 from recu.experiment.schema import Published, PublishedResult
 from recu.experiment.suite_facts import DatasetFacts, MethodFacts
 from recu.results.published import Match, Setting, match
-from recu.results.records import Row
+from recu.results.records import Claim, Row
 
 FLOOR = 0.3
 CEILING = 1.0
+TOLERANCE = 0.05
 
 RULE = (
     "Verdict: the mean top-1 of the best epoch over n seeds is compared with the published top-1. "
@@ -27,7 +28,14 @@ RULE = (
     f'{FLOOR} points. "not comparable": dataset, how its images are seen, network, method, epochs or training batch '
     "size differ from the published run, or nothing is published."
 )
-"""Printed under every table."""
+"""Printed under every table of a suite that trains."""
+
+RELEASED_RULE = (
+    f'Verdict: measured top-1 against the claimed. "confirmed": they differ by at most {TOLERANCE} points, half of the '
+    'last digit of a claim with one decimal; "differs": by more. "not comparable": the claim was made on another '
+    "dataset than the one measured on."
+)
+"""Printed under every table of released files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
-    """One line of a table: one network and method on one dataset, over its seeds."""
+    """One line of a table: one network and method on one dataset, over its seeds; or one released file."""
 
     result: Row
     """Of its first seed: network, data and recipe are those of all."""
@@ -50,10 +58,11 @@ class TableRow:
     published: PublishedResult | None
     top1_best: Spread
     top5_best: Spread
-    top1_last: Spread
+    top1_last: Spread | None
+    """None of a released file."""
     seeds: tuple[int, ...]
     difference: float | None
-    """Ours minus published, in points; None where that would compare unlike things."""
+    """Ours minus published (of a released file: claimed), in points; None where that would compare unlike things."""
     verdict: str
     reason: str | None
     """Why it is not comparable."""
@@ -65,15 +74,16 @@ def summarise(
     methods: Mapping[str, MethodFacts],
     datasets: Mapping[str, DatasetFacts],
 ) -> list[TableRow]:
-    """One line for each dataset, network and method, in the order in which they first appear in `rows`.
+    """One line for each dataset, network and method, or released file, in the order in which they appear in `rows`.
 
     Raises:
         ResultError: the seeds of a line were not trained with the same settings on the same data, or one is there
         twice. ConfigError: a row names a method or dataset that is not given.
     """
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str | None, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.dataset, row.network, row.method), []).append(row)
+        file = row.claim.name if row.claim else None
+        groups.setdefault((row.dataset, row.network, row.method, file), []).append(row)
     return [_table_row(group, published, methods, datasets) for group in groups.values()]
 
 
@@ -100,6 +110,12 @@ def judge(ours: Spread, n: int, published: float) -> str:
     return f"single run, {side}" if n == 1 else side
 
 
+def judge_claim(measured: float, claimed: float) -> str:
+    """The verdict on a comparable claim, both in percent; see `RELEASED_RULE`."""
+    # Rounded, so that a difference of exactly the tolerance does not depend on binary fractions.
+    return "confirmed" if round(abs(measured - claimed), 6) <= TOLERANCE else "differs"
+
+
 def _table_row(
     group: list[Row],
     published: Published,
@@ -108,7 +124,8 @@ def _table_row(
 ) -> TableRow:
     row = group[0]
     _check_seeds(group)
-    method = _look_up("method", row.method, methods)
+    # That of a released file is named as its publication names it.
+    method = None if row.claim else _look_up("method", row.method, methods)
     dataset = _look_up("dataset", row.dataset, datasets)
     found = match(
         Setting(
@@ -116,7 +133,7 @@ def _table_row(
             model=row.model,
             family=row.family,
             stage=row.stage,
-            method=method.published_as,
+            method=method.published_as if method else row.method,
             batch_size=row.batch_size,
             epochs=row.epochs,
             data=row.seen_data,
@@ -127,14 +144,18 @@ def _table_row(
     return TableRow(
         result=row,
         dataset_title=dataset.title,
-        reconstruction=method.reconstruction,
+        reconstruction=bool(method and method.reconstruction),
         published=found.result,
         top1_best=top1_best,
         top5_best=spread([each.top5_best for each in group]),
-        top1_last=spread([each.top1_last for each in group]),
-        seeds=tuple(sorted(each.seed for each in group)),
-        **_comparison(found, top1_best, len(group)),
+        top1_last=spread(last) if (last := _known(group, "top1_last")) else None,
+        seeds=tuple(sorted(_known(group, "seed"))),
+        **(_against_claim(row.claim, row, dataset, found) if row.claim else _comparison(found, top1_best, len(group))),
     )
+
+
+def _known(group: list[Row], name: str) -> list[Any]:
+    return [value for row in group if (value := getattr(row, name)) is not None]
 
 
 def _comparison(found: Match, ours: Spread, n: int) -> dict[str, Any]:
@@ -142,6 +163,20 @@ def _comparison(found: Match, ours: Spread, n: int) -> dict[str, Any]:
         return {"difference": None, "verdict": "not comparable", "reason": "; ".join(found.differences)}
     verdict = judge(ours, n, found.result.top1)
     return {"difference": ours.mean - found.result.top1, "verdict": verdict, "reason": None}
+
+
+def _against_claim(claim: Claim, row: Row, dataset: DatasetFacts, found: Match) -> dict[str, Any]:
+    reason = None
+    if claim.dataset is not None and claim.dataset != row.dataset:
+        reason = f"claimed on {claim.dataset}, measured on {row.dataset}"
+    elif claim.dataset is None and not dataset.published_as:
+        reason = f"nothing is published on {dataset.title}"
+    elif found.result:
+        # A claim about a published dataset is made of images seen as the published runs saw them.
+        reason = "; ".join(found.differences) or None
+    if reason:
+        return {"difference": None, "verdict": "not comparable", "reason": reason}
+    return {"difference": row.top1_best - claim.top1, "verdict": judge_claim(row.top1_best, claim.top1), "reason": None}
 
 
 def _check_seeds(group: list[Row]) -> None:

@@ -1,6 +1,4 @@
-"""A table as Markdown, CSV and HTML. What it shows is described once: in `COLUMNS` for a suite that trains, in
-`recu.report.released` for one of released files.
-"""
+"""A table as Markdown, CSV and HTML. What it shows is described once, in `COLUMNS`."""
 
 from __future__ import annotations
 
@@ -11,15 +9,15 @@ from operator import attrgetter
 from typing import Any
 
 from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
-from recu.experiment.suite_facts import TableFacts
+from recu.experiment.suite_facts import SuiteFacts
 from recu.report.notes import Notes
-from recu.report.summary import Spread
+from recu.report.summary import Spread, TableRow
 
 _NONE = "-"
 
 
 Read = Callable[[Any], Any]
-"""A value of one line of the table, a `TableRow` or a `recu.report.released.ReleasedRow`."""
+"""A value of one line of the table, a `TableRow`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,12 +30,22 @@ class Column:
     values: Mapping[str, Read] = field(default_factory=dict)
     """By CSV column name."""
     numeric: bool = False
+    released: bool | None = None
+    """Whether it stands in tables of released files alone; None for in every table, False for in all others."""
 
 
-def plain_column(name: str, header: str | None = None, *, numeric: bool = False) -> Column:
+def plain_column(
+    name: str, header: str | None = None, *, numeric: bool = False, released: bool | None = None
+) -> Column:
     """A column of one attribute of the result as it is."""
     read = attrgetter(f"result.{name}")
-    return Column(header=header or name, text=lambda line: str(read(line)), values={name: read}, numeric=numeric)
+    return Column(
+        header=header or name,
+        text=lambda line: str(read(line)),
+        values={name: read},
+        numeric=numeric,
+        released=released,
+    )
 
 
 def of_result(*names: str) -> dict[str, Read]:
@@ -45,13 +53,14 @@ def of_result(*names: str) -> dict[str, Read]:
     return {name: attrgetter(f"result.{name}") for name in names}
 
 
-def number_column(header: str, name: str, read: Read, form: str = ".2f") -> Column:
+def number_column(header: str, name: str, read: Read, form: str = ".2f", *, released: bool | None) -> Column:
     """A column of one number, a dash where there is none; rounded to four digits in the CSV file."""
     return Column(
         header=header,
         text=lambda line: number(read(line), form),
         values={name: lambda line: None if read(line) is None else round(read(line), 4)},
         numeric=True,
+        released=released,
     )
 
 
@@ -73,6 +82,7 @@ def _spread_column(header: str, name: str) -> Column:
             f"{name}_sd": lambda line: None if getattr(line, name).sd is None else round(getattr(line, name).sd, 4),
         },
         numeric=True,
+        released=False,
     )
 
 
@@ -90,7 +100,17 @@ def _published(name: str) -> Read:
     return lambda line: getattr(line.published, name, None)
 
 
-NETWORK_COLUMNS: tuple[Column, ...] = (
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        header="file",
+        text=attrgetter("result.claim.name"),
+        values={
+            "file": attrgetter("result.claim.name"),
+            "path": attrgetter("result.claim.path"),
+            **of_result("checkpoint_sha256"),
+        },
+        released=True,
+    ),
     Column(
         header="dataset",
         text=attrgetter("dataset_title"),
@@ -108,33 +128,32 @@ NETWORK_COLUMNS: tuple[Column, ...] = (
     _cost_column("binary_operations", "BOPs"),
     _cost_column("floating_point_operations", "FLOPs"),
     _cost_column("operations", "OPs"),
-)
-"""Which network on which data, and what it costs: in every table."""
-
-PUBLISHED_COLUMN = Column(
-    header="Top-1 published",
-    text=lambda line: number(_published("top1")(line)),
-    values={f"published_{name}": _published(name) for name in ("top1", "top5", "source")},
-    numeric=True,
-)
-
-VERDICT_COLUMN = Column(
-    header="verdict",
-    text=lambda line: f"{line.verdict}: {line.reason}" if line.reason else line.verdict,
-    values={"verdict": attrgetter("verdict"), "reason": attrgetter("reason")},
-)
-
-COLUMNS: tuple[Column, ...] = (
-    *NETWORK_COLUMNS,
-    plain_column("batch_size", numeric=True),
-    plain_column("batch_size_test", numeric=True),
-    plain_column("epochs", numeric=True),
+    plain_column("batch_size", numeric=True, released=False),
+    plain_column("batch_size_test", numeric=True, released=False),
+    plain_column("epochs", numeric=True, released=False),
     Column(
         header="training method",
         text=lambda line: f"{line.result.method} (reconstruction)" if line.reconstruction else line.result.method,
         values={**of_result("method"), "reconstruction": attrgetter("reconstruction")},
     ),
-    PUBLISHED_COLUMN,
+    Column(
+        header="Top-1 published",
+        text=lambda line: number(_published("top1")(line)),
+        values={f"published_{name}": _published(name) for name in ("top1", "top5", "source")},
+        numeric=True,
+    ),
+    number_column("Top-1 claimed", "claimed_top1", attrgetter("result.claim.top1"), released=True),
+    number_column("Top-1 measured", "top1", attrgetter("result.top1_best"), released=True),
+    Column(
+        header="Top-5 measured",
+        text=lambda line: number(line.result.top5_best),
+        values={
+            "top5": lambda line: round(line.result.top5_best, 4),
+            "loss": lambda line: round(line.result.loss_best, 6),
+        },
+        numeric=True,
+        released=True,
+    ),
     _spread_column("Top-1 best epoch", "top1_best"),
     _spread_column("Top-1 last epoch", "top1_last"),
     _spread_column("Top-5 best epoch", "top5_best"),
@@ -146,24 +165,37 @@ COLUMNS: tuple[Column, ...] = (
             "seed_list": lambda line: " ".join(str(seed) for seed in line.seeds),
         },
         numeric=True,
+        released=False,
     ),
-    number_column("difference", "difference", attrgetter("difference"), "+.2f"),
-    VERDICT_COLUMN,
+    number_column("difference", "difference", attrgetter("difference"), "+.2f", released=False),
+    number_column("measured - claimed", "difference", attrgetter("difference"), "+.2f", released=True),
+    Column(
+        header="images",
+        text=lambda line: f"{line.result.test_images:,}",
+        values={"images": attrgetter("result.test_images")},
+        numeric=True,
+        released=True,
+    ),
+    Column(
+        header="verdict",
+        text=lambda line: f"{line.verdict}: {line.reason}" if line.reason else line.verdict,
+        values={"verdict": attrgetter("verdict"), "reason": attrgetter("reason")},
+    ),
 )
-"""Every column of a suite that trains, in order; accuracies are in percent, differences in points."""
+"""Every column, in order; accuracies are in percent, differences in points."""
 
 
-def markdown(
-    table: Sequence[Any],
-    notes: Notes,
-    suite: TableFacts,
-    *,
-    columns: Sequence[Column] = COLUMNS,
-    with_curves: bool = True,
-) -> str:
+def columns_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[Column]:
+    """Those that a table has: of released files or of trainings."""
+    trains = any(line.result.claim is None for line in table)
+    return [column for column in columns if column.released is not trains]
+
+
+def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, *, with_curves: bool = True) -> str:
     """The suite's table with its notes, and links to the other forms beside it and to the curves where it has some."""
     from tabulate import tabulate
 
+    columns = columns_of(table)
     cells = [[markdown_text(column.text(row)) for column in columns] for row in table]
     grid = tabulate(
         cells,
@@ -180,28 +212,22 @@ def markdown(
     )
 
 
-def csv(table: Sequence[Any], *, columns: Sequence[Column] = COLUMNS) -> str:
+def csv(table: Sequence[TableRow], *, columns: Sequence[Column] = COLUMNS) -> str:
     """The table as plain values, one column for each number; text that would begin a formula as `csv_text` has it."""
     import pandas
 
-    values = {name: value for column in columns for name, value in column.values.items()}
+    values = {name: value for column in columns_of(table, columns) for name, value in column.values.items()}
     frame = pandas.DataFrame(
         [{name: _plain(value(row)) for name, value in values.items()} for row in table], columns=list(values)
     )
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def html(
-    table: Sequence[Any],
-    notes: Notes,
-    suite: TableFacts,
-    curves: bytes | None,
-    *,
-    columns: Sequence[Column] = COLUMNS,
-) -> str:
+def html(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, curves: bytes | None) -> str:
     """A page that needs no other file: the table, its notes, and the curves (an SVG) inside it where it has some."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    columns = columns_of(table)
     environment = Environment(
         loader=PackageLoader("recu.report"),
         autoescape=True,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from recu.base.errors import ConfigError, ResultError
 from recu.experiment.params import validate_model
@@ -75,7 +75,10 @@ def read_record(path: Path, kind: type[R], *, again: str) -> R:
     Raises:
         ResultError: it is missing, was altered, or holds what no stage writes.
     """
-    content = read_sealed_json(path, again=again)
+    return _made(read_sealed_json(path, again=again), kind, path, again)
+
+
+def _made(content: Any, kind: type[R], path: Path, again: str) -> R:
     try:
         return as_record(content, kind, f"{path} {FORM}")
     except ResultError as error:
@@ -296,6 +299,47 @@ class TrainingRecord(Origins):
         return self.segments or (Piece(from_epoch=first, to_epoch=last, provenance=self.provenance),)
 
 
+class ReleasedRecord(Record):
+    """metrics.json of a released file: of a training that somebody else ran."""
+
+    released: Released
+    spec_hash: str
+    checkpoint_sha256: str
+    file_state: str
+    """How the file looked when this was its content, as `recu.experiment.released.file_state`."""
+    load: Mapping[str, Any]
+    """What became of its tensors."""
+    shortcut: str
+    cost: Cost
+    provenance: Provenance
+
+    @property
+    def id(self) -> str:
+        """Of its file."""
+        return self.released.id
+
+    @property
+    def resolved(self) -> Released:
+        """What was released."""
+        return self.released
+
+    @property
+    def hashed(self) -> dict[str, Any]:
+        """What of it the hash sees."""
+        return self.released.hashed
+
+
+def training_kind(content: Any) -> type[TrainingRecord] | type[ReleasedRecord]:
+    """What metrics.json in results/train/ is to be read as."""
+    return ReleasedRecord if isinstance(content, Mapping) and "released" in content else TrainingRecord
+
+
+def read_training(path: Path, *, again: str) -> TrainingRecord | ReleasedRecord:
+    """metrics.json of a training or a released file; as `read_record`."""
+    content = read_sealed_json(path, again=again)
+    return _made(content, training_kind(content), path, again)
+
+
 class MeasuredWith(Record):
     """How a checkpoint was measured; nothing here changes a number beyond rounding."""
 
@@ -329,36 +373,11 @@ class Measurement(Accuracy):
 
 
 class EvaluationRecord(Measurement):
-    """metrics.json of the evaluation of a training."""
+    """metrics.json of the evaluation of a training or a released file."""
 
     experiment_id: str
     spec_hash: str
     mlflow_run_id: str | None
-
-    @property
-    def id(self) -> str:
-        """Of its experiment."""
-        return self.experiment_id
-
-
-class ReleasedRecord(Measurement):
-    """metrics.json of a released file."""
-
-    name: str
-    released: Released
-    spec_hash: str
-    method: str
-    claimed_top1: Percent
-    load: Mapping[str, Any]
-    """What became of its tensors."""
-    shortcut: str
-    cost: Cost
-    mlflow_run_id: str | None
-
-    @property
-    def id(self) -> str:
-        """Of its file."""
-        return self.released.id
 
 
 class Curve(Record):
@@ -369,8 +388,21 @@ class Curve(Record):
     train_top1: tuple[Percent, ...]
 
 
+class Claim(Record):
+    """A released file, and what is claimed of it."""
+
+    name: str
+    path: str
+    top1: Percent
+    dataset: str | None
+    """As `recu.experiment.released.Released.claimed_on`."""
+
+
 class Row(Record):
-    """One result in rows.json: a training and the evaluation of its best checkpoint. Accuracies are in percent."""
+    """One result in rows.json: a training, or a released file, and the evaluation of its best checkpoint.
+
+    Accuracies are in percent. Of a released file nobody says what is None here.
+    """
 
     experiment_id: str
     suite: str
@@ -381,32 +413,44 @@ class Row(Record):
     network: str
     stage: int
     method: str
-    seed: int
     shortcut: str
     cost: Cost
-    batch_size: int
     batch_size_test: int
-    epochs: int
     seen_data: Mapping[str, Any]
     """As `recu.results.published.seen_data`."""
     spec_hash: str
     data_fingerprint: str
     checkpoint_sha256: str
-    parent: Source | None
-    teacher: Source | None
     top1_best: Percent
-    """This and `top5_best`: what the evaluation measured on the published checkpoint."""
+    """This, `top5_best` and `loss_best`: what the evaluation measured on the published checkpoint."""
     top5_best: Percent
-    top1_best_training: Percent
-    """What the training saw at that epoch."""
-    best_epoch: Number
-    top1_last: Percent
-    top5_last: Percent
     test_images: Number
     train_seconds: Amount
     segments: tuple[Piece, ...]
     evaluate_provenance: Provenance
-    curve: Curve
+    parent: Source | None
+    teacher: Source | None
+    seed: int | None
+    batch_size: int | None
+    epochs: int | None
+    top1_best_training: Percent | None
+    """What the training saw at that epoch."""
+    best_epoch: Number | None
+    top1_last: Percent | None
+    top5_last: Percent | None
+    curve: Curve | None
+    loss_best: Amount | None = None
+    """Of a released file alone."""
+    claim: Claim | None = None
+    """Of a released file; None of a training of ours."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = whole(self)
+        return {name: value for name, value in plain.items() if name not in _OF_A_RELEASE or value is not None}
+
+
+_OF_A_RELEASE = frozenset(name for name, field in Row.model_fields.items() if not field.is_required())
 
 
 class Rows(Record):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from recu.base.errors import ResultError
-from recu.experiment.resolving import Experiment
+from recu.experiment.resolving import Experiment, network_name
 from recu.results.published import seen_data
-from recu.results.records import Accuracy, Curve, EvaluationRecord, Row, TrainingRecord
+from recu.results.records import Accuracy, Claim, Curve, EvaluationRecord, ReleasedRecord, Row, TrainingRecord
 
 _SHARED = {
     "spec_hash": "parameters",
     "checkpoint_sha256": "checkpoint",
     "data_fingerprint": "data",
 }
+_UNKNOWN_OF_A_RELEASE = (
+    *("seed", "batch_size", "epochs", "parent", "teacher", "top1_best_training", "best_epoch"),
+    *("top1_last", "top5_last", "curve"),
+)
 _SHOWN = 3
 
 SAME_IMAGES, SAME_SHARE = 2, 0.002
@@ -25,57 +30,62 @@ now and then an image whose two best classes are nearly equal. Another view of t
 move far more."""
 
 
-def result_row(train: TrainingRecord, evaluate: EvaluationRecord) -> Row:
-    """Combine a training and the evaluation of its best checkpoint.
+def result_row(train: TrainingRecord | ReleasedRecord, evaluate: EvaluationRecord) -> Row:
+    """Combine a training, or a released file, and the evaluation of its best checkpoint.
 
     Raises:
         RowError: the two do not belong together or differ beyond rounding; the training is not complete.
         ResultError: the training's parameters are not of the expected form.
     """
-    experiment = train.resolved
-    _check_together(train, evaluate, experiment)
-    difference = beyond_rounding(evaluate, train.best, evaluate.n)
-    if difference is not None:
-        raise DisagreementError(f"{train.id}: {difference}", evaluate=(train.id,))
-    recipe = experiment.hyperparameters
+    planned = train.resolved
+    _check_same(train, evaluate)
+    augmentation = None
+    if isinstance(train, TrainingRecord) and isinstance(planned, Experiment):
+        _check_complete(train, planned)
+        difference = beyond_rounding(evaluate, train.best, evaluate.n)
+        if difference is not None:
+            raise DisagreementError(f"{train.id}: {difference}", evaluate=(train.id,))
+        augmentation = planned.hyperparameters.augmentation or planned.data["augmentation"]
     return Row(
         experiment_id=train.id,
-        suite=experiment.suite,
-        dataset=experiment.dataset,
-        family=experiment.family,
-        variant=experiment.variant,
-        model=experiment.model,
-        network=experiment.network,
-        stage=recipe.stage,
-        method=experiment.method,
-        seed=experiment.seed,
-        shortcut=train.shortcut,
-        cost=train.cost,
-        batch_size=recipe.batch_size,
+        **{name: getattr(planned, name) for name in ("suite", "dataset", "method")},
+        **{name: getattr(evaluate, name) for name in ("family", "variant", "model", "stage")},
+        network=network_name(evaluate.family, evaluate.variant, evaluate.model),
+        **{name: getattr(train, name) for name in ("spec_hash", "checkpoint_sha256", "shortcut", "cost")},
+        data_fingerprint=evaluate.data_fingerprint,
         batch_size_test=evaluate.settings.batch_size_test,
-        epochs=recipe.epochs,
-        seen_data=seen_data(
-            experiment.data,
-            augmentation=recipe.augmentation or experiment.data["augmentation"],
-            test_images=evaluate.n,
-        ),
-        spec_hash=train.spec_hash,
-        data_fingerprint=train.data_fingerprint,
-        checkpoint_sha256=train.checkpoint_sha256,
-        parent=train.parent,
-        teacher=train.teacher,
+        seen_data=seen_data(planned.data, augmentation=augmentation, test_images=evaluate.n),
         top1_best=evaluate.top1,
         top5_best=evaluate.top5,
-        top1_best_training=train.best.top1,
-        best_epoch=train.best.epoch,
-        top1_last=train.last.top1,
-        top5_last=train.last.top5,
         test_images=evaluate.n,
-        train_seconds=train.train_seconds,
-        segments=train.pieces,
         evaluate_provenance=evaluate.provenance,
-        curve=Curve(**{name: tuple(getattr(epoch, name) for epoch in train.history) for name in Curve.model_fields}),
+        **(_of_release(train, evaluate) if isinstance(train, ReleasedRecord) else _of_training(train)),
     )
+
+
+def _of_training(train: TrainingRecord) -> dict[str, Any]:
+    recipe = train.resolved.hyperparameters
+    return {
+        "seed": train.resolved.seed,
+        "batch_size": recipe.batch_size,
+        "epochs": recipe.epochs,
+        "parent": train.parent,
+        "teacher": train.teacher,
+        "top1_best_training": train.best.top1,
+        "best_epoch": train.best.epoch,
+        "top1_last": train.last.top1,
+        "top5_last": train.last.top5,
+        "train_seconds": train.train_seconds,
+        "segments": train.pieces,
+        "curve": Curve(**{name: tuple(getattr(each, name) for each in train.history) for name in Curve.model_fields}),
+    }
+
+
+def _of_release(train: ReleasedRecord, evaluate: EvaluationRecord) -> dict[str, Any]:
+    file = train.released
+    claim = Claim(name=file.name, path=file.path, top1=file.claimed_top1, dataset=file.claimed_on)
+    known = {"train_seconds": 0, "segments": (), "loss_best": evaluate.loss, "claim": claim}
+    return dict.fromkeys(_UNKNOWN_OF_A_RELEASE) | known
 
 
 def check_rows(rows: Sequence[Row]) -> None:
@@ -91,7 +101,7 @@ def check_rows(rows: Sequence[Row]) -> None:
             if row.dataset == dataset:
                 found.setdefault(row.data_fingerprint, []).append(row.experiment_id)
         if len(found) > 1:
-            raise MixedDataError(dataset, found)
+            raise MixedDataError(dataset, found, released=any(row.claim for row in rows))
     checkpoints = {row.experiment_id: row.checkpoint_sha256 for row in rows}
     weights: dict[str, str] = {}
     for row in rows:
@@ -129,13 +139,14 @@ class DisagreementError(RowError):
 class MixedDataError(RowError):
     """Results on one dataset that rest on different data."""
 
-    def __init__(self, dataset: str, found: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, dataset: str, found: Mapping[str, Sequence[str]], *, released: bool) -> None:
         described = " and ".join(f"{fingerprint:.12} ({_few(names)})" for fingerprint, names in found.items())
         names = [name for group in found.values() for name in group]
         super().__init__(
             f"results on dataset {dataset} rest on different data, so they cannot stand in one table: fingerprint "
             f"{described}",
-            train=names,
+            train=() if released else names,
+            evaluate=names if released else (),
         )
         self.dataset, self.found = dataset, found
 
@@ -145,14 +156,15 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _check_together(train: TrainingRecord, evaluate: EvaluationRecord, experiment: Experiment) -> None:
+def _check_same(train: TrainingRecord | ReleasedRecord, evaluate: EvaluationRecord) -> None:
     if evaluate.experiment_id != train.id:
         raise RowError(
             f"results of two experiments: {train.id} was trained, {evaluate.experiment_id} evaluated",
             evaluate=(train.id,),
         )
     for key, what in _SHARED.items():
-        trained, evaluated = getattr(train, key), getattr(evaluate, key)
+        evaluated = getattr(evaluate, key)
+        trained = getattr(train, key, evaluated)  # nobody says on which data a released file was trained
         if trained != evaluated:
             raise RowError(
                 f"{train.id}: the evaluation rests on other {what} than the training ({key} {evaluated} against "
@@ -160,6 +172,9 @@ def _check_together(train: TrainingRecord, evaluate: EvaluationRecord, experimen
                 train=(train.id,) if key == "data_fingerprint" else (),
                 evaluate=(train.id,),
             )
+
+
+def _check_complete(train: TrainingRecord, experiment: Experiment) -> None:
     others = {piece.spec_hash for piece in train.segments} - {train.spec_hash}
     if others:
         text = f"{train.id}: some epochs were trained with other parameters (hash {', '.join(sorted(others))})"

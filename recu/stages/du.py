@@ -14,10 +14,11 @@ from recu.base.addresses import sqlite_file
 from recu.base.errors import ResultError
 from recu.base.files import read_json
 from recu.experiment import params, paths
-from recu.experiment.resolving import Experiment, load_experiments
-from recu.experiment.schema import ReleasedSuite, WorkflowConfig
+from recu.experiment.released import Released, load_planned
+from recu.experiment.resolving import Experiment
+from recu.experiment.schema import WorkflowConfig
 
-_STAGES = ("train", "evaluate", "released")
+_STAGES = ("train", "evaluate")
 _STATE = re.compile(r"[0-9a-f]{16}(?:[-.].*)?")
 """Name of a state's folder: the hash of its parameters, and what was added where it was moved aside."""
 
@@ -43,10 +44,10 @@ class Disk:
     config: WorkflowConfig
 
     @cached_property
-    def experiments(self) -> dict[str, Experiment]:
-        """Those of every suite by id. Raises ConfigError."""
-        suites = tuple(params.available_suites(self.params_dir))
-        return load_experiments(self.params_dir, suites, self.config.teacher_weights)
+    def experiments(self) -> dict[str, Experiment | Released]:
+        """What every suite trains or measures, by id. Raises ConfigError."""
+        suites = tuple(params.all_suites(self.params_dir))
+        return load_planned(self.params_dir, suites, self.results, self.config.teacher_weights)
 
     @property
     def results(self) -> Path:
@@ -70,8 +71,8 @@ class Disk:
     @cached_property
     def named(self) -> dict[Path, str]:
         """Files and folders that params/ names, links resolved, and what they are there. Raises ConfigError."""
-        suites = params.load_suites(self.params_dir, tuple(params.available_suites(self.params_dir, ReleasedSuite)))
-        found = {file.path: f"suite {name}" for name, suite in suites.items() for file in getattr(suite, "files", ())}
+        planned = self.experiments.values()
+        found = {each.path: f"suite {each.suite}" for each in planned if isinstance(each, Released)}
         found |= {source: f"the source of {name}" for name, source in self.config.sources.items()}
         found |= {self.config.teacher_weights: "teacher_weights"} if self.config.teacher_weights else {}
         return {Path(os.path.realpath(path)): what for path, what in found.items()}
@@ -175,9 +176,6 @@ def _result_needed_by(disk: Disk, name: str) -> tuple[str, ...]:
     if stage not in _STAGES:
         metrics = (disk.results / name / paths.METRICS).exists()
         return (f"recu train --save {name}",) if metrics else ("the workflow",)
-    if stage == "released":
-        suite = identifier.partition("/")[0]
-        return (f"suite {suite}",) if suite in params.available_suites(disk.params_dir, ReleasedSuite) else ()
     experiment = disk.experiments.get(identifier)
     if experiment is None or disk.published(identifier, stage) != experiment.spec_hash:
         return ()

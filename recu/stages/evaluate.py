@@ -1,4 +1,4 @@
-"""The evaluate stage: a published training of the workflow, or any checkpoint file.
+"""The evaluate stage: a published training or released file of the workflow, or any checkpoint file.
 
 Every measurement says what was measured (the file's SHA-256, and which network it was taken for), on what (the data's
 fingerprint) and how (batch size, loader, device, code).
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from recu.base.errors import Interrupted, ResultError
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
+from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.records import EvaluationRecord, MeasuredWith, Measurement, Provenance, write_record
-from recu.stages.subject import Subject, load, recognise
+from recu.stages.subject import Subject, load, recognise, recognise_released
 from recu.stages.train import check_writable, followed_run, use_threads
-from recu.stages.trained import Trained, read_trained
+from recu.stages.trained import published_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate(
-    experiment: Experiment,
+    planned: Experiment | Released,
     *,
     dataset: Dataset,
     prepared: Prepared,
@@ -41,10 +42,10 @@ def evaluate(
     runs_dir: Path,
     running: Running | None = None,
 ) -> None:
-    """Evaluate the published best checkpoint of an experiment and write metrics.json into its evaluation folder.
+    """Evaluate what an experiment or released file published, and write metrics.json into its evaluation folder.
 
     Args:
-        experiment: what was trained.
+        planned: what was trained, by us or somebody else.
         dataset: its dataset's entry.
         prepared: the data.
         results_dir: where the training was published and the evaluation will be.
@@ -56,31 +57,30 @@ def evaluate(
         Interrupted: a signal came.
     """
     running = running or Running()
-    folder = paths.evaluate_folder(results_dir, experiment.id)
+    folder = paths.evaluate_folder(results_dir, planned.id)
     check_writable(folder)
-    trained = read_trained(results_dir, experiment.id, experiment.spec_hash)
-    state = paths.state_folder(runs_dir, experiment.id, experiment.spec_hash)
+    checkpoint, digest = published_checkpoint(results_dir, planned)
+    state = paths.state_folder(runs_dir, planned.id, planned.spec_hash)
     with followed_run(running, state / "evaluate", folder) as run:
         from recu.tracking.description import describe_run
 
-        recipe = experiment.hyperparameters
-        testbed = Testbed.opened(
-            experiment.dataset, dataset, prepared, recipe.batch_size_test, recipe.loader, running=running
-        )
+        testbed = Testbed.opened(planned.dataset, dataset, prepared, *planned.measured_with, running=running)
         manifest = prepared.manifest
-        subject = _published(trained, experiment, dataset, manifest)
-        checkpoint = subject.file.sha256
-        description = describe_run(experiment, "evaluate", manifest, testbed.origin, parent_checkpoint=checkpoint)
+        subject = _published(checkpoint, digest, planned, dataset, manifest)
+        description = describe_run(
+            planned, "evaluate", manifest, testbed.origin, parent_checkpoint=digest, network=subject.network
+        )
         with run.recorded(description):
             network, _report = load(subject, manifest.classes)
             record = EvaluationRecord(
                 **dict(testbed.measure(subject, network)),
-                experiment_id=experiment.id,
-                spec_hash=experiment.spec_hash,
+                experiment_id=planned.id,
+                spec_hash=planned.spec_hash,
                 mlflow_run_id=run.id(),
             )
             write_record(folder / paths.METRICS, record)
-    _log.info("%s: %s", experiment.id, describe_evaluation(record))
+    claim = f", claimed {planned.claimed_top1:.2f} %" if isinstance(planned, Released) else ""
+    _log.info("%s%s: %s", planned.id, claim, describe_evaluation(record))
 
 
 def evaluate_file(
@@ -216,14 +216,18 @@ def describe_evaluation(measured: Measurement) -> str:
     return f"top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} %, loss {measured.loss:.4f} on {measured.n} images"
 
 
-def _published(trained: Trained, experiment: Experiment, dataset: Dataset, manifest: Manifest) -> Subject:
+def _published(
+    checkpoint: Path, digest: str, experiment: Experiment | Released, dataset: Dataset, manifest: Manifest
+) -> Subject:
     """The published checkpoint, read once. Raises ResultError where it is not of this experiment and this data."""
     from recu.training.checkpoint import open_checkpoint
 
-    file = open_checkpoint(trained.checkpoint)
+    file = open_checkpoint(checkpoint)
     again = f"train {experiment.id} again"
-    if file.sha256 != trained.record.checkpoint_sha256:
+    if file.sha256 != digest:
         raise ResultError(f"{file.path} changed while it was read (SHA-256 differs from metrics.json's): {again}")
+    if isinstance(experiment, Released):
+        return recognise_released(file, experiment, dataset)
     subject = recognise(file, {}, experiment.dataset, dataset)
     identity = subject.identity
     if identity is None or identity.experiment != experiment.canonical:

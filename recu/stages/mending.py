@@ -23,10 +23,8 @@ def mend(verification: Verification, places: Places, *, strict: bool) -> str:
         strict: whether results of other code or another environment are faults.
     """
     wrong = _Wrong(verification, places, strict)
-    advice = [wrong.command] if wrong.targets else []
-    if wrong.files_gone:
-        advice.append(f"put the released file back: {', '.join(wrong.files_gone)}")
-    return "; ".join(advice)
+    gone = f"put the released file back: {', '.join(wrong.files_gone)}; then " if wrong.files_gone else ""
+    return gone + wrong.command
 
 
 class _Wrong:
@@ -73,23 +71,21 @@ class _Wrong:
         states: list[Path] = []
         for ground in suite.grounds:
             if self._is_wrong(ground.training):
-                if released:
-                    self.files_gone.append(f"{ground.training.subject} (`obtain` in params/suites/{suite.name}.yaml)")
-                else:
-                    yield ground.training.subject, "train"
+                yield ground.training.subject, "publish" if released else "train"
+                if ground.released_file and not Path(ground.released_file).exists():
+                    self.files_gone.append(f"{ground.released_file} (`obtain` in params/suites/{suite.name}.yaml)")
             if not released and self._must_start_anew(ground, fresh):
                 fresh.add(ground.experiment_id)
                 state = paths.state_folder(self._places.runs_dir, ground.experiment_id, ground.spec_hash)
                 states += [state] if state.exists() else []
             if self._is_wrong(ground.evaluation):
-                yield ground.evaluation.subject, "evaluate_released" if released else "evaluate"
+                yield ground.evaluation.subject, "evaluate"
         # Where all begin anew, one folder says it.
         whole = len(fresh) == len(suite.grounds) and len(states) > 1
         self._states += [self._places.runs_dir / suite.name] if whole else states
         for number, file in enumerate(suite.files):
             if self._is_wrong(file):
-                rule = "report_released" if released else "report" if number else "collect"
-                yield file.subject, rule
+                yield file.subject, "collect" if number == 0 else "report_released" if released else "report"
 
     def _must_start_anew(self, ground: Ground, fresh: set[str]) -> bool:
         training = ground.training

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from recu.base.errors import ResultError
 from recu.base.files import atomic_write_bytes, read_json
@@ -12,20 +11,9 @@ from recu.experiment import paths
 from recu.experiment.remake import afresh, remake, suite_of
 from recu.experiment.resolving import Origin
 from recu.experiment.schema import Published
-from recu.experiment.suite_facts import ReleasedFacts, SuiteFacts
-from recu.results.records import (
-    EvaluationRecord,
-    Record,
-    ReleasedRecord,
-    Row,
-    Rows,
-    TrainingRecord,
-    read_record,
-    write_record,
-)
+from recu.experiment.suite_facts import SuiteFacts
+from recu.results.records import EvaluationRecord, ReleasedRecord, Row, Rows, read_record, read_training, write_record
 from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
-
-R = TypeVar("R", bound=Record)
 
 
 def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path) -> None:
@@ -66,11 +54,17 @@ def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> tuple[Row,
 
 
 def _collected(experiment: Origin, results_dir: Path) -> Row:
-    train = _read_result(paths.train_folder, results_dir, experiment, TrainingRecord)
-    evaluate = _read_result(paths.evaluate_folder, results_dir, experiment, EvaluationRecord)
+    def again(file: Path) -> str:
+        return remake([file], suites=[suite_of(experiment.id)], results_dir=results_dir)
+
+    trained = paths.train_folder(results_dir, experiment.id) / paths.METRICS
+    evaluated = paths.evaluate_folder(results_dir, experiment.id) / paths.METRICS
+    train = read_training(trained, again=again(trained))
+    evaluate = read_record(evaluated, EvaluationRecord, again=again(evaluated))
     if train.spec_hash != experiment.spec_hash or train.id != experiment.id:
+        what = "another file or other parameters" if isinstance(train, ReleasedRecord) else "other parameters"
         raise RowError(
-            f"the result of {experiment.id} belongs to other parameters (hash {train.spec_hash}, expected "
+            f"the result of {experiment.id} belongs to {what} (hash {train.spec_hash}, expected "
             f"{experiment.spec_hash})",
             train=(experiment.id,),
             evaluate=(experiment.id,),
@@ -78,20 +72,15 @@ def _collected(experiment: Origin, results_dir: Path) -> Row:
     return result_row(train, evaluate)
 
 
-def _read_result(folder: Callable[[Path, str], Path], results_dir: Path, job: Origin, kind: type[R]) -> R:
-    file = folder(results_dir, job.id) / paths.METRICS
-    return read_record(file, kind, again=remake([file], suites=[suite_of(job.id)], results_dir=results_dir))
-
-
 def _to_mend(error: RowError, results_dir: Path, runs_dir: Path) -> str:
-    train = error.train
+    train, evaluate = error.train, error.evaluate
     if isinstance(error, MixedDataError):
         now = _prepared_now(results_dir, error.dataset)
-        outdated = [name for fingerprint, names in error.found.items() if fingerprint != now for name in names]
-        train = tuple(outdated)
+        outdated = {name for fingerprint, names in error.found.items() if fingerprint != now for name in names}
+        train, evaluate = (tuple(name for name in names if name in outdated) for names in (train, evaluate))
     targets = [paths.train_folder(results_dir, name) / paths.METRICS for name in train]
-    targets += [paths.evaluate_folder(results_dir, name) / paths.METRICS for name in error.evaluate]
-    suites = [suite_of(name) for name in (*train, *error.evaluate)]
+    targets += [paths.evaluate_folder(results_dir, name) / paths.METRICS for name in evaluate]
+    suites = [suite_of(name) for name in (*train, *evaluate)]
     states = _states(train, runs_dir) if error.afresh else []
     return afresh(states, targets, suites=suites, results_dir=results_dir, runs_dir=runs_dir)
 
@@ -120,13 +109,16 @@ def _to_agree(error: DisagreementError, results_dir: Path, runs_dir: Path) -> st
 
 
 def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir: Path) -> list[Path]:
-    """Write `NAME.svg`, `.csv`, `.md` and `.html` of one suite into `output_dir`; returns them.
+    """Write `NAME.csv`, `.md`, `.html` and, where it trains, `.svg` of one suite into `output_dir`; returns them.
 
     Raises:
         ResultError: `rows_file` is missing, empty or not the work of `collect`.
         OutputError: a file cannot be written.
     """
-    return _written(rendered_files(rows_file, suite, published), output_dir)
+    contents = rendered_files(rows_file, suite, published)
+    for name, content in contents.items():
+        atomic_write_bytes(output_dir / name, content)
+    return [output_dir / name for name in contents]
 
 
 def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> dict[str, bytes]:
@@ -142,55 +134,10 @@ def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> 
 
     rows = read_record(rows_file, Rows, again=remake([rows_file], suites=[suite.name])).rows
     table = summarise(rows, published, suite.methods, suite.datasets)
-    below, curves = notes(table, rows, suite), curves_svg(rows, table)
-    return {
-        f"{suite.name}.svg": curves,
+    below = notes(table, rows, suite)
+    curves = curves_svg(rows, table) if any(row.curve for row in rows) else None
+    return ({} if curves is None else {f"{suite.name}.svg": curves}) | {
         f"{suite.name}.csv": csv(table).encode(),
-        f"{suite.name}.md": markdown(table, below, suite).encode(),
+        f"{suite.name}.md": markdown(table, below, suite, with_curves=curves is not None).encode(),
         f"{suite.name}.html": html(table, below, suite, curves).encode(),
     }
-
-
-def render_released(suite: ReleasedFacts, published: Published, results_dir: Path, output_dir: Path) -> list[Path]:
-    """Write `NAME.csv`, `.md` and `.html` of one suite of released files into `output_dir`; returns them.
-
-    Raises:
-        ResultError: as `rendered_released_files`. OutputError: a file cannot be written.
-    """
-    return _written(rendered_released_files(suite, published, results_dir), output_dir)
-
-
-def rendered_released_files(suite: ReleasedFacts, published: Published, results_dir: Path) -> dict[str, bytes]:
-    """The files of a suite of released files by name, as `render_released` writes them. Equal results give equal bytes.
-
-    Raises:
-        ResultError: a measurement is missing or altered, or belongs to another file or other parameters.
-    """
-    from recu.report.released import COLUMNS, released_notes, released_rows
-    from recu.report.tables import csv, html, markdown
-
-    results = [_released_result(file, results_dir) for file in suite.files]
-    table, below = released_rows(results, published, suite.datasets), released_notes(results, suite)
-    return {
-        f"{suite.name}.csv": csv(table, columns=COLUMNS).encode(),
-        f"{suite.name}.md": markdown(table, below, suite, columns=COLUMNS, with_curves=False).encode(),
-        f"{suite.name}.html": html(table, below, suite, None, columns=COLUMNS).encode(),
-    }
-
-
-def _released_result(file: Origin, results_dir: Path) -> ReleasedRecord:
-    result = _read_result(paths.released_folder, results_dir, file, ReleasedRecord)
-    if result.spec_hash != file.spec_hash:
-        place = paths.released_folder(results_dir, file.id) / paths.METRICS
-        again = remake([place], suites=[suite_of(file.id)], results_dir=results_dir)
-        raise ResultError(
-            f"the measurement of {file.id} belongs to another file or other parameters (hash {result.spec_hash},"
-            f" expected {file.spec_hash}): measure it again: {again}"
-        )
-    return result
-
-
-def _written(contents: dict[str, bytes], folder: Path) -> list[Path]:
-    for name, content in contents.items():
-        atomic_write_bytes(folder / name, content)
-    return [folder / name for name in contents]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recu.base.errors import CheckpointError, ConfigError
 from recu.experiment.networks import check_network, find_network
+from recu.experiment.released import Released
 from recu.experiment.resolving import network_name
 from recu.experiment.schema import Dataset
 
@@ -86,6 +87,20 @@ def recognise(
     return subject
 
 
+def recognise_released(file: CheckpointFile, released: Released, dataset: Dataset) -> Subject:
+    """A released file as its entry names it; of our own, only if it says the same of itself. Raises as `recognise`."""
+    stage = {} if released.stage is None else {"stage": released.stage}
+    return recognise(
+        file,
+        {"model": released.model, "family": released.family} | stage,
+        released.dataset,
+        dataset,
+        by=released.entry,
+        advice="correct the entry",
+        stage_key=f"`stage` in {released.entry}",
+    )
+
+
 def load(subject: Subject, classes: Sequence[str]) -> tuple[nn.Module, LoadReport]:
     """The network with the file's weights, and what became of its tensors.
 
@@ -96,16 +111,22 @@ def load(subject: Subject, classes: Sequence[str]) -> tuple[nn.Module, LoadRepor
     Raises:
         CheckpointError: naming the file: it does not fit, or was trained on other classes.
     """
-    from recu.models import build_model
     from recu.training.checkpoint_identity import check_classes
-    from recu.training.weights import load_weights
 
     if subject.identity is not None:
         check_classes(subject.identity, subject.file.path, classes)
+    return load_network(subject, len(classes))
+
+
+def load_network(subject: Subject, num_classes: int) -> tuple[nn.Module, LoadReport]:
+    """As `load`, where it is not yet known which classes the images to measure on have."""
+    from recu.models import build_model
+    from recu.training.weights import load_weights
+
     network = build_model(
         subject.model,
         family=subject.family,
-        num_classes=len(classes),
+        num_classes=num_classes,
         variant=subject.variant,
         stage=subject.stage,
     )

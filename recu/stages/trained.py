@@ -9,7 +9,8 @@ from recu.base.errors import ResultError
 from recu.base.files import copy_file, hash_file, link_or_copy
 from recu.experiment import paths
 from recu.experiment.remake import remake, suite_of
-from recu.results.records import TrainingRecord, read_record
+from recu.experiment.resolving import Planned
+from recu.results.records import ReleasedRecord, TrainingRecord, read_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def read_finished(folder: Path) -> TrainingRecord | None:
     """
     if not (folder / paths.METRICS).exists():
         return None
-    return _read_whole(folder, again=f"move {folder} aside and run the same command")
+    return _of_ours(_read_whole(folder, again=f"move {folder} aside and run the same command"), folder)
 
 
 def read_trained(results_dir: Path, experiment_id: str, spec_hash: str) -> Trained:
@@ -59,21 +60,41 @@ def read_trained(results_dir: Path, experiment_id: str, spec_hash: str) -> Train
             checkpoint is not the one that its metrics.json names.
     """
     folder = paths.train_folder(results_dir, experiment_id)
+    record = _of_ours(_read_published(folder, experiment_id, spec_hash, results_dir), folder)
+    return Trained(checkpoint=folder / paths.BEST_CHECKPOINT, record=record)
+
+
+def published_checkpoint(results_dir: Path, planned: Planned) -> tuple[Path, str]:
+    """What a training or a released file published, and its SHA-256. Raises ResultError as `read_trained`."""
+    folder = paths.train_folder(results_dir, planned.id)
+    record = _read_published(folder, planned.id, planned.spec_hash, results_dir)
+    return folder / paths.BEST_CHECKPOINT, record.checkpoint_sha256
+
+
+def _read_published(
+    folder: Path, identifier: str, spec_hash: str, results_dir: Path
+) -> TrainingRecord | ReleasedRecord:
     file = folder / paths.METRICS
-    again = remake([file], suites=[suite_of(experiment_id)], results_dir=results_dir)
+    again = remake([file], suites=[suite_of(identifier)], results_dir=results_dir)
     record = _read_whole(folder, again=again)
     if record.spec_hash != spec_hash:
         raise ResultError(
             f"{file} was made with other parameters (hash {record.spec_hash}, expected {spec_hash}): make it again:"
             f" {again}"
         )
-    return Trained(checkpoint=folder / paths.BEST_CHECKPOINT, record=record)
+    return record
 
 
-def _read_whole(folder: Path, *, again: str) -> TrainingRecord:
+def _of_ours(record: TrainingRecord | ReleasedRecord, folder: Path) -> TrainingRecord:
+    if isinstance(record, ReleasedRecord):
+        raise ResultError(f"{folder} holds the released file {record.id}, expected a training: give another folder")
+    return record
+
+
+def _read_whole(folder: Path, *, again: str) -> TrainingRecord | ReleasedRecord:
     """metrics.json as it was published, if the checkpoint beside it is the one that it names. Raises ResultError."""
     checkpoint = folder / paths.BEST_CHECKPOINT
-    record = read_record(folder / paths.METRICS, TrainingRecord, again=again)
+    record = read_training(folder / paths.METRICS, again=again)
     try:
         digest = hash_file(checkpoint)
     except OSError as error:

@@ -13,20 +13,20 @@ from recu.base.files import check_ordinary, hash_file, read_json
 from recu.data import open_prepared
 from recu.data.opening import check_contents
 from recu.experiment import params, paths, plan
-from recu.experiment.released import Released, load_released
-from recu.experiment.resolving import Experiment, load_experiments
+from recu.experiment.released import Released, load_planned
+from recu.experiment.resolving import Experiment
 from recu.experiment.schema import Dataset, Method, ReleasedSuite, Suite
 from recu.results import provenance
 from recu.results.records import (
     EvaluationRecord,
     Measurement,
     R,
-    ReleasedRecord,
     TrainingRecord,
     as_record,
+    training_kind,
 )
 from recu.results.seal import seal_problem
-from recu.stages.report import collect_rows, rendered_files, rendered_released_files
+from recu.stages.report import collect_rows, rendered_files
 from recu.verify.judgement import (
     Finding,
     Problem,
@@ -75,8 +75,9 @@ class Ground:
     environment_hash: str | None
     parents: tuple[str, ...] = ()
     """Experiments whose checkpoints it rests on."""
+    released_file: str | None = None
+    """Of a released file, where somebody put it."""
     training: Finding
-    """Of a released file: the file itself."""
     evaluation: Finding
 
     @property
@@ -92,7 +93,7 @@ class SuiteVerification:
     name: str
     grounds: tuple[Ground, ...]
     files: tuple[Finding, ...]
-    """Rows (of a suite that trains, first) and rendered tables."""
+    """Rows, first, and rendered tables."""
     released: bool = False
     """Whether it measures released files and trains nothing."""
 
@@ -135,21 +136,13 @@ def verify(places: Places, suites: Iterable[str]) -> Verification:
     names = tuple(suites)
     shared = _Shared(places)
     kinds = params.load_suites(places.params_dir, names)
-    verified = tuple(
-        (_SuiteVerifier if isinstance(suite, Suite) else _ReleasedVerifier)(shared, name, suite).verify()
-        for name, suite in kinds.items()
-    )
+    verified = tuple(_SuiteVerifier(shared, name, suite).verify() for name, suite in kinds.items())
     used = sorted({ground.dataset for suite in verified if not suite.is_empty for ground in suite.grounds})
     return Verification(
         suites=verified,
         data=tuple(shared.data_findings[name] for name in used if name in shared.data_findings),
         unclaimed=tuple(_unclaimed(places, names, verified)),
     )
-
-
-def all_suites(params_dir: Path) -> list[str]:
-    """Every suite that params/ has, of either kind."""
-    return [*params.available_suites(params_dir), *params.available_suites(params_dir, ReleasedSuite)]
 
 
 def as_json(verification: Verification) -> dict[str, Any]:
@@ -229,9 +222,10 @@ class _Shared:
 class _SuiteVerifier:
     """Judges everything that belongs to one suite."""
 
-    def __init__(self, shared: _Shared, name: str, suite: Suite) -> None:
+    def __init__(self, shared: _Shared, name: str, suite: Suite | ReleasedSuite) -> None:
         self._shared, self._places, self._name, self._suite = shared, shared.places, name, suite
-        self._experiments = load_experiments(self._places.params_dir, (name,), self._places.teacher_weights)
+        places = self._places
+        self._experiments = load_planned(places.params_dir, (name,), places.results_dir, places.teacher_weights)
         self._checkpoints: dict[str, str] = {}
         self._statuses: dict[str, Status] = {}
 
@@ -240,13 +234,15 @@ class _SuiteVerifier:
         grounds = tuple(self._ground(experiment) for experiment in self._experiments.values())
         rows = paths.rows_file(self._places.results_dir, self._name)
         files = _needed_by_one_another((self._rows(rows), *self._reports(rows)))
-        return SuiteVerification(name=self._name, grounds=_needed_by(grounds, files), files=files)
+        released = isinstance(self._suite, ReleasedSuite)
+        return SuiteVerification(name=self._name, grounds=_needed_by(grounds, files), files=files, released=released)
 
-    def _ground(self, experiment: Experiment) -> Ground:
+    def _ground(self, experiment: Experiment | Released) -> Ground:
         folder = paths.train_folder(self._places.results_dir, experiment.id)
         measured = paths.evaluate_folder(self._places.results_dir, experiment.id) / paths.METRICS
         trained, evaluated = _read(folder / paths.METRICS), _read(measured)
-        record = _record(trained, TrainingRecord)
+        record = _record(trained, training_kind(trained))
+        measurement = _record(evaluated, EvaluationRecord)
         digest = _digest(folder / paths.BEST_CHECKPOINT)
         stated = digest or (record and record.checkpoint_sha256)
         if stated is not None:
@@ -258,24 +254,25 @@ class _SuiteVerifier:
             dataset=experiment.dataset,
             network=experiment.network,
             method=experiment.method,
-            seed=experiment.seed,
-            top1=_top1(_record(evaluated, EvaluationRecord)),
+            seed=experiment.seed if isinstance(experiment, Experiment) else None,
+            top1=measurement and measurement.top1,
             spec_hash=experiment.spec_hash,
             checkpoint_sha256=digest,
-            **_origin(record),
+            # Of a released file nobody says on which data it was trained.
+            **_origin(record if isinstance(record, TrainingRecord) else measurement),
             parents=tuple(parent.id for parent in experiment.parents),
+            released_file=experiment.path if isinstance(experiment, Released) else None,
             training=training,
             evaluation=judge_measurement(
                 str(measured),
                 evaluated,
-                EvaluationRecord,
                 experiment.origin,
                 checkpoint_sha256=stated,
                 **self._shared.facts(experiment.dataset, evaluated),
             ),
         )
 
-    def _training(self, experiment: Experiment, file: Path, content: Any, digest: str | None) -> Finding:
+    def _training(self, experiment: Experiment | Released, file: Path, content: Any, digest: str | None) -> Finding:
         judged = judge_training(
             str(file),
             content,
@@ -310,54 +307,8 @@ class _SuiteVerifier:
         facts = plan.suite_facts(
             self._name, self._suite, self._experiments, self._shared.datasets, self._shared.methods
         )
-        files = plan.table_files(self._places.reports_dir, self._name)
+        files = plan.table_files(self._places.reports_dir, self._name, self._suite)
         return _tables(files, lambda: rendered_files(rows, facts, self._shared.published), str(rows))
-
-
-class _ReleasedVerifier:
-    """Judges everything that belongs to one suite of released files."""
-
-    def __init__(self, shared: _Shared, name: str, suite: ReleasedSuite) -> None:
-        self._shared, self._places, self._name, self._suite = shared, shared.places, name, suite
-        self._released = load_released(self._places.params_dir, (name,), self._places.results_dir)
-
-    def verify(self) -> SuiteVerification:
-        grounds = tuple(self._ground(released) for released in self._released.values())
-        facts = plan.released_facts(self._name, self._suite, self._released, self._shared.datasets)
-        results = self._places.results_dir
-        files = _tables(
-            plan.table_files(self._places.reports_dir, self._name, plan.RELEASED_TABLE_FORMATS),
-            lambda: rendered_released_files(facts, self._shared.published, results),
-            str(paths.released_folder(results, self._name)),
-        )
-        files = _needed_by_one_another(files)
-        grounds = _needed_by(grounds, files)
-        return SuiteVerification(name=self._name, grounds=grounds, files=files, released=True)
-
-    def _ground(self, released: Released) -> Ground:
-        file = paths.released_folder(self._places.results_dir, released.id) / paths.METRICS
-        content, digest = _read(file), _digest(Path(released.path))
-        record = _record(content, ReleasedRecord)
-        return Ground(
-            experiment_id=released.id,
-            dataset=released.dataset,
-            network=f"{released.family}.{released.model}",
-            method=released.method,
-            seed=None,
-            top1=_top1(record),
-            spec_hash=released.spec_hash,
-            checkpoint_sha256=digest,
-            **_origin(record),
-            training=finding(released.path, []) if digest is not None else absent(released.path),
-            evaluation=judge_measurement(
-                str(file),
-                content,
-                ReleasedRecord,
-                released.origin,
-                checkpoint_sha256=digest,
-                **self._shared.facts(released.dataset, content),
-            ),
-        )
 
 
 def _needed_by_one_another(files: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -404,12 +355,13 @@ def _tables(files: Iterable[str], render: Callable[[], Mapping[str, bytes]], sou
 
 def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteVerification]) -> Iterable[str]:
     known = {ground.experiment_id for suite in verified for ground in suite.grounds}
-    others = set(all_suites(places.params_dir)) - set(names)
+    others = set(params.all_suites(places.params_dir)) - set(names)
+    # The last was of earlier versions.
     for stage in ("train", "evaluate", "released"):
         root = places.results_dir / stage
         for file in sorted(root.rglob(paths.METRICS)):
             identifier = file.parent.relative_to(root).as_posix()
-            if identifier not in known and identifier.partition("/")[0] not in others:
+            if stage == "released" or (identifier not in known and identifier.partition("/")[0] not in others):
                 yield str(file)
 
 
@@ -450,10 +402,6 @@ def _record(content: Any, kind: type[R]) -> R | None:
         return as_record(content, kind)
     except ResultError:
         return None
-
-
-def _top1(record: Measurement | None) -> float | None:
-    return None if record is None else record.top1
 
 
 def _origin(record: TrainingRecord | Measurement | None) -> dict[str, str | None]:

@@ -8,8 +8,7 @@ from typing import Any
 
 from recu.base.redaction import redact
 from recu.data import Manifest
-from recu.experiment.released import Released
-from recu.experiment.resolving import Experiment, network_name
+from recu.experiment.resolving import Planned, network_name
 from recu.results.flatten import flatten_params
 from recu.results.records import Provenance, TrainedPiece
 
@@ -69,45 +68,30 @@ class RunDescription:
 
 
 def describe_run(
-    experiment: Experiment,
+    planned: Planned,
     stage: str,
     manifest: Manifest,
     provenance: Provenance,
     *,
     parent_checkpoint: str | None = None,
     segments: Iterable[TrainedPiece] = (),
+    network: str | None = None,
 ) -> RunDescription:
-    """The run of one stage ("train" or "evaluate") of an experiment.
+    """The run of one stage ("train" or "evaluate") of an experiment or a released file.
 
     Args:
-        experiment: gives name and parameters.
+        planned: gives name and parameters.
         stage: what is done.
         manifest: of the prepared data.
         provenance: of this process.
         parent_checkpoint: SHA-256 of the checkpoint this one starts from, or measures.
         segments: what trained the epochs behind a training.
+        network: family, variant and model where they do not all stand in the parameters.
     """
-    subject = {"id": experiment.id, "spec_hash": experiment.spec_hash} | experiment.model_dump(mode="json")
+    subject = {"id": planned.id, "spec_hash": planned.spec_hash} | planned.model_dump(mode="json")
     pieces = [(piece.from_epoch, piece.to_epoch, piece.spec_hash) for piece in segments]
     data = (manifest.fingerprint, manifest.source.name)
-    return _described(stage, subject, data, provenance.as_plain(), parent_checkpoint, pieces=pieces)
-
-
-def describe_released_run(
-    released: Released, network: str, manifest: Manifest, provenance: Provenance, *, checkpoint: str
-) -> RunDescription:
-    """The run that measures a released file.
-
-    Args:
-        released: gives name and parameters.
-        network: family, variant as recognised, and model.
-        manifest: of the prepared data.
-        provenance: of this process.
-        checkpoint: SHA-256 of the file.
-    """
-    subject = {"id": released.id, "spec_hash": released.spec_hash} | released.model_dump(mode="json")
-    data = (manifest.fingerprint, manifest.source.name)
-    return _described("evaluate", subject, data, provenance.as_plain(), checkpoint, network=network, name=released.name)
+    return _described(stage, subject, data, provenance.as_plain(), parent_checkpoint, network=network, pieces=pieces)
 
 
 def describe_published(metrics: Mapping[str, Any]) -> RunDescription:
@@ -130,11 +114,10 @@ def _described(
     parent_checkpoint: str | None,
     *,
     network: str | None = None,
-    name: str | None = None,
     pieces: Iterable[tuple[int, int, str]] = (),
 ) -> RunDescription:
     network = network or network_name(subject["family"], subject["variant"], subject["model"])
-    name = name or f"{network} {subject['method']} seed{subject['seed']}"
+    name = subject.get("name") or f"{network} {subject['method']} seed{subject['seed']}"
     trains = stage == "train"
     fingerprint, source = data
     return RunDescription(

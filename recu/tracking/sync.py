@@ -26,8 +26,12 @@ def find_runs(runs_dir: Path, results_dirs: Iterable[Path]) -> list[Folders]:
     found = {state: Folders(state, _results_of(state, results_dirs)) for state in states}
     for results_dir in results_dirs:
         for file in _walk(results_dir / "train", paths.METRICS):
+            content = _read(file)
+            if "released" in content:  # nobody here trained it
+                continue
             # Of an earlier version, or its state is gone.
-            state = paths.state_folder(runs_dir, str(file.parent.relative_to(results_dir / "train")), _spec_hash(file))
+            spec_hash = Path(str(content.get("spec_hash", "unknown"))).name
+            state = paths.state_folder(runs_dir, str(file.parent.relative_to(results_dir / "train")), spec_hash)
             found.setdefault(state, Folders(state, file.parent))
     return sorted(found.values(), key=_order)
 
@@ -54,20 +58,22 @@ def _results_of(state: Path, results_dirs: list[Path]) -> Path:
     tail = (*description.experiment_id.split("/"), description.spec_hash, *([_EVALUATE] if evaluates else []))
     if state.absolute().parts[-len(tail) :] != tail:
         return state
-    kinds = (paths.evaluate_folder, paths.released_folder) if evaluates else (paths.train_folder,)
+    folder_of = paths.evaluate_folder if evaluates else paths.train_folder
     for results_dir in results_dirs:
-        for folder in (kind(results_dir, description.experiment_id) for kind in kinds):
-            expected = Path(os.path.realpath(results_dir), folder.relative_to(results_dir))
-            if (folder / paths.METRICS).exists() and os.path.realpath(folder) == str(expected):
-                return folder
+        folder = folder_of(results_dir, description.experiment_id)
+        expected = Path(os.path.realpath(results_dir), folder.relative_to(results_dir))
+        if (folder / paths.METRICS).exists() and os.path.realpath(folder) == str(expected):
+            return folder
     return state
 
 
-def _spec_hash(metrics: Path) -> str:
+def _read(metrics: Path) -> dict[str, object]:
+    """As it stands there; empty where it cannot be read, which is reported when it is mirrored."""
     try:
-        return Path(str(read_json(metrics)["spec_hash"])).name
-    except (ResultError, KeyError, TypeError):  # it is reported when it is mirrored
-        return "unknown"
+        content = read_json(metrics)
+    except ResultError:
+        content = None
+    return content if isinstance(content, dict) else {}
 
 
 def _order(folders: Folders) -> tuple[bool, float]:

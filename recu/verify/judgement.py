@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from recu.base.errors import ResultError
 from recu.base.files import canonical_json, hash_text
-from recu.experiment.resolving import Experiment, Origin
+from recu.experiment.resolving import Origin, Planned
 from recu.results.flatten import flatten_params
 from recu.results.records import (
     EvaluationRecord,
@@ -18,6 +18,7 @@ from recu.results.records import (
     ReleasedRecord,
     TrainingRecord,
     as_record,
+    training_kind,
 )
 from recu.results.seal import seal_problem
 
@@ -110,43 +111,42 @@ def _of_a_record(judge: Callable[..., Finding]) -> Callable[..., Finding]:
 def judge_training(
     subject: str,
     content: Any,
-    expected: Experiment,
+    expected: Planned,
     *,
     checkpoint_sha256: str | None,
     data_fingerprint: str | None,
     checkpoints: Mapping[str, str],
     now: Surroundings,
 ) -> Finding:
-    """Judge one published training.
+    """Judge one published training, or released file.
 
     Args:
         subject: its metrics.json.
         content: of it; None where it is not there.
-        expected: the experiment as params/ defines it now.
+        expected: the experiment or released file as params/ defines it now.
         checkpoint_sha256: of the checkpoint beside metrics.json; None where there is none.
         data_fingerprint: of the data as prepared now; None where it is not here.
         checkpoints: by experiment id, the SHA-256 of its published checkpoint now, of those that are there.
         now: the code and environment that run now.
     """
-    record = as_record(content, TrainingRecord)
+    record = as_record(content, training_kind(content))
     own_hash = hash_text(canonical_json(record.hashed))
     of_its_hash: list[Problem] = []
     if own_hash != record.spec_hash:
         of_its_hash.append(("altered", "its parameters do not give its spec_hash"))
-    of_the_state = [*_parents(record, checkpoints), *_pieces(record)]
+    ours = record if isinstance(record, TrainingRecord) else None
+    of_the_state = [*_parents(ours, checkpoints), *_pieces(ours)] if ours else []
     problems = [
         *_seal(content),
         *of_its_hash,
         *_checkpoint(record, checkpoint_sha256),
         *_parameters(record, expected),
-        *_data(record, data_fingerprint),
+        *(_data(ours, data_fingerprint) if ours else ()),
         *of_the_state,
     ]
-    notes = [
-        note + (f" in {piece.epochs}" if len(record.pieces) > 1 else "")
-        for piece in record.pieces
-        for note in _surroundings(piece.provenance, now)
-    ]
+    pieces = ours.pieces if ours and len(ours.pieces) > 1 else ()
+    notes = [f"{note} in {piece.epochs}" for piece in pieces for note in _surroundings(piece.provenance, now)]
+    notes += [] if pieces else _surroundings(record.provenance, now)
     return replace(finding(subject, problems, notes), afresh=bool(of_the_state))
 
 
@@ -154,34 +154,31 @@ def judge_training(
 def judge_measurement(
     subject: str,
     content: Any,
-    kind: type[EvaluationRecord | ReleasedRecord],
     expected: Origin,
     *,
     checkpoint_sha256: str | None,
     data_fingerprint: str | None,
     now: Surroundings,
 ) -> Finding:
-    """Judge the measurement of a training's checkpoint or of a released file; arguments as for `judge_training`.
+    """Judge the evaluation of a training's checkpoint or of a released file.
 
     Args:
         subject: its metrics.json.
         content: of it; None where it is not there.
-        kind: of measurement.
         expected: what was to be measured as params/ defines it now.
-        checkpoint_sha256: of the file now, or as the training's metrics.json names it where it is gone; None where
-            neither is there.
+        checkpoint_sha256: of the published checkpoint now, or as metrics.json beside it names it where it is gone;
+            None where neither is there.
         data_fingerprint: of the data as prepared now.
         now: the code and environment that run now.
     """
-    record = as_record(content, kind)
+    record = as_record(content, EvaluationRecord)
     problems = _seal(content)
-    if record.id != expected.id:
-        problems.append(("altered", f"is the evaluation of {record.id}"))
+    if record.experiment_id != expected.id:
+        problems.append(("altered", f"is the evaluation of {record.experiment_id}"))
     if record.spec_hash != expected.spec_hash:
         problems.append(("stale", f"other parameters (hash {record.spec_hash}, now {expected.spec_hash})"))
     if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
-        what = "checkpoint" if isinstance(record, EvaluationRecord) else "file"
-        problems.append(("stale", f"measured another {what} than the one there now (SHA-256 differs)"))
+        problems.append(("stale", "measured another checkpoint than the one there now (SHA-256 differs)"))
     problems += _data(record, data_fingerprint)
     return finding(subject, problems, _surroundings(record.provenance, now))
 
@@ -220,7 +217,7 @@ def _seal(content: Mapping[str, Any]) -> list[Problem]:
     return [] if problem is None else [("altered", problem)]
 
 
-def _checkpoint(record: TrainingRecord, digest: str | None) -> list[Problem]:
+def _checkpoint(record: TrainingRecord | ReleasedRecord, digest: str | None) -> list[Problem]:
     if digest is None:
         return [("missing", "the checkpoint beside it is not there")]
     if digest != record.checkpoint_sha256:
@@ -228,7 +225,7 @@ def _checkpoint(record: TrainingRecord, digest: str | None) -> list[Problem]:
     return []
 
 
-def _parameters(record: TrainingRecord, expected: Experiment) -> list[Problem]:
+def _parameters(record: TrainingRecord | ReleasedRecord, expected: Planned) -> list[Problem]:
     if record.spec_hash == expected.spec_hash:
         return []
     before, now = flatten_params(record.hashed), flatten_params(expected.hashed)

@@ -1,4 +1,4 @@
-"""A suite of released checkpoint files through the real Snakefile: measured, never trained."""
+"""A suite of released checkpoint files through the real Snakefile: published and measured, never trained."""
 
 import json
 import os
@@ -49,12 +49,15 @@ def measured(tmp_path_factory) -> Project:
 
 def test_files_are_measured_and_nothing_is_trained(measured: Project):
     now, early = (
-        json.loads((measured.folder / f"results/released/files/{name}/metrics.json").read_text())
+        json.loads((measured.folder / f"results/evaluate/files/{name}/metrics.json").read_text())
         for name in ("now", "early")
     )
     assert (now["variant"], early["variant"]) == (None, "2021-03")
-    assert now["n"] == early["n"] == 20 and now["load"]["taken"] == now["load"]["expected"] > 0
-    assert not (measured.folder / "results/train").exists()
+    published = json.loads((measured.folder / "results/train/files/now/metrics.json").read_text())
+    assert now["n"] == early["n"] == 20 and published["load"]["taken"] == published["load"]["expected"] > 0
+    assert not list((measured.folder / "results/train").rglob("checkpoint*"))
+    checkpoint = measured.folder / "results/train/files/now/model_best.pth.tar"
+    assert checkpoint.samefile(measured.folder / "files/now.pth.tar"), "it lies on disk once"
     table = pandas.read_csv(measured.folder / "reports/files.csv").set_index("file")
     assert table.loc["now", "claimed_top1"] == 99 and table.loc["now", "top1"] == now["top1"]
     assert table.loc["now", "verdict"] == "differs" and table.loc["early", "verdict"] == "not comparable"
@@ -87,8 +90,9 @@ def test_only_another_file_is_measured_again(measured: Project):
     assert measured.planned("--config", SUITE) == set(), "it is the same file at another time"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert measured.planned("--config", SUITE) == {"evaluate_released", "report_released", "all"}
-    early = "results/released/files/early/metrics.json"
+    again = {"publish", "evaluate", "collect", "report_released", "all"}
+    assert measured.planned("--config", SUITE) == again
+    early = "results/evaluate/files/early/metrics.json"
     assert measured.planned(early, "--config", SUITE) == set()
     file.write_bytes(content)
     aside = file.rename(file.with_name("aside"))
@@ -99,9 +103,9 @@ def test_only_another_file_is_measured_again(measured: Project):
 def test_both_kinds_of_suites_share_a_call_and_have_aliases(project: Project):
     add_files_suite(project)
     both = ("--config", "suites=[smallest,files]")
-    assert {"train", "evaluate", "collect", "report", "evaluate_released", "report_released"} <= project.planned(*both)
+    assert {"train", "publish", "evaluate", "collect", "report", "report_released"} <= project.planned(*both)
     assert project.planned("evaluate-files-early", *both) & {"train", "report_released"} == set()
-    assert "evaluate_released" in project.planned("evaluate-files-early", *both)
+    assert {"publish", "evaluate"} <= project.planned("evaluate-files-early", *both)
     assert "report_released" in project.planned("table-files", *both)
 
 
@@ -114,13 +118,11 @@ def test_missing_files_are_named_while_planning_and_fail_alone(project: Project)
     assert "files/early.pth.tar" not in [line for line in plan.stderr.splitlines() if line.startswith("note: ")]
     result = project.snakemake("--config", SUITE)
     assert result.returncode != 0
-    log = (project.folder / "results/logs/released/files/now.log").read_text()
+    log = (project.folder / "results/logs/publish/files/now.log").read_text()
     assert "error: released file files/now.pth.tar is not here: ask for it; put it there, or change its `path`" in log
     assert "Traceback" not in log
-    assert (project.folder / "results/released/files/early/metrics.json").is_file()
-    assert not (project.folder / "results/released/files/now").exists() or not list(
-        (project.folder / "results/released/files/now").iterdir()
-    )
+    assert (project.folder / "results/evaluate/files/early/metrics.json").is_file()
+    assert not list((project.folder / "results/train").rglob("now/*"))
     assert not (project.folder / "reports/files.md").exists()
 
 

@@ -8,8 +8,7 @@ from snakemake.io import regex_from_filepattern
 
 from recu.experiment import targets
 from recu.experiment.schema import ReleasedSuite
-from recu.base.errors import ConfigError, RecuError, unknown_name
-from recu.base.files import canonical_json
+from recu.base.errors import ConfigError, RecuError
 from recu.experiment.params import all_suites, parse_file, parse_workflow_config
 from recu.base.redaction import redact
 
@@ -32,12 +31,12 @@ try:
             parse_file(file, dict)
     CONFIG = parse_workflow_config(config)
     # Released files are not declared as inputs, so that planning works without them and a result outlives its file;
-    # each one's size and times are part of its job's params instead.
+    # each one's SHA-256 is part of its job's params instead.
     PLAN = plan.load_plan(PARAMS_DIR, CONFIG)
 except RecuError as error:
     fail(error)
 
-EXPERIMENTS, RELEASED, DATASETS = PLAN.experiments, PLAN.released, PLAN.datasets
+EXPERIMENTS, RELEASED, PLANNED = PLAN.experiments, PLAN.released, PLAN.planned
 RELEASED_SUITES = {name for name, suite in PLAN.suites.items() if isinstance(suite, ReleasedSuite)}
 FACTS = PLAN.facts()
 # What tables compare with, also where the file cannot be an input (see get_published).
@@ -49,8 +48,6 @@ RESULTS_DIR = Path(CONFIG.results_dir)
 REPORTS_DIR = Path(CONFIG.reports_dir)
 LOGS_DIR = RESULTS_DIR / "logs"
 TRACKING_DIR = RESULTS_DIR / "tracking"
-
-RELEASED_ID = "{released_suite}/{released_file}"
 
 # `recu` and `job` in every command below. Under conda each job's own Python runs the package from the checkout.
 USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
@@ -79,7 +76,7 @@ TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CON
 KEEP_OPTION = "--keep_resumable" if CONFIG.keep_resumable else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_dir)
-RENDER_RELEASED_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR, output_dir=REPORTS_DIR)
+PUBLISH_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR)
 RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)
 
 # Around the commands of jobs that Snakemake may attempt again.
@@ -103,21 +100,11 @@ def one_of(values):
 
 
 wildcard_constraints:
-    suite=one_of(set(PLAN.suites) - RELEASED_SUITES),
-    released_suite=one_of(RELEASED_SUITES),
-    tracked_suite=one_of(PLAN.suites),
-    released_file=one_of(released.name for released in RELEASED.values()),
+    suite=one_of(PLAN.suites),
     dataset=one_of(PLAN.used_datasets),
-    network=one_of(experiment.network for experiment in EXPERIMENTS.values()),
-    method=one_of(experiment.method for experiment in EXPERIMENTS.values()),
-    seed=r"\d+",
-
-
-def known(jobs, identifier):
-    """The job of that id; each wildcard may be right and the whole still name none."""
-    if identifier not in jobs:
-        fail(unknown_name("experiment or released file", identifier, jobs))
-    return jobs[identifier]
+    experiment=one_of(EXPERIMENTS),
+    released=one_of(RELEASED),
+    trained=one_of(PLANNED),
 
 
 def get_attempt(wildcards, attempt):
@@ -125,34 +112,37 @@ def get_attempt(wildcards, attempt):
     return attempt
 
 
-def get_experiment(wildcards):
-    """The experiment that the wildcards name."""
-    return known(EXPERIMENTS, paths.EXPERIMENT_ID.format(**wildcards))
+def get_planned(wildcards):
+    """The experiment or released file that the one wildcard names."""
+    (identifier,) = wildcards
+    return PLANNED[identifier]
 
 
-def get_experiment_json(wildcards):
+def get_planned_json(wildcards):
     """All that decides a training's result, as ONE string: Snakemake compares params as a set of unnamed values."""
-    return get_experiment(wildcards).canonical
+    return get_planned(wildcards).canonical
 
 
 def get_batch_size_test(wildcards):
     """Of a training or its evaluation; no parameter, since it changes no result."""
-    return get_experiment(wildcards).hyperparameters.batch_size_test
+    return get_planned(wildcards).measured_with[0]
 
 
-def get_released(wildcards):
-    """The released file that the wildcards name."""
-    return known(RELEASED, RELEASED_ID.format(**wildcards))
+def get_manifest(wildcards):
+    """The prepared data that it is trained or measured on."""
+    return paths.manifest_file(RESULTS_DIR, get_planned(wildcards).dataset)
 
 
-def get_released_json(wildcards):
-    """All that decides what is measured of a released file, its size and times included."""
-    return get_released(wildcards).canonical
+def get_tracking(wildcards):
+    """What says that the MLflow experiment of its suite is there."""
+    return TRACKING_DIR / f"{get_planned(wildcards).suite}.ready"
 
 
-def get_released_manifest(wildcards):
-    """The prepared data that a released file is measured on."""
-    return paths.manifest_file(RESULTS_DIR, get_released(wildcards).dataset)
+def get_published_training(wildcards):
+    """What a training publishes; of a released file only the metrics, written last: Snakemake dates its outputs anew, and
+    the checkpoint is the user's own file."""
+    folder = paths.train_folder(RESULTS_DIR, wildcards.trained)
+    return [folder / paths.METRICS, *([folder / paths.BEST_CHECKPOINT] if wildcards.trained in EXPERIMENTS else [])]
 
 
 @cache
@@ -177,7 +167,7 @@ def get_source_option(wildcards):
 
 def get_parents(wildcards):
     """Published metrics, written last, of the experiments whose checkpoints this one starts from or learns from."""
-    parents = get_experiment(wildcards).parents
+    parents = get_planned(wildcards).parents
     return [paths.train_folder(RESULTS_DIR, parent.id) / paths.METRICS for parent in parents]
 
 
@@ -193,30 +183,18 @@ def get_published(wildcards):
 
 
 def get_suite_train_metrics(wildcards):
-    """Metrics of every training of a suite."""
-    return [paths.train_folder(RESULTS_DIR, name) / paths.METRICS for name in PLAN.experiments_of(wildcards.suite)]
+    """Metrics of every training or released file of a suite."""
+    return [paths.train_folder(RESULTS_DIR, name) / paths.METRICS for name in PLAN.planned_of(wildcards.suite)]
 
 
 def get_suite_evaluate_metrics(wildcards):
     """Metrics of every evaluation of a suite."""
-    return [paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS for name in PLAN.experiments_of(wildcards.suite)]
-
-
-def get_released_suite_facts(wildcards):
-    """All that the table of a suite of released files depends on besides measurements and published numbers."""
-    name = wildcards.released_suite
-    return str(plan.facts_file(paths.report_folder(RESULTS_DIR, name), FACTS[name]))
-
-
-def get_suite_released_metrics(wildcards):
-    """Measurements of every released file of a suite."""
-    names = PLAN.released_of(wildcards.released_suite)
-    return [paths.released_folder(RESULTS_DIR, name) / paths.METRICS for name in names]
+    return [paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS for name in PLAN.planned_of(wildcards.suite)]
 
 
 def get_tables(wildcards):
     """Every table of the chosen suites."""
-    return [file for suite in PLAN.suites for file in plan.table_files_of(PLAN, REPORTS_DIR, suite)]
+    return [file for name, suite in PLAN.suites.items() for file in plan.table_files(REPORTS_DIR, name, suite)]
 
 
 def get_training_threads(wildcards):

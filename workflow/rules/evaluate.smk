@@ -1,15 +1,14 @@
 rule evaluate:
     input:
-        manifest=paths.manifest_file(RESULTS_DIR, "{dataset}"),
-        tracking=ancient(TRACKING_DIR / "{suite}.ready"),
-        checkpoint=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.BEST_CHECKPOINT,
-        metrics=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.METRICS,
+        manifest=get_manifest,
+        tracking=ancient(get_tracking),
+        training=get_published_training,
     output:
-        metrics=paths.evaluate_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.METRICS,
+        metrics=paths.evaluate_folder(RESULTS_DIR, "{trained}") / paths.METRICS,
     log:
-        LOGS_DIR / "evaluate" / f"{paths.EXPERIMENT_ID}.log",
+        LOGS_DIR / "evaluate" / "{trained}.log",
     benchmark:
-        LOGS_DIR / "evaluate" / f"{paths.EXPERIMENT_ID}.benchmark.tsv"
+        LOGS_DIR / "evaluate" / "{trained}.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -18,9 +17,9 @@ rule evaluate:
         attempt=get_attempt,
         batch_size_test=get_batch_size_test,
     params:
-        experiment=get_experiment_json,
+        experiment=get_planned_json,
     message:
-        "Evaluating {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
+        "Evaluating {wildcards.trained}"
     shell:
         f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
         f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} > {{log:q}} 2>&1"

@@ -1,16 +1,16 @@
 rule prepare_tracking:
     output:
-        ready=touch(TRACKING_DIR / "{tracked_suite}.ready"),
+        ready=touch(TRACKING_DIR / "{suite}.ready"),
     log:
-        LOGS_DIR / "tracking" / "{tracked_suite}.log",
+        LOGS_DIR / "tracking" / "{suite}.log",
     localrule: True
     conda:
         ENVIRONMENT
     message:
-        "Creating the MLflow experiment of suite {wildcards.tracked_suite} (once, before any job logs to it)"
+        "Creating the MLflow experiment of suite {wildcards.suite} (once, before any job logs to it)"
     shell:
         # Shown, too: a store that does not work stops nothing, and its user should hear of it before the trainings.
-        f"recu store {TRACKING_OPTIONS} --suites {{wildcards.tracked_suite:q}} 2>&1 | tee {{log:q}}"
+        f"recu store {TRACKING_OPTIONS} --suites {{wildcards.suite:q}} 2>&1 | tee {{log:q}}"
 
 
 # A checkpoint, so that what rests on the data is judged again by the manifest's content once this has run: a source that

@@ -29,6 +29,8 @@ rule report:
         curves=report(REPORTS_DIR / "{suite}.svg", category="Training curves", caption="../report/curves.rst"),
     log:
         LOGS_DIR / "report" / "{suite}.render.log",
+    wildcard_constraints:
+        suite=one_of(set(PLAN.suites) - RELEASED_SUITES),
     conda:
         ENVIRONMENT
     resources:
@@ -40,3 +42,13 @@ rule report:
         "Rendering the table of suite {wildcards.suite}"
     shell:
         f"{JOB} report render {RENDER_OPTIONS} --suite {{params.suite:q}} --rows {{input.rows:q}} > {{log:q}} 2>&1"
+
+
+# The same of a suite of released files, which has no curves.
+use rule report as report_released with:
+    output:
+        markdown=report(REPORTS_DIR / "{suite}.md", category="Tables", caption="../report/released.rst"),
+        csv=REPORTS_DIR / "{suite}.csv",
+        html=report(REPORTS_DIR / "{suite}.html", category="Tables", caption="../report/released.rst"),
+    wildcard_constraints:
+        suite=one_of(RELEASED_SUITES),

@@ -1,15 +1,15 @@
 rule train:
     input:
-        manifest=paths.manifest_file(RESULTS_DIR, "{dataset}"),
-        tracking=ancient(TRACKING_DIR / "{suite}.ready"),
+        manifest=get_manifest,
+        tracking=ancient(get_tracking),
         parents=get_parents,
     output:
-        checkpoint=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.BEST_CHECKPOINT,
-        metrics=paths.train_folder(RESULTS_DIR, paths.EXPERIMENT_ID) / paths.METRICS,
+        checkpoint=paths.train_folder(RESULTS_DIR, "{experiment}") / paths.BEST_CHECKPOINT,
+        metrics=paths.train_folder(RESULTS_DIR, "{experiment}") / paths.METRICS,
     log:
-        LOGS_DIR / "train" / f"{paths.EXPERIMENT_ID}.log",
+        LOGS_DIR / "train" / "{experiment}.log",
     benchmark:
-        LOGS_DIR / "train" / f"{paths.EXPERIMENT_ID}.benchmark.tsv"
+        LOGS_DIR / "train" / "{experiment}.benchmark.tsv"
     conda:
         ENVIRONMENT
     threads: get_training_threads
@@ -18,9 +18,9 @@ rule train:
         attempt=get_attempt,
         batch_size_test=get_batch_size_test,
     params:
-        experiment=get_experiment_json,
+        experiment=get_planned_json,
     message:
-        "Training {wildcards.network} on {wildcards.dataset}: {wildcards.method}, seed {wildcards.seed}"
+        "Training {wildcards.experiment}"
     shell:
         f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
         f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} {KEEP_OPTION}"

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from recu.base.files import hash_file
 from recu.experiment.params import load_datasets
-from recu.experiment.released import Released, file_state
+from recu.experiment.released import Released
 from recu.models import build_model
 from tests.unit.training.ours import experiment, our_checkpoint
 
@@ -251,13 +252,16 @@ def test_the_authors_checkpoint_gives_the_authors_numbers(recu, shared_data):
     # The same file as a row of a suite of released files, on what was just prepared.
     data = load_datasets(recu.project / "params")["cifar10-jpeg"].identity()
     text = released_json(recu, file, dataset="cifar10-jpeg", data=data, claimed_top1=61.69, claimed_on="cifar10-jpeg")
-    words = ["--released", text, "--tracking_uri", "", *recu.places, "--output", "released.json"]
-    assert recu("evaluate", *words) == 0, recu.err
-    released = recu.json("released.json")
-    assert {name: released[name] for name in found if name != "provenance"} == {
-        name: value for name, value in found.items() if name != "provenance"
-    }
-    assert released["load"]["taken"] == released["load"]["expected"] == 157
+    assert publish(recu, text) == 0, recu.err
+    assert recu("evaluate", "--experiment", text, "--tracking_uri", "", *recu.places) == 0, recu.err
+    evaluated, published = (recu.json(f"results/{stage}/files/one/metrics.json") for stage in ("evaluate", "train"))
+    other = ("provenance", "load", "checkpoint")
+    assert {name: value for name, value in found.items() if name not in other}.items() <= evaluated.items()
+    assert published["load"] == found["load"] and found["load"]["taken"] == found["load"]["expected"] == 157
+
+
+def publish(recu, text: str) -> int:
+    return recu("publish", "--params_dir", recu.project / "params", "--released", text)
 
 
 def released_json(recu, checkpoint, **changes) -> str:
@@ -265,7 +269,7 @@ def released_json(recu, checkpoint, **changes) -> str:
         "suite": "files",
         "name": "one",
         "path": str(checkpoint),
-        "file_state": file_state(checkpoint),
+        "sha256": hash_file(checkpoint) if Path(checkpoint).exists() else None,
         "obtain": None,
         "model": "resnet20_1w1a",
         "family": "cifar",
@@ -275,7 +279,6 @@ def released_json(recu, checkpoint, **changes) -> str:
         "method": "vanilla",
         "claimed_top1": 20.0,
         "claimed_on": None,
-        "batch_size_test": 128,
         "loader": "auto",
         "recipe_version": 1,
     }
@@ -283,38 +286,48 @@ def released_json(recu, checkpoint, **changes) -> str:
 
 
 def test_a_released_file_of_the_workflow(recu, checkpoint):
-    words = ["evaluate", "--tracking_uri", "", *recu.places, "--released"]
+    text = released_json(recu, checkpoint)
+    words = ["evaluate", "--tracking_uri", "", *recu.places, "--experiment", text]
     assert recu("evaluate", "-e", checkpoint, "--output", "file.json", *recu.tiny) == 0, recu.err
-    assert recu(*words, released_json(recu, checkpoint), "--output", "out.json") == 0, recu.err
+    assert recu(*words) == 2 and "results/train/files/one/metrics.json: make it again" in recu.error().replace(
+        "cannot read results/train/files/one/metrics.json: No such file or directory",
+        "results/train/files/one/metrics.json",
+    )
+    assert publish(recu, text) == 0, recu.err
+    assert recu(*words, "--batch_size_test", 7) == 0, recu.err
     assert "claimed 20.00 %: top-1" in recu.err
-    found, same = recu.json("out.json"), recu.json("file.json")
-    del same["provenance"]  # says when
-    assert {name: found[name] for name in same} == same and found["claimed_top1"] == 20
-    assert recu(*words, released_json(recu, checkpoint), "--output", "out.json") == 2
-    assert "out.json exists" in recu.error()
+    found, same = recu.json("results/evaluate/files/one/metrics.json"), recu.json("file.json")
+    published = recu.json("results/train/files/one/metrics.json")
+    assert published["load"] == same.pop("load") and published["released"]["claimed_top1"] == 20
+    assert found["settings"]["batch_size_test"] == 7
+    for name in ("provenance", "checkpoint", "settings"):  # when, of which name, and how
+        del same[name]
+    assert found["loss"] == pytest.approx(same.pop("loss"), rel=1e-5)
+    assert {name: found[name] for name in same} == same
 
 
 def test_what_a_released_file_needs_and_fixes_is_said(recu, checkpoint):
     assert recu("prepare", "tiny", "--source", recu.project / "images", "--params_dir", recu.project / "params") == 0
-    words = ["evaluate", "--tracking_uri", "", *recu.places]
+    words = ["evaluate", "--tracking_uri", "", *recu.places, "--experiment"]
     text = released_json(recu, checkpoint)
     for more, message in (
-        (["--released", text], "--released needs --output"),
-        (
-            ["--released", text, "--model", "x", "--output", "o.json"],
-            "--released fixes every parameter: leave out --model",
-        ),
-        (["--released", text, "-e", "x"], "--evaluate and --released both name what to evaluate"),
-        (["--released", "{", "--output", "o.json"], "--released: "),
-        (
-            ["--released", released_json(recu, checkpoint, data={"kind": "digits"}), "--output", "o.json"],
-            "dataset tiny has other settings in params/datasets.yaml",
-        ),
-        (
-            ["--released", released_json(recu, "gone.pth.tar", obtain="ask"), "--output", "o.json"],
-            "released file gone.pth.tar is not here: ask; put it there",
-        ),
+        ([text, "--output", "o.json"], "--output goes with --evaluate FILE"),
+        ([text, "--model", "x"], "--experiment fixes every parameter: leave out --model"),
+        ([text, "--batch_size_test", "0"], "batch_size_test"),
+        ([text, "-e", "x"], "--evaluate and --experiment both name what to evaluate"),
+        (["{"], "--experiment: "),
     ):
         assert recu(*words, *more) == 2
         assert message in recu.error()
-    assert not (recu.folder / "o.json").exists()
+    for wrong, message in (
+        ("{", "--released: "),
+        (released_json(recu, checkpoint, data={"kind": "digits"}), "dataset tiny has other settings in params/"),
+        (
+            released_json(recu, "gone.pth.tar", obtain="ask"),
+            "released file gone.pth.tar is not here: ask; put it there",
+        ),
+        (released_json(recu, checkpoint, sha256="0" * 64), "is not the one that was planned (SHA-256 "),
+    ):
+        assert publish(recu, wrong) == 2
+        assert message in recu.error()
+    assert not (recu.folder / "o.json").exists() and not (recu.folder / "results/train").exists()

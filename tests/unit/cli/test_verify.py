@@ -20,8 +20,8 @@ from recu.results import provenance
 from recu.results.seal import SEAL, write_sealed_json
 from recu.stages.evaluate import evaluate
 from recu.stages.prepare import prepare
-from recu.stages.released import evaluate_released
-from recu.stages.report import collect, render, render_released
+from recu.stages.publish import publish_released
+from recu.stages.report import collect, render
 from recu.stages.train import train
 
 SUITE = """
@@ -103,16 +103,19 @@ def _measure_released(datasets, numbers) -> None:
     results = Path("results")
     released = load_released(Path("params"), ("given",), results)
     (file,) = released.values()
-    evaluate_released(
+    publish_released(file, dataset=datasets["tiny"], results_dir=results)
+    evaluate(
         file,
         dataset=datasets["tiny"],
         prepared=open_prepared(Path("data/tiny"), datasets["tiny"]),
+        results_dir=results,
         runs_dir=Path("runs"),
-        output=paths.released_folder(results, file.id) / paths.METRICS,
         running=Running(gpus="cpu", workers=0),
     )
     suite = params.load_suites(Path("params"), ("given",))["given"]
-    render_released(plan.released_facts("given", suite, released, datasets), numbers, results, Path("reports"))
+    facts, rows = plan.suite_facts("given", suite, released, datasets, {}), paths.rows_file(results, "given")
+    collect(facts.experiments, results, Path("runs"), rows)
+    render(rows, facts, numbers, Path("reports"))
 
 
 @pytest.fixture
@@ -150,9 +153,9 @@ def _edit(file: Path, change, *, seal: bool = False) -> None:
 def test_what_was_just_made_is_good_and_every_cell_names_what_it_rests_on(project, verify):
     code, shown = verify("--output", "found.json", "--strict")
     assert code == 0, shown
-    # Two trainings, two evaluations, the rows, four rendered files and the data; a released file, what was measured of
-    # it, and three rendered files.
-    assert "15 good, 0 missing, 0 stale, 0 altered" in shown
+    # Two trainings, two evaluations, the rows, four rendered files and the data; a released file, its evaluation, the
+    # rows and three rendered files.
+    assert "16 good, 0 missing, 0 stale, 0 altered" in shown
     found = json.loads(Path("found.json").read_text())
     assert found["good"] is True
     given, suite = sorted(found["suites"], key=lambda suite: suite["name"])
@@ -174,18 +177,40 @@ def test_nothing_published_is_no_fault(project, verify):
     shutil.rmtree("results")
     shutil.rmtree("reports")
     code, shown = verify()
-    assert code == 0 and "nothing is published of: smallest" in shown
+    assert code == 0 and "nothing is published of: given, smallest" in shown
 
 
 def test_another_released_file_or_an_edited_measurement_is_found(project, verify):
-    measured = Path("results/released/given/best/metrics.json")
+    measured, published = (Path(f"results/{stage}/given/best/metrics.json") for stage in ("evaluate", "train"))
     _edit(measured, _set("top1", 99.9))
     code, shown = verify("given")
     assert code == 4 and f"altered: {measured}: was altered" in shown
-    assert "stale: reports/given.md: cannot be made again from results/released/given" in shown
+    assert "stale: results/report/given/rows.json: cannot be collected again" in shown
+    Path("given.pth.tar").unlink()
     Path("given.pth.tar").write_bytes(b"another file")
     code, shown = verify("given")
-    assert code == 4 and "measured another file than the one there now" in shown
+    assert code == 4 and f"stale: {published}: other parameters: sha256 " in shown
+    assert f"stale: {measured}" in shown or f"altered: {measured}" in shown
+    _edit(published, lambda content: content["released"].__setitem__("claimed_top1", 99.0), seal=True)
+    code, shown = verify("given")
+    assert code == 4 and f"altered: {published}: its parameters do not give its spec_hash" in shown
+
+
+def test_the_table_of_a_released_file_outlives_the_file(project, verify):
+    Path("given.pth.tar").unlink()
+    code, shown = verify("--strict")
+    assert code == 0 and "16 good" in shown, "its content lies among the results"
+
+
+def test_a_released_file_of_which_nothing_is_left_has_to_be_put_back(project, verify):
+    published = Path("results/train/given/best/model_best.pth.tar")
+    for file in (Path("given.pth.tar"), published):
+        file.unlink()
+    code, shown = verify("--strict", "given")
+    metrics = published.with_name("metrics.json")
+    assert code == 4 and f"missing: {metrics}: the checkpoint beside it is not there" in shown
+    back = "put the released file back: given.pth.tar (`obtain` in params/suites/given.yaml); then `snakemake"
+    assert back in shown and f"--forcerun {metrics}" in shown
 
 
 def _set(key, value):
@@ -241,9 +266,10 @@ def test_a_missing_checkpoint_is_missing(project, verify):
 @pytest.mark.parametrize(
     "gone",
     [
-        _metrics("train"), _metrics("train", "finetune"), _metrics("evaluate"), Path("given.pth.tar"),
+        _metrics("train"), _metrics("train", "finetune"), _metrics("evaluate"),
+        Path("results/train/given/best/metrics.json"), Path("results/report/given/rows.json"),
         Path("results/report/smallest/rows.json"), Path("results/prepare/tiny/manifest.json"),
-        Path("reports/smallest.csv"), Path("results/released/given/best/metrics.json"),
+        Path("reports/smallest.csv"), Path("results/evaluate/given/best/metrics.json"),
     ],
 )  # fmt: skip
 def test_what_others_rest_on_is_missed_by_strict(project, verify, gone):
@@ -251,7 +277,7 @@ def test_what_others_rest_on_is_missed_by_strict(project, verify, gone):
     code, shown = verify("--strict")
     assert code == 4 and "1 missing that others rest on" in shown, shown
     assert any(line.startswith("missing: ") and str(gone) in line for line in shown.splitlines()), shown
-    assert ("put the released file back: given.pth.tar" if gone.suffix == ".tar" else f"--forcerun {gone}") in shown
+    assert f"--forcerun {gone}" in shown
 
 
 def test_a_suite_that_is_being_made_is_complete_so_far(project, verify):
@@ -307,7 +333,7 @@ def _state(method):
 def test_files_of_any_content_are_altered_and_never_a_traceback(project, verify, content):
     results = Path("results")
     rows, copy = paths.rows_file(results, "smallest"), paths.manifest_file(results, "tiny")
-    for file in (_metrics("train"), _metrics("evaluate"), rows, copy, results / "released/given/best/metrics.json"):
+    for file in (_metrics("train"), _metrics("evaluate"), rows, copy, *results.glob("*/given/best/metrics.json")):
         file.write_bytes(content)
     code, shown = verify("--output", "found.json")
     assert code == 4 and "error: " in shown and shown.count("error: ") == 1
@@ -331,6 +357,14 @@ def test_without_the_folder_of_states_nothing_differs(project, verify):
 def test_results_of_a_suite_that_is_gone_are_a_note(project, verify):
     Path("params/suites/given.yaml").unlink()
     code, shown = verify()
+    for stage in ("train", "evaluate"):
+        assert code == 0 and f"note: results/{stage}/given/best/metrics.json belongs to no experiment" in shown
+
+
+def test_a_measurement_of_an_earlier_version_is_a_note(project, verify):
+    Path("results/released/given/best").mkdir(parents=True)
+    Path("results/released/given/best/metrics.json").write_text("{}")
+    code, shown = verify("given")
     assert code == 0 and "note: results/released/given/best/metrics.json belongs to no experiment" in shown
 
 

@@ -174,8 +174,8 @@ def test_facts_of_released_files_hold_what_their_table_needs(tmp_path):
         load_suites(PARAMS_DIR, ("released",))["released"],
         load_released(PARAMS_DIR, ("released",), tmp_path),
     )
-    facts = plan.released_facts("released", suite, released, load_datasets(PARAMS_DIR))
-    assert [file.id for file in facts.files] == list(released)
+    facts = plan.suite_facts("released", suite, released, load_datasets(PARAMS_DIR), {})
+    assert [file.id for file in facts.experiments] == list(released) and facts.methods == {}
     assert facts.datasets["imagenet"].published_as == "ImageNet" and set(facts.datasets) == {"cifar10", "imagenet"}
 
 

@@ -31,7 +31,7 @@ def test_every_experiment_file_and_table_has_a_name(demo):
     alias = vanilla.replace("/", "-")
     assert named[f"train-{alias}"] == [f"results/train/{vanilla}/metrics.json"]
     assert named[f"evaluate-{alias}"] == [f"results/evaluate/{vanilla}/metrics.json"]
-    assert named["evaluate-released-resnet20-vanilla"] == ["results/released/released/resnet20-vanilla/metrics.json"]
+    assert named["evaluate-released-resnet20-vanilla"] == ["results/evaluate/released/resnet20-vanilla/metrics.json"]
     assert named["table-demo"] == [f"reports/demo.{suffix}" for suffix in ("md", "csv", "html", "svg")]
     assert named["table-released"] == [f"reports/released.{suffix}" for suffix in ("md", "csv", "html")]
     assert len(named) == 2 * len(demo.experiments) + len(demo.released) + 2

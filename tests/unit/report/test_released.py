@@ -8,17 +8,20 @@ import pytest
 from recu.base.errors import ResultError
 from recu.experiment import params, paths
 from recu.experiment.released import Released
-from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
-from recu.report.released import COLUMNS, RULE, judge, released_notes, released_rows
+from recu.experiment.suite_facts import DatasetFacts, SuiteFacts
+from recu.report.notes import notes
+from recu.report.summary import RELEASED_RULE, judge_claim, summarise
 from recu.report.tables import csv, html, markdown
-from recu.results.records import FORM, ReleasedRecord, as_record
-from tests.unit.results.made import DATASET, measurement, provenance, training
+from recu.results.records import FORM, EvaluationRecord, ReleasedRecord, as_record
+from recu.results.rows import result_row
+from tests.unit.results.made import DATASET, evaluation, provenance, training
 
-SUITE = ReleasedFacts(
+SUITE = SuiteFacts(
     name="released",
     title="Released",
     description="Files of others.",
-    files=(),
+    experiments=(),
+    methods={},
     datasets={
         "cifar10": DatasetFacts(title="CIFAR-10", published_as="CIFAR-10"),
         "cifar10-jpeg": DatasetFacts(title="CIFAR-10 (JPEG)", published_as=None),
@@ -30,7 +33,7 @@ RELEASED = Released(
     suite="released",
     name="one",
     path="",
-    file_state=None,
+    sha256=None,
     obtain=None,
     model="resnet18_1w1a",
     family="cifar",
@@ -40,7 +43,6 @@ RELEASED = Released(
     method="vanilla",
     claimed_top1=92.8,
     claimed_on=None,
-    batch_size_test=128,
     loader="auto",
     recipe_version=1,
 )
@@ -48,30 +50,39 @@ RELEASED = Released(
 
 @pytest.fixture
 def result():
-    """A function that makes the record of one released file."""
+    """A function that makes the row of one released file."""
 
     def make(name="one", top1=92.8, claimed=92.8, claimed_on=None, file=None, **changes):
         train = training(top1=top1)
+        own = {name: changes.pop(name) for name in ("dataset", "method") if name in changes} | (file or {})
         released = RELEASED.model_copy(
-            update={"name": name, "path": f"released/{name}.pth.tar", "claimed_on": claimed_on} | (file or {})
+            update={"name": name, "path": f"released/{name}.pth.tar", "claimed_on": claimed_on}
+            | {"claimed_top1": claimed}
+            | own
         )
-        content = measurement(train) | {
-            "name": name,
+        published = {
             "released": released.model_dump(mode="json"),
-            "variant": "2021-03",
-            "method": "vanilla",
-            "claimed_top1": claimed,
+            **{key: train[key] for key in ("spec_hash", "checkpoint_sha256", "shortcut", "cost", "provenance")},
+            "file_state": "5 bytes",
             "load": {},
-            **{key: train[key] for key in ("shortcut", "cost")},
+        }
+        measured = evaluation(train) | {
+            "experiment_id": released.id,
+            "dataset": released.dataset,
+            "variant": "2021-03",
             "provenance": provenance(device="cpu"),
         }
-        return as_record(content | changes, ReleasedRecord, f"the result of {name} {FORM}")
+        published |= {key: changes.pop(key) for key in ("cost",) if key in changes}
+        where = f"the result of {name} {FORM}"
+        return result_row(
+            as_record(published, ReleasedRecord, where), as_record(measured | changes, EvaluationRecord, where)
+        )
 
     return make
 
 
 def rows(published, *results):
-    return released_rows(results, published, SUITE.datasets)
+    return summarise(results, published, SUITE.methods, SUITE.datasets)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +97,13 @@ def rows(published, *results):
     ],
 )
 def test_a_claim_is_confirmed_within_rounding_only(measured, claimed, verdict):
-    assert judge(measured, claimed) == verdict
+    assert judge_claim(measured, claimed) == verdict
 
 
 def test_a_published_claim_on_images_seen_otherwise_is_not_compared(result):
     shipped = params.load_published(paths.PARAMS_DIR)
-    good, fewer = result(), result(n=5000)
-    altered = result(file={"data": DATASET.identity() | {"mean": [0.5, 0.5, 0.5]}})
+    good, fewer = result(), result(name="fewer", n=5000)
+    altered = result(name="altered", file={"data": DATASET.identity() | {"mean": [0.5, 0.5, 0.5]}})
     verdicts = [(row.verdict, row.reason) for row in rows(shipped, good, altered, fewer)]
     assert verdicts == [
         ("confirmed", None),
@@ -109,7 +120,7 @@ def test_numbers_that_no_stage_writes_are_refused(result, key, value):
 
 def test_published_claimed_and_measured_stand_side_by_side(published, result):
     [row] = rows(published, result(top1=92.0, claimed=92.5))
-    assert (row.published.top1, row.result.claimed_top1, row.result.top1) == (92.8, 92.5, 92.0)
+    assert (row.published.top1, row.result.claim.top1, row.result.top1_best) == (92.8, 92.5, 92.0)
     assert (row.verdict, row.reason, row.result.variant) == ("differs", None, "2021-03")
     assert row.difference == pytest.approx(-0.5), "to the claim, not to the publication"
 
@@ -118,8 +129,8 @@ def test_a_claim_on_other_data_is_not_judged(published, result):
     jpeg, named, own = rows(
         published,
         result(dataset="cifar10-jpeg"),
-        result(dataset="cifar10-jpeg", claimed_on="cifar10"),
-        result(dataset="cifar10-jpeg", claimed_on="cifar10-jpeg"),
+        result(name="named", dataset="cifar10-jpeg", claimed_on="cifar10"),
+        result(name="own", dataset="cifar10-jpeg", claimed_on="cifar10-jpeg"),
     )
     assert jpeg.verdict == named.verdict == "not comparable"
     assert jpeg.published is None and jpeg.difference is None
@@ -136,16 +147,17 @@ def test_a_method_that_nobody_published_is_still_judged_by_its_claim(published, 
 def test_all_forms_say_the_same_and_say_the_rule(published, result):
     results = [result(), result(name="two", top1=90.0), result(name="three", dataset="cifar10-jpeg")]
     table = rows(published, *results)
-    below = released_notes(results, SUITE)
-    text = markdown(table, below, SUITE, columns=COLUMNS, with_curves=False)
+    below = notes(table, results, SUITE)
+    text = markdown(table, below, SUITE, with_curves=False)
     header = next(line for line in text.splitlines() if line.startswith("|"))
     for name in ("file", "dataset", "model", "shortcuts", "OPs", "Top-1 published", "Top-1 claimed", "Top-1 measured"):
         assert f" {name} " in header
-    assert RULE in text and "released/two.pth.tar (SHA-256 sha1)" in text and "measured on cpu" in text
+    assert RELEASED_RULE in text and "released/two.pth.tar (SHA-256 sha1)" in text and "evaluated on cpu." in text
+    assert "trained on" not in text and "batch_size" not in header and "seeds" not in header
     assert "svg" not in text and "cifar (2021-03)" in text
-    page = html(table, below, SUITE, None, columns=COLUMNS)
+    page = html(table, below, SUITE, None)
     assert "Training curves" not in page and 'class="verdict confirmed"' in page and 'class="verdict differs"' in page
-    frame = pandas.read_csv(io.StringIO(csv(table, columns=COLUMNS)))
+    frame = pandas.read_csv(io.StringIO(csv(table)))
     assert list(frame["file"]) == ["one", "two", "three"] and list(frame["top1"]) == [92.8, 90.0, 92.8]
     assert list(frame["verdict"]) == ["confirmed", "differs", "not comparable"]
     assert frame["difference"][1] == -2.8 and frame["images"][0] == 10000

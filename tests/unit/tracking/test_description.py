@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from recu.results.records import TrainedPiece
-from recu.tracking.description import describe_published, describe_released_run, describe_run
+from recu.tracking.description import describe_published, describe_run
 from tests.unit.training.tiny import tiny_provenance
 
 CONTENT = {
@@ -48,8 +48,8 @@ def test_an_evaluation_is_of_one_checkpoint_on_one_dataset(experiment):
 
 
 def test_a_released_file_is_known_by_its_content(experiment):
-    experiment.name = "file"
-    run = describe_released_run(experiment, "n", manifest(), PROVENANCE, checkpoint="p" * 64)
+    experiment.model_dump = lambda mode: CONTENT | {"name": "file"}
+    run = describe_run(experiment, "evaluate", manifest(), PROVENANCE, parent_checkpoint="p" * 64, network="n")
     assert run.identity["checkpoint_sha256"] == "p" * 64 and run.identity["data_fingerprint"] == "d" * 64
     assert (run.run_name, run.tags["network"]) == ("file evaluate", "n")
 

@@ -1,4 +1,4 @@
-"""Files as the authors' program saves them, measured through the path of suite `released`."""
+"""Files as the authors' program saves them, published and measured as suite `released` does."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,16 @@ import torch
 from recu.base.errors import CheckpointError, ConfigError, OutputError, ResultError
 from recu.base.files import hash_file
 from recu.data import Prepared, build_loaders
-from recu.experiment.paths import released_folder
+from recu.experiment.paths import BEST_CHECKPOINT, evaluate_folder, train_folder
 from recu.experiment.released import Released, file_state
 from recu.experiment.running import Running
 from recu.experiment.schema import Published
-from recu.experiment.suite_facts import DatasetFacts, ReleasedFacts
+from recu.experiment.suite_facts import DatasetFacts, SuiteFacts
 from recu.models import build_model
+from recu.stages.evaluate import evaluate
 from recu.stages.prepare import prepare
-from recu.stages.released import evaluate_released
-from recu.stages.report import render_released
+from recu.stages.publish import publish_released
+from recu.stages.report import collect, render
 from recu.training.evaluation import evaluate as evaluate_network
 from tests.unit.training.ours import experiment, our_checkpoint
 
@@ -50,22 +51,24 @@ def prepared_data(dataset, tiny_project, tmp_path_factory) -> Prepared:
 
 @pytest.fixture
 def measured(tmp_path, dataset, prepared_data, monkeypatch):
-    """A function that measures a file and returns its metrics.json."""
+    """A function that publishes and measures a file, and returns what both metrics.json say."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def measure(file: Path, tracking_uri: str = "", **changes) -> dict:
         released = make_released(file, dataset, **changes)
-        output = released_folder(tmp_path / "results", released.id) / "metrics.json"
-        running = Running(gpus="cpu", workers=0, tracking_uri=tracking_uri)
-        evaluate_released(
+        results = tmp_path / "results"
+        publish_released(released, dataset=dataset, results_dir=results)
+        evaluate(
             released,
             dataset=dataset,
             prepared=prepared_data,
+            results_dir=results,
             runs_dir=tmp_path / "runs",
-            output=output,
-            running=running,
+            running=Running(gpus="cpu", workers=0, tracking_uri=tracking_uri),
         )
-        return json.loads(output.read_text())
+        folders = (train_folder(results, released.id), evaluate_folder(results, released.id))
+        published, found = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+        return published | found
 
     return measure
 
@@ -75,7 +78,7 @@ def make_released(file, dataset, **changes) -> Released:
         "suite": "files",
         "name": "one",
         "path": str(file),
-        "file_state": file_state(file),
+        "sha256": hash_file(file) if file.exists() else None,
         "obtain": None if file.exists() else "ask the authors",
         "model": "resnet20_1w1a",
         "family": "cifar",
@@ -166,8 +169,8 @@ def test_the_result_says_everything_a_table_needs(measured, tmp_path):
     torch.save(authors_form(make_network(), prefix=""), file)
     found = measured(file)
     assert found["checkpoint_sha256"] == hash_file(file)
+    assert found["released"]["name"] == "one" and found["released"]["claimed_top1"] == 50
     assert {
-        "name",
         "top1",
         "top5",
         "loss",
@@ -179,7 +182,7 @@ def test_the_result_says_everything_a_table_needs(measured, tmp_path):
         "dataset",
         "data_fingerprint",
     } <= set(found)
-    assert {"claimed_top1", "provenance", "cost", "shortcut", "mlflow_run_id", "content_sha256"} <= set(found)
+    assert {"provenance", "cost", "shortcut", "mlflow_run_id", "content_sha256"} <= set(found)
     assert found["shortcut"] == "two per block"
 
 
@@ -208,7 +211,7 @@ def test_a_missing_file_says_where_to_get_it(measured, tmp_path):
     with pytest.raises(CheckpointError, match=r"one.pth.tar is not here: ask the authors; put it there, or change"):
         measured(tmp_path / "one.pth.tar")
     with pytest.raises(CheckpointError, match="is not here any more"):
-        measured(tmp_path / "one.pth.tar", file_state="5 bytes", obtain=None)
+        measured(tmp_path / "one.pth.tar", sha256="5" * 64, obtain=None)
     assert not (tmp_path / "results").exists()
 
 
@@ -258,24 +261,25 @@ def test_a_table_rests_on_this_measurement_only(measured, tmp_path, dataset):
     file = tmp_path / "file.pth.tar"
     torch.save(authors_form(make_network()), file)
     found = measured(file)
-    facts = ReleasedFacts(
+    facts = SuiteFacts(
         name="files",
         title="T",
         description="D",
-        files=(make_released(file, dataset).origin,),
+        experiments=(make_released(file, dataset).origin,),
         datasets={"tiny32": DatasetFacts(title="Tiny", published_as=None)},
+        methods={},
     )
-    published = Published(results=())
-    files = render_released(facts, published, tmp_path / "results", tmp_path / "reports")
+    places = (tmp_path / "results", tmp_path / "runs", tmp_path / "rows.json")
+    collect(facts.experiments, *places)
+    files = render(tmp_path / "rows.json", facts, Published(results=()), tmp_path / "reports")
     assert sorted(file.name for file in files) == ["files.csv", "files.html", "files.md"]
     assert f"{found['top1']:.2f}" in (tmp_path / "reports/files.md").read_text()
-    other = facts.model_copy(update={"files": (make_released(file, dataset, claimed_top1=60.0).origin,)})
     with pytest.raises(ResultError, match="belongs to another file or other parameters"):
-        render_released(other, published, tmp_path / "results", tmp_path / "reports")
-    metrics = released_folder(tmp_path / "results", "files/one") / "metrics.json"
+        collect([make_released(file, dataset, claimed_top1=60.0).origin], *places)
+    metrics = evaluate_folder(tmp_path / "results", "files/one") / "metrics.json"
     metrics.write_text(metrics.read_text().replace(f'"n": {found["n"]}', '"n": 10000'))
     with pytest.raises(ResultError, match="altered"):
-        render_released(facts, published, tmp_path / "results", tmp_path / "reports")
+        collect(facts.experiments, *places)
 
 
 def test_a_file_of_ours_must_be_what_its_entry_says(measured, tmp_path, dataset, prepared_data):
@@ -299,3 +303,40 @@ def test_weights_that_are_not_finite_are_not_measured(measured, tmp_path, value)
     with pytest.raises(CheckpointError, match=r"linear\.bias is not finite"):
         measured(tmp_path / "file.pth.tar")
     assert not (tmp_path / "results").exists()
+
+
+def test_the_file_lies_on_disk_once_and_its_content_outlives_its_name(measured, tmp_path, dataset):
+    file, link = tmp_path / "file.pth.tar", tmp_path / "link.pth.tar"
+    torch.save(authors_form(make_network()), file)
+    link.symlink_to(file)
+    found = measured(link)
+    checkpoint = train_folder(tmp_path / "results", "files/one") / BEST_CHECKPOINT
+    assert checkpoint.samefile(file) and not checkpoint.is_symlink()
+    assert found["file_state"] == file_state(file)
+    digest = hash_file(file)
+    file.unlink()
+    assert hash_file(checkpoint) == digest
+
+
+def test_a_file_that_changed_since_it_was_planned_is_not_published(measured, tmp_path, monkeypatch):
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network()), file)
+    with pytest.raises(CheckpointError, match=r"not the one that was planned \(SHA-256 .*run the same command again"):
+        measured(file, sha256="0" * 64)
+    # Another file takes its place while it is published.
+    monkeypatch.setattr("recu.stages.publish.hash_file", lambda _: "1" * 64)
+    with pytest.raises(CheckpointError, match=r"is not the one that was planned \(SHA-256 111111111111"):
+        measured(file)
+    assert not list((tmp_path / "results").rglob("metrics.json"))
+
+
+def test_what_was_published_is_measured_only_as_it_was_published(measured, tmp_path, dataset, prepared_data):
+    file = tmp_path / "file.pth.tar"
+    torch.save(authors_form(make_network()), file)
+    released = make_released(file, dataset)
+    measured(file)
+    with file.open("r+b") as stream:  # the very file that was published
+        stream.write(b"x")
+    places = {"results_dir": tmp_path / "results", "runs_dir": tmp_path / "runs"}
+    with pytest.raises(ResultError, match=r"is not the checkpoint that metrics\.json beside it names"):
+        evaluate(released, dataset=dataset, prepared=prepared_data, **places)
