@@ -93,7 +93,8 @@ def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: in
     from recu.experiment.schema import BATCH_AUGMENTATIONS
 
     augmentation = None if seed is None else BATCH_AUGMENTATIONS[dataset.augmentation]
-    return MemoryLoader(*load_arrays(prepared, split), seed=seed, augmentation=augmentation, **settings)
+    images, labels, check = load_arrays(prepared, split)
+    return MemoryLoader(images, labels, seed=seed, augmentation=augmentation, check=check, **settings)
 
 
 def _torchvision_loader(
@@ -103,7 +104,8 @@ def _torchvision_loader(
     from recu.data.load.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
 
     if prepared.manifest.storage == "arrays":
-        images: ArrayImages | FileImages = ArrayImages(*load_arrays(prepared, split))
+        stored, labels, settings["check"] = load_arrays(prepared, split)
+        images: ArrayImages | FileImages = ArrayImages(stored, labels)
     else:
         images = FileImages(open_index(prepared, split))
     return TorchvisionLoader(images, View(dataset.augmentation, dataset.seen_as, dataset.image_size, seed), **settings)

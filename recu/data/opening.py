@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from recu.base.errors import AlteredData, DataError
 from recu.data.index import FileIndex, digest_of_files, keep_stamps, read_index
 from recu.data.manifest import Manifest, Prepared, advice, read_manifest
-from recu.data.stamps import hash_images, hash_stream, keep_stamp, read_local, rows_that_differ, stamp_of
+from recu.data.stamps import Stamp, hash_images, hash_stream, keep_stamp, read_local, rows_that_differ, stamp_of
 from recu.experiment.schema import Dataset
 
 SPLITS = ("train", "test")
@@ -101,8 +103,38 @@ def check_contents(prepared: Prepared, splits: Iterable[str] | None = None) -> N
         open_index(prepared, split) if prepared.manifest.storage == "files" else open_arrays(prepared, split)
 
 
-def open_arrays(prepared: Prepared, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N, S, S, 3) uint8 and labels (N,) int64 of a split prepared with storage "arrays".
+class Mapped:
+    """A file that stays mapped into memory: what replaces it is not seen, what is written into it is."""
+
+    def __init__(self, prepared: Prepared, name: str) -> None:
+        """Open a file beside the manifest. Raises as `open_arrays`."""
+        self._prepared, self._name = prepared, name
+        self.stream, self._stamp = _opened(prepared, name)
+        weakref.finalize(self, self.stream.close)
+
+    def check(self) -> None:
+        """Raise AlteredData where its content is no longer the one that was prepared."""
+        stamp = stamp_of(os.fstat(self.stream.fileno()))
+        if stamp == self._stamp:
+            return
+        if hash_stream(self.stream) != self._prepared.manifest.files[self._name]:
+            raise _altered(self._prepared, self._name)
+        self._stamp = stamp  # e.g. its name was removed, or given to another file
+
+
+class Arrays(NamedTuple):
+    """A split prepared with storage "arrays"."""
+
+    images: NDArray[np.uint8]
+    """(N, S, S, 3), mapped into memory."""
+    labels: NDArray[np.int64]
+    """(N,)."""
+    file: Mapped
+    """Of the images; to be checked after they were read."""
+
+
+def open_arrays(prepared: Prepared, split: str) -> Arrays:
+    """A split prepared with storage "arrays".
 
     Images are mapped into memory, from the file as it was opened: what replaces it later is not seen. The mapping is
     copy-on-write, so what is written into it never reaches the file.
@@ -113,12 +145,12 @@ def open_arrays(prepared: Prepared, split: str) -> tuple[NDArray[np.uint8], NDAr
     """
     check_split(prepared, split)
     labels = _labels(prepared, np.load(io.BytesIO(_read(prepared, f"{split}_labels.npy")), allow_pickle=False))
-    with _opened(prepared, f"{split}_images.npy") as stream:
-        np.lib.format.read_magic(stream)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        images = np.memmap(stream, dtype=dtype, mode="c", offset=stream.tell(), shape=shape)
+    file = Mapped(prepared, f"{split}_images.npy")
+    np.lib.format.read_magic(file.stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file.stream)
+    images = np.memmap(file.stream, dtype=dtype, mode="c", offset=file.stream.tell(), shape=shape)
     _check_lengths(prepared, split, len(images), len(labels))
-    return images, labels
+    return Arrays(images, labels, file)
 
 
 def open_index(prepared: Prepared, split: str) -> FileIndex:
@@ -171,12 +203,13 @@ def _check_lengths(prepared: Prepared, split: str, images: int, labels: int) -> 
 
 
 def _read(prepared: Prepared, name: str) -> bytes:
-    with _opened(prepared, name) as stream:
+    stream, _ = _opened(prepared, name)
+    with stream:
         return stream.read()
 
 
-def _opened(prepared: Prepared, name: str) -> io.BufferedReader:
-    """A file beside the manifest, opened, with the content that was prepared.
+def _opened(prepared: Prepared, name: str) -> tuple[io.BufferedReader, Stamp]:
+    """A file beside the manifest, opened, with the content that was prepared, and how it looks.
 
     Raises:
         AlteredData: its content is another.
@@ -187,15 +220,20 @@ def _opened(prepared: Prepared, name: str) -> io.BufferedReader:
         stream = path.open("rb")
         stamp = stamp_of(os.fstat(stream.fileno()))
         if read_local(prepared.folder).files.get(name) == (expected, stamp):
-            return stream
+            return stream, stamp
         found = hash_stream(stream)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; {_advice(prepared)}") from error
     if found != expected:
         stream.close()
-        raise AlteredData(f"{path} is no longer what was prepared (SHA-256 differs); {_advice(prepared)}")
+        raise _altered(prepared, name)
     keep_stamp(prepared.folder, name, expected, stamp)
-    return stream
+    return stream, stamp
+
+
+def _altered(prepared: Prepared, name: str) -> AlteredData:
+    path = prepared.folder / name
+    return AlteredData(f"{path} is no longer what was prepared (SHA-256 differs); {_advice(prepared)}")
 
 
 def _advice(prepared: Prepared) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class MemoryLoader:
         device: torch.device,
         seed: int | None,
         augmentation: BatchAugmentation | None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """A loader of one split.
 
@@ -45,6 +46,7 @@ class MemoryLoader:
             device: where batches are made.
             seed: decides order and augmentation; None keeps the stored order.
             augmentation: None where images are to stay as they are; needs a seed.
+            check: called after each batch was read; raises where the images are no longer what they were.
         """
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
@@ -58,6 +60,7 @@ class MemoryLoader:
         self._std = torch.tensor(std, dtype=torch.float32, device=device)
         self._seed = seed
         self._augmentation = augmentation
+        self._check = check
 
     @property
     def num_batches(self) -> int:
@@ -82,7 +85,9 @@ class MemoryLoader:
                 labels = self._labels.index_select(0, order[begin:end])
             if augmentation is not None and draws is not None:
                 images = crop_flip(images, draws[begin - first : end - first], augmentation.padding)
-            yield normalise(images, self._mean, self._std), labels
+            batch = normalise(images, self._mean, self._std)
+            self._check()
+            yield batch, labels
 
     def _draws(self, augmentation: BatchAugmentation, seed: int, epoch: int, start: int) -> Tensor:
         """Draws for the images of batches `start` and following, each batch from its own generator."""
@@ -94,11 +99,13 @@ class MemoryLoader:
         return torch.cat(draws)
 
 
-def load_arrays(prepared: Prepared, split: str) -> tuple[Tensor, Tensor]:
+def load_arrays(prepared: Prepared, split: str) -> tuple[Tensor, Tensor, Callable[[], None]]:
     """Images (N, S, S, 3) uint8, memory-mapped, and labels (N,) int64 of a split prepared with storage "arrays".
+
+    The third is to be called after images were read: it raises AlteredData where somebody wrote into their file.
 
     Raises:
         DataError: see `recu.data.opening.open_arrays`.
     """
-    images, labels = open_arrays(prepared, split)
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    images, labels, file = open_arrays(prepared, split)
+    return torch.from_numpy(images), torch.from_numpy(labels), file.check

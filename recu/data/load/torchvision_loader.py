@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -142,6 +142,7 @@ class TorchvisionLoader:
         device: torch.device,
         workers: int,
         skip_unreadable: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """A loader of one split.
 
@@ -154,6 +155,7 @@ class TorchvisionLoader:
             device: where batches are delivered; normalisation happens there.
             workers: processes that read, decode and augment; 0 does it in this one.
             skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
+            check: as of `recu.data.load.memory.MemoryLoader`.
 
         Raises:
             ConfigError: the workers' batches do not fit into shared memory.
@@ -168,6 +170,7 @@ class TorchvisionLoader:
         self._device = device
         self._workers = workers
         self._skip_unreadable = skip_unreadable
+        self._check = check
         _check_shared_memory(workers, min(batch_size, self.num_images), self.num_batches, view.size)
 
     @property
@@ -194,6 +197,7 @@ class TorchvisionLoader:
         )
         for images, labels, failures in _guarded(loader):
             self._note(failures)
+            self._check()
             if not len(labels):  # every image of the batch is unreadable
                 yield torch.empty(0, 3, self._size, self._size, device=self._device), labels.to(self._device)
                 continue

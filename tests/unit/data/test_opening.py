@@ -115,11 +115,32 @@ def test_arrays_that_another_preparation_replaced_are_refused(tmp_path: Path, ar
 
 
 def test_opened_arrays_stay_what_they_were_when_the_folder_is_replaced(tmp_path: Path, arrays: Prepared):
-    images, labels = open_arrays(arrays, "test")
+    images, labels, file = open_arrays(arrays, "test")
     before = np.array(images)
     other = write_tar(tmp_path / "y.tar", class_tree(classes=("ant", "cow")))
     prepare("mini", dataset(), folder=arrays.folder, source=other, workers=0)
     assert np.array_equal(images, before) and len(labels) == len(before)
+    file.check()
+
+
+@pytest.mark.parametrize("loader", ["memory", "torchvision"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_what_is_written_into_mapped_images_is_noticed_in_the_next_batch(arrays: Prepared, loader: str, split: str):
+    """It shows in the mapping at once: a training would go on, on images that its fingerprint is not of."""
+    sizes = {"batch_size": 2, "batch_size_test": 1}
+    loaders = build_loaders(arrays, dataset(), **sizes, loader=loader, seed=1, device="cpu", workers=0)
+    batches = getattr(loaders, split).batches(0)
+    next(batches)
+    file = arrays.folder / f"{split}_images.npy"
+    os.utime(file, (1, 1))
+    next(batches)  # the content decides
+    status = file.stat()
+    with file.open("r+b") as stream:
+        stream.seek(-100, os.SEEK_END)
+        stream.write(bytes(100))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(AlteredData, match=rf"{split}_images.npy is no longer what was prepared .*; run `recu prepare"):
+        list(batches)
 
 
 def test_nothing_is_hashed_again_until_a_file_looks_otherwise_and_then_once(arrays: Prepared, hashed: list[str]):
