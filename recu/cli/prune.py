@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     found = spares(Disk(arguments.params_dir, options.project_config(arguments)))
     if not found:
-        print("nothing to free: everything is needed")
+        print("nothing to free: results, prepared data and what they need stay")
         return
     sizes = [spare.bytes for spare in found]
     for spare, size in zip(found, sizes, strict=True):

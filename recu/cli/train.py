@@ -323,7 +323,8 @@ def _check_initial(arguments: argparse.Namespace, initial: Weights | None, exper
     # Weights learnt on images normalised otherwise are a start that nobody means.
     asked |= {key: tuple(experiment.data[key]) for key in ("mean", "std")}
     asked["num_classes"] = experiment.data["num_classes"]
-    check_agrees(says, initial.checkpoint, asked, by="the training that starts from it")
+    advice = "give a file of the same network, trained on data with the same classes and normalisation"
+    check_agrees(says, initial.checkpoint, asked, by="the training that starts from it", advice=advice)
     check_initial_stage(str(initial.checkpoint), says.stage, experiment.hyperparameters.stage)
 
 

@@ -62,7 +62,7 @@ def _print(verification: Verification) -> None:
         if each.reasons:
             print(visible(f"{each.status}: {each.subject}: {'; '.join(each.reasons)}"))
     if empty:
-        print(f"nothing is published of: {', '.join(empty)}")
+        print(f"no results yet: {', '.join(empty)}")
     for file in verification.unclaimed:
         print(
             visible(

@@ -185,6 +185,8 @@ def _result_needed_by(disk: Disk, name: str) -> tuple[str, ...]:
 
 def _state_needed_by(disk: Disk, name: str) -> tuple[str, ...]:
     identifier, _, spec_hash = name.rpartition("/")
+    if spec_hash == "evaluate":  # an evaluation's record, in the state folder of what it measured
+        return ("recu sync",) if disk.needs_state(*identifier.rpartition("/")[::2]) else ()
     if not disk.needs_state(identifier, spec_hash):
         return ()
     finished = disk.published(identifier) == spec_hash or (disk.runs / name / paths.METRICS).exists()

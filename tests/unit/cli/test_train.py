@@ -654,6 +654,7 @@ def test_initial_weights_of_another_network_are_refused_at_once(recu, plain):
     best = plain[0] / "model_best.pth.tar"
     assert recu.train("--save", "one", "--model", "resnet18_1w1a", "--init_from", best) == 2
     assert "model" in recu.error() and "the training that starts from it" in recu.error()
+    assert "give a file of the same network, trained on data with the same classes and normalisation" in recu.error()
     assert recu.train("--save", "one", "--stage", 1, "--init_from", best) == 2
     assert "has stage 2, and a network of stage 1 starts from" in recu.error()
     assert recu.train("--save", "one", "--stage1", best) == 2

@@ -177,7 +177,7 @@ def test_nothing_published_is_no_fault(project, verify):
     shutil.rmtree("results")
     shutil.rmtree("reports")
     code, shown = verify()
-    assert code == 0 and "nothing is published of: given, smallest" in shown
+    assert code == 0 and "no results yet: given, smallest" in shown
 
 
 def test_another_released_file_or_an_edited_measurement_is_found(project, verify):

@@ -202,18 +202,22 @@ def test_files_of_killed_jobs_and_loops_of_other_code_go(project, caches):
 
 def test_everything_on_disk_is_told_once_with_what_needs_it(project, kept):
     disk = _disk(project)
+    project.evaluate(kept)
     run = project.folder / "mlartifacts/1/run7/artifacts"
     run.mkdir(parents=True)
     os.link(paths.train_folder(project.results, kept.id) / paths.BEST_CHECKPOINT, run / paths.BEST_CHECKPOINT)
     (run / "train.log").write_text("log")
     _state(project, "0" * 16)
+    _state(project, f"{'0' * 16}/evaluate")
     disk.__dict__["experiments"] = {kept.id: kept, **{kept.id + "0": project.experiment("finetune", parent=kept)}}
     found = {(entry.place, entry.name): entry for entry in entries(disk)}
     state = found["runs", f"{kept.id}/{kept.spec_hash}"]
     result = found["results", f"train/{kept.id}"]
     assert result.needed_by == ("suite tests", f"start of {project.experiment('finetune', parent=kept).id}")
     assert state.needed_by == (f"publishing {kept.id} again",)
-    assert found["runs", f"gone/tiny/cifar.resnet20_1w1a/vanilla/seed1/{'0' * 16}"].needed_by == ()
+    assert found["runs", f"{kept.id}/{kept.spec_hash}/evaluate"].needed_by == ("recu sync",)
+    gone = f"gone/tiny/cifar.resnet20_1w1a/vanilla/seed1/{'0' * 16}"
+    assert found["runs", gone].needed_by == found["runs", f"{gone}/evaluate"].needed_by == ()
     assert found["mlartifacts", "1/run7"].bytes == 3, "the checkpoint is counted where it is published"
     assert found["data", "tiny"].needed_by == ("suite tests",)
     on_disk = {
