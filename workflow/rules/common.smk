@@ -8,7 +8,7 @@ from snakemake.io import regex_from_filepattern
 
 from recu.experiment import targets
 from recu.experiment.schema import ReleasedSuite
-from recu.base.errors import ConfigError, RecuError
+from recu.base.errors import ConfigError, RecuError, unknown_name
 from recu.experiment.params import all_suites, parse_file, parse_workflow_config
 from recu.base.redaction import redact
 
@@ -96,15 +96,26 @@ onstart:
 
 def one_of(values):
     """A wildcard constraint that matches exactly these names, so that a mistyped target fails while planning."""
-    return "|".join(sorted(map(re.escape, set(values)))) or "(?!)"
+    return "(?:" + ("|".join(sorted(map(re.escape, set(values)))) or "(?!)") + ")"
+
+
+# Part by part: an expression with every experiment of a large suite would take minutes to match.
+AN_EXPERIMENT = paths.EXPERIMENT_ID.format(
+    **{
+        part: one_of(getattr(experiment, part) for experiment in EXPERIMENTS.values())
+        for part in ("suite", "dataset", "network", "method")
+    },
+    seed=r"\d+",
+)
+A_RELEASED_FILE = f"{one_of(RELEASED_SUITES)}/{one_of(released.name for released in RELEASED.values())}"
 
 
 wildcard_constraints:
     suite=one_of(PLAN.suites),
     dataset=one_of(PLAN.used_datasets),
-    experiment=one_of(EXPERIMENTS),
-    released=one_of(RELEASED),
-    trained=one_of(PLANNED),
+    experiment=AN_EXPERIMENT,
+    released=A_RELEASED_FILE,
+    trained=f"{AN_EXPERIMENT}|{A_RELEASED_FILE}",
 
 
 def get_attempt(wildcards, attempt):
@@ -115,6 +126,8 @@ def get_attempt(wildcards, attempt):
 def get_planned(wildcards):
     """The experiment or released file that the one wildcard names."""
     (identifier,) = wildcards
+    if identifier not in PLANNED:  # each part of it may be right and the whole still name none
+        fail(unknown_name("experiment or released file", identifier, PLANNED))
     return PLANNED[identifier]
 
 
