@@ -23,7 +23,7 @@ PLACE = re.compile(r"# (?P<file>[\w./-]+)(?:, (?P<how>below|in place of|at the e
 def copy_of_the_project(folder: Path) -> Path:
     for name in ("recu", "params", "tests", "benchmarks", "workflow"):
         shutil.copytree(PROJECT_DIR / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "Snakefile"):
+    for name in ("pyproject.toml", "Snakefile", "environment.yml"):
         shutil.copy(PROJECT_DIR / name, folder)
     config = folder / "params/config.yaml"
     config.write_text(re.sub("^tracking_uri: .*$", "tracking_uri: null", config.read_text(), flags=re.MULTILINE))
@@ -44,6 +44,7 @@ def write(project: Path, text: str) -> None:
     file = project / place["file"]
     if place["how"] is None:
         assert not file.exists(), f"{place['file']} is there already"
+        file.parent.mkdir(exist_ok=True)
         file.write_text(content)
         return
     old = file.read_text()
@@ -58,7 +59,7 @@ def run(project: Path, commands: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["NUMBA_CACHE_DIR"] = str(PROJECT_DIR / "recu/kernels/__pycache__")
     programs = f'python() {{ "{sys.executable}" "$@"; }}; recu() {{ python -m recu "$@"; }}'
-    programs += '; pytest() { python -m pytest "$@"; }'
+    programs += '; pytest() { python -m pytest "$@"; }; snakemake() { python -m snakemake "$@"; }'
     result = subprocess.run(
         ["bash", "-ec", f"{programs}\n{commands}"],
         cwd=project,
