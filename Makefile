@@ -17,7 +17,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce test test-docs test-slow lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce test test-docs test-gpu test-slow lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -36,11 +36,15 @@ reproduce: setup
 
 # Everything but what takes minutes by itself: `make test-docs` and `make test-slow` run that.
 test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not docs"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not docs and not gpu"
 
 # Every section of docs/extending.md carried out in a copy of the project: minutes.
 test-docs: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m docs
+
+# What only a GPU can show, in under ten minutes: one table, and results/gpu.json.
+test-gpu: setup
+	$(BIN)/python -m pytest -q tests/gpu
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
