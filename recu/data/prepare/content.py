@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,22 @@ class Content:
     """What was left out or changed, in sentences."""
     shipped_with: Source | None = None
     """Of a kind that has no source: what brought the images."""
+
+    def overlap(self, out: Path) -> Iterator[str]:
+        """A note where test images are among the training images, which a network may know by heart."""
+        if not {"train", "test"} <= set(self.splits):
+            return
+        train, test = (self._images(out, split) for split in ("train", "test"))
+        if count := int(np.isin(test, train).sum()):
+            yield f"test images that are training images too: {count} of {len(test)}"
+
+    def _images(self, out: Path, split: str) -> NDArray[np.uint64]:
+        """Eight bytes of a hash of each image."""
+        if self.storage == "files":
+            return np.load(out / f"{split}_hashes.npy")[:, :8].copy().view(np.uint64).ravel()
+        images = np.load(out / f"{split}_images.npy", mmap_mode="r")
+        digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
+        return np.frombuffer(b"".join(digests), np.uint64)
 
 
 Builder = Callable[[Request, Path], Content]

@@ -331,6 +331,9 @@ def _build(request: Request, folder: Path, source: Path | None) -> Manifest:
         check_counts(name, content.classes, content.splits, dataset)
         if len(set(content.digests.values())) < len(content.digests):
             raise DataError(f"{source}: its test images are its training images; give other ones to test on")
+        for note in content.overlap(temporary):
+            _LOG.warning("%s", note)
+            content = replace(content, notes=(*content.notes, note))
         manifest = _write_manifest(request, described, content, before, temporary)
         if resumable:
             os.sync()  # a million files were left to the system's own time; the manifest's presence vouches for them

@@ -261,6 +261,18 @@ def test_a_test_split_that_is_the_training_split_is_refused(tmp_path: Path, augm
         run(tmp_path / "data", tree, dataset(augmentation=augmentation))
 
 
+@pytest.mark.parametrize("augmentation", ["crop_flip", "resized_crop_lighting"])
+def test_test_images_that_are_training_images_too_are_counted(tmp_path: Path, augmentation: str):
+    tree = class_tree()
+    tree["test/ant/9.png"] = tree["train/ant/0.png"]
+    tree["test/bee/9.png"] = tree["train/ant/1.png"]
+    source, entry = write_folder(tmp_path / "tree", tree), dataset(augmentation=augmentation)
+    notes = prepare("x", entry, folder=tmp_path / "x", source=source, workers=0).manifest.notes
+    assert "test images that are training images too: 2 of 6" in notes
+    clean = prepare("y", entry, folder=tmp_path / "y", source=write_folder(tmp_path / "t", class_tree()), workers=0)
+    assert not any("too" in note for note in clean.manifest.notes)
+
+
 def test_a_missing_source_is_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"missing.tar does not exist"):
         run(tmp_path / "data", tmp_path / "missing.tar")
