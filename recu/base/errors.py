@@ -38,6 +38,12 @@ class OutputError(RecuError):
     """A result cannot be written, or would overwrite one that must be kept."""
 
 
+class BusyError(OutputError):
+    """Another process is at the same work; the same command does it when that one has ended."""
+
+    exit_code = 75  # as Interrupted
+
+
 class ResultError(RecuError):
     """A result file is missing, or belongs to other parameters than those asked for."""
 

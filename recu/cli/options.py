@@ -262,6 +262,8 @@ def running_of(arguments: argparse.Namespace) -> Running:
     for name in ("print_freq", "save_minutes"):
         if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
+    if not getattr(arguments, "end_time", 0) >= 0:
+        raise ConfigError(f"--end_time is {arguments.end_time}, expected seconds of Unix time, or 0 for never")
     for name in ("workers", "threads"):
         check_processes(arguments, name)
     given = {each.name: getattr(arguments, each.name) for each in fields(Running) if each.name in arguments}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -124,6 +125,14 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=Running.save_minutes,
         help="longest time between two checkpoints (default: %(default)s)",
+    )
+    group.add_argument(
+        "--end_time",
+        type=float,
+        default=os.environ.get("SLURM_JOB_END_TIME", Running.end_time),
+        metavar="SECONDS",
+        help="Unix time at which a scheduler ends this process: its state is saved before (default: Slurm's"
+        " SLURM_JOB_END_TIME, or 0 for never)",
     )
     group.add_argument(
         "--keep_resumable",

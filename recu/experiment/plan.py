@@ -313,9 +313,16 @@ def as_words(**values: object) -> str:
     return shlex.join(word for name, value in values.items() for word in (f"--{name}", str(value)))
 
 
-def shell_prefix(python: str, checkout: Path) -> str:
-    """What goes before every rule's command: `recu`, run by the given Python from the checkout, and `job` around it."""
+def shell_prefix(python: str, checkout: Path, *, remote: bool = False) -> str:
+    """What goes before every rule's command: `recu`, run by the given Python from the checkout, and `job` around it.
+
+    Args:
+        python: that runs `recu`.
+        checkout: with `recu` and `workflow/job.sh`.
+        remote: whether the command is a job of its own of a scheduler.
+    """
     place = f"RECU_PYTHON={shlex.quote(python)} RECU_CHECKOUT={shlex.quote(str(checkout))}"
+    place += f" RECU_REMOTE={'yes' if remote else ''}"
     return escape_braces(f"{place}; source {shlex.quote(str(checkout / 'workflow/job.sh'))}; ")
 
 

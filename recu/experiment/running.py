@@ -27,6 +27,8 @@ class Running:
     """Steps between two lines of running averages; each line waits for the device once."""
     time_estimate: bool = True
     """Whether lines say when the training is expected to finish."""
+    end_time: float = 0.0
+    """Unix time in seconds at which the job's scheduler ends it; 0 for never."""
     save_minutes: float = 10.0
     """Longest training time that a kill within an epoch can cost."""
     bar: bool | None = None

@@ -39,6 +39,7 @@ def collect(device: str) -> Provenance:
         packages=package_versions(),
         code_hash=code_hash(paths.PROJECT_DIR / "recu"),
         environment_hash=environment_hash(),
+        slurm_job=os.environ.get("SLURM_JOB_ID"),
     )
 
 

@@ -105,6 +105,8 @@ class Provenance(Record):
     """Versions of Python, this package and those it rests on; None where not installed."""
     code_hash: str
     environment_hash: str
+    slurm_job: str | None = None
+    """Id of the Slurm job that this ran in."""
 
 
 class Source(SparseRecord):

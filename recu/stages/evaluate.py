@@ -166,17 +166,17 @@ class Testbed:
 
     def measure(self, subject: Subject, network: nn.Module) -> Measurement:
         """What the subject's network gives on the images. Raises Interrupted when a signal came."""
+        from recu.base.signals import stop_on_signals
         from recu.training.device import place
         from recu.training.evaluation import evaluate as evaluate_network
         from recu.training.seeding import make_deterministic
-        from recu.training.signals import stop_on_signals
 
         make_deterministic()
         with stop_on_signals() as stop:
             placed = place(network, self.device, kernels=self.settings.kernels)
             evaluation = evaluate_network(placed, self.loaders.test, stop=stop)
         if evaluation is None:
-            raise Interrupted(f"evaluation stopped by {stop.signal_name}: run the same command again")
+            raise Interrupted(f"evaluation stopped by {stop.reason}: run the same command again")
         manifest = self.loaders.manifest
         return Measurement(
             **asdict(evaluation),

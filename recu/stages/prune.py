@@ -51,7 +51,7 @@ class Spare:
         Raises:
             RecuError: a training uses it just now, it turns out to be needed, or it cannot be removed.
         """
-        guard = nullcontext() if self.lock is None else only_one(self.lock, str(self.path), wait=False)
+        guard = nullcontext() if self.lock is None else only_one(self.lock, str(self.path), wait_s=0)
         with guard:
             try:
                 self.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from recu.tracking.run import FollowedRun
     from recu.training.position import Validity
     from recu.training.trainer import Outcome, Trainer
+
+_MOST_WAIT_S = 60.0
+"""In a job of limited time; a job that was just ended elsewhere is gone by then."""
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +127,7 @@ def train(
         teacher_checkpoint=teacher_checkpoint,
     )
     # The experiment's folder and not the parameters': trainings that publish into one place must take turns.
-    with only_one(runs_dir / experiment.id, f"experiment {experiment.id}"):
+    with only_one(runs_dir / experiment.id, f"experiment {experiment.id}", wait_s=_patience(job.running)):
         _set_foreign_state_aside(job)
         _run(job, own_state(job.state))
 
@@ -159,14 +163,14 @@ def train_in_folder(
         Interrupted: a signal came; the same call continues.
     """
     check_writable(folder)
-    with only_one(folder, f"folder {folder}"):
+    running = running or Running()
+    with only_one(folder, f"folder {folder}", wait_s=_patience(running)):
         found = state_to_continue(folder, resume)
         fingerprint = prepared.manifest.fingerprint
         if found is not None:
             check_may_continue(
                 found, experiment, asked=resume is not False, start_epoch=start_epoch, fingerprint=fingerprint
             )
-        running = running or Running()
         if found is not None and _is_published(found, experiment, folder):
             _free(folder, running)
             _log.info(
@@ -185,6 +189,11 @@ def train_in_folder(
             start_epoch=start_epoch,
         )
         _run(job, found)
+
+
+def _patience(running: Running) -> float:
+    """How long to wait for another process at the same work: not in a place that a scheduler could give to others."""
+    return _MOST_WAIT_S if running.end_time else math.inf
 
 
 def check_writable(folder: Path) -> None:
@@ -244,9 +253,9 @@ def _run(job: _Job, found: Found | None) -> None:
 
 def _run_mirrored(job: _Job, found: Found | None, run: FollowedRun) -> None:
     """The work of `_run`, with its imports of PyTorch."""
+    from recu.base.signals import stop_on_signals
     from recu.results import provenance
     from recu.training.device import choose_device, describe
-    from recu.training.signals import stop_on_signals
 
     device = choose_device(job.running.gpus)
     use_threads(job.running.threads)
@@ -260,7 +269,7 @@ def _run_mirrored(job: _Job, found: Found | None, run: FollowedRun) -> None:
     _write_experiment(job)
     if trainer.finished:
         origin = trainer.segments[-1].provenance
-    with stop_on_signals() as stop, run.recorded(_description(job, origin, trainer.segments)):
+    with stop_on_signals(job.running.end_time) as stop, run.recorded(_description(job, origin, trainer.segments)):
         outcome = trainer.run(stop)
         _conclude(job, _record(job, outcome), run)
 

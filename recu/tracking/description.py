@@ -140,6 +140,8 @@ def _tags(subject: Mapping[str, Any], network: str, stage: str, provenance: Mapp
     tags = {name: subject[name] for name in ("model", "dataset", "method", "seed") if name in subject}
     tags |= {"network": network, "stage": stage}
     tags |= {name: provenance[name] for name in ("git_commit", "git_dirty", "device")}
+    if provenance.get("slurm_job"):
+        tags["slurm_job"] = provenance["slurm_job"]
     tags |= {f"version.{name}": version for name, version in provenance["packages"].items()}
     return {name: str(value) for name, value in tags.items()}
 

@@ -20,6 +20,7 @@ from typing import BinaryIO, TextIO
 from filelock import FileLock, Timeout
 
 from recu.base.addresses import sqlite_file
+from recu.base.signals import SIGNALS
 from recu.experiment import paths
 from recu.tracking.client import import_mlflow
 from recu.tracking.mirror import bring, worded
@@ -111,7 +112,7 @@ def _stamps(folders: Folders) -> list[int | None]:
 
 def _main() -> None:
     # The job that is followed decides when to end; this process sees that.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     # What a library prints must not stand between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")

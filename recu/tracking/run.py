@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from typing import IO
 from recu.base.errors import Interrupted, OutputError, ResultError
 from recu.base.files import atomic_write_json
 from recu.base.redaction import redact
+from recu.base.signals import SIGNALS
 from recu.experiment import paths
 from recu.tracking.description import RunDescription
 from recu.tracking.wanted import Folders, Noted, Status, read_noted
@@ -60,11 +62,14 @@ class FollowedRun:
             self._start(tracking_uri)
 
     def _start(self, tracking_uri: str) -> None:
-        # In a group of its own Ctrl-C does not reach it, so that it can still see how the run ended.
+        # In a session of its own neither Ctrl-C nor a lost terminal reaches it, so that it can still see how the run
+        # ended. A scheduler signals each process of a job, this one even before it can say that it ignores that: it
+        # begins with those signals blocked.
         command = [sys.executable, "-P", "-m", "recu.tracking.follower"]
+        allowed = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, process_group=0
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
             )
             listener = threading.Thread(
                 target=self._listen, args=(self._process.stdout,), name="recu-tracking", daemon=True
@@ -74,6 +79,8 @@ class FollowedRun:
             _log.warning("tracking: nothing is sent while this job runs (%s); `recu sync` does it later", error)
             self.close()
             return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
         # Not an argument: an address may hold credentials, and arguments are shown to everyone on the machine.
         self._tell(json.dumps([tracking_uri, *(str(folder.absolute()) for folder in self._folders)]))
 

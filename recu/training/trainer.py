@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from recu.base.errors import CheckpointError, DataError, DivergenceError, Interrupted, ResultError
+from recu.base.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted, ResultError
 from recu.base.files import atomic_write_text, canonical_json
+from recu.base.signals import TIME_LIMIT
 from recu.binarisers.recu import tau_at
 from recu.experiment import paths
 from recu.experiment.fit import check_batch_size, check_start_epoch
@@ -173,6 +174,8 @@ class Trainer:
         """Whether the folder's checkpoint file holds the state that is trained from."""
         self._noted = False
         """Whether the last segment is this piece of training."""
+        self._began = -1, 0
+        """Epoch and steps of it that were done when this piece began."""
 
     @property
     def history(self) -> tuple[EpochRecord, ...]:
@@ -267,6 +270,7 @@ class Trainer:
         Raises:
             DivergenceError: a loss is not finite; the checkpoint stays at the last good state.
             Interrupted: `stop` became true; running again continues.
+            ConfigError: `stop` became true for a time limit that leaves too little time for any progress.
             OutputError: a file cannot be written.
         """
         if not self.finished and not (self._in_place and self._checkpoint.exists()):
@@ -275,6 +279,7 @@ class Trainer:
         self._write_history()
         self._write_best()
         steps_done = self._state.position["step"] if self._state.position else 0
+        self._began = self._state.epoch, steps_done
         images = self._loaders.train.num_images
         done = self._state.epoch * images + min(steps_done * self._loaders.train.batch_size, images)
         with Progress(
@@ -407,7 +412,13 @@ class Trainer:
 
     def _interrupt(self, stop: Callable[[], bool], sums: RunningSums, step: int, seconds: float) -> NoReturn:
         self._save_within(sums, step, seconds)
-        reason = getattr(stop, "signal_name", None) or "request"
+        reason = getattr(stop, "reason", None) or "request"
+        if reason == TIME_LIMIT and (self._state.epoch, step) == self._began:
+            raise ConfigError(
+                f"the time limit ends this job within the evaluation of epoch {self._state.epoch}, which is all it did:"
+                " each job like it would end there; give it more time (in the workflow: runtime of rule train, e.g."
+                f" --set-resources train:runtime=120), it continues from {self._checkpoint}"
+            )
         raise Interrupted(
             f"stopped by {reason} in epoch {self._state.epoch} after {step} of {self._loaders.train.num_batches} steps;"
             f" state is saved in {self._checkpoint}: run the same command again to continue"

@@ -65,7 +65,7 @@ def two_with_other_parameters(lab: Laboratory, ledger: Ledger, times: int) -> No
     for _ in range(times):
         place = stage.fresh()
         first = forking.Child(stage.action(place))
-        holder = place.runs / lab.experiment.id / ".lock-holder.json"
+        holder = place.runs / lab.experiment.id / ".lock-holder"
         while not holder.exists() and not first.ends_within(0.005):
             pass
         second = forking.Child(commands(lab.train_command(place, other)))

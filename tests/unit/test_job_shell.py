@@ -5,12 +5,17 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from recu.experiment import plan
 from recu.experiment.paths import PROJECT_DIR
+
+
+def outside_slurm() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
 
 
 class Job:
@@ -30,13 +35,15 @@ class Job:
         )
         self.program.chmod(0o755)
 
-    def command(self, attempt: int) -> str:
-        prefix = plan.shell_prefix(str(self.program), PROJECT_DIR).format()
+    def command(self, attempt: int, end_time: str = "0") -> str:
+        prefix = plan.shell_prefix(str(self.program), PROJECT_DIR, remote=True).format()
         log = shlex.quote(str(self.log))
-        return f"{prefix}job {attempt} {log} train --x 'a b' > {log} 2>&1"
+        return f"{prefix}end_time={end_time}; job {attempt} {log} train --x 'a b' > {log} 2>&1"
 
-    def __call__(self, attempt: int = 1) -> int:
-        return subprocess.run(["bash", "-c", self.command(attempt)], cwd=self.folder, check=False).returncode
+    def __call__(self, attempt: int = 1, end_time: str = "0", **environment: str) -> int:
+        command = ["bash", "-c", self.command(attempt, end_time)]
+        environment = outside_slurm() | environment
+        return subprocess.run(command, cwd=self.folder, env=environment, check=False).returncode
 
     @property
     def calls(self) -> list[str]:
@@ -112,3 +119,51 @@ def test_the_checkout_may_lie_anywhere(tmp_path, name):
     command = plan.shell_prefix(str(program), checkout).format() + "recu plan"
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ.copy())
     assert answer.stdout == str(checkout)
+
+
+def test_with_a_limited_time_the_place_goes_to_others_first(tmp_path):
+    job = Job(tmp_path, 75, "KILL", 0)
+    assert job(end_time="$(job_end 60)") == 75 and len(job.calls) == 1
+    assert job(2, end_time="$(job_end 60)") == 0, "killed is not told to stop"
+
+
+def job_end(minutes: str, **environment: str) -> str:
+    command = plan.shell_prefix("python", PROJECT_DIR).format() + f"job_end {minutes}"
+    answer = subprocess.run(
+        ["bash", "-c", command], env=outside_slurm() | environment, capture_output=True, text=True, check=True
+    )
+    return answer.stdout.strip()
+
+
+def test_when_a_job_ends(tmp_path):
+    assert job_end("0") == "0"
+    assert abs(int(job_end("90")) - time.time() - 5400) < 30
+    assert job_end("90", SLURM_JOB_END_TIME="1234567890") == "1234567890"
+    squeue = tmp_path / "squeue"
+    squeue.write_text('#!/bin/bash\n[[ "$*" == *" 7 "* ]] && date -d @1234567890 "+$SLURM_TIME_FORMAT"\n')
+    squeue.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert job_end("90", SLURM_JOB_ID="7", PATH=path) == "1234567890"
+    assert abs(int(job_end("90", SLURM_JOB_ID="8", PATH=path)) - time.time() - 5400) < 30, "where Slurm cannot say"
+
+
+@pytest.mark.parametrize(
+    ("shown", "requeued"),
+    [
+        ("JobId=7 JobState=RUNNING Reason=None PreemptTime=None", True),
+        ("JobId=7 JobState=COMPLETING Reason=None PreemptTime=2026-11-26T04:39:14", True),
+        ("JobId=7 JobState=COMPLETING Reason=None PreemptTime=None", False),  # scancel
+        ("JobId=7 JobState=COMPLETING Restarts=1", False),  # is requeued already
+    ],
+)
+def test_a_slurm_job_that_was_not_cancelled_goes_back_to_the_queue(tmp_path, shown, requeued):
+    """What Slurm 22.05 shows of a job that got SIGTERM."""
+    job = Job(tmp_path, 75)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(
+        f'#!/bin/bash\n[[ $1 == requeue ]] && {{ echo "$2" > requeued; kill -9 $PPID; }}\necho "{shown} "\n'
+    )
+    scontrol.chmod(0o755)
+    code = job(end_time="1", SLURM_JOB_ID="7", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert code == (-signal.SIGKILL if requeued else 75)
+    assert (tmp_path / "requeued").exists() == requeued

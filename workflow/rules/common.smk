@@ -1,6 +1,8 @@
 # Shared by all rules: what is asked for, wildcard constraints built from it, and every get_* function.
 import os
 import re
+import signal
+import subprocess
 import sys
 from functools import cache
 
@@ -41,7 +43,7 @@ RELEASED_SUITES = {name for name, suite in PLAN.suites.items() if isinstance(sui
 FACTS = PLAN.facts()
 # What tables compare with, also where the file cannot be an input (see get_published).
 PUBLISHED = PLAN.published_hash
-TRAINING_THREADS = plan.threads_per_training(workflow.cores or 1, EXPERIMENTS)
+TRAINING_THREADS = plan.threads_per_training(workflow.resource_settings.cores or 1, EXPERIMENTS)
 
 DATA_DIR = Path(CONFIG.data_dir)
 RESULTS_DIR = Path(CONFIG.results_dir)
@@ -49,9 +51,14 @@ REPORTS_DIR = Path(CONFIG.reports_dir)
 LOGS_DIR = RESULTS_DIR / "logs"
 TRACKING_DIR = RESULTS_DIR / "tracking"
 
+# What warns a job of its end, each of its processes, is for the training alone; Snakemake itself would end at once.
+signal.signal(signal.SIGUSR1, lambda *_: None)
+
 # `recu` and `job` in every command below. Under conda each job's own Python runs the package from the checkout.
 USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}
-shell.prefix(plan.shell_prefix("python" if USES_CONDA else sys.executable, Path(workflow.basedir)))
+shell.prefix(
+    plan.shell_prefix("python" if USES_CONDA else sys.executable, Path(workflow.basedir), remote=workflow.remote_exec)
+)
 
 # The environment of a job under conda; Snakemake formats it, so braces in the checkout's path are doubled.
 ENVIRONMENT = plan.escape_braces(str(Path(workflow.basedir) / "environment.yml"))
@@ -88,8 +95,25 @@ if not PARAMS_DIR.is_relative_to("params"):
     print(f"note: there is no params/ in {Path.cwd()}, so {PARAMS_DIR} is used", file=sys.stderr)
 
 
+def check_slurm_gpus():
+    """Say so where jobs ask for GPUs of a Slurm cluster that has none: its own answer to each of them says not what to do."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    if not any(job.resources.get("gpu") or "gpu" in str(job.resources.get("gres", "")) for job in jobs):
+        return
+    offered = subprocess.run(["sinfo", "--noheader", "--format", "%G"], capture_output=True, text=True, check=False)
+    if offered.returncode == 0 and "gpu" not in offered.stdout:
+        fail(
+            ConfigError(
+                "trainings and evaluations ask for a GPU, and this Slurm cluster has none (sinfo): let them use CPUs with"
+                " --config gpus=cpu, or gpus: cpu in params/config.yaml"
+            )
+        )
+
+
 # Not words of a command: those of a large suite would not fit.
 onstart:
+    if workflow.executor_plugin.name == "slurm":
+        check_slurm_gpus()
     for suite, facts in FACTS.items():
         plan.write_facts(paths.report_folder(RESULTS_DIR, suite), facts)
 
@@ -121,6 +145,11 @@ wildcard_constraints:
 def get_attempt(wildcards, attempt):
     """How often Snakemake has begun a job, this time included."""
     return attempt
+
+
+def get_gpus(wildcards):
+    """GPUs of one training or evaluation; a cluster without any is asked for none where params/config.yaml says so."""
+    return 0 if CONFIG.gpus.strip().lower() == "cpu" else 1
 
 
 def get_planned(wildcards):

@@ -14,7 +14,8 @@ rule train:
         ENVIRONMENT
     threads: get_training_threads
     resources:
-        gpu=1,
+        gpu=get_gpus,
+        runtime=0,  # minutes; 0: no limit
         attempt=get_attempt,
         batch_size_test=get_batch_size_test,
     params:
@@ -22,6 +23,7 @@ rule train:
     message:
         "Training {wildcards.experiment}"
     shell:
+        "end_time=$(job_end {resources.runtime}); "
         f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
         f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} {KEEP_OPTION}"
-        " > {log:q} 2>&1"
+        " --end_time $end_time > {log:q} 2>&1"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from recu.base.errors import Interrupted, OutputError
+from recu.base.signals import SIGNALS
 from recu.tracking import resolve_tracking_uri
 from recu.tracking import run as run_module
 from recu.tracking.client import connect
@@ -220,9 +221,19 @@ def test_signals_meant_for_the_job_do_not_end_it(followed, job, store):
     run = followed(store)
     with run.recorded(job.description):
         run.id()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             os.kill(run._process.pid, number)
     assert [shown.info.status for shown in runs(store)] == ["FINISHED"]
+
+
+def test_not_even_signals_at_its_very_start(followed, job, store):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    run = followed(store)
+    for number in SIGNALS:
+        os.kill(run._process.pid, number)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    with run.recorded(job.description):
+        assert run.id() is not None
 
 
 def test_it_ends_although_another_process_holds_its_requests_open(followed, job, store):

@@ -13,6 +13,7 @@ import torch
 
 from recu.base.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted
 from recu.base.files import hash_file
+from recu.base.signals import TIME_LIMIT
 from recu.binarisers.recu import tau_at
 from recu.experiment import paths
 from recu.experiment.schedules import learning_rate_at
@@ -521,3 +522,25 @@ def test_segments_say_what_trained_which_epochs(tmp_path):
 def test_a_rate_that_single_precision_cannot_hold_ends_in_one_line(tmp_path, optimizer, lr):
     with pytest.raises(DivergenceError, match=r"at epoch 0.* learning rate 1e\+38; the last good state is kept"):
         tiny_trainer(tmp_path, optimizer=optimizer, lr=lr).run(never)
+
+
+def test_a_job_whose_time_ends_in_the_evaluation_again_is_told_so(tmp_path):
+    """Each such job would evaluate the same images in vain, and never get further."""
+
+    def run(times, reason):
+        trainer = tiny_trainer(tmp_path)
+        if (checkpoint := load_latest(tmp_path / paths.CHECKPOINT)) is not None:
+            trainer.continue_from(checkpoint)
+        stop = StopAfter(times)
+        stop.reason = reason
+        trainer.run(stop)
+
+    steps = tiny_loaders().train.num_batches
+    with pytest.raises(Interrupted, match=f"stopped by the time limit in epoch 0 after {steps} of {steps} steps"):
+        run(steps, TIME_LIMIT)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        run(0, "SIGTERM")
+    with pytest.raises(ConfigError, match=r"within the evaluation of epoch 0, .* give it more time"):
+        run(0, TIME_LIMIT)
+    with pytest.raises(Interrupted, match=f"in epoch 1 after {steps} of"):
+        run(4 + steps, TIME_LIMIT)

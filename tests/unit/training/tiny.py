@@ -187,7 +187,7 @@ def never() -> bool:
 class StopAfter:
     """A stop request that becomes true when it is asked for the n-th time."""
 
-    signal_name = "SIGTERM"
+    reason = "SIGTERM"
 
     def __init__(self, times: int) -> None:
         self.left = times

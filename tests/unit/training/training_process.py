@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from recu.base.errors import Interrupted
+from recu.base.signals import stop_on_signals
 from recu.experiment import paths
 from recu.training.checkpoint import load_latest
-from recu.training.signals import stop_on_signals
 from tests.unit.training.tiny import tiny_loaders, tiny_trainer
 
 
