@@ -13,7 +13,7 @@ from recu.cli import options
 from recu.experiment.paths import user_path
 
 if TYPE_CHECKING:
-    from recu.stages.verify import Places, SuiteVerification, Verification
+    from recu.verify.grounds import Places, SuiteVerification, Verification
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
         VerificationError: something is stale or was altered.
     """
     from recu.experiment.params import all_suites
-    from recu.stages.verify import Places, as_json, verify
+    from recu.stages.verify import verify
+    from recu.verify.grounds import Places, as_json
 
     config = options.project_config(arguments)
     places = Places(
@@ -115,7 +116,7 @@ def _print_suite(suite: SuiteVerification) -> None:
 
 
 def _judge(verification: Verification, places: Places, strict: bool) -> None:
-    from recu.stages.mending import mend
+    from recu.verify.mending import mend
 
     counts = {status: verification.count(status) for status in ("good", "missing", "stale", "altered")}
     print(", ".join(f"{count} {status}" for status, count in counts.items()))

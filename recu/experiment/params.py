@@ -73,11 +73,6 @@ def load_suites(params_dir: Path, names: tuple[str, ...]) -> dict[str, Suite | R
     return {name: _load_any_suite(params_dir, name) for name in names}
 
 
-def available_suites(params_dir: Path, kind: type[Suite] | type[ReleasedSuite] = Suite) -> list[str]:
-    """Names of the suites of one kind that params/suites/ holds; an unreadable file counts as one that trains."""
-    return [name for name in all_suites(params_dir) if _kind_of_file(paths.suite_file(params_dir, name)) is kind]
-
-
 def suite_kind(data: Any) -> type[Suite] | type[ReleasedSuite]:
     """Which kind of suite a file of params/suites/ is: one with the key `files`, or a slip of it, trains nothing.
 
@@ -107,13 +102,6 @@ def _load_any_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
 def all_suites(params_dir: Path) -> list[str]:
     """Names of the suites of either kind that params/suites/ holds."""
     return sorted(file.stem for file in paths.suite_file(params_dir, "*").parent.glob("*.yaml"))
-
-
-def _kind_of_file(file: Path) -> type[Suite] | type[ReleasedSuite]:
-    try:
-        return suite_kind(_read_yaml(file))
-    except ConfigError:
-        return Suite
 
 
 def parse_workflow_config(config: dict[str, Any]) -> WorkflowConfig:

@@ -27,6 +27,14 @@ from recu.results.records import (
 )
 from recu.results.seal import seal_problem
 from recu.stages.report import collect_rows, rendered_files
+from recu.verify.grounds import (
+    Ground,
+    Places,
+    SuiteVerification,
+    Verification,
+    needed_by,
+    needed_by_one_another,
+)
 from recu.verify.judgement import (
     Finding,
     Problem,
@@ -39,92 +47,6 @@ from recu.verify.judgement import (
     judge_training,
     worst,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where everything is."""
-
-    params_dir: Path
-    data_dir: Path
-    results_dir: Path
-    runs_dir: Path
-    reports_dir: Path
-    teacher_weights: str = ""
-    """As params/config.yaml names it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ground:
-    """What one seed of one table cell rests on."""
-
-    experiment_id: str
-    dataset: str
-    network: str
-    method: str
-    seed: int | None
-    """None for a released file, which nobody here trained."""
-    top1: float | None
-    """Percent, as the evaluation published it."""
-    spec_hash: str
-    """Of the experiment as params/ defines it now."""
-    checkpoint_sha256: str | None
-    data_fingerprint: str | None
-    git_commit: str | None
-    code_hash: str | None
-    environment_hash: str | None
-    parents: tuple[str, ...] = ()
-    """Experiments whose checkpoints it rests on."""
-    released_file: str | None = None
-    """Of a released file, where somebody put it."""
-    training: Finding
-    evaluation: Finding
-
-    @property
-    def status(self) -> Status:
-        """The worse of the two."""
-        return worst((self.training.status, self.evaluation.status))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SuiteVerification:
-    """What was found about one suite."""
-
-    name: str
-    grounds: tuple[Ground, ...]
-    files: tuple[Finding, ...]
-    """Rows, first, and rendered tables."""
-    released: bool = False
-    """Whether it measures released files and trains nothing."""
-
-    @property
-    def findings(self) -> list[Finding]:
-        """All of them."""
-        return [*(each for ground in self.grounds for each in (ground.training, ground.evaluation)), *self.files]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of it is there."""
-        return all(each.status == "missing" for each in self.findings)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verification:
-    """What was found about all suites."""
-
-    suites: tuple[SuiteVerification, ...]
-    data: tuple[Finding, ...]
-    unclaimed: tuple[str, ...]
-    """Results that no experiment of params/ asks for; no table rests on them."""
-
-    @property
-    def findings(self) -> list[Finding]:
-        """All of them."""
-        return [*self.data, *(each for suite in self.suites for each in suite.findings)]
-
-    def count(self, status: Status) -> int:
-        """How many findings have this status."""
-        return sum(each.status == status for each in self.findings)
 
 
 def verify(places: Places, suites: Iterable[str]) -> Verification:
@@ -143,18 +65,6 @@ def verify(places: Places, suites: Iterable[str]) -> Verification:
         data=tuple(shared.data_findings[name] for name in used if name in shared.data_findings),
         unclaimed=tuple(_unclaimed(places, names, verified)),
     )
-
-
-def as_json(verification: Verification) -> dict[str, Any]:
-    """The whole of it as plain values."""
-    from dataclasses import asdict
-
-    return {
-        "good": not (verification.count("stale") or verification.count("altered")),
-        "complete": not any(each.is_gap for each in verification.findings),
-        "counts": {status: verification.count(status) for status in ("good", "missing", "stale", "altered")},
-        **asdict(verification),
-    }
 
 
 @dataclass
@@ -233,9 +143,9 @@ class _SuiteVerifier:
         # Parents come before children, so what a child rests on is known when it is judged.
         grounds = tuple(self._ground(experiment) for experiment in self._experiments.values())
         rows = paths.rows_file(self._places.results_dir, self._name)
-        files = _needed_by_one_another((self._rows(rows), *self._reports(rows)))
+        files = needed_by_one_another((self._rows(rows), *self._reports(rows)))
         released = isinstance(self._suite, ReleasedSuite)
-        return SuiteVerification(name=self._name, grounds=_needed_by(grounds, files), files=files, released=released)
+        return SuiteVerification(name=self._name, grounds=needed_by(grounds, files), files=files, released=released)
 
     def _ground(self, experiment: Experiment | Released) -> Ground:
         folder = paths.train_folder(self._places.results_dir, experiment.id)
@@ -309,36 +219,6 @@ class _SuiteVerifier:
         )
         files = plan.table_files(self._places.reports_dir, self._name, self._suite)
         return _tables(files, lambda: rendered_files(rows, facts, self._shared.published), str(rows))
-
-
-def _needed_by_one_another(files: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """Rows and tables of which some are there and others are gaps."""
-    there = next((each.subject for each in files if each.status != "missing"), None)
-    # Rows without any table are a suite that is being made.
-    if all(each.status == "missing" for each in files[1:]):
-        return files
-    return tuple(each.needed_by(there) for each in files)
-
-
-def _needed_by(grounds: tuple[Ground, ...], files: tuple[Finding, ...]) -> tuple[Ground, ...]:
-    """Results of which some are gaps, since rows, tables, an evaluation or a child rest on them."""
-    table = next((each.subject for each in files if each.status != "missing"), None)
-    children: dict[str, str] = {}
-    for ground in grounds:
-        if ground.training.status != "missing":
-            children |= dict.fromkeys(ground.parents, ground.training.subject)
-    return tuple(
-        replace(
-            ground,
-            training=ground.training.needed_by(
-                ground.evaluation.subject
-                if ground.evaluation.status != "missing"
-                else children.get(ground.experiment_id, table)
-            ),
-            evaluation=ground.evaluation.needed_by(table),
-        )
-        for ground in grounds
-    )
 
 
 def _tables(files: Iterable[str], render: Callable[[], Mapping[str, bytes]], source: str) -> tuple[Finding, ...]:

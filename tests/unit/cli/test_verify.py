@@ -369,7 +369,7 @@ def test_a_measurement_of_an_earlier_version_is_a_note(project, verify):
 
 
 def test_more_than_a_line_holds_is_named_by_rules(project, verify, monkeypatch):
-    monkeypatch.setattr("recu.stages.mending._MOST_FILES", 1)
+    monkeypatch.setattr("recu.verify.mending._MOST_FILES", 1)
     _edit(_metrics("evaluate"), _set("top1", 99.9))
     Path("reports/smallest.md").write_text("")
     code, shown = verify()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recu.experiment import paths
 from recu.experiment.remake import afresh
-from recu.stages.verify import Ground, Places, SuiteVerification, Verification
+from recu.verify.grounds import Ground, Places, SuiteVerification, Verification
 from recu.verify.judgement import Finding
 
 _MOST_FILES = 20
