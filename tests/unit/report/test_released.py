@@ -13,7 +13,7 @@ from recu.report.notes import notes
 from recu.report.summary import RELEASED_RULE, judge_claim, summarise
 from recu.report.tables import csv, html, markdown
 from recu.results.records import FORM, EvaluationRecord, ReleasedRecord, as_record
-from recu.results.rows import result_row
+from recu.results.rows import MixedDataError, RowError, check_rows, result_row
 from tests.unit.results.made import DATASET, evaluation, provenance, training
 
 SUITE = SuiteFacts(
@@ -166,3 +166,17 @@ def test_all_forms_say_the_same_and_say_the_rule(published, result):
 def test_a_result_of_another_form_is_one_line(result):
     with pytest.raises(ResultError, match=r"the result of one is not of the expected form .*: cost: "):
         result(cost=None)
+
+
+def test_files_measured_on_different_data_are_measured_again_and_not_published(result):
+    with pytest.raises(MixedDataError, match=r"rest on different data.*\(released/two\)") as caught:
+        check_rows([result(), result(name="two", data_fingerprint="e" * 64)])
+    assert caught.value.train == () and caught.value.evaluate == ("released/one", "released/two")
+
+
+def test_an_evaluation_of_another_file_is_no_row(result):
+    with pytest.raises(
+        RowError, match=r"rests on other checkpoint than the training \(checkpoint_sha256 other"
+    ) as caught:
+        result(checkpoint_sha256="other")
+    assert caught.value.evaluate == ("released/one",)
