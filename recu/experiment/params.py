@@ -134,7 +134,13 @@ def _read_yaml(file: Path) -> Any:
         _check_size(data, {})
         return data
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{_shown(file)} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{_shown(file)} is not valid YAML: {_problem(error)}") from error
+
+
+def _problem(error: Exception) -> str:
+    """A reader's error in one line, with the line where it was noticed."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
 
 
 def _check_size(value: Any, known: dict[int, int]) -> int:
