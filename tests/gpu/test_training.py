@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from recu.base.files import hash_file
-from recu.data.load.memory import MemoryLoader
 from recu.experiment import paths
-from recu.experiment.schema import BATCH_AUGMENTATIONS
 from recu.models import available_models, build_model
 from recu.training import build_optimizer
 from recu.training.device import COMPILE_MODES, place
@@ -22,6 +20,7 @@ from recu.training.loop import train_steps
 from recu.training.seeding import make_deterministic
 from recu.training.sums import RunningSums
 from tests.history import comparable, read_history
+from tests.unit.data.builders import memory_loader
 
 CLASSES = 10
 COMPILED = [("cifar", "resnet20_1w1a"), ("imagenet", "resnet18_1w1a"), ("reactnet", "resnet18_1w1a")]
@@ -29,22 +28,6 @@ COMPILED = [("cifar", "resnet20_1w1a"), ("imagenet", "resnet18_1w1a"), ("reactne
 every_network = pytest.mark.parametrize(
     "entry", available_models(stage=2), ids=lambda entry: ".".join(filter(None, entry))
 )
-
-
-def memory_loader(device: torch.device, count: int = 64) -> MemoryLoader:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, CLASSES, (count,), generator=generator)
-    return MemoryLoader(
-        images,
-        labels,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.3, 0.3, 0.3),
-        batch_size=16,
-        device=device,
-        seed=1,
-        augmentation=BATCH_AUGMENTATIONS["crop_flip"],
-    )
 
 
 def train(network, device, *, precision="fp32", epochs=1) -> RunningSums:

@@ -11,10 +11,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from recu.data import prepare
-from recu.experiment.schema import Dataset
+from recu.data.load.memory import MemoryLoader
+from recu.experiment.schema import BATCH_AUGMENTATIONS, Dataset
 
 DALI_EXISTS = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64")}
 """Whether NVIDIA DALI can be installed here; where it can, it is part of the test environment."""
@@ -259,3 +261,19 @@ def prepared_as_it_is(folder: Path) -> Path:
     again = folder.with_name(f"{folder.name}-as-it-is")
     prepare("im", large_dataset(), folder=again, source=folder / "images", workers=0)
     return again
+
+
+def memory_loader(device: torch.device, count: int = 64, *, classes: int = 10) -> MemoryLoader:
+    """Batches of 16 out of random images (count, 32, 32, 3) held on the device, cropped and mirrored."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return MemoryLoader(
+        images,
+        torch.randint(0, classes, (count,), generator=generator),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.3, 0.3, 0.3),
+        batch_size=16,
+        device=device,
+        seed=1,
+        augmentation=BATCH_AUGMENTATIONS["crop_flip"],
+    )
