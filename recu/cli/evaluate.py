@@ -92,6 +92,15 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
     name = _dataset_name(arguments, file.path, identity_of(file.content, file.path))
     dataset = options.dataset_of(arguments, name)
     subject = recognise(file, asked, name, dataset)
+    if subject.identity is None:
+        _log.info(
+            "%s does not say on which images it was trained: mean %s, std %s and the order of classes are those of"
+            " dataset %s here",
+            file.path,
+            dataset.mean,
+            dataset.std,
+            name,
+        )
     recipe = options.hyperparameters_of(arguments, subject.family, stage=subject.stage)
     prepared = prepare_beside(
         name,

@@ -28,6 +28,10 @@ def test_a_foreign_file_may_name_its_network(recu, checkpoint):
     torch.save(torch.load(checkpoint) | {"model": "resnet20_1w1a"}, "named.pth.tar")
     assert recu("evaluate", "-e", "named.pth.tar", *recu.tiny[2:]) == 0, recu.err
     assert "cifar.resnet20_1w1a of stage 2 as it says itself" in recu.out
+    text = (
+        "trained: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25) and the order of classes are those of dataset tiny here"
+    )
+    assert text in recu.err, "what its number depends on and the file does not say"
 
 
 def test_the_earlier_form_is_recognised_from_its_keys(recu):
@@ -153,7 +157,7 @@ def test_a_file_of_ours_is_measured_as_what_it_says(recu, ours):
     assert recu("evaluate", "-e", ours, "--output", "out.json", *images) == 0, recu.err
     found = recu.json("out.json")
     assert (found["model"], found["stage"], found["dataset"]) == ("resnet20_1w1a", 1, "tiny")
-    assert "of stage 1 as it says itself" in recu.out
+    assert "of stage 1 as it says itself" in recu.out and "does not say" not in recu.err
     assert recu("evaluate", "-e", ours, "--stage", 1, "--output", "told.json", *recu.tiny) == 0, recu.err
     assert recu.json("told.json")["loss"] == found["loss"]
     for words, message in (
