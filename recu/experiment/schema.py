@@ -43,6 +43,7 @@ from recu.experiment.values import (
     number_as_text,
     text_as_number,
     text_as_switch,
+    whole,
 )
 
 T = TypeVar("T", bound=Iterable[str])
@@ -209,7 +210,7 @@ class Hyperparameters(Block):
     """tau of the first epoch."""
     tau_max: Quantile
     """tau approached at the end of training."""
-    stage: Stage
+    stage: Annotated[Stage, BeforeValidator(whole)]
     """What the network binarises: 0 nothing, 1 activations, 2 activations and weights."""
     init_from: Name | None
     """Method of the same row whose best checkpoint gives the initial weights; null starts from random ones."""
@@ -398,7 +399,7 @@ class ReleasedFile(Block):
     """Network."""
     family: Family | None = None
     """Defaults to the dataset's. The variant is recognised from the file's keys."""
-    stage: Stage | None = None
+    stage: Annotated[Stage, BeforeValidator(whole)] | None = None
     """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights; null where the file itself
     or its tensors say."""
     dataset: Name | None = None
@@ -447,7 +448,7 @@ class PublishedResult(Block):
     """Network."""
     family: Family | None = None
     """Of the network; null for any."""
-    stage: Stage | None = None
+    stage: Annotated[Stage, BeforeValidator(whole)] | None = None
     """What the network binarises, as in a recipe."""
     method: Line
     """As `published_as` of a method names it."""

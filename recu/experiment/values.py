@@ -6,6 +6,7 @@ that: a suite called 2024, the GPU 0. Everything else is refused where it stands
 
 from __future__ import annotations
 
+import json
 import struct
 import unicodedata
 from collections.abc import Iterable
@@ -38,6 +39,13 @@ def number_as_text(value: Any) -> Any:
 def text_as_number(value: Any) -> Any:
     """A text of digits that stands where a count does, as a number: --config may quote it. Others unchanged."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+
+
+def whole(value: Any) -> Any:
+    """Unchanged, unless it equals a whole number and is none: true is no 1, 2.0 no 2. Raises ValueError."""
+    if isinstance(value, bool | float):
+        raise ValueError(f"should be a whole number, found {json.dumps(value)}")
+    return value
 
 
 def text_as_switch(value: Any) -> Any:

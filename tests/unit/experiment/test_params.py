@@ -42,6 +42,11 @@ def test_everything_shipped_is_valid():
         ("seeds: [1]->seeds: [1, 2, 1]", r"suite.yaml: seeds: the seed 1 is given twice"),
         ("model: resnet20_1w1a->model: resnet20_1w1a, only: []", r"rows.0.only: Tuple should have at least 1 item"),
         (
+            "vanilla: {}->vanilla: {stage: true}",
+            r"methods.vanilla.stage: should be a whole number, found true",
+        ),
+        ("vanilla: {}->vanilla: {stage: 2.0}", r"methods.vanilla.stage: should be a whole number, found 2.0"),
+        (
             "vanilla: {}->vanilla: {tau_min: 0.5}",
             r"methods.vanilla.tau_min: should be greater than 0.5, found 0.5",
         ),
