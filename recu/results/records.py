@@ -90,7 +90,7 @@ def write_record(path: Path, record: Record) -> None:
     write_sealed_json(path, record.as_plain())
 
 
-class Provenance(Record):
+class Provenance(SparseRecord):
     """Code, environment and device that gave a result."""
 
     device: str
