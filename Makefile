@@ -17,7 +17,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce test test-docs test-gpu test-slow lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce test test-docs test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -47,7 +47,13 @@ test-gpu: setup
 	$(BIN)/python -m pytest -q tests/gpu
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not slurm"
+
+# As root on Debian, which has Slurm's packages; elsewhere each test says what it lacks.
+test-slurm: setup
+	-command -v slurmctld > /dev/null || apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS),slurm]"
+	$(BIN)/python -m pytest -s -m slurm tests/slurm
 
 # At least 200 kills, full disks, damaged files, dead servers: prints a table, whose last line must end in "0 lost".
 chaos: setup

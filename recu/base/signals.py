@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -15,6 +16,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 TIME_LIMIT = "the time limit"
 _MOST_RESERVED_S = 60.0
 _RESERVED_PART = 0.1
+_ONE_REQUEST_S = 2.0
+"""Signals this close together are one request: Slurm sends a preempted job SIGTERM twice within milliseconds."""
 
 
 class StopRequest:
@@ -47,7 +50,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(end_time: float = 0) -> Iterator[StopRequest]:
-    """Within the block, a first signal is recorded in the request; a second one ends the process at once.
+    """Within the block, a first signal is recorded in the request; one more, later, ends the process at once.
 
     The handlers found are put back afterwards. Outside the main thread, where Python allows no handlers, signals never
     make the request true.
@@ -56,9 +59,12 @@ def stop_on_signals(end_time: float = 0) -> Iterator[StopRequest]:
         end_time: see `StopRequest`.
     """
     request = StopRequest(end_time)
+    first = math.inf
 
     def record(number: int, _frame: FrameType | None) -> None:
-        if request.reason not in (None, TIME_LIMIT):
+        nonlocal first
+        first = min(first, time.monotonic())
+        if time.monotonic() > first + _ONE_REQUEST_S:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         request.reason = signal.Signals(number).name

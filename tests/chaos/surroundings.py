@@ -121,7 +121,7 @@ def _leave_alone(child: forking.Child) -> tuple[int, ...]:
 def _send_two_signals(child: forking.Child) -> tuple[int, ...]:
     for _ in range(2):
         child.send(signal.SIGTERM)
-        child.ends_within(1)
+        child.ends_within(3)
     return (-signal.SIGTERM, _INTERRUPTED)
 
 

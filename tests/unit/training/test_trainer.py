@@ -179,7 +179,9 @@ def test_second_signal_ends_the_process_at_once(tmp_path):
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
-    assert process.poll() is None, "the first signal waits for the step"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(2)
+    assert process.poll() is None, "the first signal, which Slurm sends twice, waits for the step"
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     assert process.returncode == -signal.SIGTERM
