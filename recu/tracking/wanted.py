@@ -179,9 +179,7 @@ def _checked(rows: Any, problems: list[str]) -> tuple[Row, ...]:
     for line in rows or ():
         try:
             content = json.loads(line) if isinstance(line, str) else line
-            row = TypeAdapter(Row).validate_python(
-                (content["epoch"], content["time"], numbers_of(content)), strict=True
-            )
+            row = _row_form().validate_python((content["epoch"], content["time"], numbers_of(content)), strict=True)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             problems.append(f"not an epoch: {str(line)[:200]}")
         else:
