@@ -25,6 +25,7 @@ class Project:
     data_dir: Path
     tracking_uri: str = ""
     keep_resumable: bool = False
+    end_time: float = 0.0
 
     @property
     def dataset(self) -> Dataset:
@@ -58,7 +59,13 @@ class Project:
         )
 
     def places(self, **more) -> dict:
-        running = Running(gpus="cpu", workers=0, tracking_uri=self.tracking_uri, keep_resumable=self.keep_resumable)
+        running = Running(
+            gpus="cpu",
+            workers=0,
+            tracking_uri=self.tracking_uri,
+            keep_resumable=self.keep_resumable,
+            end_time=self.end_time,
+        )
         common = {
             "dataset": self.dataset,
             "prepared": open_prepared(self.data_dir / "tiny", self.dataset),

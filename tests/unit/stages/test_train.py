@@ -12,8 +12,9 @@ import time
 import pytest
 import torch
 
-from recu.base.errors import CheckpointError, ConfigError, Interrupted, OutputError, ResultError
+from recu.base.errors import BusyError, CheckpointError, ConfigError, Interrupted, OutputError, ResultError
 from recu.base.files import hash_file
+from recu.base.lock import only_one
 from recu.experiment import paths
 from recu.experiment.resolving import Origin, TeacherWeights
 from recu.nn import BinaryConv2d, layers
@@ -515,3 +516,26 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path):
     assert not Teacher(name=str(file)).build(classes).network.training
     with pytest.raises(CheckpointError, match="class 'class0' as label 0, which is 'CLASS5' in the data"):
         Teacher(name=str(file)).build(["CLASS5", *classes[:-1]])
+
+
+def test_a_job_of_limited_time_does_not_wait_for_long(project, monkeypatch):
+    experiment = project.experiment()
+    monkeypatch.setattr(module, "_MOST_WAIT_S", 0.2)
+    project.end_time = time.time() + 3600
+    with only_one(project.runs / experiment.id, "x"), pytest.raises(BusyError, match=r"is in use by process \d+ on"):
+        project.train(experiment)
+    assert BusyError.exit_code == 75
+
+
+def test_a_job_saves_before_its_time_is_over_and_continues_to_the_same_bits(project):
+    experiment = project.experiment()
+    whole = project.train(experiment)["checkpoint_sha256"]
+    shutil.rmtree(project.runs)
+    shutil.rmtree(project.results / "train")
+    project.end_time = 1.0
+    for _ in range(3):
+        with pytest.raises(Interrupted, match="stopped by the time limit"):
+            project.train(experiment)
+    project.end_time = 0.0
+    metrics = project.train(experiment)
+    assert metrics["checkpoint_sha256"] == whole and len(metrics["segments"]) == 4
