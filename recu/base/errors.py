@@ -66,6 +66,12 @@ class Interrupted(RecuError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: "run me again"
 
 
+class LostProcess(RecuError):
+    """One of several processes that work together has ended or does not answer; what was saved before is kept."""
+
+    exit_code = 75  # as Interrupted
+
+
 _MOST_NAMES = 30
 """That an error lists."""
 

@@ -107,6 +107,7 @@ def _run(command: str, words: list[str]) -> None:
     )
     module.add_arguments(parser)
     arguments = parser.parse_args(words)
+    arguments.words = (command, *words)  # for a launcher that runs them as several processes
     with _messages_on_terminal():
         module.run(arguments)
 

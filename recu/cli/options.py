@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import read_json
+from recu.base.place import place_of
+from recu.experiment.fit import devices_of
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import config_file, find_params, user_path
 from recu.experiment.released import Released, parse_planned
@@ -19,6 +23,7 @@ from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
     from recu.data import Prepared
+    from recu.training.processes import Processes
 
 _OF_A_NETWORK = ("stage", "batch_size_test")
 """Hyper-parameters that `recu evaluate` takes too."""
@@ -52,13 +57,36 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         "--gpus",
         "--gpu",
         default=Running.gpus,
-        help="a device number, or cpu (default: a GPU if there is one, else the CPU)",
+        help="device numbers, as 0 or 0,1 for two that share the job, or cpu (default: a GPU if there is one, else the"
+        " CPU)",
     )
     group.add_argument(
-        "--workers", type=int, default=Running.workers, metavar="N", help="loader processes (default: %(default)s)"
+        "--processes",
+        type=int,
+        default=Running.processes,
+        metavar="N",
+        help="that share the job, one a device (default: as many as --gpus names, or one)",
     )
     group.add_argument(
-        "--threads", type=int, default=Running.threads, metavar="N", help="CPU threads (default: torch's choice)"
+        "--stall_minutes",
+        type=float,
+        default=Running.stall_minutes,
+        metavar="N",
+        help="how long several processes wait for one of them (default: %(default)s)",
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=Running.workers,
+        metavar="N",
+        help="its loader processes (default: %(default)s)",
+    )
+    group.add_argument(
+        "--threads",
+        type=int,
+        default=Running.threads,
+        metavar="N",
+        help="its CPU threads (default: torch's choice)",
     )
     group.add_argument(
         "--kernels",
@@ -259,12 +287,50 @@ def running_of(arguments: argparse.Namespace) -> Running:
     tracking_uri = arguments.tracking_uri
     if tracking_uri is None:
         tracking_uri = load_config(config_file(arguments.params_dir)).tracking_uri
-    for name in ("print_freq", "save_minutes"):
+    for name in ("print_freq", "save_minutes", "stall_minutes"):
         if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
     if not getattr(arguments, "end_time", 0) >= 0:
         raise ConfigError(f"--end_time is {arguments.end_time}, expected seconds of Unix time, or 0 for never")
-    for name in ("workers", "threads"):
+    for name in ("workers", "threads", "processes"):
         check_processes(arguments, name)
     given = {each.name: getattr(arguments, each.name) for each in fields(Running) if each.name in arguments}
     return Running(**given | {"gpus": gpus_of(arguments), "tracking_uri": tracking_uri})
+
+
+def _quiet_pytorch() -> None:
+    """Before it is imported: let it keep to itself what several processes would otherwise be told of its insides."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def together(arguments: argparse.Namespace, work: Callable[[Processes | None], None]) -> None:
+    """Do a job's work, in as many processes as are asked for or as a launcher has started.
+
+    Args:
+        arguments: with those of `add_place_options`.
+        work: what the first process does; it gives the others theirs. None says that there are no others.
+
+    Raises:
+        RecuError: what `work` raises; several processes that cannot be or do not find each other.
+    """
+    running, place = running_of(arguments), place_of(os.environ)
+    count = devices_of(running.gpus, running.processes)
+    if place.count == 1 and count == 1:
+        work(None)
+    elif place.count == 1:
+        _quiet_pytorch()
+        from recu.training.launcher import launch
+
+        launch(arguments.words, gpus=running.gpus, count=count)
+    else:
+        _quiet_pytorch()
+        from recu.training.processes import joined, speak_of_little
+
+        if running.processes not in (0, place.count):
+            raise ConfigError(f"--processes is {running.processes}, and the launcher has started {place.count}")
+        with joined(place, gpus=running.gpus, patience_s=60 * running.stall_minutes) as processes:
+            if processes.first:
+                work(processes)
+            else:
+                speak_of_little()
+                processes.assist()

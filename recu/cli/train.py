@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from recu.stages.networks import Teacher, Weights
     from recu.stages.resume import Found
     from recu.training.checkpoint_identity import CheckpointIdentity
+    from recu.training.processes import Processes
 
 SUITE = "command-line"
 """Suite of experiments that stand in no file; also the name of their MLflow experiment."""
@@ -59,10 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
         from recu.cli import evaluate
 
         evaluate.run(arguments)
-    elif arguments.experiment is not None:
-        _train_experiment(arguments)
-    else:
-        _train_command_line(arguments)
+        return
+    train = _train_command_line if arguments.experiment is None else _train_experiment
+    options.together(arguments, functools.partial(train, arguments))
 
 
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -142,7 +143,7 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tracking_uri", help="MLflow store; empty for none (default: that of params/config.yaml)")
 
 
-def _train_experiment(arguments: argparse.Namespace) -> None:
+def _train_experiment(arguments: argparse.Namespace, processes: Processes | None) -> None:
     from recu.stages.train import train
 
     experiment = options.experiment_of(arguments)
@@ -155,10 +156,11 @@ def _train_experiment(arguments: argparse.Namespace) -> None:
         runs_dir=arguments.runs_dir,
         teacher_weights=arguments.teacher_weights,
         running=options.running_of(arguments),
+        processes=processes,
     )
 
 
-def _train_command_line(arguments: argparse.Namespace) -> None:
+def _train_command_line(arguments: argparse.Namespace, processes: Processes | None) -> None:
     from recu.data import prepare_beside
     from recu.stages.resume import check_may_continue, state_to_continue
     from recu.stages.train import check_writable, train_in_folder
@@ -203,6 +205,7 @@ def _train_command_line(arguments: argparse.Namespace) -> None:
         start_epoch=start_epoch,
         initial=initial,
         teacher=teacher,
+        processes=processes,
     )
 
 

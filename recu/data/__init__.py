@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from recu.data.load.loader import Loader, Loaders
+from recu.data.load.loader import WHOLE, Loader, Loaders, Share
 from recu.data.manifest import Manifest, Prepared, read_manifest
 from recu.data.opening import check_settings, check_split, open_index, open_prepared
 from recu.data.prepare.preparation import prepare, prepare_beside
@@ -22,6 +22,7 @@ __all__ = [
     "Loaders",
     "Manifest",
     "Prepared",
+    "Share",
     "build_loaders",
     "open_prepared",
     "prepare",
@@ -43,6 +44,7 @@ def build_loaders(
     augmentation: str | None = None,
     skip_unreadable: bool = False,
     splits: Sequence[str] = ("train", "test"),
+    share: Share = WHOLE,
 ) -> Loaders:
     """Loaders of prepared data: of exactly the content that `prepared` names.
 
@@ -59,6 +61,7 @@ def build_loaders(
         skip_unreadable: leave out image files that cannot be read, with a warning, and count them in `Loader.skipped`,
             instead of stopping with a DataError.
         splits: what will be read; ("test",) needs no training images, and `Loaders.train` is then None.
+        share: what of each split comes to this process.
 
     Raises:
         DataError: the data was prepared with other settings, lacks a split, or is no longer what was prepared.
@@ -79,7 +82,7 @@ def build_loaders(
     )
     chosen = choose_loader(loader, dataset, manifest.storage)
     build = {"memory": _memory_loader, "torchvision": _torchvision_loader, "dali": _dali_loader}[chosen]
-    common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device)}
+    common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device), "share": share}
     large = {"workers": workers, "skip_unreadable": skip_unreadable} if chosen != "memory" else {}
     train = None
     if "train" in splits:

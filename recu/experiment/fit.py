@@ -34,8 +34,20 @@ def settled_loader(loader: Loader, dataset: Dataset, augmentation: str | None = 
     return "auto" if named == usual else loader
 
 
-def check_batch_size(batch_size: int, train_images: int) -> None:
-    """Raise ConfigError where the last batch of an epoch would hold one image, which BatchNorm cannot use."""
+def check_batch_size(batch_size: int, train_images: int, parts: int = 1) -> None:
+    """Raise ConfigError where BatchNorm would be given one image, which it cannot use, or none at all.
+
+    Args:
+        batch_size: images a step.
+        train_images: of an epoch, whose last step may have fewer.
+        parts: consecutive ones that each batch is cut into, for one device each.
+    """
+    for images in {min(batch_size, train_images), train_images % batch_size} - {0} if parts > 1 else ():
+        if images % -(-images // parts) == 1 or images <= parts:
+            raise ConfigError(
+                f"batch_size: {parts} devices leave one of a batch's {images} images for one of them, which BatchNorm"
+                " cannot use there; choose another number of devices or batch_size, or sync_batch_norm"
+            )
     if train_images % batch_size == 1:
         raise ConfigError(
             f"batch_size: {batch_size} leaves one of {train_images} training images for the last batch, which BatchNorm"
@@ -130,6 +142,25 @@ def check_pretrained_teacher(name: str, num_classes: int, has_weights: bool) -> 
             f"teacher: torchvision's {name} has {_TEACHER_CLASSES} classes, the dataset has {num_classes}: give the"
             f" weights of a {name} trained on it (teacher_weights in params/config.yaml, --teacher_weights FILE)"
         )
+
+
+def devices_of(gpus: str, processes: int) -> int:
+    """How many devices share a job.
+
+    Args:
+        gpus: device numbers, or "cpu", or "".
+        processes: how many are asked for; 0 for those that `gpus` names, or one.
+
+    Raises:
+        ConfigError: the two say different numbers.
+    """
+    named = len(gpu_numbers(gpus))
+    if processes and named and named != processes:
+        raise ConfigError(
+            f"gpus {gpus!r} names {named} device{'s' if named > 1 else ''} for {processes} processes: name one for"
+            " each, or leave the number of processes (--processes, gpus_per_training) out"
+        )
+    return processes or named or 1
 
 
 def check_compile(compile_as: str | None, gpus: str) -> None:

@@ -15,6 +15,10 @@ class Running:
 
     gpus: str = ""
     """As for `recu.training.device.choose_device`."""
+    processes: int = 0
+    """That share the job, one a device; 0 for as many as `gpus` names, or one."""
+    stall_minutes: float = 10.0
+    """How long the others wait for one of them; a batch may take its loader as long."""
     workers: int = 2
     """Loader processes, for datasets that are not held in memory."""
     threads: int = 0

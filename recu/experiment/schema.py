@@ -164,6 +164,7 @@ def gpu_numbers(gpus: str) -> list[int]:
     numbers = [part.strip() for part in wanted.split(",") if part.strip()]
     if not numbers or not all(number.isascii() and number.isdecimal() for number in numbers):
         raise ValueError(f"{gpus!r} is neither 'cpu' nor a device number such as 0")
+    check_once([int(number) for number in numbers], "device")
     return [int(number) for number in numbers]
 
 
@@ -230,12 +231,20 @@ class Hyperparameters(Block):
     """torch.compile of the network in training, on GPUs: `kernels` fuses operations, `cuda-graphs` replays a step's
     kernels at once too. Both round differently from the uncompiled network; null for neither."""
 
+    replicas: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1
+    """Parts that each batch is normalised in, one a device, as the authors' `--gpus 0,1` has two: BatchNorm sees
+    batch_size / replicas images. A training on another number of devices says so in its record and in tables."""
+    sync_batch_norm: bool = False
+    """BatchNorm sees the whole batch however many devices share it, as on one."""
+
     @model_validator(mode="after")
     def _check_together(self) -> Hyperparameters:
         if self.tau_min > self.tau_max:
             raise ValueError(f"tau_min ({self.tau_min}) must not exceed tau_max ({self.tau_max})")
         if self.lr_type == "step" and not self.lr_decay_step:
             raise ValueError("lr_type 'step' needs lr_decay_step: the epochs at which the rate falls")
+        if self.sync_batch_norm and self.replicas > 1:
+            raise ValueError(f"sync_batch_norm normalises the whole batch, replicas {self.replicas} parts: choose one")
         if self.warm_up:
             try:
                 check_warm_up(self.lr_type)
@@ -527,6 +536,10 @@ class WorkflowConfig(Block):
     """Local archive or folder by dataset, in place of a download."""
     gpus: Annotated[str, BeforeValidator(_gpus_as_text), AfterValidator(_check_gpus)] = Running.gpus
     """Device ids as for --gpus; empty chooses by itself."""
+    gpus_per_training: Annotated[int, Field(ge=0, le=MOST_PROCESSES), BeforeValidator(text_as_number)] = (
+        Running.processes
+    )
+    """Devices that share each training, as for --processes; 0 for those that gpus names, or one."""
     teacher_weights: Annotated[UserPath, BeforeValidator(empty_as_text)] = ""
     """Local file with the published weights of the torchvision teacher, in place of a download; its SHA-256 is part of
     the experiments that it teaches."""

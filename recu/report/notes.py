@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from recu.experiment.suite_facts import MethodFacts, SuiteFacts
 from recu.report.summary import RELEASED_RULE, RULE, TableRow
 from recu.results.records import Provenance, Row
+from recu.results.sharing import pieces_worded
 
 COST = (
     "Cost, of one image at the row's input size, counted from the network: parameters; size with a binary weight in "
@@ -83,6 +84,7 @@ def _origin(rows: Sequence[Row], files: Sequence[Row]) -> tuple[str, ...]:
         f"Hardware: {hardware}.",
         *_versions(everything),
         *_pieces(rows),
+        *_sharing(rows),
         f"Data: {listed(_data_of(row) for row in rows)}.",
         *([f"Files: {listed(names)}."] if files else []),
         f"Rests on: {len(rows)} {what} and the evaluation of each one's best checkpoint, whose parameters, data and "
@@ -99,6 +101,16 @@ def _pieces(rows: Sequence[Row]) -> list[str]:
         + "."
         for row in interrupted
     ]
+
+
+def _sharing(rows: Sequence[Row]) -> list[str]:
+    """Which trainings several devices shared, whose BatchNorms may see less than the whole batch."""
+    worded = (
+        (row.experiment_id, pieces_worded(row.segments, row.batch_size, row.replicas or 1))
+        for row in rows
+        if row.batch_size is not None
+    )
+    return [f"Devices: {experiment} was trained in {'; '.join(texts)}." for experiment, texts in worded if texts]
 
 
 def _dates(origins: Iterable[Provenance]) -> str:

@@ -183,12 +183,24 @@ class EpochRecord(EpochResult):
         return EpochResult(**{name: getattr(self, name) for name in EpochResult.model_fields})
 
 
+class Shared(Record):
+    """How several devices shared each batch, one process a device."""
+
+    processes: Annotated[int, Field(ge=2)]
+    batch_per_process: Number
+    """Images; the last ones of a batch that does not divide have fewer."""
+    batch_norm_batch: Number
+    """Images whose statistics a BatchNorm normalises with."""
+
+
 class Piece(Record):
     """Epochs of a training that one code, environment and device computed; both ends included."""
 
     from_epoch: Number
     to_epoch: Number
     provenance: Provenance
+    shared: Shared | None = None
+    """None where one device had whole batches."""
 
     @property
     def epochs(self) -> str:
@@ -441,6 +453,8 @@ class Row(Record):
     top1_last: Percent | None
     top5_last: Percent | None
     curve: Curve | None
+    replicas: int | None = None
+    """Parts that a batch of the recipe is meant to be normalised in."""
     loss_best: Amount | None = None
     """Of a released file alone."""
     claim: Claim | None = None

@@ -68,6 +68,7 @@ def _of_training(train: TrainingRecord) -> dict[str, Any]:
     return {
         "seed": train.resolved.seed,
         "batch_size": recipe.batch_size,
+        "replicas": recipe.replicas,
         "epochs": recipe.epochs,
         "parent": train.parent,
         "teacher": train.teacher,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.base.errors import Interrupted, ResultError
+from recu.base.place import ONLY
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.released import Released
@@ -136,7 +137,7 @@ class Testbed:
         from recu.training.device import choose_device, describe
 
         device = choose_device(running.gpus)
-        use_threads(running.threads)
+        use_threads(running.threads, ONLY)
         loaders = build_loaders(
             prepared,
             dataset,

@@ -14,7 +14,8 @@ from recu.base.files import hash_file
 from recu.experiment import paths
 from recu.experiment.resolving import Experiment, Origin
 from recu.results.flatten import flatten_params
-from recu.results.records import Origins, Provenance, TrainedPiece, TrainingRecord, as_record
+from recu.results.records import Origins, Provenance, Shared, TrainedPiece, TrainingRecord, as_record
+from recu.results.sharing import worded
 from recu.stages.trained import read_finished
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def changes_between(before: str, experiment: Experiment) -> dict[str, str]:
     }
 
 
-def note_changes(found: Found, experiment: Experiment, provenance: Provenance) -> None:
+def note_changes(found: Found, experiment: Experiment, provenance: Provenance, shared: Shared | None = None) -> None:
     """Log what is other from here on: parameters, code, environment and device; metrics.json has it as `segments`."""
     if found.identity is None:
         return
@@ -262,6 +263,11 @@ def note_changes(found: Found, experiment: Experiment, provenance: Provenance) -
         _log.warning("learning rate and tau follow the schedule of the new number of epochs from epoch %s on", epoch)
     if not found.segments:
         return
+    shared_before = found.segments[-1].shared
+    if shared_before != shared:
+        recipe = experiment.hyperparameters
+        old, new = (worded(each, recipe.batch_size, 1) or "1 device" for each in (shared_before, shared))
+        _log.warning("continuing on %s, was %s: the bits differ from those of an uninterrupted training", new, old)
     before = found.segments[-1].provenance
     for name, what in (("device", "device"), ("code_hash", "code"), ("environment_hash", "environment")):
         then, now = getattr(before, name), getattr(provenance, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from recu.base.errors import CheckpointError, OutputError, ResultError
 from recu.base.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
 from recu.base.lock import only_one
+from recu.base.place import Place
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
@@ -30,6 +32,7 @@ from recu.results.records import (
     TrainingRecord,
     write_record,
 )
+from recu.results.sharing import shared_by, worded
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
 from recu.stages.resume import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from recu.tracking.description import RunDescription
     from recu.tracking.run import FollowedRun
     from recu.training.position import Validity
+    from recu.training.processes import Processes
     from recu.training.trainer import Outcome, Trainer
 
 _MOST_WAIT_S = 60.0
@@ -79,6 +83,7 @@ def train(
     runs_dir: Path,
     teacher_weights: Path | None = None,
     running: Running | None = None,
+    processes: Processes | None = None,
 ) -> None:
     """Train an experiment of the workflow, or continue it, and publish the result into its results folder.
 
@@ -90,6 +95,7 @@ def train(
         runs_dir: where the resumable state lives.
         teacher_weights: local file of a torchvision teacher's published weights; None downloads them.
         running: how to run it.
+        processes: that share it, of which this is the first; None for this one alone.
 
     Raises:
         RecuError: one line each: bad data, missing or altered parents, a diverging loss, an unwritable folder.
@@ -129,7 +135,7 @@ def train(
     # The experiment's folder and not the parameters': trainings that publish into one place must take turns.
     with only_one(runs_dir / experiment.id, f"experiment {experiment.id}", wait_s=_patience(job.running)):
         _set_foreign_state_aside(job)
-        _run(job, own_state(job.state))
+        _run(job, own_state(job.state), processes)
 
 
 def train_in_folder(
@@ -143,6 +149,7 @@ def train_in_folder(
     start_epoch: int = 0,
     initial: Weights | None = None,
     teacher: Teacher | None = None,
+    processes: Processes | None = None,
 ) -> None:
     """Train as the authors' program does, with state and result in one folder; the same call again continues.
 
@@ -157,6 +164,7 @@ def train_in_folder(
         start_epoch: first epoch of a training that continues nothing.
         initial: initial weights; None for random ones.
         teacher: for distillation.
+        processes: as for `train`.
 
     Raises:
         RecuError: as `train`.
@@ -188,7 +196,7 @@ def train_in_folder(
             build_teacher=None if teacher is None else teacher.build,
             start_epoch=start_epoch,
         )
-        _run(job, found)
+        _run(job, found, processes)
 
 
 def _patience(running: Running) -> float:
@@ -236,7 +244,7 @@ def _free(state: Path, running: Running) -> None:
         free_state(state / paths.CHECKPOINT)
 
 
-def _run(job: _Job, found: Found | None) -> None:
+def _run(job: _Job, found: Found | None, processes: Processes | None) -> None:
     """Train what is left after `found` and publish, with a log beside the state and a mirror in the tracking store."""
     # Under the lock nobody else writes there, so what is left of killed processes may go.
     for folder in (job.state, job.results):
@@ -248,30 +256,59 @@ def _run(job: _Job, found: Found | None) -> None:
             with run.recorded(_description(job, record.provenance, record.segments)):
                 _conclude(job, record, run)
         else:
-            _run_mirrored(job, found, run)
+            _run_mirrored(job, found, run, processes)
 
 
-def _run_mirrored(job: _Job, found: Found | None, run: FollowedRun) -> None:
+def _run_mirrored(job: _Job, found: Found | None, run: FollowedRun, processes: Processes | None) -> None:
     """The work of `_run`, with its imports of PyTorch."""
     from recu.base.signals import stop_on_signals
-    from recu.results import provenance
-    from recu.training.device import choose_device, describe
+    from recu.training.processes import ALONE
 
-    device = choose_device(job.running.gpus)
-    use_threads(job.running.threads)
-    loaders = _build_loaders(job, device)
-    origin = provenance.collect(describe(device))
-    experiment = job.experiment
-    _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
-    # Before seeding, so that a teacher changes nothing in the student's random numbers.
-    taught = None if job.build_teacher is None else job.build_teacher(job.prepared.manifest.classes)
-    trainer = _prepare_trainer(job, found, loaders, device, taught, origin)
+    processes = processes or ALONE
+    processes.call_others(_assist, job, found)
+    trainer, origin = _ready(job, found, processes)
     _write_experiment(job)
     if trainer.finished:
         origin = trainer.segments[-1].provenance
     with stop_on_signals(job.running.end_time) as stop, run.recorded(_description(job, origin, trainer.segments)):
-        outcome = trainer.run(stop)
+        with processes.in_words():
+            outcome = trainer.run(stop)
         _conclude(job, _record(job, outcome), run)
+
+
+def _assist(processes: Processes, job: _Job, found: Found | None) -> None:
+    """What every process but the first does of a training: its part of each step and evaluation, and no file."""
+    from recu.base.signals import stop_on_signals
+
+    with stop_on_signals(job.running.end_time) as stop:
+        trainer, _ = _ready(job, found, processes)
+        trainer.run(stop)
+
+
+def _ready(job: _Job, found: Found | None, processes: Processes) -> tuple[Trainer, Provenance]:
+    """The trainer where an earlier run stopped, and what trains from here on."""
+    from recu.results import provenance
+    from recu.training.device import choose_device, describe
+
+    device = choose_device(job.running.gpus, processes)
+    use_threads(job.running.threads, processes)
+    loaders = _build_loaders(job, device, processes)
+    origin = provenance.collect(_devices(processes.gather(describe(device))))
+    experiment = job.experiment
+    _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
+    # Before seeding, so that a teacher changes nothing in the student's random numbers.
+    taught = None if job.build_teacher is None else job.build_teacher(job.prepared.manifest.classes)
+    if taught is not None and len(set(processes.gather(taught.weights_sha256))) > 1:
+        raise CheckpointError(
+            f"{experiment.teacher.id} has other weights on some of the machines: give them the same file"
+        )
+    return _prepare_trainer(job, found, loaders, device, taught, origin, processes), origin
+
+
+def _devices(names: Sequence[str]) -> str:
+    """The devices of all processes in one text, e.g. "2 x NVIDIA A100-SXM4-40GB"."""
+    counts = {name: names.count(name) for name in names}
+    return names[0] if len(names) == 1 else ", ".join(f"{count} x {name}" for name, count in counts.items())
 
 
 def _description(job: _Job, provenance: Provenance, segments: Sequence[TrainedPiece]) -> RunDescription:
@@ -317,6 +354,7 @@ def _prepare_trainer(
     device: torch.device,
     taught: Taught | None,
     provenance: Provenance,
+    processes: Processes,
 ) -> Trainer:
     """The trainer with initial weights, or where an earlier run stopped.
 
@@ -337,7 +375,9 @@ def _prepare_trainer(
     check_costs(model)
     if job.initial is not None and found is None:
         job.initial.load_into(model)
-    validity = _validity(job, loaders)
+    validity = _validity(job, loaders, processes)
+    recipe = experiment.hyperparameters
+    shared = shared_by(recipe, processes.count)
     identity = Identity(
         model=experiment.model,
         experiment=experiment.canonical,
@@ -354,6 +394,7 @@ def _prepare_trainer(
             "threads": job.running.threads,
             "kernels": job.running.kernels,
         },
+        shared=shared,
         origins=_origins(job, found, taught),
     )
     trainer = Trainer(
@@ -366,25 +407,30 @@ def _prepare_trainer(
         teacher=teacher,
         running=job.running,
         start_epoch=job.start_epoch,
+        processes=processes,
     )
+    text = worded(shared, recipe.batch_size, recipe.replicas)
+    if text is not None:
+        _log.info("trained on %s", text)
     if found is None:
         return trainer
     if not found.exact:
         trainer.continue_from_foreign(found.content)
         return trainer
-    state = usable_state(found.content, found.file, validity)
-    if not found.own:
+    state = processes.from_first(lambda: usable_state(found.content, found.file, validity))
+    in_place = processes.from_first(lambda: found.own and state is found.content)
+    if not found.own and processes.first:
         carry_start(found.file, job.state / paths.CHECKPOINT)
-    trainer.continue_from(state, in_place=found.own and state is found.content)
+    trainer.continue_from(state, in_place=in_place)
     if trainer.finished:
         _log.info("all %d epochs are done", state["epoch"])
     else:
-        note_changes(found, experiment, provenance)
+        note_changes(found, experiment, provenance, shared)
         _log.info("continuing at epoch %d of %d", state["epoch"], experiment.hyperparameters.epochs)
     return trainer
 
 
-def _validity(job: _Job, loaders: Loaders) -> Validity:
+def _validity(job: _Job, loaders: Loaders, processes: Processes) -> Validity:
     from recu.training.position import Validity
 
     recipe = job.experiment.hyperparameters
@@ -399,6 +445,7 @@ def _validity(job: _Job, loaders: Loaders) -> Validity:
         skip_unreadable=recipe.skip_unreadable,
         data_fingerprint=loaders.manifest.fingerprint,
         num_images=loaders.train.num_images,
+        world_size=processes.count,
     )
 
 
@@ -483,18 +530,18 @@ def _why_foreign(job: _Job) -> tuple[str | None, str]:
 
 
 def _teacher_builder(trained: Any) -> Callable[[Sequence[str]], Taught]:
-    return lambda classes: teacher_of(trained, classes)
+    return functools.partial(teacher_of, trained)
 
 
-def use_threads(threads: int) -> None:
-    """Set the number of CPU threads of torch; 0 leaves its choice."""
-    if threads:
+def use_threads(threads: int, place: Place) -> None:
+    """Set the number of CPU threads of torch, for all processes of this machine; 0 leaves its choice to one process."""
+    if threads or place.count > 1:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(place.of_this_machine(threads or torch.get_num_threads()))
 
 
-def _build_loaders(job: _Job, device: torch.device) -> Loaders:
+def _build_loaders(job: _Job, device: torch.device, processes: Processes) -> Loaders:
     from recu.data import build_loaders
 
     recipe = job.experiment.hyperparameters
@@ -506,9 +553,10 @@ def _build_loaders(job: _Job, device: torch.device) -> Loaders:
         loader=recipe.loader,
         seed=job.experiment.seed,
         device=device,
-        workers=job.running.workers,
+        workers=processes.of_this_machine(job.running.workers),
         augmentation=recipe.augmentation,
         skip_unreadable=recipe.skip_unreadable,
+        share=processes.share,
     )
 
 

@@ -107,7 +107,11 @@ def _check_progress(checkpoint: Mapping[str, Any], ours: Mapping[str, Any]) -> N
     _require(known, "recu.segments", "what trained the epochs of the history", ours.get("segments"))
     _check_plain({key: ours.get(key) for key in ("segments", "origins", "position", "best_checkpoint")})
     _check_best(checkpoint, ours.get("best_checkpoint"), history)
-    _check_random(ours["random"])
+    _check_random(ours["random"], "recu.random")
+    others = ours.get("random_of_others", [])
+    _require(isinstance(others, (list, tuple)), "recu.random_of_others", "a list", others)
+    for number, states in enumerate(others):
+        _check_random(states, f"recu.random_of_others.{number}")
 
 
 def _record(content: Any, kind: type[R], where: str) -> R:
@@ -164,9 +168,8 @@ def _check_best(checkpoint: Mapping[str, Any], best: Any, history: Sequence[Epoc
         _require(fits, f"{where}.state_dict.{shown(name)}", f"finite numbers of shape {tuple(tensor.shape)}", found)
 
 
-def _check_random(random: Any) -> None:
-    """The states of the random generators; see `recu.training.seeding.random_states`."""
-    where = "recu.random"
+def _check_random(random: Any, where: str) -> None:
+    """The states of the random generators of a process; see `recu.training.seeding.random_states`."""
     _require(isinstance(random, Mapping), where, "a dict", random)
     python, numpy, own, cuda = (random.get(key) for key in ("python", "numpy", "torch", "cuda"))
     whole = isinstance(python, (list, tuple)) and len(python) == 3 and _is_count(python[0]) and python[0] == 3

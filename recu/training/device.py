@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from recu.base.errors import ConfigError
+from recu.base.place import ONLY, Place
 from recu.experiment.running import Kernels
 from recu.experiment.schema import gpu_numbers
 from recu.kernels.exact import switch_off
-from recu.training.gpu_slot import slots_folder, take_slot, visible_gpus
+from recu.training.gpu_slot import slots_folder, take_slots, visible_gpus
 
 COMPILE_MODES = {"kernels": "default", "cuda-graphs": "reduce-overhead"}
 """torch.compile's name of each."""
@@ -22,31 +23,40 @@ COMPILE_MODES = {"kernels": "default", "cuda-graphs": "reduce-overhead"}
 _log = logging.getLogger(__name__)
 
 
-def choose_device(gpus: str) -> torch.device:
-    """Turn the value of `--gpus` into a device.
+def choose_device(gpus: str, place: Place = ONLY) -> torch.device:
+    """Turn the value of `--gpus` into this process's device.
 
     Args:
-        gpus: "" for the first CUDA device that no other training holds, or the CPU where there is none; "cpu"; or a
-            device number such as "0". A list such as "0,1" (the authors' DataParallel) uses its first device and says
-            so: one training, one GPU.
+        gpus: "" for the first CUDA device that no other training holds, or the CPU where there is none; "cpu"; or
+            device numbers such as "0,1", one a process of this machine. Several processes that are given none have
+            those of their numbers, or each the only one that it sees.
+        place: of this process.
 
     Returns:
         The device.
 
     Raises:
-        ConfigError: not a device number, or no such device; the message names what there is.
+        ConfigError: not a device number, no such device, or fewer than processes; the message names what there is.
     """
     numbers = check_gpus(gpus)
     if not gpus.strip() and torch.cuda.is_available():
-        gpus_here = visible_gpus(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-        return torch.device(f"cuda:{take_slot(gpus_here, slots_folder())}")
+        count = torch.cuda.device_count()
+        gpus_here = visible_gpus(count, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        bound = place.launcher is None and count == 1  # srun can show each process its own alone
+        numbers = take_slots(gpus_here, 1, slots_folder()) if place.count == 1 else list(range(count))
+        numbers = numbers * place.local_count if bound else numbers
     if not numbers:
         if not gpus.strip():
             _note_hidden_gpus(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         return torch.device("cpu")
-    if len(numbers) > 1:
-        _log.warning("--gpus %s: one training uses one GPU, here %d; BatchNorm sees the whole batch", gpus, numbers[0])
-    return torch.device(f"cuda:{numbers[0]}")
+    if len(numbers) < place.local_count:
+        raise ConfigError(
+            f"{place.local_count} processes share this machine's {len(numbers)} GPUs ({_what_there_is()}): start one"
+            " process a GPU"
+        )
+    if len(numbers) > place.local_count:
+        _log.warning("--gpus %s names more devices than the %d in use", gpus, place.local_count)
+    return torch.device(f"cuda:{numbers[place.local_rank]}")
 
 
 def _note_hidden_gpus(visible: str) -> None:

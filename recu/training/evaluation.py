@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -13,19 +14,23 @@ from torch import nn
 from recu.base.errors import DataError, DivergenceError
 from recu.nn.inference import inference_form
 from recu.training.device import lay_out
+from recu.training.processes import ALONE, Processes
 from recu.training.sums import Averages, RunningSums
 
 Evaluation = Averages
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
+def evaluate(
+    model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda: False, processes: Processes = ALONE
+) -> Evaluation | None:
     """Evaluate with ordinary cross-entropy, in fp32 whatever the training's precision.
 
     Args:
         model: from (N, 3, H, W) to (N, classes); left in evaluation mode.
         loader: of `recu.data`, with `num_images`, `skipped` and `batches(epoch)`.
         stop: asked before each batch.
+        processes: that share the split, whole batches each, so that all sums are those of one process to the bit.
 
     Returns:
         The averages, or None where `stop` became true.
@@ -36,20 +41,28 @@ def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda
     """
     model.eval()
     network = inference_form(model)
-    sums = None
-    for step, (images, labels) in enumerate(loader.batches(0)):
-        if stop():
+    batches, own = loader.batches(0), []
+    for step in count():
+        batch = next(batches, None)
+        stopped, more = processes.any_of(batch is not None and stop(), batch is not None)
+        if stopped:
             return None
-        if not len(labels):  # every image of the batch is unreadable, which is counted below
+        if not more:
+            break
+        # Another process has one batch more; or every image of the batch is unreadable, which is counted below.
+        if batch is None or not len(batch[1]):
+            own.append(RunningSums(torch.device("cpu")))
             continue
+        images, labels = batch
         logits = network(lay_out(images)).float()
-        sums = sums or RunningSums(logits.device)
-        sums.add(F.cross_entropy(logits, labels), logits, labels, step)
-    evaluation = sums.read() if sums else Evaluation(loss=0.0, top1=0.0, top5=0.0, n=0)
+        own.append(RunningSums(logits.device))
+        own[-1].add(F.cross_entropy(logits, labels), logits, labels, step)
+    evaluation = _in_order(processes.gather([sums.state() for sums in own])).read()
     if evaluation.n != loader.num_images:
-        if loader.skipped:
+        skipped = processes.total(loader.skipped)
+        if skipped:
             raise DataError(
-                f"{loader.skipped} of {loader.num_images} test images cannot be read, and a smaller test split gives"
+                f"{skipped} of {loader.num_images} test images cannot be read, and a smaller test split gives"
                 " another number: only training images can be skipped; replace them and prepare the dataset again"
             )
         raise DataError(
@@ -59,3 +72,12 @@ def evaluate(model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda
     if not math.isfinite(evaluation.loss):
         raise DivergenceError(f"the loss over the {evaluation.n} test images is not finite ({evaluation.loss})")
     return evaluation
+
+
+def _in_order(states: Sequence[Sequence[dict[str, Any]]]) -> RunningSums:
+    """The sums over all batches, by process and place: added in the batches' order, which decides the last bits."""
+    whole, batch = RunningSums(torch.device("cpu")), RunningSums(torch.device("cpu"))
+    for state in chain.from_iterable(zip(*states, strict=True)):
+        batch.restore(state)
+        whole.include(batch)
+    return whole

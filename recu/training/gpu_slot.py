@@ -10,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -32,31 +33,38 @@ def visible_gpus(count: int, environment: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in environment.split(","))[:count]
 
 
-def take_slot(gpus: Sequence[str], folder: Path) -> int:
-    """The number of the first GPU that no other process holds; held until this process ends, however it ends.
+def take_slots(gpus: Sequence[str], count: int, folder: Path) -> list[int]:
+    """The numbers of the first GPUs that no other process holds; held until this process ends, however it ends.
 
-    Where all are held, the first: memory permitting, jobs then share it (limit them with `--resources gpu=N`). So too
-    where there can be no slots, which a warning says: the folder is somebody else's, or its file system has no locks.
+    Where too few are free, the first of the others too: memory permitting, jobs then share them (limit them with
+    `--resources gpu=N`). So too where there can be no slots, which a warning says: the folder is somebody else's, or
+    its file system has no locks.
 
     Args:
         gpus: names of those this process may use.
+        count: how many it wants, at most all of them.
         folder: of the lock files; made if it is not there. It must be this user's own, since whoever can write there
             could have files made or locked anywhere.
     """
     try:
         directory = _open_own_folder(folder)
         try:
-            return next((number for number, gpu in enumerate(gpus) if _is_free(gpu, directory)), 0)
+            # One job after the other, so that two do not take half of what both want.
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            free = (number for number, gpu in enumerate(gpus) if _is_free(gpu, directory))
+            taken = list(islice(free, count))
+            return sorted([*taken, *islice((n for n in range(len(gpus)) if n not in taken), count - len(taken))])
         finally:
             os.close(directory)
     except OSError as error:
         reason = error.strerror or str(error)
         _log.warning(
-            "which GPUs are taken cannot be known (%s: %s): the first one is used; name another with --gpus",
+            "which GPUs are taken cannot be known (%s: %s): the first %s used; name another with --gpus",
             folder,
             reason,
+            "one is" if count == 1 else f"{count} are",
         )
-        return 0
+        return list(range(count))
 
 
 def _open_own_folder(folder: Path) -> int:

@@ -15,6 +15,8 @@ from typing import Any
 
 from recu.base.errors import CheckpointError, OutputError
 from recu.base.files import copy_file, hash_file, link_or_copy
+from recu.experiment.resolving import later_defaults
+from recu.experiment.schema import Hyperparameters
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class Validity:
     num_images: int
     """Training images."""
     world_size: int = 1
-    """Processes that share each batch; one, today."""
+    """Processes that share each batch."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """The other hyper-parameters that decide a training step, by name."""
 
@@ -91,7 +93,7 @@ def usable_state(checkpoint: dict[str, Any], file: Path, validity: Validity) -> 
     position = checkpoint[RESUME_KEY]["position"]
     if position is None:
         return checkpoint
-    then, now = position["valid_for"], validity.as_plain()
+    then, now = later_defaults(Hyperparameters) | position["valid_for"], validity.as_plain()
     changed = ", ".join(f"{name} {then.get(name)} -> {value}" for name, value in now.items() if then.get(name) != value)
     if not changed:
         return checkpoint

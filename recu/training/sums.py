@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recu.training.processes import Processes
+
 _FINITE = -1
 
 
@@ -54,6 +56,25 @@ class RunningSums:
         bad = ~torch.isfinite(loss) & (self._first_bad_step == _FINITE)
         self._first_bad_step.masked_fill_(bad, step)
         self.n += len(labels)
+
+    def over(self, processes: Processes) -> RunningSums:
+        """Those over all processes; itself where there is one. Waits for the device."""
+        if processes.count == 1:
+            return self
+        last = torch.iinfo(torch.int64).max
+        step = self.first_bad_step()
+        steps = processes.gather(last if step is None else step)
+        whole = RunningSums(torch.device("cpu"))
+        whole._sums = processes.sum(self._sums)
+        whole._first_bad_step.fill_(_FINITE if min(steps) == last else min(steps))
+        counts = processes.sum(torch.tensor([self.n, self.unreadable, self.left_out])).tolist()
+        whole.n, whole.unreadable, whole.left_out = counts
+        return whole
+
+    def include(self, other: RunningSums) -> None:
+        """Add those of further images, on the same device."""
+        self._sums += other._sums
+        self.n += other.n
 
     def read(self) -> Averages:
         """The averages so far; waits for the device. Fewer than five classes make top-5 100 %: all are named."""

@@ -27,7 +27,16 @@ from recu.experiment.running import Running
 from recu.experiment.schedules import delay_of, learning_rate_at
 from recu.experiment.schema import Hyperparameters
 from recu.nn import set_tau
-from recu.results.records import EpochAccuracy, EpochRecord, Origins, Provenance, Reached, TrainedPiece, as_record
+from recu.results.records import (
+    EpochAccuracy,
+    EpochRecord,
+    Origins,
+    Provenance,
+    Reached,
+    Shared,
+    TrainedPiece,
+    as_record,
+)
 from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, without_momenta, write_checkpoint
 from recu.training.checkpoint_form import foreign_progress
 from recu.training.evaluation import Evaluation, evaluate
@@ -35,7 +44,9 @@ from recu.training.loop import train_steps
 from recu.training.momenta import load_momenta
 from recu.training.optimizer import build_optimizer
 from recu.training.position import Validity, keep_start, start_of
+from recu.training.processes import ALONE, Processes
 from recu.training.progress import Progress
+from recu.training.replicas import replicate, take_first_buffers
 from recu.training.seeding import random_states, restore_random_states
 from recu.training.sums import RunningSums
 from recu.training.weights import load_weights
@@ -63,6 +74,8 @@ class Identity:
     """What a position inside an epoch is valid for."""
     provenance: Provenance
     """Code, environment and device that train from here on."""
+    shared: Shared | None = None
+    """How several devices share the batches from here on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How it runs, for the record; nothing in it changes a result beyond rounding."""
     origins: Origins = field(default_factory=Origins)
@@ -86,6 +99,7 @@ class Identity:
             experiment=self.experiment,
             spec_hash=self.spec_hash,
             provenance=self.provenance,
+            shared=self.shared,
             settings=self.settings,
         )
 
@@ -136,6 +150,7 @@ class Trainer:
         teacher: frozen network for distillation, placed; None for cross-entropy.
         running: nothing here changes a result.
         start_epoch: first epoch, counted from 0, of a training that continues nothing.
+        processes: that train it together, each with a trainer of its own; the first alone reads and writes files.
 
     Raises:
         ConfigError: the last batch of an epoch would hold a single image, or `start_epoch` is out of range.
@@ -153,13 +168,16 @@ class Trainer:
         teacher: nn.Module | None = None,
         running: Running | None = None,
         start_epoch: int = 0,
+        processes: Processes = ALONE,
     ) -> None:
-        check_batch_size(hyperparameters.batch_size, loaders.train.num_images)
         check_start_epoch(start_epoch, hyperparameters.epochs)
         self._model, self._loaders, self._recipe = model, loaders, hyperparameters
         self._identity, self._folder, self._device = identity, folder, device
         self._teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self._running = running or Running()
+        parts = 1 if hyperparameters.sync_batch_norm else processes.count
+        check_batch_size(hyperparameters.batch_size, loaders.train.num_images, parts)
+        self._processes = processes
         self._optimizer = build_optimizer(
             model,
             hyperparameters.optimizer,
@@ -168,6 +186,7 @@ class Trainer:
             hyperparameters.weight_decay,
             hyperparameters.weight_decay_groups,
         )
+        self._replica = replicate(model, processes, synchronised=hyperparameters.sync_batch_norm)
         self._state = _State(epoch=start_epoch)
         self._saved_at = time.monotonic()
         self._in_place = False
@@ -226,7 +245,7 @@ class Trainer:
                     f"the checkpoint has done {position['step']} steps of an epoch of {self._loaders.train.num_batches}"
                 )
             load_momenta(self._optimizer, checkpoint["optimizer"])
-            restore_random_states(ours["random"])
+            restore_random_states(self._own_random(ours))
             reached = as_record({name: ours[name] for name in Reached.model_fields}, Reached)
             self._state = _State(
                 epoch=checkpoint["epoch"],
@@ -273,7 +292,8 @@ class Trainer:
             ConfigError: `stop` became true for a time limit that leaves too little time for any progress.
             OutputError: a file cannot be written.
         """
-        if not self.finished and not (self._in_place and self._checkpoint.exists()):
+        kept = self._processes.from_first(lambda: self._in_place and self._checkpoint.exists())
+        if not self.finished and not kept:
             # So that what is going to be trained is kept from the first moment.
             self._save()
         self._write_history()
@@ -281,10 +301,9 @@ class Trainer:
         steps_done = self._state.position["step"] if self._state.position else 0
         self._began = self._state.epoch, steps_done
         images = self._loaders.train.num_images
-        done = self._state.epoch * images + min(steps_done * self._loaders.train.batch_size, images)
-        with Progress(
-            self._recipe.epochs * images, done, estimate=self._running.time_estimate, bar=self._running.bar
-        ) as progress:
+        done = self._state.epoch * images + self._images_of(steps_done)
+        bar = self._running.bar if self._processes.first else False
+        with Progress(self._recipe.epochs * images, done, estimate=self._running.time_estimate, bar=bar) as progress:
             while not self.finished:
                 row = self._epoch(stop, progress)
                 progress.epoch(row, self._recipe.epochs)
@@ -311,6 +330,7 @@ class Trainer:
         if test is None:
             self._interrupt(stop, sums, self._loaders.train.num_batches, train_seconds)
         test_seconds = time.monotonic() - started
+        sums = sums.over(self._processes)
         train = sums.read()
         row = EpochRecord(
             epoch=epoch,
@@ -337,12 +357,13 @@ class Trainer:
         sums, first, earlier = RunningSums(self._device), 0, 0.0
         if self._state.position is not None:
             first, earlier = self._state.position["step"], self._state.position["seconds"]
-            sums.restore(self._state.position["sums"])
+            if self._processes.first:  # they are those of all processes
+                sums.restore(self._state.position["sums"])
         started = time.monotonic()
-        steps, seen = self._loaders.train.num_batches, sums.n
+        steps = self._loaders.train.num_batches
         if first < steps:
             steps_left = train_steps(
-                self._model,
+                self._replica,
                 self._loaders.train,
                 self._optimizer,
                 sums,
@@ -350,22 +371,33 @@ class Trainer:
                 start=first,
                 teacher=self._teacher,
                 precision=self._recipe.precision,
+                processes=self._processes,
+                synchronised=self._recipe.sync_batch_norm,
+                counted=self._recipe.skip_unreadable,
             )
             for step in self._with_place(steps_left, epoch, first, lr):
-                progress.advance(sums.n - seen)
-                seen = sums.n
+                progress.advance(self._images_of(step) - self._images_of(step - 1))
                 if step % self._running.print_freq == 0 and step < steps:
-                    self._check_finite(sums, epoch, lr)
-                    progress.step(epoch, step, steps, sums.read(), lr)
+                    so_far = sums.over(self._processes)
+                    self._check_finite(so_far, epoch, lr)
+                    progress.step(epoch, step, steps, so_far.read(), lr)
                 seconds = earlier + time.monotonic() - started
-                if stop():
+                due = step < steps and time.monotonic() - self._saved_at >= 60 * self._running.save_minutes
+                stopped, due = self._processes.any_of(stop() or self._processes.orphaned, due)
+                if stopped:
                     self._interrupt(stop, sums, step, seconds)
-                if step < steps and time.monotonic() - self._saved_at >= 60 * self._running.save_minutes:
+                if due:
                     self._save_within(sums, step, seconds)
-        self._check_finite(sums, epoch, lr)
+        take_first_buffers(self._model, self._processes)
+        whole = sums.over(self._processes)
+        self._check_finite(whole, epoch, lr)
         self._check_weights(epoch, steps - 1, lr)
-        self._check_counts(sums, epoch)
+        self._check_counts(whole, epoch)
         return sums, earlier + time.monotonic() - started
+
+    def _images_of(self, steps: int) -> int:
+        """How many images the first steps of an epoch see."""
+        return min(steps * self._loaders.train.batch_size, self._loaders.train.num_images)
 
     def _with_place(self, steps: Iterator[int], epoch: int, first: int, lr: float) -> Iterator[int]:
         """The steps, with their place in the message where one overflows."""
@@ -395,7 +427,7 @@ class Trainer:
 
     def _evaluate(self, epoch: int, lr: float, stop: Callable[[], bool]) -> Evaluation | None:
         try:
-            return evaluate(self._model, self._loaders.test, stop=stop)
+            return evaluate(self._model, self._loaders.test, stop=stop, processes=self._processes)
         except DivergenceError as error:
             raise DivergenceError(f"after epoch {epoch} (learning rate {lr:g}): {error}; {self._advice()}") from error
 
@@ -412,7 +444,8 @@ class Trainer:
 
     def _interrupt(self, stop: Callable[[], bool], sums: RunningSums, step: int, seconds: float) -> NoReturn:
         self._save_within(sums, step, seconds)
-        reason = getattr(stop, "reason", None) or "request"
+        reasons = self._processes.gather(getattr(stop, "reason", None))
+        reason = next(filter(None, reasons), "the end of its launcher" if self._processes.orphaned else "request")
         if reason == TIME_LIMIT and (self._state.epoch, step) == self._began:
             raise ConfigError(
                 f"the time limit ends this job within the evaluation of epoch {self._state.epoch}, which is all it did:"
@@ -427,13 +460,17 @@ class Trainer:
     def _save_within(self, sums: RunningSums, step: int, seconds: float) -> None:
         """Save in the middle of an epoch, unless the loss has gone bad: then the older state is the good one."""
         lr = self._optimizer.param_groups[0]["lr"]
-        self._check_finite(sums, self._state.epoch, lr)
+        take_first_buffers(self._model, self._processes)
+        whole = sums.over(self._processes)
+        self._check_finite(whole, self._state.epoch, lr)
         self._check_weights(self._state.epoch, step - 1, lr)
-        start = keep_start(self._checkpoint) if self._state.position is None else self._state.position["start"]
+        start = self._processes.from_first(
+            lambda: keep_start(self._checkpoint) if self._state.position is None else self._state.position["start"]
+        )
         self._state.position = {
             "step": step,
             "seconds": seconds,
-            "sums": sums.state(),
+            "sums": whole.state(),
             "valid_for": self._identity.validity.as_plain(),
             "start": start,
         }
@@ -472,7 +509,8 @@ class Trainer:
             best = part if self._running.keep_resumable else without_momenta(part)
             state.best_checkpoint = best | {RESUME_KEY: self._identity.as_plain() | {"row": row.result.as_plain()}}
         self._save(part)
-        start_of(self._checkpoint).unlink(missing_ok=True)
+        if self._processes.first:
+            start_of(self._checkpoint).unlink(missing_ok=True)
         self._write_history()
         if improved:
             self._write_best()
@@ -499,7 +537,10 @@ class Trainer:
 
     def _save(self, authors_part: dict[str, Any] | None = None) -> None:
         """Write checkpoint.pth.tar; `authors_part` where it was already made: tensors of the best are stored once."""
-        state = self._state
+        state, randoms = self._state, self._processes.gather(random_states())
+        self._saved_at = time.monotonic()
+        if not self._processes.first:
+            return
         checkpoint = dict(authors_part or self._authors_part())
         checkpoint[RESUME_KEY] = self._identity.as_plain() | {
             "history": [row.as_plain() for row in state.history],
@@ -507,18 +548,29 @@ class Trainer:
             "position": state.position,
             "segments": [piece.as_plain() for piece in state.segments],
             "origins": self._identity.origins.as_plain(),
-            "random": random_states(),
+            "random": randoms[0],
             "train_seconds": state.train_seconds,
             "earlier_best": state.earlier_best,
         }
+        if len(randoms) > 1:
+            checkpoint[RESUME_KEY]["random_of_others"] = randoms[1:]
         save_checkpoint(self._checkpoint, checkpoint)
         self._saved_at = time.monotonic()
 
+    def _own_random(self, ours: Mapping[str, Any]) -> dict[str, Any]:
+        """This process's random states of a checkpoint; those of the first where as many processes did not write it."""
+        states: list[dict[str, Any]] = [ours["random"], *ours.get("random_of_others", ())]
+        return states[self._processes.rank if len(states) == self._processes.count else 0]
+
     def _write_history(self) -> None:
+        if not self._processes.first:
+            return
         rows = "".join(f"{canonical_json(row.as_plain())}\n" for row in self._state.history)
         atomic_write_text(self._folder / paths.HISTORY, rows)
 
     def _write_best(self) -> None:
+        if not self._processes.first:
+            return
         best_file, best = self._folder / paths.BEST_CHECKPOINT, self._state.best_checkpoint
         if best is None:
             best_file.unlink(missing_ok=True)

@@ -68,6 +68,6 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     count, height, width, channels = images.shape
     # Whole images as rows: the per-channel values, repeated to a row, then vectorise over thousands of elements, not
     # three.
-    pixels = images.view(count, -1).to(torch.float32).div_(255)
+    pixels = images.flatten(1).to(torch.float32).div_(255)
     pixels.sub_(mean.repeat(height * width)).div_(std.repeat(height * width))
     return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)

@@ -22,7 +22,7 @@ from recu.base.errors import AlteredData, ConfigError, DataError
 from recu.data.decoding import as_rgb, open_image, opened_image
 from recu.data.index import FileIndex
 from recu.data.load.augmentation import normalise
-from recu.data.load.loader import count_batches
+from recu.data.load.loader import WHOLE, Share, count_batches
 from recu.data.load.torchvision_loader import epoch_order, image_generator, unusable
 from recu.data.load.transforms import Box, draw_box, draw_flip, validation_geometry
 from recu.experiment.schema import TestView
@@ -76,6 +76,7 @@ class DaliLoader:
         seed: int | None,
         workers: int,
         skip_unreadable: bool = False,
+        share: Share = WHOLE,
     ) -> None:
         """A loader of one split.
 
@@ -91,6 +92,7 @@ class DaliLoader:
             seed: decides order and augmentation; None gives the test views in stored order.
             workers: DALI's threads, at least one.
             skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
+            share: of this process; DALI sees its images alone.
 
         Raises:
             ConfigError: DALI is not installed.
@@ -98,6 +100,7 @@ class DaliLoader:
         require_dali()
         self.num_images = len(index.paths)
         self.batch_size = batch_size
+        self._share = share
         self.skipped = 0
         self._index = index
         self._crop_scale = crop_scale
@@ -120,10 +123,8 @@ class DaliLoader:
         """See `recu.data.load.loader.Loader.batches`."""
         self.skipped = 0
         order = epoch_order(self.num_images, self._seed, epoch)
-        coming = (
-            order[begin : begin + self.batch_size]
-            for begin in range(start * self.batch_size, self.num_images, self.batch_size)
-        )
+        share = self._share.batches if self._seed is None else self._share.parts
+        coming = ([order[place] for place in part] for part in share(self.num_images, self.batch_size, start))
         readable = (self._read(numbers, epoch) for numbers in coming)
         pipeline = self._build_pipeline()
         empty, in_work = _feed_next(pipeline, readable)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recu.data.load.augmentation import crop_flip, draw_crop_flip, normalise
-from recu.data.load.loader import count_batches
+from recu.data.load.loader import WHOLE, Share, count_batches
 from recu.data.load.randomness import generator_for, shuffled_order
 from recu.data.manifest import Prepared
 from recu.data.opening import open_arrays
@@ -34,6 +34,7 @@ class MemoryLoader:
         seed: int | None,
         augmentation: BatchAugmentation | None,
         check: Callable[[], None] = lambda: None,
+        share: Share = WHOLE,
     ) -> None:
         """A loader of one split.
 
@@ -47,11 +48,13 @@ class MemoryLoader:
             seed: decides order and augmentation; None keeps the stored order.
             augmentation: None where images are to stay as they are; needs a seed.
             check: called after each batch was read; raises where the images are no longer what they were.
+            share: of this process.
         """
         if augmentation is not None and seed is None:
             raise ValueError("augmentation needs a seed")
         self.num_images = len(labels)
         self.batch_size = batch_size
+        self._share = share
         self.skipped = 0
         self._device = device
         self._images = images.to(device)
@@ -76,14 +79,16 @@ class MemoryLoader:
         if augmentation is not None and seed is not None:
             draws = self._draws(augmentation, seed, epoch, start).to(self._device)
         first = start * self.batch_size
-        for begin in range(first, self.num_images, self.batch_size):
-            end = min(begin + self.batch_size, self.num_images)
+        share = self._share.batches if order is None else self._share.parts
+        for part in share(self.num_images, self.batch_size, start):
+            begin, end = part.start, part.stop
             if order is None:
                 images, labels = self._images[begin:end], self._labels[begin:end]
             else:
-                images = self._images.flatten(1).index_select(0, order[begin:end]).view(-1, *self._images.shape[1:])
+                size = self._images.shape[1:]
+                images = self._images.flatten(1).index_select(0, order[begin:end]).view(len(part), *size)
                 labels = self._labels.index_select(0, order[begin:end])
-            if augmentation is not None and draws is not None:
+            if augmentation is not None and draws is not None and len(part):
                 images = crop_flip(images, draws[begin - first : end - first], augmentation.padding)
             batch = normalise(images, self._mean, self._std)
             self._check()

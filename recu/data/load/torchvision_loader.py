@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from recu.base.errors import AlteredData, ConfigError, DataError, RecuError, StalledError
 from recu.data.index import FileIndex
 from recu.data.load.augmentation import normalise
-from recu.data.load.loader import count_batches
+from recu.data.load.loader import WHOLE, Share, count_batches
 from recu.data.load.randomness import derive_seed, shuffled_order
 from recu.data.load.transforms import augment, decode, evaluation_view
 from recu.experiment.schema import TestView
@@ -143,6 +143,7 @@ class TorchvisionLoader:
         workers: int,
         skip_unreadable: bool = False,
         check: Callable[[], None] = lambda: None,
+        share: Share = WHOLE,
     ) -> None:
         """A loader of one split.
 
@@ -156,12 +157,14 @@ class TorchvisionLoader:
             workers: processes that read, decode and augment; 0 does it in this one.
             skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
             check: as of `recu.data.load.memory.MemoryLoader`.
+            share: of this process.
 
         Raises:
             ConfigError: the workers' batches do not fit into shared memory.
         """
         self.num_images = len(images.labels)
         self.batch_size = batch_size
+        self._share = share
         self.skipped = 0
         self._samples = _Samples(images, view)
         self._seed, self._size = view.seed, view.size
@@ -182,10 +185,12 @@ class TorchvisionLoader:
         """See `recu.data.load.loader.Loader.batches`."""
         self.skipped = 0
         order = epoch_order(self.num_images, self._seed, epoch)
-        first = range(start * self.batch_size, self.num_images, self.batch_size)
+        share = self._share.batches if self._seed is None else self._share.parts
         loader = DataLoader(
             self._samples,
-            batch_sampler=[[(epoch, index) for index in order[begin : begin + self.batch_size]] for begin in first],
+            batch_sampler=[
+                [(epoch, order[place]) for place in part] for part in share(self.num_images, self.batch_size, start)
+            ],
             num_workers=self._workers,
             prefetch_factor=_PREFETCH if self._workers else None,
             collate_fn=_collate,

@@ -1,12 +1,14 @@
 """Choosing a device."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from recu.base.errors import ConfigError
+from recu.base.place import Place
 from recu.models import build_model
 from recu.training.device import choose_device, describe, place
 from tests.unit.training.tiny import CPU, TinyNet
@@ -50,10 +52,29 @@ def test_what_is_no_device_is_refused(wrong):
         choose_device(wrong)
 
 
-def test_the_authors_list_of_gpus_uses_the_first_and_says_so(gpus, caplog):
-    gpus(2)
+def test_each_process_of_a_machine_has_its_own_of_the_gpus_that_are_named(gpus, caplog):
+    gpus(4)
+    places = [Place(rank=2 + rank, count=4, local_rank=rank, local_count=2) for rank in range(2)]
+    assert [choose_device("3,1", place) for place in places] == [torch.device("cuda:3"), torch.device("cuda:1")]
+    assert [choose_device("", place) for place in places] == [torch.device("cuda:0"), torch.device("cuda:1")]
+    assert {choose_device("cpu", place) for place in places} == {torch.device("cpu")}
     assert choose_device("1,0") == torch.device("cuda:1")
-    assert "one training uses one GPU" in caplog.text
+    assert "--gpus 1,0 names more devices than the 1 in use" in caplog.text
+
+
+def test_fewer_gpus_than_processes_are_refused_unless_each_sees_its_own_alone(gpus):
+    gpus(1)
+    places = [Place(rank=rank, count=2, local_rank=rank, local_count=2, launcher=1) for rank in range(2)]
+    with pytest.raises(ConfigError, match=r"2 processes share this machine's 1 GPUs .* start one process a GPU"):
+        choose_device("", places[0])
+    bound = [replace(place, launcher=None) for place in places]
+    assert [choose_device("", place) for place in bound] == [torch.device("cuda:0")] * 2
+
+
+def test_a_gpu_named_twice_is_refused(gpus):
+    gpus(2)
+    with pytest.raises(ConfigError, match="the device 1 is given twice"):
+        choose_device("1,1")
 
 
 def test_description_and_layout():

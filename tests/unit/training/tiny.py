@@ -15,6 +15,7 @@ from recu.nn import BinaryConv2d
 from recu.results.records import Provenance
 from recu.training.device import place
 from recu.training.position import Validity
+from recu.training.processes import ALONE, Processes
 from recu.training.seeding import make_deterministic, seed_everything
 from recu.training.trainer import Identity, Trainer
 
@@ -123,12 +124,14 @@ def tiny_trainer(
     teacher: nn.Module | None = None,
     shortcut: bool = True,
     identity: dict | None = None,
+    processes: Processes = ALONE,
     **recipe,
 ) -> Trainer:
     make_deterministic()
     seed_everything(3)
     return Trainer(
-        place(TinyNet(shortcut=shortcut), CPU),
+        # Each of several processes would load the compiled loops for itself, for longer than it trains.
+        place(TinyNet(shortcut=shortcut), CPU, kernels="auto" if processes.count == 1 else "off"),
         loaders or tiny_loaders(),
         Hyperparameters(**(RECIPE | recipe)),
         tiny_identity(loaders or tiny_loaders(), **identity or {}),
@@ -137,6 +140,7 @@ def tiny_trainer(
         teacher=teacher,
         running=Running(print_freq=print_freq, save_minutes=save_every_seconds / 60, bar=False),
         start_epoch=start_epoch,
+        processes=processes,
     )
 
 

@@ -1,0 +1,73 @@
+"""Functions run in several processes that can speak with each other, as a launcher's processes do."""
+
+from __future__ import annotations
+
+import functools
+import io
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_PATIENCE_S = 120
+
+
+def in_processes(
+    count: int, work: Callable[..., Any], *arguments: Any, patience_s: float = _PATIENCE_S, **settings: Any
+) -> list[Any]:
+    """What `work(processes, *arguments, **settings)` returns in each of `count` processes, in order.
+
+    Args:
+        count: processes, forked from one that has imported PyTorch.
+        work: of a module, as are the arguments' classes; what it returns are plain values and tensors.
+        arguments: for `work`.
+        patience_s: how long they wait for each other.
+        settings: for `work`.
+    """
+    context = multiprocessing.get_context("forkserver")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    context.set_forkserver_preload(["torch", "recu.models", "recu.training.trainer", "tests.several"])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    queue = context.Queue()
+    work = functools.partial(work, **settings)
+    started = [
+        context.Process(target=_run, args=(queue, rank, count, port, patience_s, work, arguments), daemon=True)
+        for rank in range(count)
+    ]
+    for process in started:
+        process.start()
+    try:
+        found = dict(queue.get(timeout=2 * _PATIENCE_S) for _ in started)
+    finally:
+        for process in started:
+            process.join(10)
+            process.kill()
+    for rank, (value, failure) in sorted(found.items()):
+        if failure is not None:
+            raise AssertionError(f"process {rank} of {count}: {failure}")
+        found[rank] = torch.load(io.BytesIO(value), weights_only=True)
+    return [found[rank] for rank in range(count)]
+
+
+def _run(
+    queue: Any, rank: int, count: int, port: int, patience_s: float, work: Callable[..., Any], arguments: tuple
+) -> None:
+    from recu.base.place import Place
+    from recu.training.processes import joined
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    place = Place(rank=rank, count=count, local_rank=rank, local_count=count)
+    try:
+        with joined(place, gpus="cpu", patience_s=patience_s) as processes:
+            content = io.BytesIO()
+            torch.save(work(processes, *arguments), content)
+            queue.put((rank, (content.getvalue(), None)))
+    except BaseException:
+        queue.put((rank, (None, traceback.format_exc())))
