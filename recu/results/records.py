@@ -202,6 +202,11 @@ class Piece(Record):
     shared: Shared | None = None
     """None where one device had whole batches."""
 
+    @model_serializer(mode="wrap")
+    def _without_default(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = whole(self)
+        return {name: value for name, value in plain.items() if name != "shared" or value is not None}
+
     @property
     def epochs(self) -> str:
         """In words."""
