@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from recu.experiment.paths import user_path
 
 if TYPE_CHECKING:
     from recu.training.checkpoint_identity import CheckpointIdentity
+    from recu.training.processes import Processes
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +45,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.evaluate is not None and arguments.experiment is not None:
         raise ConfigError("--evaluate and --experiment both name what to evaluate: choose one")
     if arguments.experiment is not None:
-        _evaluate_experiment(arguments)
+        options.together(arguments, functools.partial(_evaluate_experiment, arguments))
     elif arguments.evaluate is not None:
-        _evaluate_file(arguments)
+        options.together(arguments, functools.partial(_evaluate_file, arguments))
     else:
         raise ConfigError("nothing to evaluate: give --evaluate FILE or --experiment JSON")
 
 
-def _evaluate_experiment(arguments: argparse.Namespace) -> None:
+def _evaluate_experiment(arguments: argparse.Namespace, processes: Processes | None) -> None:
     from recu.stages.evaluate import evaluate
 
     planned = options.planned_of(arguments)
@@ -64,6 +66,7 @@ def _evaluate_experiment(arguments: argparse.Namespace) -> None:
         results_dir=arguments.results_dir,
         runs_dir=arguments.runs_dir,
         running=options.running_of(arguments),
+        processes=processes,
     )
 
 
@@ -75,7 +78,7 @@ def _check_output(arguments: argparse.Namespace) -> None:
     check_writable_file(arguments.output)
 
 
-def _evaluate_file(arguments: argparse.Namespace) -> None:
+def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -> None:
     from recu.data import prepare_beside
     from recu.stages.evaluate import describe_evaluation, evaluate_file
     from recu.stages.subject import recognise
@@ -118,6 +121,7 @@ def _evaluate_file(arguments: argparse.Namespace) -> None:
         batch_size_test=recipe.batch_size_test,
         loader=recipe.loader,
         running=running,
+        processes=processes,
     )
     said_by = "the options say" if subject.identity is None and "model" in asked else "it says itself"
     print(

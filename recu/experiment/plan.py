@@ -51,6 +51,11 @@ class Plan:
         return {found.dataset for found in self.planned.values()}
 
     @property
+    def devices(self) -> int:
+        """That share each training and evaluation. Raises ConfigError."""
+        return fit.devices_of(self.config.gpus, self.config.gpus_per_training)
+
+    @property
     def published_hash(self) -> str:
         """Differs whenever a published number does."""
         return hash_text(canonical_json(self.published.model_dump(mode="json")))
@@ -124,26 +129,27 @@ def load_plan(params_dir: Path, config: WorkflowConfig, suites: tuple[str, ...] 
             fit.check_compile(experiment.hyperparameters.compile, config.gpus)
         except ConfigError as error:
             raise ConfigError(f"{experiment.id}: {error}") from error
-    _check_prepared(found)
+    _check_batches(found)
     _check_published(found)
     return found
 
 
-def _check_prepared(plan: Plan) -> None:
-    """Ask again what depends on a dataset's size, where only its prepared data tells it."""
+def _check_batches(plan: Plan) -> None:
+    """Ask what depends on a dataset's size, of its entry or its prepared data, and on the number of devices."""
     counts = {name: _prepared_images(plan, name) for name in plan.used_datasets}
     for experiment in plan.experiments.values():
-        name, count = experiment.dataset, counts[experiment.dataset]
+        name, recipe = experiment.dataset, experiment.hyperparameters
+        count = plan.datasets[name].train_images or counts[name]
         if count is None:
             continue
         try:
-            fit.check_batch_size(experiment.hyperparameters.batch_size, count)
+            fit.check_batch_size(recipe.batch_size, count, 1 if recipe.sync_batch_norm else plan.devices)
         except ConfigError as error:
             where = f"params/suites/{experiment.suite}.yaml: {experiment.model}, {experiment.method}"
             counted = (
-                f"counted in {plan.config.data_dir}/{name}; has its source changed, run `recu prepare {name}` first"
+                f" (counted in {plan.config.data_dir}/{name}; has its source changed, run `recu prepare {name}` first)"
             )
-            raise ConfigError(f"{where}: {error} ({counted})") from error
+            raise ConfigError(f"{where}: {error}{'' if counts[name] is None else counted}") from error
 
 
 def _prepared_images(plan: Plan, name: str) -> int | None:

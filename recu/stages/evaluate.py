@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from recu.base.errors import Interrupted, ResultError
-from recu.base.place import ONLY
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.released import Released
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from recu.data import Loaders, Manifest, Prepared
+    from recu.training.evaluation import Evaluation
+    from recu.training.processes import Processes
     from recu.training.weights import LoadReport
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def evaluate(
     results_dir: Path,
     runs_dir: Path,
     running: Running | None = None,
+    processes: Processes | None = None,
 ) -> None:
     """Evaluate what an experiment or released file published, and write metrics.json into its evaluation folder.
 
@@ -52,6 +54,7 @@ def evaluate(
         results_dir: where the training was published and the evaluation will be.
         runs_dir: where the run is noted.
         running: how to run it.
+        processes: that share it, of which this is the first; None for this one alone.
 
     Raises:
         RecuError: one line each: a missing result, one of other parameters, an altered checkpoint, bad data.
@@ -65,7 +68,7 @@ def evaluate(
     with followed_run(running, state / "evaluate", folder) as run:
         from recu.tracking.description import describe_run
 
-        testbed = Testbed.opened(planned.dataset, dataset, prepared, *planned.measured_with, running=running)
+        testbed = Testbed.opened(planned.dataset, dataset, prepared, *planned.measured_with, running, processes)
         manifest = prepared.manifest
         subject = _published(checkpoint, digest, planned, dataset, manifest)
         description = describe_run(
@@ -93,6 +96,7 @@ def evaluate_file(
     batch_size_test: int,
     loader: str,
     running: Running | None = None,
+    processes: Processes | None = None,
 ) -> tuple[Measurement, LoadReport]:
     """Evaluate a checkpoint of this program or the authors'; what became of its tensors comes with it.
 
@@ -104,12 +108,13 @@ def evaluate_file(
         batch_size_test: images a step.
         loader: input pipeline.
         running: how to run it.
+        processes: as for `evaluate`.
 
     Raises:
         RecuError: one line each: a checkpoint that does not fit, bad data.
     """
     network, report = load(subject, prepared.manifest.classes)
-    testbed = Testbed.opened(name, dataset, prepared, batch_size_test, loader, running=running or Running())
+    testbed = Testbed.opened(name, dataset, prepared, batch_size_test, loader, running or Running(), processes)
     measured = testbed.measure(subject, network)
     _check_agreement(subject, measured)
     return measured, report
@@ -126,18 +131,30 @@ class Testbed:
     device: torch.device
     settings: MeasuredWith
     origin: Provenance
+    processes: Processes
+    """That share it."""
 
     @classmethod
     def opened(
-        cls, name: str, dataset: Dataset, prepared: Prepared, batch_size_test: int, loader: str, *, running: Running
+        cls,
+        name: str,
+        dataset: Dataset,
+        prepared: Prepared,
+        batch_size_test: int,
+        loader: str,
+        running: Running,
+        processes: Processes | None = None,
     ) -> Testbed:
-        """The test split of prepared data. Raises DataError."""
+        """The test split of prepared data; the other processes open theirs too. Raises DataError."""
         from recu.data import build_loaders
         from recu.results import provenance
-        from recu.training.device import choose_device, describe
+        from recu.training.device import choose_device, describe_all
+        from recu.training.processes import ALONE
 
-        device = choose_device(running.gpus)
-        use_threads(running.threads, ONLY)
+        processes = processes or ALONE
+        processes.call_others(_assist, name, dataset, prepared, batch_size_test, loader, running)
+        device = choose_device(running.gpus, processes)
+        use_threads(running.threads, processes)
         loaders = build_loaders(
             prepared,
             dataset,
@@ -147,7 +164,8 @@ class Testbed:
             loader=loader,
             seed=0,
             device=device,
-            workers=running.workers,
+            workers=processes.of_this_machine(running.workers),
+            share=processes.share,
         )
         settings = MeasuredWith(
             batch_size_test=batch_size_test,
@@ -162,22 +180,30 @@ class Testbed:
             loaders=loaders,
             device=device,
             settings=settings,
-            origin=provenance.collect(describe(device)),
+            origin=provenance.collect(describe_all(device, processes)),
+            processes=processes,
         )
 
-    def measure(self, subject: Subject, network: nn.Module) -> Measurement:
-        """What the subject's network gives on the images. Raises Interrupted when a signal came."""
+    def evaluation(self, network: nn.Module | None) -> Evaluation:
+        """Of the first process's network, which no other process has to give. Raises Interrupted when a signal came."""
         from recu.base.signals import stop_on_signals
         from recu.training.device import place
         from recu.training.evaluation import evaluate as evaluate_network
         from recu.training.seeding import make_deterministic
 
         make_deterministic()
-        with stop_on_signals() as stop:
-            placed = place(network, self.device, kernels=self.settings.kernels)
-            evaluation = evaluate_network(placed, self.loaders.test, stop=stop)
+        with stop_on_signals() as stop, self.processes.in_words():
+            shared = self.processes.from_first(lambda: cast("nn.Module", network))
+            placed = place(shared, self.device, kernels=self.settings.kernels)
+            evaluation = evaluate_network(placed, self.loaders.test, stop=stop, processes=self.processes)
         if evaluation is None:
-            raise Interrupted(f"evaluation stopped by {stop.reason}: run the same command again")
+            reason = stop.reason or "a signal to another process"
+            raise Interrupted(f"evaluation stopped by {reason}: run the same command again")
+        return evaluation
+
+    def measure(self, subject: Subject, network: nn.Module) -> Measurement:
+        """What the subject's network gives on the images. Raises Interrupted when a signal came."""
+        evaluation = self.evaluation(network)
         manifest = self.loaders.manifest
         return Measurement(
             **asdict(evaluation),
@@ -195,6 +221,19 @@ class Testbed:
             settings=self.settings,
             provenance=self.origin,
         )
+
+
+def _assist(
+    processes: Processes,
+    name: str,
+    dataset: Dataset,
+    prepared: Prepared,
+    batch_size_test: int,
+    loader: str,
+    running: Running,
+) -> None:
+    """What every process but the first does of an evaluation: its part of the batches."""
+    Testbed.opened(name, dataset, prepared, batch_size_test, loader, running, processes).evaluation(None)
 
 
 def _check_agreement(subject: Subject, measured: Measurement) -> None:

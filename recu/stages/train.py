@@ -288,12 +288,12 @@ def _assist(processes: Processes, job: _Job, found: Found | None) -> None:
 def _ready(job: _Job, found: Found | None, processes: Processes) -> tuple[Trainer, Provenance]:
     """The trainer where an earlier run stopped, and what trains from here on."""
     from recu.results import provenance
-    from recu.training.device import choose_device, describe
+    from recu.training.device import choose_device, describe_all
 
     device = choose_device(job.running.gpus, processes)
     use_threads(job.running.threads, processes)
     loaders = _build_loaders(job, device, processes)
-    origin = provenance.collect(_devices(processes.gather(describe(device))))
+    origin = provenance.collect(describe_all(device, processes))
     experiment = job.experiment
     _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
@@ -303,12 +303,6 @@ def _ready(job: _Job, found: Found | None, processes: Processes) -> tuple[Traine
             f"{experiment.teacher.id} has other weights on some of the machines: give them the same file"
         )
     return _prepare_trainer(job, found, loaders, device, taught, origin, processes), origin
-
-
-def _devices(names: Sequence[str]) -> str:
-    """The devices of all processes in one text, e.g. "2 x NVIDIA A100-SXM4-40GB"."""
-    counts = {name: names.count(name) for name in names}
-    return names[0] if len(names) == 1 else ", ".join(f"{count} x {name}" for name, count in counts.items())
 
 
 def _description(job: _Job, provenance: Provenance, segments: Sequence[TrainedPiece]) -> RunDescription:

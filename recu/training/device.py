@@ -16,6 +16,7 @@ from recu.experiment.running import Kernels
 from recu.experiment.schema import gpu_numbers
 from recu.kernels.exact import switch_off
 from recu.training.gpu_slot import slots_folder, take_slots, visible_gpus
+from recu.training.processes import Processes
 
 COMPILE_MODES = {"kernels": "default", "cuda-graphs": "reduce-overhead"}
 """torch.compile's name of each."""
@@ -90,6 +91,13 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
+
+
+def describe_all(device: torch.device, processes: Processes) -> str:
+    """The devices of all processes in one text, e.g. "2 x NVIDIA A100-SXM4-40GB"."""
+    names = processes.gather(describe(device))
+    counts = {name: names.count(name) for name in names}
+    return names[0] if len(names) == 1 else ", ".join(f"{count} x {name}" for name, count in counts.items())
 
 
 def place(

@@ -109,7 +109,7 @@ class Processes(Place):
 
     def call_others(self, work: Callable[..., None], *arguments: Any) -> None:
         """Let every other process run `work(processes, *arguments)`, beside what the first one does after this."""
-        if self.count > 1:
+        if self.count > 1 and self.first:
             self.store.set(_CALL, "come")
             self.from_first(lambda: _Work(work, arguments))
 

@@ -79,6 +79,8 @@ RUN_OPTIONS = plan.as_options(
     workers=CONFIG.workers,
     kernels=CONFIG.kernels,
 )
+# One process a device; one alone needs no word.
+DEVICES_OPTION = plan.as_options(processes=PLAN.devices) if PLAN.devices > 1 else ""
 TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CONFIG.teacher_weights else ""
 KEEP_OPTION = "--keep_resumable" if CONFIG.keep_resumable else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
@@ -149,7 +151,7 @@ def get_attempt(wildcards, attempt):
 
 def get_gpus(wildcards):
     """GPUs of one training or evaluation; a cluster without any is asked for none where params/config.yaml says so."""
-    return 0 if CONFIG.gpus.strip().lower() == "cpu" else 1
+    return 0 if CONFIG.gpus.strip().lower() == "cpu" else PLAN.devices
 
 
 def get_planned(wildcards):

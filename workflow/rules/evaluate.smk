@@ -21,5 +21,5 @@ rule evaluate:
     message:
         "Evaluating {wildcards.trained}"
     shell:
-        f"{JOB} evaluate {RUN_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
+        f"{JOB} evaluate {RUN_OPTIONS} {DEVICES_OPTION} --threads {{threads}} --manifest {{input.manifest:q}}"
         f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} > {{log:q}} 2>&1"

@@ -24,6 +24,6 @@ rule train:
         "Training {wildcards.experiment}"
     shell:
         "end_time=$(job_end {resources.runtime}); "
-        f"{JOB} train {RUN_OPTIONS} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
+        f"{JOB} train {RUN_OPTIONS} {DEVICES_OPTION} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
         f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} {KEEP_OPTION}"
         " --end_time $end_time > {log:q} 2>&1"
