@@ -539,3 +539,25 @@ def test_a_job_saves_before_its_time_is_over_and_continues_to_the_same_bits(proj
     project.end_time = 0.0
     metrics = project.train(experiment)
     assert metrics["checkpoint_sha256"] == whole and len(metrics["segments"]) == 4
+
+
+@pytest.mark.slow
+def test_two_schedulers_where_locks_exclude_nobody_take_turns(project):
+    """As on NFS with local_lock: both get the lock of the file system, and one of them is told of the other."""
+    code = (
+        "import fcntl, sys; fcntl.flock = lambda *_: None; from recu.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    experiments = project.experiment(epochs=3), project.experiment(epochs=2)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *_command(project, experiment)[3:]], stderr=subprocess.PIPE, text=True
+        )
+        for experiment in experiments
+    ]
+    said = [process.communicate(timeout=200)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    (waited,) = (number for number, text in enumerate(said) if "is in use by process" in text)
+    metrics = project.trained(experiments[waited])
+    assert metrics["spec_hash"] == experiments[waited].spec_hash, "the last one's, whole"
+    best = hash_file(_folder(project, experiments[waited]) / paths.BEST_CHECKPOINT)
+    assert metrics["checkpoint_sha256"] == best
