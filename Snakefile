@@ -12,7 +12,7 @@ min_version("9.27")
 PARAMS_DIR = paths.find_params(Path(workflow.basedir) / "params")
 
 
-configfile: str(paths.config_file(PARAMS_DIR))
+configfile: str(paths.params_file(PARAMS_DIR, "config"))
 
 
 include: "workflow/rules/common.smk"

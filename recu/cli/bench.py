@@ -112,7 +112,7 @@ def _measure_suites(arguments: argparse.Namespace) -> None:
     from recu.stages.train import check_writable_file
 
     program = _benchmark("rates")
-    config = load_config(paths.config_file(arguments.params_dir))
+    config = load_config(arguments.params_dir)
     plan = load_plan(arguments.params_dir, config, tuple(dict.fromkeys(arguments.suite)))
     cores = os.cpu_count() or 1
     threads = arguments.threads or threads_per_training(cores, plan.experiments)

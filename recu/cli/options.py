@@ -14,7 +14,7 @@ from recu.base.files import read_json
 from recu.base.place import place_of
 from recu.experiment.fit import devices_of
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
-from recu.experiment.paths import config_file, find_params, user_path
+from recu.experiment.paths import find_params, user_path
 from recu.experiment.released import Released, parse_planned
 from recu.experiment.resolving import Experiment, Planned, parse_experiment
 from recu.experiment.running import Kernels, Running
@@ -138,7 +138,7 @@ def add_project_options(parser: argparse.ArgumentParser) -> None:
 def project_config(arguments: argparse.Namespace) -> WorkflowConfig:
     """params/config.yaml with what `add_project_options` says instead. Raises ConfigError."""
     given = {name: str(value) for name in _DIRS if (value := getattr(arguments, name)) is not None}
-    return load_config(config_file(arguments.params_dir)).model_copy(update=given)
+    return load_config(arguments.params_dir).model_copy(update=given)
 
 
 def add_recipe_options(group: argparse._ArgumentGroup) -> None:
@@ -286,7 +286,7 @@ def running_of(arguments: argparse.Namespace) -> Running:
     """How to run, from the options that change no result."""
     tracking_uri = arguments.tracking_uri
     if tracking_uri is None:
-        tracking_uri = load_config(config_file(arguments.params_dir)).tracking_uri
+        tracking_uri = load_config(arguments.params_dir).tracking_uri
     for name in ("print_freq", "save_minutes", "stall_minutes"):
         if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")

@@ -16,7 +16,6 @@ from recu.experiment import params, plan
 from recu.experiment.estimate import Estimate, Job, estimate, jobs_of
 from recu.experiment.paths import (
     METRICS,
-    config_file,
     evaluate_folder,
     manifest_file,
     state_folder,
@@ -57,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     devices = arguments.devices
     if devices is not None:
         options.check_count("devices", devices, MOST_PROCESSES)
-    config = params.load_config(config_file(arguments.params_dir))
+    config = params.load_config(arguments.params_dir)
     found = plan.load_plan(arguments.params_dir, config, tuple(arguments.suites) or None)
     results_dir, runs_dir = Path(config.results_dir), Path(config.runs_dir)
     rates = find_rates(arguments.params_dir, results_dir, arguments.device)

@@ -12,7 +12,7 @@ from recu.base.redaction import redact
 from recu.base.text import visible
 from recu.cli import options
 from recu.experiment import params
-from recu.experiment.paths import config_file, user_path
+from recu.experiment.paths import user_path
 
 if TYPE_CHECKING:
     from recu.tracking.wanted import Folders
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     from recu.tracking.store import empty_log, prepare_store
     from recu.tracking.sync import find_outboxes, find_runs
 
-    config = params.load_config(config_file(arguments.params_dir))
+    config = params.load_config(arguments.params_dir)
     address = resolve_tracking_uri(arguments.tracking_uri or config.tracking_uri)
     if address is None:
         raise ConfigError("no MLflow store is configured: give --tracking_uri")

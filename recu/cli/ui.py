@@ -11,7 +11,6 @@ from recu.base.addresses import SERVER, sqlite_file
 from recu.base.errors import ConfigError, RecuError
 from recu.cli import options
 from recu.experiment import params
-from recu.experiment.paths import config_file
 from recu.tracking import resolve_tracking_uri
 
 
@@ -30,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         RecuError: the store is a server of its own, which has its own UI; or a SQLite store that cannot be opened.
     """
-    uri = resolve_tracking_uri(params.load_config(config_file(arguments.params_dir)).tracking_uri)
+    uri = resolve_tracking_uri(params.load_config(arguments.params_dir).tracking_uri)
     if uri is None:
         raise RecuError("no MLflow store is configured: set tracking_uri in params/config.yaml")
     if uri.startswith(SERVER):

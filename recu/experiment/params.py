@@ -37,40 +37,29 @@ _RESERVED = {
 """Names that no suite may have, in small letters, and why."""
 
 
-def load_config(file: Path) -> WorkflowConfig:
+def load_config(params_dir: Path) -> WorkflowConfig:
     """params/config.yaml, without what Snakemake's command line may override. Raises ConfigError."""
-    return parse_file(file, WorkflowConfig)
+    return parse_file(paths.params_file(params_dir, "config"), WorkflowConfig)
 
 
 def load_defaults(params_dir: Path) -> Defaults:
     """params/defaults.yaml. Raises ConfigError naming file, key and expected value."""
-    return parse_file(paths.defaults_file(params_dir), Defaults)
+    return parse_file(paths.params_file(params_dir, "defaults"), Defaults)
 
 
 def load_datasets(params_dir: Path) -> dict[str, Dataset]:
     """params/datasets.yaml. Raises ConfigError naming file, key and expected value."""
-    return parse_file(paths.datasets_file(params_dir), Datasets)
+    return parse_file(paths.params_file(params_dir, "datasets"), Datasets)
 
 
 def load_published(params_dir: Path) -> Published:
     """params/published.yaml. Raises ConfigError naming file, key and expected value."""
-    return parse_file(paths.published_file(params_dir), Published)
-
-
-def load_suite(params_dir: Path, name: str) -> Suite:
-    """One file of params/suites/ that trains. Raises ConfigError; an unknown name is answered with the nearest one."""
-    suite = _load_any_suite(params_dir, name)
-    if isinstance(suite, ReleasedSuite):
-        file = _shown(paths.suite_file(params_dir, name))
-        raise ConfigError(
-            f"{file}: suite {name} measures released files and trains nothing; a suite with `rows` is needed"
-        )
-    return suite
+    return parse_file(paths.params_file(params_dir, "published"), Published)
 
 
 def load_suites(params_dir: Path, names: tuple[str, ...]) -> dict[str, Suite | ReleasedSuite]:
     """Several suites by name, of either kind. Raises ConfigError as `load_suite`."""
-    return {name: _load_any_suite(params_dir, name) for name in names}
+    return {name: load_suite(params_dir, name) for name in names}
 
 
 def suite_kind(data: Any) -> type[Suite] | type[ReleasedSuite]:
@@ -86,7 +75,8 @@ def suite_kind(data: Any) -> type[Suite] | type[ReleasedSuite]:
     return ReleasedSuite if difflib.get_close_matches("files", keys, n=1, cutoff=0.8) else Suite
 
 
-def _load_any_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
+def load_suite(params_dir: Path, name: str) -> Suite | ReleasedSuite:
+    """One file of params/suites/. Raises ConfigError; an unknown name is answered with the nearest one."""
     file, known = paths.suite_file(params_dir, name), all_suites(params_dir)
     if name not in known:
         raise unknown_name("suite", name, known)

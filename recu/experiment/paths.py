@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from recu.base.errors import ConfigError
 
@@ -73,32 +74,12 @@ def _with_variables(text: str) -> str:
 def find_params(otherwise: Path = PARAMS_DIR) -> Path:
     """The folder params/: the working directory's own, or where it has none, `otherwise`."""
     own = Path("params")
-    return own if config_file(own).is_file() else otherwise
+    return own if params_file(own, "config").is_file() else otherwise
 
 
-def config_file(params_dir: Path) -> Path:
-    """Which suites, and where data, results and tracking live."""
-    return params_dir / "config.yaml"
-
-
-def rates_file(params_dir: Path) -> Path:
-    """How fast devices are."""
-    return params_dir / "rates.yaml"
-
-
-def defaults_file(params_dir: Path) -> Path:
-    """Every hyper-parameter's default, and the methods."""
-    return params_dir / "defaults.yaml"
-
-
-def datasets_file(params_dir: Path) -> Path:
-    """The datasets table."""
-    return params_dir / "datasets.yaml"
-
-
-def published_file(params_dir: Path) -> Path:
-    """The published numbers."""
-    return params_dir / "published.yaml"
+def params_file(params_dir: Path, name: Literal["config", "defaults", "datasets", "published", "rates"]) -> Path:
+    """One of the files of which there is one; see `recu.experiment.params`."""
+    return params_dir / f"{name}.yaml"
 
 
 def suite_file(params_dir: Path, suite: str) -> Path:

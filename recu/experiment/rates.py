@@ -102,7 +102,7 @@ def find_rates(params_dir: Path, results_dir: Path, device: str | None) -> Devic
     here = validate_model(read_json(measured), DeviceRates, str(measured)) if measured.exists() else None
     if device is None:
         return here
-    file = paths.rates_file(params_dir)
+    file = paths.params_file(params_dir, "rates")
     known = {each.device: each for each in (parse_file(file, Rates).devices if file.exists() else ())}
     if here is not None:
         known[here.device] = here

@@ -6,10 +6,11 @@ files and words the errors, `recu.experiment.resolving` combines them into exper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
@@ -45,8 +46,6 @@ from recu.experiment.values import (
     text_as_switch,
     whole,
 )
-
-T = TypeVar("T", bound=Iterable[str])
 
 Family = Literal["cifar", "imagenet", "reactnet", "birealnet", "torchvision"]
 Augmentation = Literal[
@@ -87,26 +86,6 @@ CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
 """Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1
 never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
 once."""
-
-
-def _once(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """A validator that refuses a value given twice."""
-
-    def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        check_once(values, what)
-        return values
-
-    return check
-
-
-def _apart(what: str) -> Callable[[T], T]:
-    """A validator that refuses names which differ in capitals only."""
-
-    def check(names: T) -> T:
-        check_apart(names, what)
-        return names
-
-    return check
 
 
 def _as_list(value: Any) -> Any:
@@ -289,7 +268,7 @@ class Defaults(Block):
     """The recipe of family cifar, which the others change."""
     families: dict[Family, HyperparameterOverrides] = {}
     """What the paper's recipe for a network family changes."""
-    methods: Annotated[dict[Name, Method], AfterValidator(_apart("method"))]
+    methods: Annotated[dict[Name, Method], AfterValidator(partial(check_apart, what="method"))]
     """By name."""
 
     def recipe(self, family: Family) -> dict[str, Any]:
@@ -355,7 +334,7 @@ class Dataset(Block):
         return self.test_view or ("resize_centre" if self.augmentation in CROP_SCALES else "resize")
 
 
-Datasets = Annotated[dict[Name, Dataset], AfterValidator(_apart("dataset"))]
+Datasets = Annotated[dict[Name, Dataset], AfterValidator(partial(check_apart, what="dataset"))]
 """params/datasets.yaml."""
 
 
@@ -387,7 +366,7 @@ class Suite(Block):
     """Below the title."""
     dataset: Name
     """Of every row that names none."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_once("seed"))]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(partial(check_once, what="seed"))]
     """One training of each row and method a seed."""
     hyperparameters: HyperparameterOverrides = Field(default_factory=HyperparameterOverrides)
     """What the suite changes."""
@@ -442,9 +421,7 @@ class ReleasedSuite(Block):
 
     @model_validator(mode="after")
     def _check_names(self) -> ReleasedSuite:
-        names = [file.name for file in self.files]
-        check_once(names, "file name")
-        check_apart(names, "file name")
+        check_apart(check_once([file.name for file in self.files], "file name"), "file name")
         return self
 
 
@@ -513,7 +490,7 @@ class WorkflowConfig(Block):
         tuple[Name, ...],
         Field(min_length=1),
         BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...]),
-        AfterValidator(_apart("suite")),
+        AfterValidator(partial(check_apart, what="suite")),
     ]
     """Names of files under params/suites/ (one, or a list)."""
     data_dir: Annotated[UserPath, AfterValidator(check_filled)]

@@ -10,13 +10,16 @@ import json
 import struct
 import unicodedata
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from recu.base.errors import ConfigError
 from recu.base.redaction import without_credentials
 from recu.experiment.paths import user_path
+
+V = TypeVar("V", bound=Iterable[Any])
+N = TypeVar("N", bound=Iterable[str])
 
 LARGEST = 2**31 - 1
 """What PyTorch, MLflow and SQLite all hold."""
@@ -97,8 +100,8 @@ def check_filled(text: str) -> str:
     return text
 
 
-def check_once(values: Iterable[Any], what: str) -> None:
-    """Raise ValueError where a value is given twice.
+def check_once(values: V, what: str) -> V:
+    """`values`. Raises ValueError where one is given twice.
 
     Args:
         values: in any order.
@@ -109,10 +112,11 @@ def check_once(values: Iterable[Any], what: str) -> None:
         if value in seen:
             raise ValueError(f"the {what} {value!r} is given twice")
         seen.add(value)
+    return values
 
 
-def check_apart(names: Iterable[str], what: str) -> None:
-    """Raise ValueError where two names differ in nothing but capitals: many disks take them for one file.
+def check_apart(names: N, what: str) -> N:
+    """`names`. Raises ValueError where two differ in nothing but capitals: many disks take them for one file.
 
     Args:
         names: each once.
@@ -123,6 +127,7 @@ def check_apart(names: Iterable[str], what: str) -> None:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             raise ValueError(f"the {what}s {other!r} and {name!r} differ in capitals only: rename one")
+    return names
 
 
 def _expand(text: str) -> str:

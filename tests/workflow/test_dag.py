@@ -171,7 +171,7 @@ def test_a_suite_of_two_thousand_experiments_is_handed_over_in_files(project: Pr
     seeds = ", ".join(map(str, range(1, 1001)))
     project.edit("suites/smallest.yaml", "seeds: [1]", f"seeds: [{seeds}]")
     params = project.folder / "params"
-    facts = plan.load_plan(params, load_config(params / "config.yaml")).facts()["smallest"]
+    facts = plan.load_plan(params, load_config(params)).facts()["smallest"]
     assert isinstance(facts, SuiteFacts) and len(facts.experiments) == 2000
     folder = tmp_path_factory.mktemp("facts")
     plan.write_facts(folder, facts)

@@ -222,7 +222,7 @@ def get_suite_facts(wildcards):
 
 def get_published(wildcards):
     """The published numbers; not where they lie beside a Snakefile whose path holds braces, Snakemake's wildcards."""
-    file = str(paths.published_file(PARAMS_DIR))
+    file = str(paths.params_file(PARAMS_DIR, "published"))
     return [] if "{" in file else file
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from recu.cli.main import main
 from recu.experiment.params import load_defaults
-from recu.experiment.paths import PARAMS_DIR, rates_file
+from recu.experiment.paths import PARAMS_DIR, params_file
 from recu.experiment.resolving import load_experiments
 
 SUITE = """
@@ -80,6 +80,6 @@ def test_mistakes(place, words, capsys):
 
 
 def test_the_projects_own_table_of_rates_is_offered(place, capsys):
-    device = next(line for line in rates_file(PARAMS_DIR).read_text().splitlines() if "device:" in line)
+    device = next(line for line in params_file(PARAMS_DIR, "rates").read_text().splitlines() if "device:" in line)
     assert main(["plan", "cifar10", "--device", device.split('"')[1]]) == 0
     assert "device-hours (CPU, 2 threads" in capsys.readouterr().out

@@ -73,7 +73,7 @@ def test_teacher_weights_that_are_not_given_say_where_they_come_from(tmp_path):
 
 
 def config(**changes):
-    return parse_workflow_config(load_config(PARAMS_DIR / "config.yaml").model_dump() | changes)
+    return parse_workflow_config(load_config(PARAMS_DIR).model_dump() | changes)
 
 
 def test_a_plan_holds_the_chosen_suites_of_both_kinds(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from recu.base.errors import RecuError
-from recu.experiment.paths import PARAMS_DIR, rates_file
+from recu.experiment.paths import PARAMS_DIR, params_file
 from recu.experiment.rates import find_rates, measured_file
 
 RATE = {
@@ -25,7 +25,7 @@ def device(name, **changes):
 @pytest.fixture
 def places(tmp_path):
     (tmp_path / "results").mkdir()
-    rates_file(tmp_path).write_text(yaml.safe_dump({"devices": [device("A"), device("B", slots=2)]}))
+    params_file(tmp_path, "rates").write_text(yaml.safe_dump({"devices": [device("A"), device("B", slots=2)]}))
     return tmp_path, tmp_path / "results"
 
 
@@ -53,5 +53,5 @@ def test_a_file_of_another_form_is_refused(places, wrong):
 
 
 def test_every_entry_of_the_projects_own_says_where_it_is_from():
-    for each in yaml.safe_load(rates_file(PARAMS_DIR).read_text())["devices"]:
+    for each in yaml.safe_load(params_file(PARAMS_DIR, "rates").read_text())["devices"]:
         assert find_rates(PARAMS_DIR, PARAMS_DIR, each["device"]).source

@@ -13,7 +13,7 @@ from recu.experiment.plan import Plan, load_plan
 
 
 def planned(params_dir: Path, *suites: str) -> Plan:
-    return load_plan(params_dir, load_config(params_dir / "config.yaml"), suites)
+    return load_plan(params_dir, load_config(params_dir), suites)
 
 
 @pytest.fixture(scope="module")

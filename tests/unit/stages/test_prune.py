@@ -25,7 +25,7 @@ def caches(tmp_path, monkeypatch):
 
 
 def _disk(project, **more) -> Disk:
-    config = load_config(paths.config_file(project.params))
+    config = load_config(project.params)
     places = {"results_dir": project.results, "runs_dir": project.runs, "reports_dir": project.folder / "reports"}
     places |= {"data_dir": project.data_dir, "tracking_uri": f"sqlite:///{project.folder}/mlflow.db"}
     update = {name: str(place) for name, place in places.items()} | more
