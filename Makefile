@@ -7,17 +7,20 @@
 #   EXTRAS       optional dependencies of pyproject.toml; test contains DALI on Linux                  (default: test)
 #   CORES        cores Snakemake may use                                                               (default: all)
 #   SUITES       suites of `make reproduce`                                           (default: as params/config.yaml)
+#   SUITE, MINUTES  of `make run-gpu`                                                            (MINUTES by default: 9)
 PYTHON ?= python3
 TORCH_INDEX ?=
 EXTRAS ?= test
 CORES ?= all
 SUITES ?=
+SUITE ?=
+MINUTES ?= 9
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce test test-docs test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce run-gpu test test-docs test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -33,6 +36,13 @@ endif
 reproduce: setup
 	$(BIN)/snakemake --cores $(CORES) $(if $(SUITES),--config suites=$(SUITES))
 	@$(BIN)/recu report show
+
+# A suite in pieces, where a machine is lent for minutes: each call continues where the last one stopped, and every training
+# saves its state before MINUTES are over, which `snakemake` then calls a failed job. The results are those of one run.
+run-gpu: setup
+	@test -n "$(SUITE)" || { echo "error: name a suite: make run-gpu SUITE=cifar10-short MINUTES=9" >&2; exit 2; }
+	SLURM_JOB_END_TIME=$$(($$(date +%s) + 60 * $(MINUTES))) $(BIN)/snakemake --cores $(CORES) --retries 0 --config suites=$(SUITE) \
+	  || { echo "not finished; if its time was over, the same command continues" >&2; exit 1; }
 
 # Everything but what takes minutes by itself: `make test-docs` and `make test-slow` run that.
 test: setup lint

@@ -84,7 +84,7 @@ def test_images_in_memory_lie_on_the_device(device) -> None:
 
 def command(folder: Path, device: torch.device) -> list[str]:
     words = ["train", "--dataset", "digits", "--model", "resnet20_1w1a", "--epochs", "3", "--seed", "7"]
-    words += ["--gpus", "0" if device.type == "cuda" else "cpu", "--tracking_uri", "", "--save_minutes", "0"]
+    words += ["--gpus", "0" if device.type == "cuda" else "cpu", "--tracking_uri", "", "--save_minutes", "0.01"]
     return [sys.executable, "-m", "recu", *words, "--data_dir", str(folder.parent / "data"), "--save", str(folder)]
 
 
