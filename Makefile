@@ -44,7 +44,7 @@ run-gpu: setup
 	SLURM_JOB_END_TIME=$$(($$(date +%s) + 60 * $(MINUTES))) $(BIN)/snakemake --cores $(CORES) --retries 0 --config suites=$(SUITE) \
 	  || { echo "not finished; if its time was over, the same command continues" >&2; exit 1; }
 
-# Everything but what takes minutes by itself: `make test-docs` and `make test-slow` run that.
+# Everything but what takes minutes by itself: `make test-docs`, `make test-slow` and `make test-slurm` run that.
 test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not docs and not gpu"
 
