@@ -19,10 +19,11 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from recu.base.errors import ConfigError, Interrupted, LostProcess
 from recu.training.device import check_gpus
 from recu.training.gpu_slot import slots_folder, take_slots, visible_gpus
+from recu.training.processes import SAID
 
 _SIGNALS = "SIGTERM,SIGINT,SIGUSR1"
 """Handed on to the processes, which save their state."""
-_GRACE_S = 45
+_GRACE_S = 30
 """How long they may take for that before they are killed."""
 _LOOPBACK = Path("/sys/class/net/lo")
 
@@ -43,11 +44,14 @@ def launch(words: Sequence[str], *, gpus: str, count: int) -> None:
         SystemExit: they ended with an error, which one of them has said.
     """
     words = [*words, "--gpus", _devices(gpus, count), "--processes", str(count)]
-    # What the launcher says of a failure is a page long; the processes say it themselves, in a line.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    # What PyTorch says of a failure is a page long; the processes say it themselves, in a line.
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if _LOOPBACK.exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK.name)  # they are all on this machine
-    with tempfile.TemporaryDirectory(prefix="recu-launcher-") as logs:
+    with tempfile.TemporaryDirectory(prefix="recu-launcher-") as folder:
+        said = Path(folder) / "said"
+        os.environ[SAID] = str(said)
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -60,13 +64,15 @@ def launch(words: Sequence[str], *, gpus: str, count: int) -> None:
             monitor_interval=0.1,
             signals_to_handle=_SIGNALS,
             shutdown_timeout=_GRACE_S,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
             elastic_launch(config, sys.executable)("-P", "-m", "recu", *words)
         except ChildFailedError as error:
             _end_as([failure.exitcode for failure in error.failures.values()])
         except SignalException as stopped:
+            if said.exists():
+                raise SystemExit(Interrupted.exit_code) from stopped
             raise Interrupted(
                 f"stopped by {stopped.sigval.name}: run the same command again to continue from the state saved last"
             ) from stopped

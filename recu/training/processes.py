@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -35,6 +36,8 @@ from recu.experiment.schema import gpu_numbers
 
 T = TypeVar("T")
 
+SAID = "RECU_SAID"
+"""Variable in which our launcher names a file that is made when a process says why the job ends."""
 _POLL_S = 0.2
 _LAST_WORDS_S = 3
 """How long a process that lost another waits for what that one said last."""
@@ -167,9 +170,12 @@ class Processes(Place):
         """Leave an error's text for the others; returns whether none had been left yet."""
         text = json.dumps([type(error).__name__, str(error), self.rank])
         try:
-            return bool(self.store.compare_set(_FAILURE, "", text).decode() == text)
+            says = bool(self.store.compare_set(_FAILURE, "", text).decode() == text)
         except RuntimeError:
-            return True  # the launcher has gone, and with it the place to leave it
+            says = self.first  # the launcher has gone, and with it the place to leave it
+        if says and SAID in os.environ:
+            Path(os.environ[SAID]).touch()
+        return says
 
     def _said(self) -> RecuError | None:
         try:

@@ -427,7 +427,12 @@ class Trainer:
 
     def _evaluate(self, epoch: int, lr: float, stop: Callable[[], bool]) -> Evaluation | None:
         try:
-            return evaluate(self._model, self._loaders.test, stop=stop, processes=self._processes)
+            return evaluate(
+                self._model,
+                self._loaders.test,
+                stop=lambda: stop() or self._processes.orphaned,
+                processes=self._processes,
+            )
         except DivergenceError as error:
             raise DivergenceError(f"after epoch {epoch} (learning rate {lr:g}): {error}; {self._advice()}") from error
 

@@ -308,6 +308,7 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
     # Forked workers inherit the trainer's handlers; Ctrl-C reaches the whole group, but only the trainer is to act
     # on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # So may a launcher's or a scheduler's SIGTERM. Whoever ends these processes for good sends it again.
+    signal.signal(signal.SIGTERM, lambda number, _frame: signal.signal(number, signal.SIG_DFL))
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
