@@ -136,14 +136,14 @@ def load_plan(params_dir: Path, config: WorkflowConfig, suites: tuple[str, ...] 
 
 def _check_batches(plan: Plan) -> None:
     """Ask what depends on a dataset's size, of its entry or its prepared data, and on the number of devices."""
-    counts = {name: _prepared_images(plan, name) for name in plan.used_datasets}
+    devices, counts = plan.devices, {name: _prepared_images(plan, name) for name in plan.used_datasets}
     for experiment in plan.experiments.values():
         name, recipe = experiment.dataset, experiment.hyperparameters
         count = plan.datasets[name].train_images or counts[name]
         if count is None:
             continue
         try:
-            fit.check_batch_size(recipe.batch_size, count, 1 if recipe.sync_batch_norm else plan.devices)
+            fit.check_batch_size(recipe.batch_size, count, 1 if recipe.sync_batch_norm else devices)
         except ConfigError as error:
             where = f"params/suites/{experiment.suite}.yaml: {experiment.model}, {experiment.method}"
             counted = (

@@ -36,6 +36,8 @@ from recu.experiment.schema import gpu_numbers
 
 T = TypeVar("T")
 
+_START = timedelta(minutes=2)
+"""How long they wait for each other's start, at least."""
 SAID = "RECU_SAID"
 """Variable in which our launcher names a file that is made when a process says why the job ends."""
 _POLL_S = 0.2
@@ -210,7 +212,8 @@ def joined(place: Place, *, gpus: str, patience_s: float) -> Iterator[Processes]
         patience_s: how long the others wait for one of them.
 
     Raises:
-        ConfigError: they do not find each other.
+        ConfigError: nothing says where they find each other.
+        LostProcess: they do not find each other.
         RecuError: in one process of all, see `Processes.saying_once`.
     """
     if place.count == 1:
@@ -221,7 +224,11 @@ def joined(place: Place, *, gpus: str, patience_s: float) -> Iterator[Processes]
     patience = timedelta(seconds=patience_s)
     on_gpus = bool(gpu_numbers(gpus)) or (not gpus.strip() and torch.cuda.is_available())
     try:
-        store, _, _ = next(rendezvous("env://", place.rank, place.count, timeout=patience))
+        start = max(patience, _START)
+        store, _, _ = next(rendezvous("env://", place.rank, place.count, timeout=start))
+        # Importing PyTorch takes one of them longer than another, which a short time limit is not meant for.
+        store.set(f"recu/here/{place.rank}", "")
+        store.wait([f"recu/here/{rank}" for rank in range(place.count)], start)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpus else "gloo",
             store=store,
@@ -232,9 +239,10 @@ def joined(place: Place, *, gpus: str, patience_s: float) -> Iterator[Processes]
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
+        raise LostProcess(
             f"process {place.rank} of {place.count} does not find the others at {where} ({reason}): see that all"
-            " were started with the same MASTER_ADDR and MASTER_PORT, which every machine can reach"
+            " were started with the same MASTER_ADDR and MASTER_PORT, which every machine can reach, and run the same"
+            " command again"
         ) from error
     together = Processes(**vars(place), store=store)
     with together.saying_once():

@@ -105,6 +105,12 @@ def _surroundings(lab, ledger, kills, scale, rng) -> None:
     surroundings.hung_worker(lab, ledger, few)
 
 
+def _several(lab, ledger, kills, scale, rng) -> None:
+    from tests.chaos import several
+
+    several.faults_of_shared_trainings(lab, ledger, max(1, scale // 10), rng)
+
+
 def _tracking(lab, ledger, kills, scale, rng) -> None:
     from tests.chaos import tracking
 
@@ -123,6 +129,7 @@ FAULTS: dict[str, Callable[..., None]] = {
     "full-disk": _full_disk,
     "damage": _damage,
     "surroundings": _surroundings,
+    "several": _several,
     "tracking": _tracking,
     "workflow": _workflow,
 }

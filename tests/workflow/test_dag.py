@@ -94,6 +94,16 @@ def test_tracking_workers_device_and_neutral_settings_rerun_nothing(restored: Pr
     assert restored.planned() == set()
 
 
+def test_devices_of_a_training_are_handed_on(project: Project):
+    target = f"results/evaluate/{NETWORK}/vanilla/seed1/metrics.json"
+    for number, said in ((0, 0), (2, 2)):
+        result = project.snakemake(target, "-n", "-p", "--config", f"gpus_per_training={number}")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("--processes 2") == said, "training and evaluation"
+    result = project.snakemake("-n", "--config", "gpus_per_training=3", "gpus=0,1")
+    assert result.returncode == 2 and "error: gpus '0,1' names 2 devices for 3 processes" in result.stderr
+
+
 def test_one_experiment_alone_by_file_and_by_alias(project: Project):
     file = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
     for target in (file, f"train-{NETWORK.replace('/', '-')}-vanilla-seed1"):

@@ -124,3 +124,31 @@ def test_a_first_epoch_that_the_training_has_not_is_refused(start_epoch):
     fit.check_start_epoch(2, 3)
     with pytest.raises(ConfigError, match=f"start_epoch is {start_epoch}, expected 0 to 2"):
         fit.check_start_epoch(start_epoch, 3)
+
+
+@pytest.mark.parametrize(("batch", "images", "parts"), [(256, 50_000, 7), (8, 30, 2), (8, 30, 3), (16, 9, 2)])
+def test_batches_that_devices_can_share(batch, images, parts):
+    fit.check_batch_size(batch, images, parts)
+
+
+@pytest.mark.parametrize(
+    ("batch", "images", "parts", "of"), [(8, 26, 2, 2), (9, 90, 4, None), (7, 70, 3, 7), (4, 40, 4, 4), (16, 3, 2, 3)]
+)
+def test_a_part_of_one_image_is_refused(batch, images, parts, of):
+    if of is None:  # 3, 3, 3 and none
+        fit.check_batch_size(batch, images, parts)
+        return
+    with pytest.raises(ConfigError, match=f"{parts} devices leave one of a batch's {of} images"):
+        fit.check_batch_size(batch, images, parts)
+
+
+def test_devices_are_those_named_or_asked_for():
+    assert [fit.devices_of(*each) for each in (("", 0), ("cpu", 2), ("0,1", 0), ("0,1", 2), ("3", 0))] == [
+        1,
+        2,
+        2,
+        2,
+        1,
+    ]
+    with pytest.raises(ConfigError, match="names 2 devices for 3 processes"):
+        fit.devices_of("0,1", 3)
