@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from recu.experiment.values import MOST_PROCESSES
 
 _TRAINED, _BEGUN = "trained", "begun"
 _UNKNOWN = "?"
-_MEASURE = "measure this machine with `recu bench --suite`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="whose rates to take, of params/rates.yaml (default: those measured here by `recu bench --suite`)",
+        help="whose rates to take, of params/rates.yaml (default: those measured here by `recu bench --suite SUITE`)",
     )
     parser.add_argument(
         "--devices", type=int, metavar="N", help="jobs at once (default: as many as the rates were measured with)"
@@ -74,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(tabulate(rows, headers=("experiment", "epochs", "state", "images", "time"), colalign=_ALIGNED))
     slots = devices or (rates.slots if rates else 1)
     total = estimate(left, slots)
-    for line in _totals(left, total, slots, rates, found.experiments.values()):
+    for line in _totals(left, total, slots, rates, found):
         print(line)
     for note in found.notes():
         print(note)
@@ -123,10 +122,11 @@ def _amounts(job: Job | None) -> tuple[str, str]:
 
 
 def _totals(
-    left: Mapping[str, Job], total: Estimate, slots: int, rates: DeviceRates | None, experiments: Iterable[Experiment]
+    left: Mapping[str, Job], total: Estimate, slots: int, rates: DeviceRates | None, found: plan.Plan
 ) -> list[str]:
     if not left:
         return []
+    measure = f"measure this machine with `recu bench --suite {' '.join(found.suites)}`"
     trainings = sum(name.startswith("train ") for name in left)
     lines = [
         "",
@@ -135,12 +135,12 @@ def _totals(
     if rates is None:
         return [
             *lines,
-            f"how long they take is not known: {_MEASURE}, or name a --device of params/rates.yaml",
+            f"how long they take is not known: {measure}, or name a --device of params/rates.yaml",
         ]
-    unknown = sorted({each.network for each in experiments if rates.rate_of(setup_of(each)) is None})
+    unknown = sorted({each.network for each in found.experiments.values() if rates.rate_of(setup_of(each)) is None})
     if unknown:
         lines.append(
-            f"no rate on {visible(rates.device)} of {', '.join(unknown)}: {_MEASURE}, or add it to params/rates.yaml"
+            f"no rate on {visible(rates.device)} of {', '.join(unknown)}: {measure}, or add it to params/rates.yaml"
         )
     if total.wall_seconds is not None and total.device_seconds is not None:
         lines.append(

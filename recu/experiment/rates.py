@@ -88,7 +88,7 @@ def setup_of(experiment: Experiment) -> Setup:
 
 
 def measured_file(results_dir: Path) -> Path:
-    """Where `recu bench --suite` writes what it measured on this machine."""
+    """Where `recu bench --suite SUITE` writes what it measured on this machine."""
     return results_dir / "rates.json"
 
 
@@ -107,7 +107,6 @@ def find_rates(params_dir: Path, results_dir: Path, device: str | None) -> Devic
     if here is not None:
         known[here.device] = here
     if device not in known:
-        raise ConfigError(
-            f"{unknown_name('device with rates', device, known)} (in {file}, or measured here by `recu bench --suite`)"
-        )
+        problem = unknown_name("device with rates", device, known)
+        raise ConfigError(f"{problem} (in {file}, or measured here by `recu bench --suite SUITE`)")
     return known[device]

@@ -144,8 +144,12 @@ def test_options_in_messages_exist(parsers, snakemake_options):
         for option in (f"--{name}" for name in OPTION.findall(text))
         if option not in known
     }
-    of_other_programs = {("recu/data/load/torchvision_loader.py", "--shm-size"), ("recu/base/surroundings.py", "--mem")}
-    assert unknown <= of_other_programs, "docker's and Slurm's"
+    of_other_programs = {
+        ("recu/data/load/torchvision_loader.py", "--shm-size"),  # docker's
+        ("recu/base/surroundings.py", "--mem"),  # Slurm's
+        ("recu/data/prepare/archives.py", "--hard-dereference"),  # tar's
+    }
+    assert unknown <= of_other_programs
 
 
 @pytest.mark.parametrize("page", sorted(file.name for glob in PATHS_IN_DOCS for file in PROJECT_DIR.glob(glob)))

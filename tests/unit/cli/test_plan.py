@@ -44,7 +44,7 @@ def test_without_rates_images_are_counted_and_the_advice_says_how_to_measure(pla
     assert total("demo")["total"]["images"] == 53919
     shown = capsys.readouterr().out
     assert "left to do: 15 trainings and 15 evaluations, 53,919 images" in shown
-    assert "measure this machine with `recu bench --suite`" in shown and "device-hours" not in shown
+    assert "measure this machine with `recu bench --suite demo`" in shown and "device-hours" not in shown
 
 
 def test_networks_without_a_rate_are_named(place, capsys):
