@@ -156,7 +156,7 @@ def convolve(images: SignBits, filters: FilterBits, stride: tuple[int, int]) -> 
     count, out_channels = len(images.words), filters.words.shape[-1]
     counts = np.empty((count, *geometry.result_size(out_channels)), np.int16)
     sums, squares = (np.empty((count, out_channels), np.int64) for _ in range(2))
-    over_samples(_convolve, count, *_operands(images, filters, geometry), counts, sums, squares)
+    over_samples(_convolve, count, images, filters.words, geometry, counts, sums, squares)
     return as_images(counts), *(torch.from_numpy(values).sum(0).double() for values in (sums, squares))
 
 
@@ -196,7 +196,7 @@ def convolve_to_values(
     factor, shift = norm or (torch.ones_like(scale), torch.zeros_like(scale))
     per_channel = (as_row(values, out) for values in (scale, factor, shift))
     more, bound = (out if added is None else added), out.dtype.type(1.0 if hardtanh else np.inf)
-    operands = _operands(images, filters, geometry)
+    operands = (images, filters.words, geometry)
     over_samples(_convolve_to_values, len(out), *operands, *per_channel, more, added is not None, bound, out)
     return as_images(out)
 
@@ -211,7 +211,7 @@ def convolve_to_signs(
     height, width, _ = geometry.result_size(out_channels)
     words = np.empty((count, height, width, -(-out_channels // _bits(word))), word)
     bounds = (direction.numpy(), threshold.numpy())
-    over_samples(_convolve_to_signs, count, *_operands(images, filters, geometry), *bounds, words)
+    over_samples(_convolve_to_signs, count, images, filters.words, geometry, *bounds, words)
     return SignBits(words, (0, 0), _NO_VALUES, np.zeros(count, np.int64))
 
 
@@ -263,10 +263,6 @@ def _word(channels: int) -> type[np.unsignedinteger]:
 
 def _bits(word: type[np.unsignedinteger]) -> int:
     return 8 * np.dtype(word).itemsize
-
-
-def _operands(images: SignBits, filters: FilterBits, geometry: _Geometry) -> tuple[Any, ...]:
-    return (images, filters.words, geometry)
 
 
 @intrinsic

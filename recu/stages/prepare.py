@@ -22,21 +22,7 @@ def prepare(
     needed: tuple[str, ...] = SPLITS,
     output: Path | None = None,
 ) -> Prepared:
-    """Prepare a dataset in its folder below `data_dir`; done before, it is recognised and left alone.
-
-    Args:
-        name: in params/datasets.yaml.
-        dataset: its entry.
-        data_dir: holds one folder a dataset.
-        source: local archive or folder; None takes what was prepared before, or the published archive.
-        workers: decoding processes.
-        needed: splits that must be there; ("test",) is enough to evaluate.
-        output: where to write a copy of the manifest, if anywhere.
-
-    Raises:
-        DataError: the source is missing, damaged or not of the expected form.
-        OutputError: a file cannot be written.
-    """
+    """As `recu.data.prepare`, in the dataset's folder below `data_dir`; `output` is for a copy of the manifest."""
     prepared = prepare_data(name, dataset, folder=data_dir / name, source=source, workers=workers, needed=needed)
     if output is not None:
         atomic_write_text(output, published_copy(prepared.manifest))

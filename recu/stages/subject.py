@@ -41,6 +41,13 @@ class Subject:
         """As `recu.experiment.resolving.network_name`."""
         return network_name(self.family, self.variant, self.model)
 
+    def build(self, num_classes: int) -> nn.Module:
+        """The network, freshly initialised."""
+        from recu.models import build_model
+
+        where = {name: getattr(self, name) for name in ("family", "variant", "stage")}
+        return build_model(self.model, num_classes=num_classes, **where)
+
 
 def recognise(
     file: CheckpointFile,
@@ -120,16 +127,9 @@ def load(subject: Subject, classes: Sequence[str]) -> tuple[nn.Module, LoadRepor
 
 def load_network(subject: Subject, num_classes: int) -> tuple[nn.Module, LoadReport]:
     """As `load`, where it is not yet known which classes the images to measure on have."""
-    from recu.models import build_model
     from recu.training.weights import load_weights
 
-    network = build_model(
-        subject.model,
-        family=subject.family,
-        num_classes=num_classes,
-        variant=subject.variant,
-        stage=subject.stage,
-    )
+    network = subject.build(num_classes)
     try:
         report = load_weights(network, subject.file.content["state_dict"])
     except CheckpointError as error:
@@ -173,13 +173,8 @@ def _stage(subject: Subject, num_classes: int, key: str) -> int:
 def _names(subject: Subject, stage: int, num_classes: int) -> frozenset[str]:
     import torch
 
-    from recu.models import build_model
-
     with torch.device("meta"):
-        network = build_model(
-            subject.model, family=subject.family, num_classes=num_classes, variant=subject.variant, stage=stage
-        )
-    return _without_counters(network.state_dict())
+        return _without_counters(replace(subject, stage=stage).build(num_classes).state_dict())
 
 
 def _without_counters(names: Any) -> frozenset[str]:

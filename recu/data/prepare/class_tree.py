@@ -364,7 +364,8 @@ class _Listing:
         if left_out:
             yield f"left out as no images: {_counts(left_out)}"
         if hidden:
-            names = Counter("._*" if part.startswith("._") else part for part in (_last(name) for name in hidden))
+            parts = (encodable(parts_of(name)[-1]) for name in hidden)
+            names = Counter("._*" if part.startswith("._") else part for part in parts)
             yield f"left out hidden files and folders: {_counts(names)}"
         for root, split in sorted(self._splits.items()):
             if root not in chosen and split.loose:
@@ -439,10 +440,6 @@ def _leads_to_images(folder: str) -> bool:
 def _split_depth(parts: tuple[str, ...]) -> int | None:
     """Which part of a path is a split's folder: the first that is called so."""
     return next((depth for depth, part in enumerate(parts[: MAX_DEPTH + 1]) if part.lower() in SPLITS), None)
-
-
-def _last(name: str) -> str:
-    return encodable(parts_of(name)[-1])
 
 
 def _suffix(name: str) -> str:

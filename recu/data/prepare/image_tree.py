@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -22,54 +20,36 @@ _ALWAYS_PLAIN = (".jpg", ".jpeg", ".jpe", ".jfif")
 """Suffixes, in small letters."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageTree:
-    """Large images as they lie on the disk."""
-
-    classes: tuple[str, ...]
-    """In label order."""
-    splits: dict[str, list[IndexedFile]]
-    notes: tuple[str, ...]
-    """What was left out, in sentences."""
-
-
 def build(request: Request, out: Path) -> Content:
-    """List the images of a folder, or extract those of an archive."""
-    source, classes, needed = request.path, request.dataset.num_classes, request.needed
-    if source.is_file():
-        tree, root = extract_tree(source, out, classes, needed), HERE
-    else:
-        tree, root = index_tree(source, classes, request.workers, needed), str(source.resolve())
-    return stored_files(tree.classes, tree.splits, out, root=root, notes=tree.notes)
-
-
-def index_tree(source: Path, num_classes: int, workers: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:
-    """List the images of a folder of class folders; paths are relative to `source`.
-
-    Raises:
-        DataError: the tree is not of that form; see `read_tree`.
-    """
-    tree = read_tree(source, num_classes, workers=workers, needed=needed)
-    seen = _Seen()
-    for images in tree.splits.values():
-        for image in images:
-            seen.add(image, source / image.name, str(source / image.name))
-    splits = {
-        split: [IndexedFile(image.class_name, image.name, image.size) for image in images]
-        for split, images in tree.splits.items()
-    }
-    return ImageTree(tree.classes, splits, seen.notes(tree))
-
-
-def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str] = ("train", "test")) -> ImageTree:
-    """Extract the class folders of an archive into out/images and list them; paths are relative to `out`.
+    """List the images of a folder, or extract those of an archive into out/images.
 
     Raises:
         DataError: see `iter_members` and `read_tree`.
         OSError: `out` cannot be written.
     """
-    tree = read_tree(source, num_classes, needed=needed)
+    source = request.path
+    tree = read_tree(source, request.dataset.num_classes, workers=request.workers, needed=request.needed)
     seen = _Seen()
+    if source.is_file():
+        splits, root = _extracted(source, out, tree, seen), HERE
+    else:
+        splits, root = _listed(source, tree, seen), str(source.resolve())
+    return stored_files(tree.classes, splits, out, root=root, notes=seen.notes(tree))
+
+
+def _listed(source: Path, tree: ClassTree, seen: _Seen) -> dict[str, list[IndexedFile]]:
+    """Paths are relative to `source`."""
+    for images in tree.splits.values():
+        for image in images:
+            seen.add(image, source / image.name, str(source / image.name))
+    return {
+        split: [IndexedFile(image.class_name, image.name, image.size) for image in images]
+        for split, images in tree.splits.items()
+    }
+
+
+def _extracted(source: Path, out: Path, tree: ClassTree, seen: _Seen) -> dict[str, list[IndexedFile]]:
+    """Paths are relative to `out`."""
     places = {
         # Names were checked by iter_members: they cannot lead out of the folder.
         image.name: (split, image, PurePosixPath("images", split, image.class_name, image.file))
@@ -90,7 +70,7 @@ def extract_tree(source: Path, out: Path, num_classes: int, needed: Iterable[str
             bar.update()
     if places:
         raise DataError(f"{source} changed while it was read: {next(iter(places))} is gone; run the same command again")
-    return ImageTree(tree.classes, splits, seen.notes(tree))
+    return splits
 
 
 class _Seen:

@@ -85,62 +85,36 @@ def build(request: Request, out: Path) -> Content:
         content = image_tree.build(request, out)
         check_classes(content.classes, source)
         return content
-    classes, splits = extract_imagenet(
-        source,
-        out,
-        num_classes=dataset.num_classes,
-        archives=dataset.archives,
-        workers=request.workers,
-        needed=request.needed,
-    )
-    return stored_files(classes, splits, out, root=HERE)
+    return _extract(request, out)
 
 
-def extract_imagenet(
-    source: Path,
-    out: Path,
-    *,
-    num_classes: int,
-    archives: tuple[Archive, ...],
-    workers: int,
-    needed: Iterable[str] = ("train", "test"),
-) -> tuple[tuple[str, ...], dict[str, list[IndexedFile]]]:
-    """Extract the distributed files into out/images/{train,val}/<WordNet id>/ and list them.
+def _extract(request: Request, out: Path) -> Content:
+    """Extract the distributed files into out/images/{train,val}/<WordNet id>/ and list them, by WordNet id.
 
-    What a previous call left finished in `out` is kept.
-
-    Args:
-        source: folder with the three files.
-        out: work folder; records of finished jobs are kept in out/records.
-        num_classes: expected number of class tars.
-        archives: published checksums, by file name; files not listed are not checked.
-        workers: extracting processes.
-        needed: splits that must be there; without "train" the archive of training images may be missing.
-
-    Returns:
-        Class names (WordNet ids) in label order, and the files of "train" and "test", relative to `out`.
+    What a previous call left finished in `out` is kept. Archives of which no checksum is published are not checked.
 
     Raises:
         DataError: a file is missing, damaged or incomplete, or the counts differ from the devkit's.
         OSError: `out` cannot be written.
     """
+    source, dataset = request.path, request.dataset
     missing = [name for name in ARCHIVES if not (source / name).is_file()]
     without_training = missing == [TRAIN_ARCHIVE]
-    if missing and not (without_training and "train" not in needed):
+    if missing and not (without_training and "train" not in request.needed):
         message = f"{source} lacks {', '.join(missing)}; expected the files {', '.join(ARCHIVES)}"
         enough = TEST_IS_ENOUGH if without_training else ""
         raise DataError(f"{message} or the folders train/<class>/* and val/<class>/*{enough}")
     (out / RECORDS).mkdir(parents=True, exist_ok=True)
-    _verify_once(source, out, [archive for archive in archives if archive.filename not in missing])
+    _verify_once(source, out, [archive for archive in dataset.archives if archive.filename not in missing])
     devkit = read_devkit(source / DEVKIT_ARCHIVE)
     jobs = {"test": list(_validation_jobs(source / VALIDATION_ARCHIVE, devkit, out))}
     if not without_training:
-        jobs = {"train": _train_jobs(source / TRAIN_ARCHIVE, devkit, num_classes, out)} | jobs
-    records = _run([job for split in jobs.values() for job in split], devkit, workers)
+        jobs = {"train": _train_jobs(source / TRAIN_ARCHIVE, devkit, dataset.num_classes, out)} | jobs
+    records = _run([job for split in jobs.values() for job in split], devkit, request.workers)
     files = {split: [file for job in listed for file in records[job.name]] for split, listed in jobs.items()}
     for split, found in files.items():
         _check_counts(split, found, devkit, source)
-    return tuple(sorted(devkit.train_counts)), files
+    return stored_files(tuple(sorted(devkit.train_counts)), files, out, root=HERE)
 
 
 def check_classes(classes: Iterable[str], source: Path) -> None:
