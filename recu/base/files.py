@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from recu.base.errors import OutputError, ResultError
+from recu.base.errors import OutputError, RecuError, ResultError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -118,13 +118,31 @@ def read_json(path: Path) -> Any:
     Raises:
         ResultError: the file is missing, unreadable or not JSON.
     """
-    try:
+    with reading(path, ResultError):
         check_ordinary(path)
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ResultError(f"cannot read {path}: {error.strerror}") from error
+        content = path.read_bytes()
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not valid JSON ({error})") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object at `path` as it stands there; empty where there is none, or it cannot be read."""
+    try:
+        content = read_json(path)
+    except ResultError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextmanager
+def reading(path: Path, kind: type[RecuError], advice: str = "") -> Iterator[None]:
+    """Within the block, what the system says of a file becomes an error of this kind, with `advice` at its end."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"cannot read {path}: {error.strerror or error}{advice}") from error
 
 
 def free_name(wanted: Path) -> Path:

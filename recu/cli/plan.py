@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recu.base.errors import ResultError
-from recu.base.files import atomic_write_json, read_json
+from recu.base.files import atomic_write_json, read_json, read_object
 from recu.base.text import visible
 from recu.cli import options
 from recu.experiment import params, plan
@@ -99,11 +98,8 @@ def _state(planned: Experiment | Released, results_dir: Path, runs_dir: Path) ->
 
 def _prepared_sizes(results_dir: Path, dataset: str) -> tuple[int | None, int | None] | None:
     """Training and test images of a dataset that the workflow prepared; None where it did not."""
-    try:
-        splits = read_json(manifest_file(results_dir, dataset))["splits"]
-        return splits.get("train"), splits.get("test")
-    except (ResultError, KeyError, TypeError, AttributeError):
-        return None
+    splits = read_object(manifest_file(results_dir, dataset)).get("splits")
+    return (splits.get("train"), splits.get("test")) if isinstance(splits, dict) else None
 
 
 def _left(jobs: Mapping[str, Job], states: Mapping[str, str], results_dir: Path) -> dict[str, Job]:

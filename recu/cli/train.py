@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from recu.base.errors import ConfigError, unknown_name
-from recu.base.files import hash_file
+from recu.base.files import hash_file, reading
 from recu.cli import options
 from recu.experiment.fit import check_batch_size, check_compile, check_initial_stage, check_start_epoch, fitted
 from recu.experiment.networks import check_network
@@ -310,10 +310,8 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
     file = arguments.stage1 or init_from
     if file is None:
         return None, found.init_from if _resumed(arguments, found) else None
-    try:
+    with reading(file, ConfigError):
         digest = hash_file(file)
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
     stage = 1 if arguments.stage1 is not None else 2
     parent = Source(id=file.name, spec_hash=digest[:16], checkpoint_sha256=digest)
     weights = Weights(checkpoint=file, allow_missing=missing_from_stage(stage, 2), parent=parent)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recu.base.errors import DataError, OutputError
-from recu.base.files import atomic_write_json
+from recu.base.files import atomic_write_json, reading
 from recu.experiment.source_state import LOCAL_NAME, Place, read_place
 
 _CHUNK_BYTES = 1 << 20
@@ -72,13 +72,10 @@ def hash_and_stamp(path: Path) -> tuple[bytes, Stamp]:
     Raises:
         DataError: it cannot be read, or changes meanwhile.
     """
-    try:
-        with path.open("rb") as stream:
-            before = stamp_of(os.fstat(stream.fileno()))
-            digest = hash_stream(stream)
-            after = stamp_of(os.fstat(stream.fileno()))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with reading(path, DataError), path.open("rb") as stream:
+        before = stamp_of(os.fstat(stream.fileno()))
+        digest = hash_stream(stream)
+        after = stamp_of(os.fstat(stream.fileno()))
     if before != after:
         raise DataError(f"{path} changed while it was read")
     return bytes.fromhex(digest), after

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from recu.base.errors import ConfigError, ResultError, unknown_name
-from recu.base.files import atomic_write_text, canonical_json, hash_text, read_json
+from recu.base.errors import ConfigError, unknown_name
+from recu.base.files import atomic_write_text, canonical_json, hash_text, read_object
 from recu.experiment import fit, paths
 from recu.experiment.dataset_kinds import KINDS
 from recu.experiment.params import load_datasets, load_defaults, load_published, load_suites, suite_names
@@ -155,13 +155,11 @@ def _check_batches(plan: Plan) -> None:
 def _prepared_images(plan: Plan, name: str) -> int | None:
     """Training images of a dataset as it lies prepared with the present settings; None where that is not known."""
     dataset, manifest = plan.datasets[name], Path(plan.config.data_dir) / name / paths.MANIFEST
-    if dataset.train_images is not None or not manifest.is_file():
+    if dataset.train_images is not None:
         return None
-    try:
-        content = read_json(manifest)
-        count = content["splits"].get("train") if content["identity"] == dataset.identity() else None
-    except (ResultError, KeyError, TypeError, AttributeError):
-        return None  # preparing it again is the workflow's own first step
+    content = read_object(manifest)  # where it cannot be read, preparing it again is the workflow's own first step
+    splits = content.get("splits") if content.get("identity") == dataset.identity() else None
+    count = splits.get("train") if isinstance(splits, dict) else None
     return count if isinstance(count, int) else None
 
 
@@ -239,11 +237,7 @@ def suite_facts(
             for key in sorted({found.dataset for found in planned.values()})
         },
         methods={
-            key: MethodFacts(
-                description=methods[key].description,
-                published_as=methods[key].published_as,
-                reconstruction=methods[key].reconstruction,
-            )
+            key: MethodFacts(**{name: getattr(methods[key], name) for name in MethodFacts.model_fields})
             for key in (suite.methods if isinstance(suite, Suite) else ())
         },
     )

@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from recu.base.addresses import sqlite_file
-from recu.base.errors import ResultError
-from recu.base.files import read_json
+from recu.base.files import read_object
 from recu.experiment import params, paths
 from recu.experiment.released import Released, load_planned
 from recu.experiment.resolving import Experiment
@@ -98,16 +96,7 @@ class Disk:
 
     def published(self, identifier: str, stage: str = "train") -> str | None:
         """The hash of the parameters that an experiment's result was made with; None where there is no result."""
-        return read_metrics(self.results / stage / identifier).get("spec_hash")
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json in `folder` as it stands there; empty where it cannot be read."""
-    try:
-        content = read_json(folder / paths.METRICS)
-    except ResultError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        return read_object(self.results / stage / identifier / paths.METRICS).get("spec_hash")
 
 
 def entries(disk: Disk) -> list[Entry]:
@@ -198,6 +187,6 @@ def _runs_of(disk: Disk) -> dict[str, str]:
     found = {}
     for stage in _STAGES:
         for file in (disk.results / stage).rglob(paths.METRICS):
-            run = read_metrics(file.parent).get("mlflow_run_id")
+            run = read_object(file).get("mlflow_run_id")
             found[str(run)] = file.parent.relative_to(disk.results).as_posix()
     return found

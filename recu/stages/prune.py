@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from recu.base.errors import CheckpointError, OutputError
-from recu.base.files import abandoned_files, hash_file, link_or_copy
+from recu.base.files import abandoned_files, hash_file, link_or_copy, read_object
 from recu.base.lock import only_one
 from recu.experiment import paths
 from recu.results.provenance import is_tracked
-from recu.stages.du import Disk, read_metrics
+from recu.stages.du import Disk
 from recu.stages.resume import own_state
 from recu.stages.trained import publish, read_finished
 
@@ -115,7 +115,8 @@ def _of_state(state: Path, results: Path, lock: Path, *, keep: bool) -> Iterator
 
 def _tells_of(folder: Path, state: Path) -> bool:
     """Whether metrics.json in `folder` is of the training whose state this is, as far as names say."""
-    return bool(metrics := read_metrics(folder)) and (folder == state or metrics.get("spec_hash") == state.name)
+    metrics = read_object(folder / paths.METRICS)
+    return bool(metrics) and (folder == state or metrics.get("spec_hash") == state.name)
 
 
 def _finish(state: Path, source: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recu.base.errors import ResultError
-from recu.base.files import atomic_write_bytes, read_json
+from recu.base.files import atomic_write_bytes, read_object
 from recu.experiment import paths
 from recu.experiment.remake import afresh, remake, suite_of
 from recu.experiment.resolving import Origin
@@ -91,10 +91,7 @@ def _states(names: Iterable[str], runs_dir: Path) -> list[Path]:
 
 def _prepared_now(results_dir: Path, dataset: str) -> str | None:
     """Fingerprint of the data that the workflow prepared last."""
-    try:
-        return read_json(paths.manifest_file(results_dir, dataset))["fingerprint"]
-    except (ResultError, KeyError, TypeError):
-        return None
+    return read_object(paths.manifest_file(results_dir, dataset)).get("fingerprint")
 
 
 def _to_agree(error: DisagreementError, results_dir: Path, runs_dir: Path) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recu.base.errors import ResultError
-from recu.base.files import copy_file, hash_file, link_or_copy
+from recu.base.files import copy_file, hash_file, link_or_copy, reading
 from recu.experiment import paths
 from recu.experiment.remake import remake, suite_of
 from recu.experiment.resolving import Planned
@@ -95,10 +95,8 @@ def _read_whole(folder: Path, *, again: str) -> TrainingRecord | ReleasedRecord:
     """metrics.json as it was published, if the checkpoint beside it is the one that it names. Raises ResultError."""
     checkpoint = folder / paths.BEST_CHECKPOINT
     record = read_training(folder / paths.METRICS, again=again)
-    try:
+    with reading(checkpoint, ResultError, f": make it again: {again}"):
         digest = hash_file(checkpoint)
-    except OSError as error:
-        raise ResultError(f"cannot read {checkpoint}: {error.strerror}: make it again: {again}") from error
     if digest != record.checkpoint_sha256:
         raise ResultError(
             f"{checkpoint} is not the checkpoint that metrics.json beside it names (SHA-256 differs): make it again:"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recu.base.errors import DataError, ResultError
-from recu.base.files import check_ordinary, hash_file, read_json
+from recu.base.files import check_ordinary, hash_file, read_object
 from recu.data import open_prepared
 from recu.data.opening import check_contents
 from recu.experiment import params, paths, plan
@@ -109,11 +109,12 @@ class _Shared:
     def _find_fingerprint(self, dataset: str) -> str | None:
         copy, folder = paths.manifest_file(self.places.results_dir, dataset), self.places.data_dir / dataset
         published = _read(copy)
-        stated = _text(published, "fingerprint")
+        stated = None if published is None else published.get("fingerprint")
         problems: list[Problem] = []
         if published is None:
             problems.append(("missing", f"{copy} is not there, though results rest on it"))
-        elif stated is None:
+        elif not isinstance(stated, str):
+            stated = None
             problems.append(("altered", f"{copy} is not of the expected form"))
         now = None
         if (folder / paths.MANIFEST).exists():
@@ -154,7 +155,7 @@ class _SuiteVerifier:
         record = _record(trained, training_kind(trained))
         measurement = _record(evaluated, EvaluationRecord)
         digest = _digest(folder / paths.BEST_CHECKPOINT)
-        stated = digest or (record and record.checkpoint_sha256)
+        stated = digest or getattr(record, "checkpoint_sha256", None)
         if stated is not None:
             self._checkpoints[experiment.id] = stated
         training = self._training(experiment, folder / paths.METRICS, trained, digest)
@@ -165,7 +166,7 @@ class _SuiteVerifier:
             network=experiment.network,
             method=experiment.method,
             seed=experiment.seed if isinstance(experiment, Experiment) else None,
-            top1=measurement and measurement.top1,
+            top1=getattr(measurement, "top1", None),
             spec_hash=experiment.spec_hash,
             checkpoint_sha256=digest,
             # Of a released file nobody says on which data it was trained.
@@ -209,7 +210,7 @@ class _SuiteVerifier:
             expected = [row.as_plain() for row in collect_rows(origins, self._places.results_dir)]
         except ResultError as error:
             return finding(str(file), [("stale", f"cannot be collected again: {error}")])
-        problem = seal_problem(found) if isinstance(found, dict) else "is not of the expected form"
+        problem = seal_problem(found)
         same = problem is None and found.get("rows") == expected
         return finding(str(file), [] if same else [("altered", problem or "is not what collecting the results gives")])
 
@@ -245,15 +246,9 @@ def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteV
                 yield str(file)
 
 
-def _read(file: Path) -> Any:
-    """A JSON file; None where there is none, {} where it cannot be read, which no judge accepts."""
-    if not file.exists():
-        return None
-    try:
-        content = read_json(file)
-    except ResultError:
-        return {}
-    return {} if content is None else content
+def _read(file: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none, {} where it cannot be read, which no judge accepts."""
+    return read_object(file) if file.exists() else None
 
 
 def _digest(file: Path) -> str | None:
@@ -271,11 +266,6 @@ def _content(file: Path) -> bytes | None:
         return None
 
 
-def _text(content: Any, name: str) -> str | None:
-    value = content.get(name) if isinstance(content, Mapping) else None
-    return value if isinstance(value, str) else None
-
-
 def _record(content: Any, kind: type[R]) -> R | None:
     """What a file says, as far as it says it in the expected form."""
     try:
@@ -286,6 +276,6 @@ def _record(content: Any, kind: type[R]) -> R | None:
 
 def _origin(record: TrainingRecord | Measurement | None) -> dict[str, str | None]:
     """The data, commit, code and environment that a result names; None for what it does not."""
-    provenance_of = record and record.provenance
-    named = {name: getattr(provenance_of, name, None) for name in ("git_commit", "code_hash", "environment_hash")}
-    return {"data_fingerprint": record and record.data_fingerprint} | named
+    said = getattr(record, "provenance", None)
+    named = {name: getattr(said, name, None) for name in ("git_commit", "code_hash", "environment_hash")}
+    return {"data_fingerprint": getattr(record, "data_fingerprint", None)} | named

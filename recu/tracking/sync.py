@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from recu.base.errors import ResultError
-from recu.base.files import read_json
+from recu.base.files import read_object
 from recu.experiment import paths
 from recu.tracking.wanted import Folders, read_noted
 
@@ -26,7 +26,7 @@ def find_runs(runs_dir: Path, results_dirs: Iterable[Path]) -> list[Folders]:
     found = {state: Folders(state, _results_of(state, results_dirs)) for state in states}
     for results_dir in results_dirs:
         for file in _walk(results_dir / "train", paths.METRICS):
-            content = _read(file)
+            content = read_object(file)  # what cannot be read is reported when it is mirrored
             if "released" in content:  # nobody here trained it
                 continue
             # Of an earlier version, or its state is gone.
@@ -38,7 +38,7 @@ def find_runs(runs_dir: Path, results_dirs: Iterable[Path]) -> list[Folders]:
 
 def find_outboxes(runs_dir: Path) -> list[Path]:
     """Files of an earlier version for what its jobs could not send."""
-    return [file for file in _walk(runs_dir, "tracking-outbox*.jsonl")]
+    return list(_walk(runs_dir, "tracking-outbox*.jsonl"))
 
 
 def _walk(folder: Path, pattern: str) -> Iterator[Path]:
@@ -65,15 +65,6 @@ def _results_of(state: Path, results_dirs: list[Path]) -> Path:
         if (folder / paths.METRICS).exists() and os.path.realpath(folder) == str(expected):
             return folder
     return state
-
-
-def _read(metrics: Path) -> dict[str, object]:
-    """As it stands there; empty where it cannot be read, which is reported when it is mirrored."""
-    try:
-        content = read_json(metrics)
-    except ResultError:
-        content = None
-    return content if isinstance(content, dict) else {}
 
 
 def _order(folders: Folders) -> tuple[bool, float]:

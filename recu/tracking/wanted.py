@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, TypeAdapter
 
 from recu.base.errors import ResultError
-from recu.base.files import check_ordinary, read_json
+from recu.base.files import check_ordinary, read_json, reading
 from recu.experiment import paths
 from recu.results.seal import read_sealed_json
 from recu.tracking.description import CHECKPOINT_TAG, RunDescription, describe_published
@@ -257,9 +257,7 @@ def _is_own(file: Path, problems: list[str]) -> bool:
 
 def _check_size(file: Path) -> None:
     """Raise ResultError for what is no ordinary file, or too large to be read."""
-    try:
+    with reading(file, ResultError):
         check_ordinary(file)
         if file.stat().st_size > _LARGEST_BYTES:
             raise ResultError(f"{file} is larger than any record of a run; move it away")
-    except OSError as error:
-        raise ResultError(f"cannot read {file}: {error.strerror}") from error

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from recu.base.errors import DataError
 from recu.base.file_kinds import describe_kind
+from recu.base.files import reading
 
 MAX_MEMBER_BYTES = 256 << 20
 """Larger than any single file this program reads out of an archive (the largest, a batch of CIFAR-100, has 155 MB)."""
@@ -93,10 +94,8 @@ def not_an_archive(source: Path) -> str:
     Raises:
         DataError: it cannot be read.
     """
-    try:
+    with reading(source, DataError):
         kind = describe_kind(source)
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror}") from error
     if kind is None or kind.startswith("a tar archive"):
         message = f"{source} is neither a tar nor a zip archive, or its beginning or end is damaged or missing"
         return f"{message}; fetch it again"
@@ -143,13 +142,12 @@ def open_tar(source: Path) -> tarfile.TarFile:
     Raises:
         DataError: it cannot be opened.
     """
-    try:
-        return tarfile.open(source, "r:*", tarinfo=_LimitedTarInfo)
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror or error}") from error
-    except (tarfile.TarError, *_TRUNCATED) as error:
-        # tarfile's own text lists a line for each compression it tried.
-        raise DataError(not_an_archive(source)) from error
+    with reading(source, DataError):
+        try:
+            return tarfile.open(source, "r:*", tarinfo=_LimitedTarInfo)
+        except (tarfile.TarError, *_TRUNCATED) as error:
+            # tarfile's own text lists a line for each compression it tried.
+            raise DataError(not_an_archive(source)) from error
 
 
 class _LimitedTarInfo(tarfile.TarInfo):
@@ -184,9 +182,7 @@ def iter_tar_headers(
             _check_size(info.name, info.size, source, max_member_bytes)
             yield name, info
         _check_tar_end(tar, source)
-    except (tarfile.TarError, *_TRUNCATED) as error:
-        raise _truncated(source, error) from error
-    except OSError as error:  # gzip reports damage as OSError
+    except (tarfile.TarError, *_TRUNCATED, OSError) as error:  # the last is how gzip reports damage
         raise _truncated(source, error) from error
 
 
@@ -305,14 +301,13 @@ def file_size(path: Path, limit: int) -> int:
     Raises:
         DataError: it is a link that leads nowhere, cannot be looked at, is a device, or larger than `limit`.
     """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        if path.is_symlink():
+    with reading(path, DataError):
+        try:
+            status = path.stat()
+        except FileNotFoundError as error:
+            if not path.is_symlink():
+                raise
             raise DataError(f"{path} is a link to {path.readlink()}, which does not exist; mend the link") from error
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path} is not an ordinary file; move it away")
     _check_size(path.name, status.st_size, path.parent, limit)
@@ -325,11 +320,8 @@ def read_beginning(path: Path, count: int) -> bytes:
     Raises:
         DataError: it cannot be read; the message names it.
     """
-    try:
-        with path.open("rb") as stream:
-            return stream.read(count)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    with reading(path, DataError), path.open("rb") as stream:
+        return stream.read(count)
 
 
 def _raise_unreadable(error: OSError) -> None:
@@ -344,10 +336,8 @@ def _is_zip(source: Path) -> bool:
 
 def _looks_like_tar(source: Path) -> bool:
     # tarfile.is_tarfile swallows damage to compressed files, so a damaged gzip is let through to be named as such.
-    try:
+    with reading(source, DataError):
         return _is_compressed(source) or tarfile.is_tarfile(source)
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror}") from error
 
 
 def _is_compressed(source: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recu.base.errors import DataError
 from recu.base.file_kinds import describe_kind
-from recu.base.files import hash_file
+from recu.base.files import hash_file, reading
 from recu.data.prepare.archives import iter_members, never
 from recu.experiment.schema import Archive
 
@@ -51,14 +51,12 @@ def verify_checksum(path: Path, archive: Archive, *, again: str = "fetch it agai
         DataError: its content is another, and what it is; or it cannot be read.
     """
     algorithm, _, expected = archive.checksum.partition(":")
-    try:
+    with reading(path, DataError):
         size = path.stat().st_size
         actual = hash_file(path, algorithm)
         if actual == expected:
             return
         problem = _other_content(path, archive, again)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     difference = f"{size} bytes and {algorithm} {actual}, expected {archive.size_bytes or 'any'} and {expected}"
     raise DataError(f"{problem}{instead} ({difference} of {archive.filename})")
 
@@ -118,7 +116,5 @@ def sha256_of(path: Path) -> str:
     Raises:
         DataError: it cannot be read.
     """
-    try:
+    with reading(path, DataError):
         return "sha256:" + hash_file(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error

@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from recu.base.errors import DataError, OutputError
-from recu.base.files import atomic_write_text, canonical_json, check_ordinary
+from recu.base.files import atomic_write_text, canonical_json, check_ordinary, reading
 from recu.base.text import encodable
 from recu.data.index import ROOT_NAME
 from recu.data.manifest import (
@@ -109,18 +109,10 @@ def prepare_beside(
     workers: int,
     needed: tuple[str, ...] = SPLITS,
 ) -> Prepared:
-    """Prepare a dataset for one command without replacing prepared data that others count on.
+    """As `prepare`, below `data_dir`, for one command: prepared data that others count on is not replaced.
 
     `data_dir/name` is taken if it is free or holds what is asked for; otherwise the source gets a folder of its own,
     `data_dir/name@` with 8 hexadecimal digits of the source's path.
-
-    Args:
-        name: the dataset's name in params/datasets.yaml.
-        dataset: its entry.
-        data_dir: holds one folder a dataset.
-        source: local archive or folder; None takes what was prepared before, or the published archive.
-        workers: decoding processes.
-        needed: splits that must be there; ("test",) is enough to evaluate.
 
     Raises:
         DataError: as `prepare`; or without a source, what was prepared before was altered or lacks training images.
@@ -168,12 +160,9 @@ def describe_source(source: Path) -> Source:
     """Name, size and content of a local source. Raises DataError: it cannot be read."""
     if source.is_dir():
         return Source(name=encodable(source.name), size_bytes=0, checksum=None)
-    try:
+    with reading(source, DataError):
         check_ordinary(source)
-        size = source.stat().st_size
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror}") from error
-    return Source(name=encodable(source.name), size_bytes=size, checksum=sha256_of(source))
+        return Source(name=encodable(source.name), size_bytes=source.stat().st_size, checksum=sha256_of(source))
 
 
 def _recognise(request: Request, folder: Path, *, adopt: bool) -> Manifest:
