@@ -75,7 +75,7 @@ def compiled_for(*tensors: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and all(
             type(tensor) in _PLAIN
             and tensor.device.type == "cpu"

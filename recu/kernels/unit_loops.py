@@ -58,7 +58,7 @@ def through_hardtanh(grad: Tensor, output: Tensor | None, counts: Tensor) -> tup
     bounds = rows if output is None else as_rows(output)
     sums, products = (np.empty((len(rows), rows.shape[3])) for _ in range(2))
     over_samples(_through_hardtanh, len(rows), rows, bounds, factors, output is not None, passed, sums, products)
-    return as_images(passed), *(torch.from_numpy(values).sum(0) for values in (sums, products))
+    return as_images(passed), torch.from_numpy(sums).sum(0), torch.from_numpy(products).sum(0)
 
 
 def norm_gradient(

@@ -95,7 +95,7 @@ def _check_authors_part(checkpoint: Mapping[str, Any]) -> None:
 
 def _check_progress(checkpoint: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """What continuing exactly needs."""
-    first_form = {"segments": [], "origins": {}} if ours["format"] == 1 else {}
+    first_form: dict[str, Any] = {"segments": [], "origins": {}} if ours["format"] == 1 else {}
     stated = {name: ours[name] for name in Reached.model_fields if name in ours}
     reached = _record(first_form | stated, Reached, "recu")
     history, epochs = reached.history, checkpoint["epoch"]
@@ -173,7 +173,7 @@ def _check_random(random: Any, where: str) -> None:
     _require(isinstance(random, Mapping), where, "a dict", random)
     python, numpy, own, cuda = (random.get(key) for key in ("python", "numpy", "torch", "cuda"))
     whole = isinstance(python, (list, tuple)) and len(python) == 3 and _is_count(python[0]) and python[0] == 3
-    words = python[1] if whole else None
+    words: Any = python[1] if whole else None
     whole = whole and isinstance(words, (list, tuple)) and len(words) == _WORDS_OF_MT19937 + 1
     whole = whole and all(_is_count(word) and word < 2**32 for word in words) and words[-1] <= _WORDS_OF_MT19937
     whole = whole and (python[2] is None or _is_number(python[2]))

@@ -200,7 +200,7 @@ class DaliLoader:
         """The oldest batch in flight: uint8 (B, S, S, 3) on the loader's device."""
         (output,) = pipeline.share_outputs()
         if self._device.type == "cuda":
-            images = torch.from_dlpack(output.as_tensor()).clone()
+            images = torch.from_dlpack(output.as_tensor()).clone()  # type: ignore[attr-defined]
         else:
             images = torch.from_numpy(np.array(output.as_array()))
         pipeline.release_outputs()
@@ -211,7 +211,7 @@ class DaliLoader:
 
         gpu = self._device.type == "cuda"
 
-        @pipeline_def(
+        @pipeline_def(  # type: ignore[untyped-decorator]
             batch_size=self.batch_size,
             num_threads=self._threads,
             device_id=(self._device.index or 0) if gpu else None,
