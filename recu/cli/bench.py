@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from dataclasses import fields
 from types import ModuleType
 
 from recu.base.errors import ConfigError, unknown_name
@@ -81,25 +82,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.clock not in _CLOCKS:
         raise unknown_name("clock", arguments.clock, _CLOCKS)
     for name in ("threads", "workers"):
-        options.check_processes(arguments, name)
+        options.check_count(name, getattr(arguments, name), MOST_PROCESSES, least=0)
     from recu.stages.train import check_writable_file
 
     if arguments.suite:
         _measure_suites(arguments)
         return
     benchmark = _benchmark("benchmark")
-    settings = benchmark.BenchSettings(
-        models=tuple(dict.fromkeys(arguments.models)),
-        batch_size=arguments.batch_size,
-        batch_size_test=arguments.batch_size_test,
-        threads=arguments.threads,
-        repeats=arguments.repeats,
-        seconds=arguments.seconds,
-        clock=arguments.clock,
-        gpus=arguments.gpus,
-        images=arguments.images,
-        workers=arguments.workers,
-    )
+    given = {each.name: getattr(arguments, each.name) for each in fields(benchmark.BenchSettings)}
+    settings = benchmark.BenchSettings(**given | {"models": tuple(dict.fromkeys(arguments.models))})
     if arguments.output is not None:
         check_writable_file(arguments.output)
     result = benchmark.bench(settings)

@@ -128,16 +128,16 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--use_dali", action="store_true", help="read images with NVIDIA DALI")
 
 
-def add_project_options(parser: argparse.ArgumentParser) -> None:
-    """Where a project's files lie, in place of what its params/config.yaml says."""
+def add_project_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Where a project's folders lie, all or those named, in place of what its params/config.yaml says."""
     add_params_option(parser)
-    for name, what in _DIRS.items():
-        parser.add_argument(f"--{name}", type=user_path, help=f"{what} (default: that of params/config.yaml)")
+    for name in names or _DIRS:
+        parser.add_argument(f"--{name}", type=user_path, help=f"{_DIRS[name]} (default: that of params/config.yaml)")
 
 
 def project_config(arguments: argparse.Namespace) -> WorkflowConfig:
     """params/config.yaml with what `add_project_options` says instead. Raises ConfigError."""
-    given = {name: str(value) for name in _DIRS if (value := getattr(arguments, name)) is not None}
+    given = {name: str(value) for name in _DIRS if (value := getattr(arguments, name, None)) is not None}
     return load_config(arguments.params_dir).model_copy(update=given)
 
 
@@ -164,17 +164,10 @@ def _add_hyperparameter(group: argparse._ArgumentGroup, name: str) -> None:
     group.add_argument(*_SHORT.get(name, ()), f"--{name}", default=NOT_GIVEN, help=said, **reading)
 
 
-def check_processes(arguments: argparse.Namespace, name: str) -> None:
-    """Raise ConfigError where the option is no number of processes or threads that a machine could run."""
-    value = getattr(arguments, name)
-    if not 0 <= value <= MOST_PROCESSES:
-        raise ConfigError(f"--{name} is {value}, expected 0 to {MOST_PROCESSES}")
-
-
-def check_count(name: str, value: int, most: int) -> None:
-    """Raise ConfigError where the value of --NAME is no number from 1 to `most`."""
-    if not 1 <= value <= most:
-        raise ConfigError(f"--{name} is {value}, expected 1 to {most}")
+def check_count(name: str, value: int, most: int, *, least: int = 1) -> None:
+    """Raise ConfigError where the value of --NAME is no number from `least` to `most`."""
+    if not least <= value <= most:
+        raise ConfigError(f"--{name} is {value}, expected {least} to {most}")
 
 
 def dataset_of(arguments: argparse.Namespace, name: str) -> Dataset:
@@ -293,7 +286,7 @@ def running_of(arguments: argparse.Namespace) -> Running:
     if not getattr(arguments, "end_time", 0) >= 0:
         raise ConfigError(f"--end_time is {arguments.end_time}, expected seconds of Unix time, or 0 for never")
     for name in ("workers", "threads", "processes"):
-        check_processes(arguments, name)
+        check_count(name, getattr(arguments, name), MOST_PROCESSES, least=0)
     given = {each.name: getattr(arguments, each.name) for each in fields(Running) if each.name in arguments}
     return Running(**given | {"gpus": gpus_of(arguments), "tracking_uri": tracking_uri})
 

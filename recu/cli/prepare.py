@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from recu.base.errors import ConfigError, unknown_name
+from recu.base.errors import ConfigError
 from recu.cli import options
 from recu.experiment.fit import check_batch_size
-from recu.experiment.params import load_datasets
 from recu.experiment.paths import user_path
 from recu.experiment.source_state import read_place
+from recu.experiment.values import MOST_PROCESSES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,14 +52,12 @@ def run(arguments: argparse.Namespace) -> None:
     from recu.data.opening import SPLITS
     from recu.stages.prepare import prepare
 
-    options.check_processes(arguments, "workers")
-    datasets = load_datasets(arguments.params_dir)
-    if arguments.dataset not in datasets:
-        raise unknown_name("dataset", arguments.dataset, datasets)
+    options.check_count("workers", arguments.workers, MOST_PROCESSES, least=0)
+    dataset = options.dataset_of(arguments, arguments.dataset)
     only_test = arguments.only_test or arguments.dataset in arguments.test_is_enough_for
     prepared = prepare(
         arguments.dataset,
-        datasets[arguments.dataset],
+        dataset,
         data_dir=arguments.data_dir,
         source=arguments.source,
         workers=arguments.workers,
@@ -69,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     manifest = prepared.manifest
     splits = ", ".join(f"{count} {split} images" for split, count in manifest.splits.items())
     print(
-        f"{datasets[arguments.dataset].title}: {splits}, {len(manifest.classes)} classes, in"
+        f"{dataset.title}: {splits}, {len(manifest.classes)} classes, in"
         f" {prepared.folder} (fingerprint {manifest.fingerprint[:12]})"
     )
     for note in manifest.notes:

@@ -11,8 +11,6 @@ from recu.base.errors import ConfigError, OutputError
 from recu.base.redaction import redact
 from recu.base.text import visible
 from recu.cli import options
-from recu.experiment import params
-from recu.experiment.paths import user_path
 
 if TYPE_CHECKING:
     from recu.tracking.wanted import Folders
@@ -20,14 +18,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument(
-        "--runs_dir", type=user_path, help="where jobs keep their state (default: that of params/config.yaml)"
-    )
-    parser.add_argument(
-        "--results_dir", type=user_path, help="where results are published (default: that of params/config.yaml)"
-    )
+    options.add_project_options(parser, "runs_dir", "results_dir")
     parser.add_argument("--tracking_uri", help="MLflow store (default: that of params/config.yaml)")
-    options.add_params_option(parser)
     parser.add_argument(
         "--checkpoints",
         action="store_true",
@@ -46,12 +38,11 @@ def run(arguments: argparse.Namespace) -> None:
     from recu.tracking.store import empty_log, prepare_store
     from recu.tracking.sync import find_outboxes, find_runs
 
-    config = params.load_config(arguments.params_dir)
+    config = options.project_config(arguments)
     address = resolve_tracking_uri(arguments.tracking_uri or config.tracking_uri)
     if address is None:
         raise ConfigError("no MLflow store is configured: give --tracking_uri")
-    runs_dir = arguments.runs_dir or Path(config.runs_dir)
-    results_dirs = [arguments.results_dir or Path(config.results_dir)]
+    runs_dir, results_dirs = Path(config.runs_dir), [Path(config.results_dir)]
     if arguments.results_dir is None:
         # Of another project's runs, or a copy's.
         results_dirs.append(runs_dir.parent / config.results_dir)

@@ -17,7 +17,7 @@ from recu.experiment.fit import check_batch_size, check_compile, check_initial_s
 from recu.experiment.networks import check_network
 from recu.experiment.params import load_defaults, validate_model
 from recu.experiment.paths import user_path
-from recu.experiment.resolving import Experiment, Origin, network_name
+from recu.experiment.resolving import Experiment, Origin
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset, Family
 from recu.experiment.values import LARGEST_SEED, Name
@@ -185,7 +185,8 @@ def _train_command_line(arguments: argparse.Namespace, processes: Processes | No
     check_compile(experiment.hyperparameters.compile, running.gpus)
     check_gpus(running.gpus)
     check_start_epoch(start_epoch, experiment.hyperparameters.epochs)
-    folder = arguments.results_dir / (arguments.save or _default_save(experiment))
+    usual = f"{name}-{experiment.network}-{experiment.method}-seed{experiment.seed}"
+    folder = arguments.results_dir / (arguments.save or usual)
     check_writable(folder)
     found = found or state_to_continue(folder, arguments.resume, repair=False)
     if found is not None:
@@ -349,8 +350,3 @@ def _teacher(arguments: argparse.Namespace, name: str, dataset: Dataset) -> Teac
     teacher = Teacher(name=chosen, weights=arguments.teacher_weights)
     teacher.check_fits(name, dataset)
     return teacher
-
-
-def _default_save(experiment: Experiment) -> str:
-    network = network_name(experiment.family, experiment.variant, experiment.model)
-    return f"{experiment.dataset}-{network}-{experiment.method}-seed{experiment.seed}"

@@ -39,14 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     from recu.verify.grounds import Places, as_json
 
     config = options.project_config(arguments)
-    places = Places(
-        params_dir=arguments.params_dir,
-        data_dir=Path(config.data_dir),
-        results_dir=Path(config.results_dir),
-        runs_dir=Path(config.runs_dir),
-        reports_dir=Path(config.reports_dir),
-        teacher_weights=config.teacher_weights,
-    )
+    folders = {name: Path(getattr(config, name)) for name in ("data_dir", "results_dir", "runs_dir", "reports_dir")}
+    places = Places(params_dir=arguments.params_dir, **folders, teacher_weights=config.teacher_weights)
     verification = verify(places, arguments.suites or all_suites(arguments.params_dir))
     if arguments.output is not None:
         atomic_write_json(arguments.output, as_json(verification))

@@ -62,8 +62,7 @@ class Network(NamedTuple):
     """Image sizes (pixels a side) that it takes."""
 
 
-_TWO, _ONE, _NONE = "two per block", "one per block", "none"
-_EACH = "one per convolution"
+_TWO, _ONE, _EACH, _NONE = "two per block", "one per block", "one per convolution", "none"
 
 _NETWORKS: Mapping[ModelName, Network] = MappingProxyType(
     {
@@ -82,9 +81,7 @@ _NETWORKS: Mapping[ModelName, Network] = MappingProxyType(
         ModelName("reactnet", "resnet34_1w1a", None): Network("recu.models.reactnet:resnet34", _EACH),
         ModelName("torchvision", "resnet18", None): Network("recu.models.torchvision_networks:resnet18", _ONE, (0,)),
         ModelName("torchvision", "resnet34", None): Network("recu.models.torchvision_networks:resnet34", _ONE, (0,)),
-        ModelName("birealnet", "birealnet18", None): Network(
-            "recu.models.birealnet:birealnet18", "one per convolution"
-        ),
+        ModelName("birealnet", "birealnet18", None): Network("recu.models.birealnet:birealnet18", _EACH),
     }
 )
 

@@ -188,7 +188,7 @@ def validate_model(data: Any, kind: type[T], where: str) -> T:
     try:
         # Through JSON, because strict validation of JSON takes a list for a tuple and still "3" for no number.
         text = data if isinstance(data, str) else json.dumps(data, default=str)
-        checked: T = _adapter(kind).validate_json(text)  # type: ignore[arg-type]
+        checked: T = adapter(kind).validate_json(text)  # type: ignore[arg-type]
         return checked
     except ValidationError as error:
         problems = [_describe(problem, kind) for problem in _first_causes(error.errors())]
@@ -199,7 +199,8 @@ def validate_model(data: Any, kind: type[T], where: str) -> T:
 
 
 @functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """pydantic's validator of a type, made once a process."""
     return TypeAdapter(kind)
 
 

@@ -6,7 +6,6 @@ it publishes (`metrics.json`, and of a training its best checkpoint).
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Mapping
@@ -14,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from recu.base.errors import ResultError
 from recu.base.files import check_ordinary, read_json, reading
 from recu.experiment import paths
+from recu.experiment.params import adapter
 from recu.results.seal import read_sealed_json
 from recu.tracking.description import CHECKPOINT_TAG, RunDescription, describe_published
 
@@ -129,7 +129,7 @@ def read_noted(state: Path) -> Noted | None:
         return None
     _check_size(file)
     try:
-        return TypeAdapter(Noted).validate_python(read_json(file))
+        return adapter(Noted).validate_python(read_json(file))
     except ValueError as error:
         raise ResultError(f"{file} does not describe a run: {str(error).splitlines()[0]}") from error
 
@@ -139,7 +139,7 @@ def _description(folders: Folders, noted: Noted | None, metrics: dict[str, Any] 
         return noted.description
     if metrics is None:
         raise ResultError(f"{folders.state} has no {paths.RUN} and {folders.results} no sound {paths.METRICS}")
-    return TypeAdapter(RunDescription).validate_python(describe_published(metrics))
+    return adapter(RunDescription).validate_python(describe_published(metrics))
 
 
 def _published(file: Path, problems: list[str]) -> dict[str, Any] | None:
@@ -179,17 +179,12 @@ def _checked(rows: Any, problems: list[str]) -> tuple[Row, ...]:
     for line in rows or ():
         try:
             content = json.loads(line) if isinstance(line, str) else line
-            row = _row_form().validate_python((content["epoch"], content["time"], numbers_of(content)), strict=True)
+            row = adapter(Row).validate_python((content["epoch"], content["time"], numbers_of(content)), strict=True)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             problems.append(f"not an epoch: {str(line)[:200]}")
         else:
             sound.setdefault(row.epoch, row)
     return tuple(row for row in sound.values() if row.numbers)
-
-
-@functools.cache
-def _row_form() -> TypeAdapter[Row]:
-    return TypeAdapter(Row)
 
 
 def numbers_of(content: Mapping[str, object]) -> dict[str, float]:

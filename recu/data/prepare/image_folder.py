@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,45 +38,28 @@ def build(request: Request, out: Path) -> Content:
     dataset = request.dataset
     if storage_of(dataset) == "files":
         return image_tree.build(request, out)
-    return decode_image_folder(
-        request.path,
-        out,
-        size=dataset.image_size,
-        num_classes=dataset.num_classes,
-        workers=request.workers,
-        needed=request.needed,
-    )
+    return decode_image_folder(request, out, size=dataset.image_size)
 
 
-def decode_image_folder(
-    source: Path,
-    out: Path,
-    *,
-    size: int,
-    num_classes: int,
-    workers: int,
-    layout: Layout = place_of,
-    needed: Iterable[str] = ("train", "test"),
-) -> Content:
+def decode_image_folder(request: Request, out: Path, *, size: int, layout: Layout = place_of) -> Content:
     """Decode every image of a folder, tar or zip into out/<split>_images.npy, ordered by class and file name.
 
     An archive is read twice from beginning to end, once for its list; pixels are spooled to disk, so memory does not
     grow with the dataset. Images of another size are scaled and cut as `recu.data.decoding.fit_square` does.
 
     Args:
-        source: folder or archive.
+        request: which folder or archive, and how many classes are expected.
         out: existing folder for the arrays.
         size: side of the stored images in pixels.
-        num_classes: expected number of class folders.
-        workers: decoding processes.
         layout: tells a member's place from its name.
-        needed: splits that must be there.
 
     Raises:
         DataError: see `read_tree`, `iter_members` and `open_image`.
         OSError: `out` cannot be written.
     """
-    tree = read_tree(source, num_classes, workers=workers, layout=layout, needed=needed)
+    source, workers = request.path, request.workers
+    classes, needed = request.dataset.num_classes, request.needed
+    tree = read_tree(source, classes, workers=workers, layout=layout, needed=needed)
     splits = {split: _Split(out / f"{split}.spool") for split in tree.splits}
     resized = deep = animated = 0
     total = sum(map(len, tree.splits.values()))

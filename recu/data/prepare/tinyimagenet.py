@@ -33,15 +33,8 @@ def build(request: Request, out: Path) -> Content:
     annotations = texts.get(_ANNOTATIONS)
     class_of = None if annotations is None else parse_annotations(annotations, source)
     seen: set[str] = set()
-    content = decode_image_folder(
-        source,
-        out,
-        size=KINDS["tinyimagenet"].side or request.dataset.image_size,
-        num_classes=request.dataset.num_classes,
-        workers=request.workers,
-        layout=_layout(source, class_of, seen),
-        needed=request.needed,
-    )
+    size = KINDS["tinyimagenet"].side or request.dataset.image_size
+    content = decode_image_folder(request, out, size=size, layout=_layout(source, class_of, seen))
     missing = sorted(set(class_of or ()) - seen)
     if missing:
         raise DataError(

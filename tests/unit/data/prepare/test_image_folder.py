@@ -9,13 +9,15 @@ from PIL import Image
 from recu.base.errors import DataError
 from recu.data.decoding import EncodedChunk, decode_chunk, fit_square, map_in_processes
 from recu.data.prepare.class_tree import place_of
+from recu.data.prepare.content import Request
 from recu.data.prepare.image_folder import decode_image_folder
-from tests.unit.data.builders import class_tree, image_bytes, write_folder, write_tar, write_zip
+from tests.unit.data.builders import class_tree, dataset, image_bytes, write_folder, write_tar, write_zip
 
 
 def decode(source: Path, out: Path, *, size: int = 8, num_classes: int = 2, workers: int = 0):
     out.mkdir(exist_ok=True)
-    return decode_image_folder(source, out, size=size, num_classes=num_classes, workers=workers)
+    request = Request("mini", dataset(num_classes=num_classes), source, workers, ("train", "test"))
+    return decode_image_folder(request, out, size=size)
 
 
 @pytest.mark.parametrize(
