@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from recu.base.errors import CheckpointError, OutputError, ResultError
 from recu.base.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
 from recu.base.lock import only_one
-from recu.base.place import Place
+from recu.base.place import ONLY, Place
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
@@ -527,7 +527,7 @@ def _teacher_builder(trained: Any) -> Callable[[Sequence[str]], Taught]:
     return functools.partial(teacher_of, trained)
 
 
-def use_threads(threads: int, place: Place) -> None:
+def use_threads(threads: int, place: Place = ONLY) -> None:
     """Set the number of CPU threads of torch, for all processes of this machine; 0 leaves its choice to one process."""
     if threads or place.count > 1:
         import torch
