@@ -2,9 +2,11 @@
 # a scheduler runs it as a job of its own.
 set -euo pipefail
 
-# recu WORD...: the program, from the checkout.
+# recu WORD...: the program, from the checkout; where one process holds everything imported, by a fork of that.
 recu() {
-  PYTHONPATH="$RECU_CHECKOUT" "$RECU_PYTHON" -m recu "$@"
+  local program=(-m recu)
+  [[ -z ${RECU_PRELOADED-} ]] || program=(-I -S "$RECU_CHECKOUT/recu/base/preloaded.py")
+  PYTHONPATH="$RECU_CHECKOUT" "$RECU_PYTHON" "${program[@]}" "$@"
 }
 
 # job_end MINUTES: Unix time at which a scheduler ends this job: what Slurm says, else so many minutes from now; 0: never.

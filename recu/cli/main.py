@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": ("recu.cli.prune", "remove what nothing needs from the disk, after asking"),
     "store": ("recu.cli.store", "create the MLflow store before jobs log to it"),
     "sync": ("recu.cli.sync", "bring the MLflow store up to date with the files of every run"),
+    "preload": ("recu.cli.preload", "hold in memory what the jobs of a workflow import (config: preload)"),
     "ui": ("recu.cli.ui", "show the MLflow UI on this machine"),
 }
 """By name: the module with `add_arguments` and `run`, and a line of help."""

@@ -5,6 +5,7 @@ Free of torch: versions come from the installed packages' metadata, nothing heav
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -85,6 +86,7 @@ def code_hash(package: Path) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def environment_hash() -> str:
     """16 hexadecimal digits over the Python version and every installed distribution's name and version."""
     # Each access to a distribution's metadata reads its file again.

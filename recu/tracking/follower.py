@@ -110,16 +110,26 @@ def _stamps(folders: Folders) -> list[int | None]:
     return [file.stat().st_mtime_ns if file.exists() else None for file in files]
 
 
-def _main() -> None:
+def follow(requests: int, answers: int) -> None:
+    """Follow the job at the other ends of two pipes, until it ends.
+
+    Args:
+        requests: file descriptor to read from.
+        answers: file descriptor to write to.
+    """
     # The job that is followed decides when to end; this process sees that.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    # What a library prints must not stand between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # Without a buffer, which could hold a line that select() then waits for.
-    with open(0, "rb", buffering=0) as requests:
-        _follow(_Job(requests, answers))
+    with open(requests, "rb", buffering=0) as asked, os.fdopen(answers, "w") as said:
+        _follow(_Job(asked, said))
+
+
+def _main() -> None:
+    # What a library prints must not stand between the answers.
+    answers = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    follow(0, answers)
     # Looking through all of MLflow for garbage takes two seconds.
     gc.freeze()
 

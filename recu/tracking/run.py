@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
 import shlex
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from recu.base import preloaded
 from recu.base.errors import Interrupted, OutputError, ResultError
 from recu.base.files import atomic_write_json
 from recu.base.redaction import redact
@@ -52,7 +55,7 @@ class FollowedRun:
     def __init__(self, tracking_uri: str | None, state: Path, results: Path) -> None:
         self._folders = Folders(state, results)
         self._address = redact(tracking_uri or "")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | _Fork | None = None
         self._patience_s = _PATIENCE_S
         # Everything below is shared with the thread that listens and guarded by the condition.
         self._changed = threading.Condition()
@@ -65,12 +68,9 @@ class FollowedRun:
         # In a session of its own neither Ctrl-C nor a lost terminal reaches it, so that it can still see how the run
         # ended. A scheduler signals each process of a job, this one even before it can say that it ignores that: it
         # begins with those signals blocked.
-        command = [sys.executable, "-P", "-m", "recu.tracking.follower"]
         allowed = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
-            )
+            self._process = _Fork() if preloaded.ADDRESS in os.environ else _new_process()
             listener = threading.Thread(
                 target=self._listen, args=(self._process.stdout,), name="recu-tracking", daemon=True
             )
@@ -187,7 +187,51 @@ class FollowedRun:
             self._changed.notify_all()
 
 
-def _requests_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
+def _new_process() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "recu.tracking.follower"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+    )
+
+
+class _Fork:
+    """As `_new_process`, of a job that is a fork itself: it has MLflow imported already, and no threads yet."""
+
+    def __init__(self) -> None:
+        requests, ours = os.pipe()
+        answered, answers = os.pipe()
+        self.stdin: IO[bytes] = os.fdopen(ours, "wb", buffering=0)
+        self.stdout: IO[bytes] = os.fdopen(answered, "rb", buffering=0)
+        fork = multiprocessing.get_context("fork")
+        self._process = fork.Process(target=_follow_from_fork, args=(requests, answers, (ours, answered)))
+        try:
+            self._process.start()
+        finally:
+            os.close(requests)
+            os.close(answers)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> None:
+        self._process.join()
+
+
+def _follow_from_fork(requests: int, answers: int, of_the_job: tuple[int, int]) -> None:
+    from recu.tracking.follower import follow
+
+    os.setsid()
+    for number in of_the_job:
+        os.close(number)
+    # Those are the job's.
+    logging.getLogger("recu").handlers.clear()
+    follow(requests, answers)
+
+
+def _requests_of(process: subprocess.Popen[bytes] | _Fork) -> IO[bytes]:
     """The pipe that the mirroring process reads."""
     assert process.stdin is not None, "it was started with one"
     return process.stdin

@@ -9,3 +9,8 @@ for target, files in targets.targets(PLAN).items():
         input:
             files,
         localrule: True
+
+
+# Snakemake copies its global names for each text that it formats, and needs none of these.
+for target in targets.targets(PLAN):
+    workflow.globals.pop(f"__{target}")

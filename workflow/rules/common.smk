@@ -8,6 +8,7 @@ from functools import cache
 
 from snakemake.io import regex_from_filepattern
 
+from recu.base import preloaded
 from recu.experiment import targets
 from recu.experiment.schema import ReleasedSuite
 from recu.base.errors import ConfigError, RecuError, unknown_name
@@ -59,6 +60,11 @@ USES_CONDA = "conda" in {str(method) for method in workflow.deployment_settings.
 shell.prefix(
     plan.shell_prefix("python" if USES_CONDA else sys.executable, Path(workflow.basedir), remote=workflow.remote_exec)
 )
+
+# Elsewhere a job may have another Python, or another machine.
+PRELOADS = CONFIG.preload and workflow.local_exec and not USES_CONDA
+if CONFIG.preload and not PRELOADS:
+    print("note: preload is for jobs on this machine in this environment: each job imports by itself", file=sys.stderr)
 
 # The environment of a job under conda; Snakemake formats it, so braces in the checkout's path are doubled.
 ENVIRONMENT = plan.escape_braces(str(Path(workflow.basedir) / "environment.yml"))
@@ -116,6 +122,11 @@ def check_slurm_gpus():
 onstart:
     if workflow.executor_plugin.name == "slurm":
         check_slurm_gpus()
+    if PRELOADS:
+        try:
+            preloaded.start(sys.executable, Path(workflow.basedir), TRAINING_THREADS)
+        except OSError as error:
+            print(f"note: preload: each job imports by itself ({error})", file=sys.stderr)
     for suite, facts in FACTS.items():
         plan.write_facts(paths.report_folder(RESULTS_DIR, suite), facts)
 

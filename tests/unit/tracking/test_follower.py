@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -394,3 +394,32 @@ def test_a_new_store_is_made_before_any_answer_is_waited_for(tmp_path):
             assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
         process.stdin.write("end\n")
     assert process.returncode == 0
+
+
+FORKED = """
+import json, os, sys
+from pathlib import Path
+from recu.base.preloaded import ADDRESS
+from recu.tracking import run
+from recu.tracking.client import import_mlflow
+from recu.tracking.description import RunDescription
+
+address, state, results, described = sys.argv[1:]
+import_mlflow(address)
+os.environ[ADDRESS] = "of the process that forked this one"
+run._new_process = None
+run._PATIENCE_S, run._ANSWER_S = 100.0, 90.0
+followed = run.FollowedRun(address, Path(state), Path(results))
+with followed.recorded(RunDescription(**json.loads(described))):
+    print(followed.id(), flush=True)
+"""
+
+
+def test_a_job_that_is_a_fork_is_followed_by_a_fork(job, store):
+    job.note().history(row(0))
+    described = json.dumps(asdict(job.description))
+    command = [sys.executable, "-c", FORKED, store, str(job.state), str(job.results), described]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (shown,) = runs(store)
+    assert (shown.info.run_id, shown.info.status) == (done.stdout.strip(), "FINISHED")
+    assert steps(store, shown.info.run_id) == [0]
