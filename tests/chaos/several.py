@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def faults_of_shared_trainings(lab: Laboratory, ledger: Ledger, times: int, rng:
     wanted = None if problem else trained_results(lab.experiment, results=whole.results, runs=whole.runs)
     for fault, (number, whom) in [*FAULTS.items()] * times:
         place = lab.fresh()
-        train = commands(lab.train_command(place, **_OPTIONS))
+        train = _returning(commands(lab.train_command(place, **_OPTIONS)))
         child = forking.Child(train)
         child.ends_within(rng.uniform(0.2, 1) * ended.seconds)
         processes = _processes(child.pid)
@@ -54,6 +54,18 @@ def faults_of_shared_trainings(lab: Laboratory, ledger: Ledger, times: int, rng:
         ledger.add(fault, what)
         lab.drop(place)
     lab.drop(whole)
+
+
+def _returning(action: Callable[[], int]) -> Callable[[], int]:
+    """The action with the exit code of a launcher whose processes have said what is wrong."""
+
+    def returning() -> int:
+        try:
+            return action()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+
+    return returning
 
 
 def _processes(launcher: int) -> dict[str, int]:
