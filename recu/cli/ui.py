@@ -38,9 +38,10 @@ def run(arguments: argparse.Namespace) -> None:
     _check_free(arguments.host, arguments.port)
     if file is not None and file.exists():
         # In one line, where the server would show a traceback or nothing; and artifacts are found after a move.
-        from recu.tracking.store import prepare_store
+        from recu.tracking.store import note_sizes, prepare_store
 
         prepare_store(uri, [])
+        note_sizes(file)
     # The job runner serves MLflow's generative features and costs 700 MB.
     environment = os.environ | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -13,7 +13,7 @@ import pytest
 
 from recu.base.errors import ConfigError, OutputError
 from recu.tracking.client import connect
-from recu.tracking.store import prepare_store
+from recu.tracking.store import note_sizes, prepare_store
 
 
 def test_experiments_with_explicit_artifact_folders(store, tmp_path, monkeypatch):
@@ -177,3 +177,16 @@ def test_several_processes_create_the_same_store_at_once(tmp_path):
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * 4
     assert {"demo", "cifar10"} <= {experiment.name for experiment in connect(address).search_experiments()}
+
+
+def test_the_sizes_of_tables_are_noted_unless_the_store_is_in_use(tmp_path):
+    file = tmp_path / "mlflow.db"
+    prepare_store(f"sqlite:///{file}", ["demo"])
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        note_sizes(file)
+        connection.rollback()
+        tables = "SELECT name FROM sqlite_master WHERE name = 'sqlite_stat1'"
+        assert connection.execute(tables).fetchone() is None
+        note_sizes(file)
+        assert connection.execute("SELECT stat FROM sqlite_stat1 WHERE tbl = 'experiments'").fetchone() is not None
