@@ -7,7 +7,7 @@ signs, whole numbers, which two bytes hold exactly.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ _CONVOLUTION_VALUES = 1 << 20
 """Of the activations of one gradient of a convolution, so that little memory is taken beside the whole batch's."""
 
 
-def suits(conv: nn.Module, norm: nn.Module, activation: Tensor, residual: Tensor | None) -> bool:
+def suits(conv: nn.Module, norm: nn.Module, activation: Tensor, residual: Tensor | None) -> TypeGuard[BinaryConv2d]:
     """Whether `train_unit` takes a convolution and the BatchNorm behind it: these very layers, in training, on a CPU.
 
     Neither layer is called, so anything on them that would notice or change a call, a subclass or a hook, rules it out.

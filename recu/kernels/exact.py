@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeGuard, TypeVar
 
 from torch import nn
 from torch.nn.modules import module as torch_module
+
+M = TypeVar("M", bound=nn.Module)
 
 _SWITCHED_OFF = "kernels_switched_off"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def is_exactly(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
+def is_exactly(layer: nn.Module, *kinds: type[M]) -> TypeGuard[M]:
     """Whether calling a layer runs the forward of one of these very classes, and nothing beside it.
 
     A subclass is another layer, whatever it inherits, and so is one with a parametrisation, which torch makes a class
@@ -39,7 +42,7 @@ def is_altered(layer: nn.Module) -> bool:
     return (
         attributes.get(_SWITCHED_OFF, False)
         or any(attributes.get(name) for name in _HOOKS)
-        or not attributes.keys().isdisjoint(_methods(type(layer)))
+        or not attributes.keys().isdisjoint(_methods(type(layer)))  # type: ignore[arg-type]
         or torch_module._has_any_global_hook()
     )
 

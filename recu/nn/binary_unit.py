@@ -52,7 +52,8 @@ def convolve(conv: nn.Module, activation: Tensor) -> Tensor:
         conv: any convolution.
         activation: (N, I, H, W).
     """
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(activation, Tensor)
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    recorded = torch.compiler.is_compiling() or tracing or not isinstance(activation, Tensor)
     if not recorded and is_exactly(conv, BinaryConv2d) and has_plain_geometry(conv):
         return binary_conv.convolve(conv, activation)
     return conv(activation)

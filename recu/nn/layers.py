@@ -41,8 +41,8 @@ class HardTanh(nn.Module):
         return F.hardtanh(x, inplace=True)
 
 
-class AveragePoolShortcut(nn.Module):
-    """Parameter-free shortcut: average pooling over stride x stride, then zero channels on both sides.
+class _PaddedShortcut(nn.Module):
+    """Without parameters: fewer pixels, then zero channels on both sides.
 
     Where the width doubles, each side gets a quarter of the new width.
     """
@@ -50,20 +50,20 @@ class AveragePoolShortcut(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.padding = _channel_padding(in_channels, out_channels)
+        before = (out_channels - in_channels) // 2
+        self.padding = (0, 0, 0, 0, before, out_channels - in_channels - before)
+
+
+class AveragePoolShortcut(_PaddedShortcut):
+    """Average pooling over stride x stride."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), rounded up as a convolution's."""
         return F.pad(F.avg_pool2d(x, self.stride, ceil_mode=True), self.padding)
 
 
-class SubsampleShortcut(nn.Module):
-    """Parameter-free shortcut of March 2021: every stride-th pixel, then zero channels on both sides."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.padding = _channel_padding(in_channels, out_channels)
+class SubsampleShortcut(_PaddedShortcut):
+    """Of March 2021: every stride-th pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), rounded up."""
@@ -154,8 +154,3 @@ def initialise_kaiming(model: nn.Module, *, linear: bool = False) -> None:
     for module in model.modules():
         if isinstance(module, kinds):
             nn.init.kaiming_normal_(module.weight)
-
-
-def _channel_padding(in_channels: int, out_channels: int) -> tuple[int, int, int, int, int, int]:
-    before = (out_channels - in_channels) // 2
-    return (0, 0, 0, 0, before, out_channels - in_channels - before)
