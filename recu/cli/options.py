@@ -237,19 +237,21 @@ def given_hyperparameters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
     """The experiment of `--experiment`, with `--batch_size_test`. Raises ConfigError, for a parameter beside it too."""
-    return _with_neutral(arguments, parse_experiment(arguments.experiment))
+    neutral = _neutral(arguments)
+    return _with_neutral(parse_experiment(arguments.experiment), neutral)
 
 
 def planned_of(arguments: argparse.Namespace) -> Experiment | Released:
     """As `experiment_of`; it may be a released file, too."""
+    neutral = _neutral(arguments)
     planned = parse_planned(arguments.experiment)
     if isinstance(planned, Experiment):
-        return _with_neutral(arguments, planned)
-    return validate_model(planned.model_dump(mode="json") | _neutral(arguments), Released, "command line")
+        return _with_neutral(planned, neutral)
+    return validate_model(planned.model_dump(mode="json") | neutral, Released, "command line")
 
 
-def _with_neutral(arguments: argparse.Namespace, experiment: Experiment) -> Experiment:
-    recipe = experiment.hyperparameters.model_dump(mode="json") | _neutral(arguments)
+def _with_neutral(experiment: Experiment, neutral: dict[str, Any]) -> Experiment:
+    recipe = experiment.hyperparameters.model_dump(mode="json") | neutral
     return experiment.model_copy(update={"hyperparameters": validate_model(recipe, Hyperparameters, "command line")})
 
 

@@ -152,9 +152,12 @@ def devices_of(gpus: str, processes: int) -> int:
         processes: how many are asked for; 0 for those that `gpus` names, or one.
 
     Raises:
-        ConfigError: the two say different numbers.
+        ConfigError: the two say different numbers, or `gpus` none of these.
     """
-    named = len(gpu_numbers(gpus))
+    try:
+        named = len(gpu_numbers(gpus))
+    except ValueError as error:
+        raise ConfigError(f"--gpus {error}") from error
     if processes and named and named != processes:
         raise ConfigError(
             f"gpus {gpus!r} names {named} device{'s' if named > 1 else ''} for {processes} processes: name one for"

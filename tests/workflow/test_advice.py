@@ -17,6 +17,8 @@ from recu.experiment.paths import PROJECT_DIR
 from recu.results.seal import write_sealed_json
 from tests.workflow.conftest import Project, environment
 
+pytestmark = pytest.mark.workflow
+
 NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
 SHELL = """
 recu() { PYTHONPATH="$CODE" "$PYTHON" -m recu "$@"; }

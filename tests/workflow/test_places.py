@@ -3,8 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 from recu.experiment.paths import PROJECT_DIR
 from tests.workflow.conftest import environment
+
+pytestmark = pytest.mark.workflow
 
 NAME = '{x} $HOME `id` "q" %s it\'s ü#%20?&'
 

@@ -11,6 +11,8 @@ import torch
 from recu.models import build_model
 from tests.workflow.conftest import Project, make_project
 
+pytestmark = pytest.mark.workflow
+
 FILES = """
 title: Files of others
 description: Nothing is trained.

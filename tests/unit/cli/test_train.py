@@ -142,11 +142,11 @@ def test_of_two_trainings_in_one_folder_the_second_finds_what_the_first_left(rec
     """Both begin in an empty folder; the second waits for the lock while the first trains."""
     only_one = train_stage.only_one
 
-    def wait_for_the_first(folder, what):
+    def wait_for_the_first(folder, what, **patience):
         monkeypatch.setattr(train_stage, "only_one", only_one)
         assert recu.train("--save", "one", "--epochs", 1) == 0, recu.err
         before.update(_content(folder))
-        return only_one(folder, what)
+        return only_one(folder, what, **patience)
 
     before = {}
     monkeypatch.setattr(train_stage, "only_one", wait_for_the_first)

@@ -123,7 +123,9 @@ def test_environment_hash_is_stable_and_follows_versions(monkeypatch):
     first = provenance.environment_hash()
     assert provenance.environment_hash() == first
     monkeypatch.setattr(provenance.platform, "python_version", lambda: "3.99.0")
+    provenance.environment_hash.cache_clear()  # read once a process
     assert provenance.environment_hash() != first
+    provenance.environment_hash.cache_clear()
 
 
 def test_importing_it_imports_nothing_heavy():
