@@ -201,6 +201,7 @@ def test_a_suite_of_two_thousand_experiments_is_handed_over_in_files(project: Pr
     assert not (folder / "rows.json").exists()
 
 
+@pytest.mark.workflow
 def test_a_killed_training_continues_where_it_stopped(project: Project):
     project.edit("suites/smallest.yaml", "vanilla: {epochs: 2}", "vanilla: {epochs: 10}")
     target = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
