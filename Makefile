@@ -20,7 +20,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce run-gpu test test-workflow test-docs test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce run-gpu test test-fast test-processes test-workflow test-docs test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -44,9 +44,17 @@ run-gpu: setup
 	SLURM_JOB_END_TIME=$$(($$(date +%s) + 60 * $(MINUTES))) $(BIN)/snakemake --cores $(CORES) --retries 0 --config suites=$(SUITE) \
 	  || { echo "not finished; if its time was over, the same command continues" >&2; exit 1; }
 
-# Everything but what takes minutes by itself: `make test-workflow`, `test-docs`, `test-slow` and `test-slurm`.
-test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not workflow and not docs and not gpu"
+# Everything but what takes minutes by itself: `make test-processes`, `test-workflow`, `test-docs`, `test-slow` and
+# `test-slurm`. Tests often wait, for a process or a clock; the linters use that time.
+test: setup
+	@$(MAKE) --no-print-directory --jobs 2 lint test-fast
+
+test-fast: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not processes and not workflow and not docs and not gpu"
+
+# Trainings on several processes, and the process that sends to MLflow: minutes, of which much is waiting.
+test-processes: setup
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "processes and not slow"
 
 # Workflows of every kind at the smallest size: minutes.
 test-workflow: setup

@@ -25,6 +25,8 @@ from tests.golden.fill import fill, golden_input
 from tests.several import in_processes
 from tests.unit.training.tiny import TinyNet
 
+pytestmark = pytest.mark.processes
+
 FILES = sorted((Path(__file__).parent / "replicas").glob("*.json"))
 RELATIVE = 1e-6
 

@@ -59,12 +59,14 @@ def test_nothing_runs_twice(finished: Project):
     assert finished.planned() == set()
 
 
+@pytest.mark.workflow
 def test_comments_and_other_suites_rerun_nothing(restored: Project):
     restored.edit("suites/smallest.yaml", "dataset: tiny", "# A comment.\ndataset: tiny")
     restored.edit("suites/demo.yaml", "epochs: 5", "epochs: 7")
     assert restored.planned() == set()
 
 
+@pytest.mark.workflow
 def test_a_changed_finetune_reruns_itself_and_its_dependents_only(restored: Project):
     restored.edit("suites/smallest.yaml", "finetune: {epochs: 1}", "finetune: {epochs: 2}")
     assert restored.planned() == {"train", "evaluate", "collect", "report", "all"}
@@ -72,12 +74,14 @@ def test_a_changed_finetune_reruns_itself_and_its_dependents_only(restored: Proj
     assert restored.planned(vanilla) == set()
 
 
+@pytest.mark.workflow
 def test_a_new_row_leaves_finished_rows_alone(restored: Project):
     restored.edit("suites/smallest.yaml", "rows:", "rows:\n  - model: vgg_small_1w1a")
     assert restored.planned(f"results/evaluate/{NETWORK}/finetune/seed1/metrics.json") == set()
     assert "train" in restored.planned()
 
 
+@pytest.mark.workflow
 def test_another_suite_runs_as_a_whole_after_the_first(restored: Project):
     suites = restored.folder / "params/suites"
     (suites / "other.yaml").write_text((suites / "smallest.yaml").read_text())
@@ -86,6 +90,7 @@ def test_another_suite_runs_as_a_whole_after_the_first(restored: Project):
     assert restored.planned() == {"prepare_tracking", "train", "evaluate", "collect", "report", "all"}
 
 
+@pytest.mark.workflow
 def test_tracking_workers_device_and_neutral_settings_rerun_nothing(restored: Project):
     restored.edit("suites/smallest.yaml", "{batch_size: 8,", "{batch_size: 8, batch_size_test: 5, loader: memory,")
     restored.edit("config.yaml", "workers: 2", "workers: 1")
@@ -94,6 +99,7 @@ def test_tracking_workers_device_and_neutral_settings_rerun_nothing(restored: Pr
     assert restored.planned() == set()
 
 
+@pytest.mark.workflow
 def test_devices_of_a_training_are_handed_on(project: Project):
     target = f"results/evaluate/{NETWORK}/vanilla/seed1/metrics.json"
     for number, said in ((0, 0), (2, 2)):
@@ -104,6 +110,7 @@ def test_devices_of_a_training_are_handed_on(project: Project):
     assert result.returncode == 2 and "error: gpus '0,1' names 2 devices for 3 processes" in result.stderr
 
 
+@pytest.mark.workflow
 def test_one_experiment_alone_by_file_and_by_alias(project: Project):
     file = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
     for target in (file, f"train-{NETWORK.replace('/', '-')}-vanilla-seed1"):
@@ -148,6 +155,7 @@ def test_a_target_that_nothing_makes_is_one_line_and_exit_code_2(project: Projec
     assert "Exception" not in result.stderr and not (project.folder / "results").exists()
 
 
+@pytest.mark.workflow
 def test_numbers_in_the_configuration_and_params_of_another_folder(project: Project):
     suites = project.folder / "params/suites"
     (suites / "2024.yaml").write_text((suites / "smallest.yaml").read_text())
@@ -172,6 +180,7 @@ def test_a_diverged_training_is_not_tried_again(project: Project):
     assert "not tried again, since it would end the same way" in said and "error: " in said
 
 
+@pytest.mark.workflow
 def test_a_suite_of_two_thousand_experiments_is_handed_over_in_files(project: Project, tmp_path_factory):
     from recu.cli.main import main
     from recu.experiment import plan
@@ -239,6 +248,7 @@ def wait_for_epochs(project: Project, count: int):
     raise AssertionError("training did not begin")
 
 
+@pytest.mark.workflow
 @pytest.mark.parametrize("suites", ["cifar10", "cifar100"])
 def test_planning_five_seeds_takes_seconds(tmp_path, suites):
     import shutil

@@ -12,6 +12,8 @@ import pytest
 
 from recu.base import preloaded
 
+pytestmark = pytest.mark.processes
+
 SERVER = """
 import os, signal, socket, sys, time
 from pathlib import Path

@@ -24,6 +24,8 @@ from recu.tracking.follower import lock_of
 from recu.tracking.run import FollowedRun
 from tests.unit.tracking.conftest import finished, row
 
+pytestmark = pytest.mark.processes
+
 OWN_PATIENCE = {"patience_s": run_module._PATIENCE_S, "answer_s": run_module._ANSWER_S}
 
 

@@ -17,6 +17,8 @@ from recu.training.processes import ALONE
 from tests.several import in_processes
 from tests.unit.training.tiny import CPU, RECIPE, StopAfter, TinyLoader, TinyLoaders, TinyNet, never, same, tiny_trainer
 
+pytestmark = pytest.mark.processes
+
 IMAGES = torch.randint(0, 256, (26, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(26) % 10
 STATISTICS = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "device": CPU}
