@@ -1,10 +1,11 @@
-"""Sign with a surrogate gradient: straight-through for weights, piecewise polynomial for activations.
+"""Sign with a surrogate gradient: straight-through for weights, piecewise polynomial for activations, or any other.
 
-In both sign(0) = 0, as in the authors' program; zero padding therefore stays zero.
+In all of them sign(0) = 0, as in the authors' program; zero padding therefore stays zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,6 +35,19 @@ class _SignPolynomial(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return grad * polynomial_gradient(x)
+
+
+class _SignWithSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return torch.sign(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None
 
 
 def polynomial_gradient(x: Tensor) -> Tensor:
@@ -71,4 +85,21 @@ def sign_polynomial(x: Tensor) -> Tensor:
         A tensor like `x`, values in {-1, 0, 1}.
     """
     binary: Tensor = _SignPolynomial.apply(x)
+    return binary
+
+
+def sign_with_gradient(x: Tensor, derivative: Callable[[Tensor], Tensor]) -> Tensor:
+    """sign(x) whose gradient is any function of x.
+
+    Args:
+        x: any shape.
+        derivative: what stands in for the derivative of sign, from x to values of its shape; asked only where a
+            gradient may be wanted.
+
+    Returns:
+        A tensor like `x`, values in {-1, 0, 1}.
+    """
+    if not torch.is_grad_enabled():
+        return torch.sign(x)
+    binary: Tensor = _SignWithSlope.apply(x, derivative(x.detach()))
     return binary

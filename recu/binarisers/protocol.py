@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from recu.base.errors import ConfigError
 
 
 class LayerCost(NamedTuple):
@@ -22,8 +24,9 @@ class LayerCost(NamedTuple):
     """Further values that it stores, 32 bits each, computed from the tensors."""
     operations_per_output: int = 0
     """Multiply-accumulates behind one value of the result."""
-    binary: bool = False
-    """Whether these operations have binary weights AND binary activations."""
+    binary: bool | None = None
+    """Whether these operations have binary weights AND binary activations; None says nothing, and only a layer without
+    operations may."""
 
     @classmethod
     def of_filters(
@@ -49,6 +52,48 @@ class LayerCost(NamedTuple):
 def stated_cost(layer: nn.Module) -> LayerCost | None:
     """What a layer's own class says in its own body; None where it says nothing."""
     return layer.layer_cost() if "layer_cost" in vars(type(layer)) else None  # type: ignore[operator]
+
+
+def set_epoch_values(model: nn.Module, epoch: int, epochs: int) -> dict[str, float]:
+    """Write what layers' classes say of an epoch, `epoch_values(epoch, epochs)`, into their buffers of these names.
+
+    A class without that function is left as it is; tau, whose range the recipe has, is set by `recu.binarisers.recu`.
+
+    Args:
+        model: any network.
+        epoch: counted from 0.
+        epochs: length of the training.
+
+    Returns:
+        The values by name; none where no layer has such a schedule.
+
+    Raises:
+        ConfigError: `epoch` is outside 0..epochs, or a class names a buffer that it does not have.
+    """
+    scheduled: dict[str, float] = {}
+    for layer in model.modules():
+        schedule = getattr(type(layer), "epoch_values", None)
+        values: Mapping[str, float] = {} if schedule is None else schedule(epoch, epochs)
+        buffers = dict(layer.named_buffers(recurse=False))
+        for name, value in values.items():
+            if name not in buffers:
+                raise ConfigError(
+                    f"{type(layer).__name__}.epoch_values gives {name!r}, which is none of its buffers: register_buffer"
+                    f"({name!r}, ...) in its constructor"
+                )
+            buffers[name].fill_(value)
+        scheduled |= values
+    return scheduled
+
+
+def require_variance(weight: Tensor) -> None:
+    """Refuse filters of a single weight. Raises ValueError.
+
+    Args:
+        weight: (O, I, kH, kW).
+    """
+    if weight[0].numel() < 2:
+        raise ValueError("a binary filter needs two weights or more: it is divided by their deviation")
 
 
 def has_plain_geometry(layer: nn.Conv2d) -> bool:

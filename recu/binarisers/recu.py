@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recu.base.errors import ConfigError
 from recu.binarisers.estimators import sign_identity, sign_polynomial
-from recu.binarisers.protocol import LayerCost, require_plain_geometry
+from recu.binarisers.protocol import LayerCost, require_plain_geometry, require_variance
 from recu.experiment.schedules import check_epoch
 from recu.experiment.values import TAU_ABOVE, TAU_MOST
 
@@ -53,8 +53,7 @@ class BinaryConv2d(nn.Conv2d):
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
-        if self.weight[0].numel() < 2:
-            raise ValueError("a binary filter needs two weights or more: it is divided by their deviation")
+        require_variance(self.weight)
         self.alpha = nn.Parameter(torch.rand(out_channels, 1, 1))
         self.register_buffer("tau", torch.tensor(1.0))
 
