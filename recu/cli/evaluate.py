@@ -90,7 +90,8 @@ def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -
     check_gpus(running.gpus)
     if arguments.output is not None:
         _check_output(arguments)
-    asked = {key: getattr(arguments, key) for key in ("model", "family", "variant", "stage") if key in arguments}
+    keys = ("model", "family", "variant", "stage", "binariser")
+    asked = {key: getattr(arguments, key) for key in keys if key in arguments}
     file = open_checkpoint(arguments.evaluate)
     name = _dataset_name(arguments, file.path, identity_of(file.content, file.path))
     dataset = options.dataset_of(arguments, name)
@@ -104,7 +105,7 @@ def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -
             dataset.std,
             name,
         )
-    recipe = options.hyperparameters_of(arguments, subject.family, stage=subject.stage)
+    recipe = options.hyperparameters_of(arguments, subject.family, stage=subject.stage, binariser=subject.binariser)
     prepared = prepare_beside(
         name,
         dataset,

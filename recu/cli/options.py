@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recu.data import Prepared
     from recu.training.processes import Processes
 
-_OF_A_NETWORK = ("stage", "batch_size_test")
+_OF_A_NETWORK = ("stage", "binariser", "batch_size_test")
 """Hyper-parameters that `recu evaluate` takes too."""
 _OTHERWISE = ("loader", "init_from", "teacher")
 """Hyper-parameters that a command line gives in other ways: --use_dali, and files in place of methods."""

@@ -7,13 +7,22 @@ import functools
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import hash_file, reading
 from recu.cli import options
-from recu.experiment.fit import check_batch_size, check_compile, check_initial_stage, check_start_epoch, fitted
+from recu.experiment.binarisers import USUAL
+from recu.experiment.fit import (
+    check_batch_size,
+    check_compile,
+    check_initial_binariser,
+    check_initial_stage,
+    check_start_epoch,
+    fitted,
+)
 from recu.experiment.networks import check_network
 from recu.experiment.params import load_defaults, validate_model
 from recu.experiment.paths import user_path
@@ -74,7 +83,7 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="0 draws one at random and records it (default: 1; of what --resume continues, its own)",
     )
-    group.add_argument("--method", default="vanilla", help="name for the record (default: %(default)s)")
+    group.add_argument("--method", help="name for the record (default: vanilla, or the binariser if one is given)")
 
 
 def _add_start_options(parser: argparse.ArgumentParser) -> None:
@@ -179,8 +188,9 @@ def _train_command_line(arguments: argparse.Namespace, processes: Processes | No
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
         image_size=dataset.image_size,
+        binariser=experiment.hyperparameters.binariser,
     )
-    _check_initial(arguments, initial, experiment)
+    initial = _checked_initial(arguments, initial, experiment)
     running = options.running_of(arguments)
     check_compile(experiment.hyperparameters.compile, running.gpus)
     check_gpus(running.gpus)
@@ -269,7 +279,7 @@ def _experiment(
         family=family,
         variant=getattr(arguments, "variant", says.variant if says else None),
         model=model,
-        method=validate_model(json.dumps(arguments.method), Name, "--method"),
+        method=validate_model(json.dumps(_method(arguments)), Name, "--method"),
         seed=_seed(arguments, found),
         hyperparameters=fitted(options.hyperparameters_of(arguments, family, **fixed), dataset),
         data=dataset.identity(),
@@ -277,6 +287,11 @@ def _experiment(
         teacher=taught_by,
         recipe_version=load_defaults(arguments.params_dir).recipe_version,
     )
+
+
+def _method(arguments: argparse.Namespace) -> str:
+    binariser = getattr(arguments, "binariser", USUAL)
+    return arguments.method or ("vanilla" if binariser == USUAL else binariser)
 
 
 def _seed(arguments: argparse.Namespace, found: Found | None) -> int:
@@ -303,7 +318,7 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
     What --resume continues keeps the origin it has; its weights are in the checkpoint.
     """
     from recu.results.records import Source
-    from recu.stages.networks import Weights, missing_from_stage
+    from recu.stages.networks import Weights
 
     init_from = getattr(arguments, "init_from", None)
     if arguments.stage1 is not None and init_from is not None:
@@ -313,21 +328,23 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
         return None, found.init_from if _resumed(arguments, found) else None
     with reading(file, ConfigError):
         digest = hash_file(file)
-    stage = 1 if arguments.stage1 is not None else 2
     parent = Source(id=file.name, spec_hash=digest[:16], checkpoint_sha256=digest)
-    weights = Weights(checkpoint=file, allow_missing=missing_from_stage(stage, 2), parent=parent)
-    return weights, Origin(id=file.name, spec_hash=digest[:16])
+    return Weights(checkpoint=file, parent=parent), Origin(id=file.name, spec_hash=digest[:16])
 
 
-def _check_initial(arguments: argparse.Namespace, initial: Weights | None, experiment: Experiment) -> None:
-    """Refuse initial weights of another network, where their file says what it is."""
+def _checked_initial(arguments: argparse.Namespace, initial: Weights | None, experiment: Experiment) -> Weights | None:
+    """Initial weights, with what those of an earlier stage may lack; refuse those of another network, where their file
+    says what it is."""
+    from recu.stages.networks import missing_from_stage
     from recu.training.checkpoint_identity import check_agrees, describe_checkpoint
 
     if initial is None:
-        return
+        return None
+    if arguments.stage1 is not None:
+        initial = replace(initial, allow_missing=missing_from_stage(1, experiment))
     says = describe_checkpoint(initial.checkpoint)
     if says is None:
-        return
+        return initial
     if arguments.stage1 is not None:
         check_agrees(says, initial.checkpoint, {"stage": 1}, by="--stage1", advice="give a file of stage 1")
     asked = {"model": experiment.model, "family": experiment.family, "variant": experiment.variant}
@@ -336,7 +353,10 @@ def _check_initial(arguments: argparse.Namespace, initial: Weights | None, exper
     asked["num_classes"] = experiment.data["num_classes"]
     advice = "give a file of the same network, trained on data with the same classes and normalisation"
     check_agrees(says, initial.checkpoint, asked, by="the training that starts from it", advice=advice)
-    check_initial_stage(str(initial.checkpoint), says.stage, experiment.hyperparameters.stage)
+    recipe, file = experiment.hyperparameters, str(initial.checkpoint)
+    check_initial_stage(file, says.stage, recipe.stage)
+    check_initial_binariser(file, says.stage, says.binariser, recipe.binariser)
+    return initial
 
 
 def _teacher(arguments: argparse.Namespace, name: str, dataset: Dataset) -> Teacher | None:

@@ -127,6 +127,22 @@ def check_initial_stage(parent: str, parent_stage: int, stage: int) -> None:
         )
 
 
+def check_initial_binariser(parent: str, parent_stage: int, theirs: str, ours: str) -> None:
+    """Raise ConfigError where latent weights would start a network that binarises them otherwise.
+
+    Args:
+        parent: how the message calls what it starts from.
+        parent_stage: what that one binarises; at stage 0 it is nothing, and every binariser may follow.
+        theirs: its binariser.
+        ours: the one that follows.
+    """
+    if parent_stage and theirs != ours:
+        raise ConfigError(
+            f"init_from: {parent} has binariser {theirs!r}, this one {ours!r}: its weights are made for the other;"
+            " start from one of the same binariser, or of stage 0"
+        )
+
+
 def check_pretrained_teacher(name: str, num_classes: int, has_weights: bool) -> None:
     """Raise ConfigError where a network of torchvision cannot teach a dataset.
 

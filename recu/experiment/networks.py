@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from recu.base.errors import ConfigError, unknown_name
+from recu.experiment.binarisers import USUAL, check_binariser
 from recu.experiment.schema import Stage
 
 STAGES = get_args(Stage)
@@ -96,8 +97,17 @@ def available_models(stage: int | None = None) -> list[ModelName]:
     return sorted(names, key=lambda entry: (entry.family, entry.name, entry.variant or ""))
 
 
-def check_network(name: str, *, family: str, variant: str | None, stage: int, image_size: int | None = None) -> None:
-    """Raise ConfigError for a network that is not in the table, or not at this stage, or not for images of this size.
+def check_network(
+    name: str,
+    *,
+    family: str,
+    variant: str | None,
+    stage: int,
+    image_size: int | None = None,
+    binariser: str = USUAL,
+) -> None:
+    """Raise ConfigError for a network that is not in the table, or not at this stage, for images of this size or with
+    this binariser.
 
     Args:
         name: as a user writes it.
@@ -105,6 +115,7 @@ def check_network(name: str, *, family: str, variant: str | None, stage: int, im
         variant: None for the current form.
         stage: what is binarised.
         image_size: side of the dataset's images in pixels; None where it does not matter.
+        binariser: a name in `recu.experiment.binarisers`.
     """
     network = find_network(name, family=family, variant=variant)
     if stage not in network.stages:
@@ -113,6 +124,7 @@ def check_network(name: str, *, family: str, variant: str | None, stage: int, im
             f" {' or '.join(map(str, network.stages))} (0 full precision, 1 binary activations, 2 binary activations"
             " and weights)"
         )
+    check_binariser(binariser, family=family, stage=stage)
     if image_size is not None and image_size not in network.sizes:
         smallest, largest = network.sizes[0], network.sizes[-1]
         raise ConfigError(

@@ -10,6 +10,7 @@ from pydantic import Field
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import read_json
 from recu.experiment import paths
+from recu.experiment.binarisers import USUAL
 from recu.experiment.params import parse_file, validate_model
 from recu.experiment.resolving import Experiment
 from recu.experiment.schema import Block
@@ -30,6 +31,8 @@ class Setup(Block):
     teacher: Line | None = None
     """Network that teaches it, whose forward pass is part of a training step; null for none."""
     precision: Line = "fp32"
+    """As the hyper-parameter."""
+    binariser: Line = USUAL
     """As the hyper-parameter."""
 
 
@@ -84,6 +87,7 @@ def setup_of(experiment: Experiment) -> Setup:
         stage=experiment.hyperparameters.stage,
         teacher=None if teacher is None else experiment.pretrained_teacher or teacher.id.split("/")[2],
         precision=experiment.hyperparameters.precision,
+        binariser=experiment.hyperparameters.binariser,
     )
 
 

@@ -281,10 +281,13 @@ class _RowResolver:
                 variant=self.row.variant,
                 stage=hyperparameters.stage,
                 image_size=self.dataset.image_size,
+                binariser=hyperparameters.binariser,
             )
             hyperparameters = fit.fitted(hyperparameters, self.dataset)
             if parent is not None:
-                fit.check_initial_stage(parent, resolved[parent].hyperparameters.stage, hyperparameters.stage)
+                earlier = resolved[parent].hyperparameters
+                fit.check_initial_stage(parent, earlier.stage, hyperparameters.stage)
+                fit.check_initial_binariser(parent, earlier.stage, earlier.binariser, hyperparameters.binariser)
             teacher = self._teacher(hyperparameters.teacher, known)
         except ConfigError as error:
             raise self._error(ConfigError(f"{self.row.model}, {method}: {error}")) from error

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from recu.base.addresses import check_store_address
 from recu.base.errors import ConfigError
+from recu.experiment.binarisers import USUAL, find_binariser
 from recu.experiment.dataset_kinds import KindName
 from recu.experiment.running import Kernels, Running
 from recu.experiment.schedules import LearningRateType, check_warm_up
@@ -127,6 +128,14 @@ def _check_gpus(gpus: str) -> str:
     return gpus
 
 
+def _check_binariser(name: str) -> str:
+    try:
+        find_binariser(name, family="")
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
 def _switch_as_text(value: Any) -> Any:
     return "off" if value is False else value  # which is how YAML 1.1 reads `off`
 
@@ -213,6 +222,9 @@ class Hyperparameters(Block):
     replicas: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1
     """Parts that each batch is normalised in, one a device, as the authors' `--gpus 0,1` has two: BatchNorm sees
     batch_size / replicas images. A training on another number of devices says so in its record and in tables."""
+    binariser: Annotated[Line, AfterValidator(_check_binariser)] = USUAL
+    """What binarises, at the stage that `stage` names: `recu` (in family `birealnet` that is the competitor's own),
+    `ir-net`, `reste`, `biper` or `sign`."""
     sync_batch_norm: bool = False
     """BatchNorm sees the whole batch however many devices share it, as on one."""
 
@@ -425,6 +437,15 @@ class ReleasedSuite(Block):
         return self
 
 
+class PublishedElsewhere(Block):
+    """Another number for a published result."""
+
+    top1: Annotated[float, Field(ge=0, le=100)]
+    """Percent."""
+    source: Line
+    """Where it stands, and how it differs."""
+
+
 class PublishedResult(Block):
     """One published number."""
 
@@ -436,6 +457,8 @@ class PublishedResult(Block):
     """Of the network; null for any."""
     stage: Annotated[Stage, BeforeValidator(whole)] | None = None
     """What the network binarises, as in a recipe."""
+    binariser: Line = USUAL
+    """Likewise."""
     method: Line
     """As `published_as` of a method names it."""
     batch_size: int | None = None
@@ -452,6 +475,8 @@ class PublishedResult(Block):
     """Training augmentation where it is not the dataset's."""
     source: Line
     """Where it stands."""
+    elsewhere: tuple[PublishedElsewhere, ...] = ()
+    """Other numbers for the same; tables show them, and no verdict rests on them."""
 
 
 class PublishedData(Block):

@@ -119,11 +119,16 @@ def _costs(model: nn.Module) -> dict[nn.Module, LayerCost]:
     """Of every layer that has a cost.
 
     Raises:
-        ConfigError: one has state of its own and does not say what it costs.
+        ConfigError: one has state of its own and does not say what it costs, or whether that is binary.
     """
     costs = {}
     for name, layer in model.named_modules():
         cost = stated_cost(layer) or _cost_of_torch_layer(layer)
+        if cost is not None and cost.operations_per_output and cost.binary is None:
+            raise ConfigError(
+                f"layer {name!r} ({type(layer).__name__}) states operations and not whether they are binary: give"
+                " LayerCost binary=True (weights and activations are both binary) or binary=False in layer_cost()"
+            )
         if cost is not None:
             costs[layer] = cost
         elif any(True for _ in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))):
@@ -140,7 +145,7 @@ def _cost_of_torch_layer(layer: nn.Module) -> LayerCost | None:
     buffers = (buffer for name, buffer in layer.named_buffers(recurse=False) if name != _TRAINING_BUFFER)
     cost = LayerCost(values=(*layer.parameters(recurse=False), *buffers))
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
-        cost = cost._replace(operations_per_output=layer.weight[0].numel())
+        cost = cost._replace(operations_per_output=layer.weight[0].numel(), binary=False)
     return cost
 
 
@@ -205,7 +210,7 @@ class _Counting(TorchFunctionMode):
                     f"{type(layer).__name__} gives a {type(output).__name__}: expected one tensor where it states"
                     " operations_per_output in layer_cost()"
                 )
-            self.operations[cost.binary] += output.numel() * cost.operations_per_output
+            self.operations[bool(cost.binary)] += output.numel() * cost.operations_per_output
 
     def __torch_function__(
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

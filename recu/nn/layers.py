@@ -1,32 +1,17 @@
-"""Small building blocks shared by the families, and the choice of convolution for a stage."""
+"""Small building blocks shared by the families."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.binarisers.protocol import LayerCost
-from recu.nn import (
-    BinaryConv2d,
-    CompetitorBinaryConv2d,
-    RealConv2d,
-    RescaledSignActivationConv2d,
-    SignActivationConv2d,
-)
 
 Convolution = type[nn.Conv2d]
-
-# Stage 2: binary activations and weights; 1: binary activations, real weights; 0: full precision.
-RECU_CONVOLUTIONS: Mapping[int, Convolution] = MappingProxyType(
-    {0: RealConv2d, 1: RescaledSignActivationConv2d, 2: BinaryConv2d}
-)
-COMPETITOR_CONVOLUTIONS: Mapping[int, Convolution] = MappingProxyType(
-    {0: RealConv2d, 1: SignActivationConv2d, 2: CompetitorBinaryConv2d}
-)
+"""Of the binarised convolutions; `recu.experiment.binarisers` has one for each binariser and stage."""
 
 
 class HardTanh(nn.Module):

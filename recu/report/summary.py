@@ -133,6 +133,7 @@ def _table_row(
             model=row.model,
             family=row.family,
             stage=row.stage,
+            binariser=row.binariser,
             method=method.published_as if method else row.method,
             batch_size=row.batch_size,
             epochs=row.epochs,

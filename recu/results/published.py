@@ -18,6 +18,7 @@ class Setting:
     model: str
     family: str
     stage: int
+    binariser: str
     method: str
     batch_size: int | None
     epochs: int | None
@@ -57,7 +58,7 @@ def match(setting: Setting, published: Published) -> Match:
 def _narrowed(setting: Setting, results: Sequence[PublishedResult]) -> tuple[list[PublishedResult], str | None]:
     """Results of the same dataset, network and method; or the first of these for which there is none."""
     remaining = list(results)
-    for name in ("dataset", "model", "family", "stage", "method"):
+    for name in ("dataset", "model", "family", "stage", "binariser", "method"):
         wanted = getattr(setting, name)
         remaining = [result for result in remaining if getattr(result, name) in (wanted, None)]
         if not remaining:

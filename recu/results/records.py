@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from recu.base.errors import ConfigError, ResultError
+from recu.experiment.binarisers import USUAL
 from recu.experiment.params import validate_model
 from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment, as_hashed
@@ -161,6 +162,8 @@ class EpochResult(SparseRecord):
     test_top5: Percent
     train_left_out: Number = 0
     """Readable images left out because every other one of their batch is unreadable."""
+    scheduled: Mapping[str, float] = {}
+    """What binarisers other than ReCU set for the epoch, e.g. t of IR-Net; tau counts only where a layer has it."""
 
     @property
     def tested(self) -> EpochAccuracy:
@@ -381,7 +384,8 @@ class Measurement(Accuracy):
     family: str
     variant: str | None
     stage: int
-    """Which network the file was taken for."""
+    """Which network the file was taken for, with the next."""
+    binariser: str = USUAL
     dataset: str
     data: Mapping[str, Any]
     """`recu.experiment.schema.Dataset.identity()`."""
@@ -458,6 +462,7 @@ class Row(Record):
     top1_last: Percent | None
     top5_last: Percent | None
     curve: Curve | None
+    binariser: str = USUAL
     replicas: int | None = None
     """Parts that a batch of the recipe is meant to be normalised in."""
     loss_best: Amount | None = None

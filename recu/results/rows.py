@@ -49,7 +49,7 @@ def result_row(train: TrainingRecord | ReleasedRecord, evaluate: EvaluationRecor
     return Row(
         experiment_id=train.id,
         **{name: getattr(planned, name) for name in ("suite", "dataset", "method")},
-        **{name: getattr(evaluate, name) for name in ("family", "variant", "model", "stage")},
+        **{name: getattr(evaluate, name) for name in ("family", "variant", "model", "stage", "binariser")},
         network=network_name(evaluate.family, evaluate.variant, evaluate.model),
         **{name: getattr(train, name) for name in ("spec_hash", "checkpoint_sha256", "shortcut", "cost")},
         data_fingerprint=evaluate.data_fingerprint,

@@ -214,6 +214,7 @@ class Testbed:
             family=subject.family,
             variant=subject.variant,
             stage=subject.stage,
+            binariser=subject.binariser,
             dataset=self.name,
             data=self.dataset.identity(),
             data_fingerprint=manifest.fingerprint,

@@ -152,6 +152,7 @@ def build_network(experiment: Experiment) -> nn.Module:
         num_classes=experiment.data["num_classes"],
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
+        binariser=experiment.hyperparameters.binariser,
     )
 
 
@@ -172,18 +173,17 @@ def weights_of(parent: Trained, experiment: Experiment) -> Weights:
     """The initial weights of `experiment` from its published parent."""
     return Weights(
         checkpoint=parent.checkpoint,
-        allow_missing=missing_from_stage(
-            parent.record.resolved.hyperparameters.stage, experiment.hyperparameters.stage
-        ),
+        allow_missing=missing_from_stage(parent.record.resolved.hyperparameters.stage, experiment),
         parent=parent.record.as_source(),
     )
 
 
-def missing_from_stage(stage: int, following: int) -> Sequence[str]:
-    """What weights of one stage may lack when they start another one."""
-    from recu.training.weights import STAGE_2_ONLY
+def missing_from_stage(stage: int, experiment: Experiment) -> Sequence[str]:
+    """What weights of a stage may lack when they start an experiment's network."""
+    from recu.models.build import further_state
 
-    return STAGE_2_ONLY if following == 2 and stage < 2 else ()
+    recipe = experiment.hyperparameters
+    return further_state(experiment.family, recipe.binariser, stage, recipe.stage) if stage < recipe.stage else ()
 
 
 def teacher_of(parent: Trained, classes: Sequence[str]) -> Taught:
@@ -220,7 +220,12 @@ def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: Source 
         raise ConfigError(f"teacher {file} has {says.num_classes} classes, the dataset has {len(classes)}")
     check_classes(says, file, classes)
     network = build_model(
-        says.model, family=says.family, num_classes=len(classes), variant=says.variant, stage=says.stage
+        says.model,
+        family=says.family,
+        num_classes=len(classes),
+        variant=says.variant,
+        stage=says.stage,
+        binariser=says.binariser,
     )
     _load(opened, network, _TEACHER_WEIGHTS)
     return _taught(network.eval(), opened.sha256)

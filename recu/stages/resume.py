@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _OURS = (paths.CHECKPOINT, paths.BEST_CHECKPOINT, paths.HISTORY, paths.METRICS)
-_FIXED = ("family", "variant", "model", "seed", "hyperparameters.stage", "init_from", "data.")
+_FIXED = (
+    *("family", "variant", "model", "seed", "hyperparameters.stage", "hyperparameters.binariser"),
+    *("init_from", "data."),
+)
 """Beginnings of what makes another training of it, and not the same with other parameters."""
 _FREE = ("data.augmentation",)
 _NO_STATE = (

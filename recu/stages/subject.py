@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from recu.base.errors import CheckpointError, ConfigError
+from recu.experiment.binarisers import USUAL, find_binariser
 from recu.experiment.networks import check_network, find_network
 from recu.experiment.released import Released
 from recu.experiment.resolving import network_name
@@ -35,6 +36,7 @@ class Subject:
     family: str
     variant: str | None
     stage: int
+    binariser: str
 
     @property
     def network(self) -> str:
@@ -45,7 +47,7 @@ class Subject:
         """The network, freshly initialised."""
         from recu.models import build_model
 
-        where = {name: getattr(self, name) for name in ("family", "variant", "stage")}
+        where = {name: getattr(self, name) for name in ("family", "variant", "stage", "binariser")}
         return build_model(self.model, num_classes=num_classes, **where)
 
 
@@ -63,7 +65,7 @@ def recognise(
 
     Args:
         file: as read.
-        asked: `model`, `family`, `variant` and `stage` as far as somebody named them.
+        asked: `model`, `family`, `variant`, `stage` and `binariser` as far as somebody named them.
         name: of the dataset.
         dataset: its entry.
         by: who asked, for messages.
@@ -82,7 +84,7 @@ def recognise(
     else:
         check_agrees(identity, file.path, asked, by=by, advice=advice)
         check_data(identity, file.path, name, dataset)
-        known = {key: getattr(identity, key) for key in ("model", "family", "variant", "stage")}
+        known = {key: getattr(identity, key) for key in ("model", "family", "variant", "stage", "binariser")}
         subject = Subject(file=file, identity=identity, **known)
     check_network(
         subject.model,
@@ -90,6 +92,7 @@ def recognise(
         variant=subject.variant,
         stage=subject.stage,
         image_size=dataset.image_size,
+        binariser=subject.binariser,
     )
     return subject
 
@@ -148,7 +151,10 @@ def _foreign(file: CheckpointFile, asked: Mapping[str, Any], dataset: Dataset, s
         variant = asked.get("variant") or recognise_variant(file.content["state_dict"])
     except CheckpointError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
-    subject = Subject(file=file, identity=None, model=model, family=family, variant=variant, stage=2)
+    binariser = asked.get("binariser", USUAL)
+    subject = Subject(
+        file=file, identity=None, model=model, family=family, variant=variant, stage=2, binariser=binariser
+    )
     stage = asked["stage"] if "stage" in asked else _stage(subject, dataset.num_classes, stage_key)
     return replace(subject, stage=stage)
 
@@ -158,7 +164,9 @@ def _stage(subject: Subject, num_classes: int, key: str) -> int:
     from recu.models import canonical_names
 
     given = _without_counters(canonical_names(subject.file.content["state_dict"]).values())
-    stages = find_network(subject.model, family=subject.family, variant=subject.variant).stages
+    network = find_network(subject.model, family=subject.family, variant=subject.variant)
+    own = find_binariser(subject.binariser, family=subject.family).stages
+    stages = [stage for stage in network.stages if stage in own]
     fitting = [stage for stage in stages if _names(subject, stage, num_classes) == given]
     if len(fitting) > 1:
         listed = " and ".join(map(str, fitting))

@@ -107,6 +107,7 @@ def train(
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
         image_size=dataset.image_size,
+        binariser=experiment.hyperparameters.binariser,
     )
     results = paths.train_folder(results_dir, experiment.id)
     check_writable(results)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recu.base.errors import CheckpointError
 from recu.base.files import hash_text
+from recu.experiment.binarisers import USUAL
 from recu.experiment.resolving import network_name
 from recu.experiment.schema import Dataset, Stage
 from recu.results.records import Accuracy, EpochResult, as_record
@@ -32,6 +33,8 @@ class CheckpointIdentity:
     variant: str | None
     stage: int
     """What the network binarises; see `recu.experiment.networks.STAGES`."""
+    binariser: str
+    """What binarises it."""
     dataset: str
     """Name in params/datasets.yaml."""
     num_classes: int
@@ -93,6 +96,7 @@ def identity_of(checkpoint: Mapping[str, Any], path: Path) -> CheckpointIdentity
         family=experiment.family,
         variant=experiment.variant,
         stage=experiment.hyperparameters.stage,
+        binariser=experiment.hyperparameters.binariser,
         dataset=experiment.dataset,
         num_classes=data.num_classes,
         image_size=data.image_size,
@@ -220,6 +224,7 @@ class _Data(_Lenient):
 
 class _Recipe(_Lenient):
     stage: Stage
+    binariser: str = USUAL
 
 
 class _Experiment(_Lenient):

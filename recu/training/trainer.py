@@ -20,6 +20,7 @@ from torch import nn
 from recu.base.errors import CheckpointError, ConfigError, DataError, DivergenceError, Interrupted, ResultError
 from recu.base.files import atomic_write_text, canonical_json
 from recu.base.signals import TIME_LIMIT
+from recu.binarisers.protocol import set_epoch_values
 from recu.binarisers.recu import tau_at
 from recu.experiment import paths
 from recu.experiment.fit import check_batch_size, check_start_epoch
@@ -322,6 +323,7 @@ class Trainer:
             lr_decay_step=recipe.lr_decay_step,
         )
         set_tau(self._model, tau)
+        scheduled = set_epoch_values(self._model, epoch, recipe.epochs)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         sums, train_seconds = self._train(epoch, lr, stop, progress)
@@ -336,6 +338,7 @@ class Trainer:
             epoch=epoch,
             lr=lr,
             tau=tau,
+            scheduled=scheduled,
             train_loss=train.loss,
             train_top1=train.top1,
             train_top5=train.top5,

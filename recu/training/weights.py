@@ -13,9 +13,6 @@ from recu.base.errors import CheckpointError
 from recu.models import canonical_names, normalise_state_dict, removed_prefixes
 from recu.training.checkpoint_reading import listed, one_line
 
-STAGE_2_ONLY = ("alpha", "tau")
-"""Tensors that only a network with ReCU has; the one thing an earlier stage's weights may lack."""
-
 COUNTERS = ("total_ops", "total_params", "n_averaged")
 """Last parts of the names of tensors that profilers such as thop, and torch's AveragedModel, put beside a network's."""
 NEVER_USED = ("num_batches_tracked",)
@@ -61,8 +58,8 @@ def load_weights(
     Args:
         model: keeps its device, dtypes and layout.
         state_dict: named tensors.
-        allow_missing: last parts of further names that may be missing, `STAGE_2_ONLY` when a stage 0 or 1 network's
-            weights start a stage 2 network; empty otherwise.
+        allow_missing: last parts of further names that may be missing, those that the network's stage adds to that
+            of the weights (`recu.models.build.further_state`).
 
     Raises:
         CheckpointError: tensors are missing, have another shape, belong to layers that the network has not, or hold

@@ -496,6 +496,30 @@ def test_init_from_and_stage1_start_from_the_files_weights(recu, plain):
     assert not (recu.folder / "results/third/checkpoint.pth.tar").exists()
 
 
+def test_a_binariser_is_an_option_and_names_the_folder(recu, plain):
+    words = ("--epochs", 1, "--data_dir", plain[1])
+    assert recu.train("--binariser", "reste", *words) == 0, recu.err
+    folder = recu.folder / "results/tiny-cifar.resnet20_1w1a-reste-seed1"
+    assert recu.json(folder / "metrics.json")["experiment"]["hyperparameters"]["binariser"] == "reste"
+    best = folder / "model_best.pth.tar"
+    assert recu("evaluate", "-e", best, "--output", "it.json", "--data_dir", plain[1], *recu.places) == 0, recu.err
+    assert recu.json("it.json")["binariser"] == "reste"
+    assert recu("evaluate", "-e", best, "--binariser", "sign", "--data_dir", plain[1], *recu.places) == 2
+    assert "says that it has binariser reste, but the options would have binariser sign" in recu.error()
+    assert recu.train("--save", "other", "--binariser", "sign", "--init_from", best, *words) == 2
+    assert "has binariser 'reste', this one 'sign'" in recu.error()
+    assert recu.train("--binariser", "rest", *words) == 2
+    assert "did you mean 'reste'" in recu.error()
+
+
+def test_stage_2_of_biper_from_a_file_of_stage_1(recu, plain):
+    words = ("--epochs", 1, "--data_dir", plain[1], "--binariser", "biper")
+    assert recu.train("--save", "first", "--stage", 1, *words) == 0, recu.err
+    first = recu.folder / "results/first/model_best.pth.tar"
+    assert recu.train("--save", "second", "--stage1", first, *words) == 0, recu.err
+    assert "157 of 157 tensors taken, 0 missing" in recu.err
+
+
 def test_a_teacher_of_this_program_and_of_torchvision(recu, plain):
     best = plain[0] / "model_best.pth.tar"
     assert recu.train("--save", "taught", "--teacher", best, "--data_dir", plain[1]) == 0, recu.err

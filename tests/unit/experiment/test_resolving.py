@@ -116,6 +116,42 @@ def test_the_papers_three_tables_are_rows_of_suites():
     assert found[theirs.init_from.id].hyperparameters.weight_decay == 1e-5
 
 
+# Of ResNet-20 on CIFAR-10: binariser, stage, epochs, batch size, initial rate, weight decay, warm-up, start.
+METHODS = {
+    "ir-net": ("ir-net", 2, 400, 128, 0.1, 1e-4, False, None),
+    "reste": ("reste", 2, 1000, 256, 0.1, 1e-4, True, None),
+    "biper-stage1": ("biper", 1, 600, 256, 0.021, 1.6e-3, True, None),
+    "biper": ("biper", 2, 300, 256, 0.0037, 1.6e-4, True, "biper-stage1"),
+    "sign": ("sign", 2, 600, 256, 0.1, 5e-4, True, None),
+    "vanilla": ("recu", 2, 600, 256, 0.1, 5e-4, True, None),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_the_recipe_of_its_authors(method):
+    found = load_experiments(PARAMS_DIR, ("methods",))
+    recipe = found[f"methods/cifar10/cifar.resnet20_1w1a/{method}/seed1"].hyperparameters
+    names = ("binariser", "stage", "epochs", "batch_size", "lr", "weight_decay", "warm_up", "init_from")
+    assert tuple(getattr(recipe, name) for name in names) == METHODS[method]
+    assert (recipe.optimizer, recipe.lr_type, recipe.momentum) == ("sgd", "cos", 0.9)
+    large = found["methods/cifar10/cifar.resnet18_1w1a/reste/seed2"].hyperparameters
+    assert (large.epochs, large.batch_size) == (2000, 96)
+
+
+def test_methods_with_one_recipe_differ_in_nothing_but_what_binarises():
+    found = load_experiments(PARAMS_DIR, ("methods-same-recipe",))
+    assert len(found) == 3 * 6 * 3
+    usual = found["methods-same-recipe/cifar10/cifar.resnet20_1w1a/vanilla/seed1"].hyperparameters
+    own = {"binariser", "stage", "init_from", "epochs"}
+    epochs: dict[str, int] = {}
+    for experiment in found.values():
+        recipe = experiment.hyperparameters
+        assert recipe.model_dump(exclude=own) == usual.model_dump(exclude=own)
+        if (experiment.model, experiment.seed) == ("resnet20_1w1a", 1):
+            epochs[recipe.binariser] = epochs.get(recipe.binariser, 0) + recipe.epochs
+    assert epochs == dict.fromkeys(("recu", "ir-net", "reste", "biper", "sign"), 600)
+
+
 def test_finetune_starts_from_vanilla_of_the_same_seed_and_its_hash_follows(defaults, datasets):
     before = resolve(defaults, datasets)
     after = resolve(defaults, datasets, methods={"vanilla": {"epochs": 5}, "finetune": {"epochs": 2}})
@@ -172,6 +208,11 @@ def test_a_row_may_take_part_in_some_methods_only(defaults, datasets):
             {"methods": {"vanilla": {}, "finetune": {"stage": 1}}},
             "resnet20_1w1a, finetune: init_from: vanilla has stage 2, and a network of stage 1 starts",
         ),
+        (
+            {"methods": {"vanilla": {}, "finetune": {"binariser": "sign"}}},
+            "resnet20_1w1a, finetune: init_from: vanilla has binariser 'recu', this one 'sign'",
+        ),
+        ({"hyperparameters": {"binariser": "reste", "stage": 1}}, "binariser 'reste' has no stage 1, expected 0 or 2"),
         ({"hyperparameters": {"teacher": "torchvision:resnet34"}}, "has 1000 classes, the dataset has 10"),
         (
             {
@@ -258,6 +299,8 @@ def test_every_experiment_has_the_hash_that_was_recorded():
         ({"batch_size": 7}, False),
         ({"skip_unreadable": True}, False),
         ({"compile": "kernels"}, False),
+        ({"binariser": "recu"}, True),
+        ({"binariser": "sign"}, False),
     ],
 )
 def test_a_hash_sees_what_can_change_a_result(defaults, datasets, changes, same):

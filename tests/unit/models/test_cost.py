@@ -238,6 +238,17 @@ class Functional(nn.Module):
         return nn.functional.conv2d(x, self.conv.weight)
 
 
+def test_operations_of_which_nobody_says_whether_they_are_binary_are_an_error() -> None:
+    class Silent(nn.Conv2d):
+        def layer_cost(self) -> LayerCost:
+            return LayerCost(bits=(self.weight,), operations_per_output=27)
+
+    with pytest.raises(
+        ConfigError, match=r"\(Silent\) states operations and not whether they are binary: give LayerCost"
+    ):
+        measure_cost(nn.Sequential(Silent(3, 4, 3, bias=False)), 8)
+
+
 def test_a_convolution_outside_of_any_layer_is_an_error() -> None:
     with pytest.raises(ConfigError, match="calls conv2d outside of the layers that say what they cost"):
         measure_cost(Functional(), 8)

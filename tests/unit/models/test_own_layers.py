@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from recu.experiment.networks import find_network
 from recu.kernels.exact import switch_off
 from recu.models import ModelName, available_models
+from recu.models import build as build_module
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
 from recu.nn.inference import inference_form
 from recu.nn.inference_conv import InferenceConv2d
-from recu.nn.layers import COMPETITOR_CONVOLUTIONS, RECU_CONVOLUTIONS, HardTanh
+from recu.nn.layers import HardTanh
 
 CLASSES = 5
 
@@ -33,7 +34,7 @@ def build(entry: ModelName, convolution: type[nn.Conv2d]) -> nn.Module:
 
 
 def convolution_of(entry: ModelName, stage: int) -> type[nn.Conv2d]:
-    return (COMPETITOR_CONVOLUTIONS if entry.family == "birealnet" else RECU_CONVOLUTIONS)[stage]
+    return build_module.convolution_of(entry.family, stage)
 
 
 def images() -> Tensor:

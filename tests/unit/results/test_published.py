@@ -13,7 +13,7 @@ SEEN = {
 
 def setting(**changes):
     base = {"dataset": "CIFAR-10", "model": "resnet18_1w1a", "method": "vanilla", "batch_size": 256, "epochs": 600}
-    base |= {"family": "cifar", "stage": 2, "data": {}}
+    base |= {"family": "cifar", "stage": 2, "binariser": "recu", "data": {}}
     return Setting(**(base | changes))
 
 
@@ -31,6 +31,7 @@ def test_the_same_setting_is_comparable(published):
         ({"method": "two-stage"}, "nothing is published for method two-stage on CIFAR-10 with resnet18_1w1a"),
         ({"epochs": 10}, "epochs 10 instead of 600"),
         ({"batch_size": 128}, "batch size 128 instead of 256"),
+        ({"binariser": "sign"}, "nothing is published for binariser sign on CIFAR-10 with resnet18_1w1a"),
     ],
 )
 def test_every_reason_is_named(published, changes, reason):
@@ -41,10 +42,28 @@ def test_several_reasons_at_once(published):
     assert len(match(setting(epochs=10, batch_size=64), published).differences) == 2
 
 
-def test_the_published_file_has_all_twelve_rows_with_their_sources():
+def test_the_published_file_has_every_row_with_its_source():
     results = params.load_published(paths.PARAMS_DIR).results
-    assert len(results) == 12 and all(result.source for result in results)
-    assert len({(result.dataset, result.model, result.method) for result in results}) == 12
+    ours = [result for result in results if result.binariser == "recu"]
+    assert len(ours) == 12 and len(results) == 26 and all(result.source for result in results)
+    assert len({(result.dataset, result.model, result.method) for result in results}) == 26
+
+
+@pytest.mark.parametrize(
+    ("model", "binariser", "top1", "elsewhere"),
+    [
+        ("vgg_small_1w1a", "ir-net", 90.4, [87.8]),
+        ("resnet20_1w1a", "reste", 87.92, [86.75]),
+        ("resnet20_1w1a", "biper", 86.98, [87.5]),
+        ("vgg_small_1w1a", "biper", 92.46, [92.11]),
+        ("resnet18_1w1a", "biper", 93.75, []),
+    ],
+)
+def test_numbers_that_differ_between_sources_are_both_there(model, binariser, top1, elsewhere):
+    setting_of = {"model": model, "binariser": binariser, "method": binariser, "epochs": None, "batch_size": None}
+    found = match(setting(**setting_of), params.load_published(paths.PARAMS_DIR)).result
+    assert found.top1 == top1 and [other.top1 for other in found.elsewhere] == elsewhere
+    assert all(other.source for other in found.elsewhere)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from recu.base.errors import BusyError, CheckpointError, ConfigError, Interrupted, OutputError, ResultError
-from recu.base.files import hash_file
+from recu.base.files import hash_file, read_json
 from recu.base.lock import only_one
 from recu.experiment import paths
+from recu.experiment.binarisers import available_binarisers
 from recu.experiment.resolving import Origin, TeacherWeights
-from recu.nn import BinaryConv2d, layers
+from recu.nn import BinaryConv2d
 from recu.results import provenance
 from recu.stages import train as module
 from recu.stages.networks import Teacher
@@ -152,7 +153,7 @@ def test_a_layer_that_does_not_say_its_cost_ends_a_training_before_its_first_epo
     class Silent(BinaryConv2d):
         pass
 
-    monkeypatch.setattr(layers, "RECU_CONVOLUTIONS", {2: Silent})
+    monkeypatch.setattr("recu.models.build.convolution_of", lambda *_: Silent)
     experiment = project.experiment()
     with pytest.raises(ConfigError, match=r"\(Silent\) .* define layer_cost\(\) in the body of its class"):
         project.train(experiment)
@@ -198,6 +199,22 @@ def test_stage_2_starts_from_stage_1_and_a_teacher_is_read(project):
     taught = second.model_copy(update={"teacher": second.init_from, "method": "taught"})
     assert project.train(second)["parent"]["id"] == first.id
     assert project.train(taught)["history"][0]["train_loss"] != project.trained(second)["history"][0]["train_loss"]
+
+
+def test_stage_2_of_biper_takes_every_tensor_of_stage_1_and_records_its_schedule(project, caplog):
+    first = project.experiment("stage1", stage=1, binariser="biper")
+    assert project.train(first)["history"][1]["scheduled"] == {"f": 20.0}
+    project.train(project.experiment("stage2", parent=first, binariser="biper"))
+    assert "157 of 157 tensors taken, 0 missing, 0 unexpected" in caplog.text
+
+
+def test_an_evaluation_knows_the_binariser_of_a_training(project):
+    experiment = project.experiment(binariser="ir-net", epochs=1)
+    trained = project.train(experiment)
+    project.evaluate(experiment)
+    metrics = read_json(paths.evaluate_folder(project.results, experiment.id) / paths.METRICS)
+    assert metrics["binariser"] == "ir-net" and metrics["top1"] == trained["best"]["top1"]
+    assert trained["history"][0]["scheduled"] == {"t": 0.001}
 
 
 def test_a_torchvision_teachers_file_is_the_one_planned_and_is_named(project, tmp_path):
@@ -316,8 +333,9 @@ def test_a_parent_that_was_trained_again_makes_its_child_be_trained_again(projec
     assert second["checkpoint_sha256"] != first["checkpoint_sha256"]
 
 
-def test_an_interrupted_training_continues_to_the_same_result(project, tmp_path_factory, monkeypatch):
-    experiment = project.experiment()
+@pytest.mark.parametrize("binariser", available_binarisers())
+def test_an_interrupted_training_continues_to_the_same_result(project, monkeypatch, binariser):
+    experiment = project.experiment(binariser=binariser)
     whole = project.train(experiment)
     shutil.rmtree(project.results)
     shutil.rmtree(project.runs)

@@ -1,0 +1,94 @@
+"""The one table of binarisers: name, title, and the convolution that each has at a stage.
+
+Free of torch: values are "module:class", imported on use by `recu.models.build`, so that planning can check names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from recu.base.errors import ConfigError, unknown_name
+
+USUAL = "recu"
+"""The binariser of a recipe that names none, in each family its own: the competitor's in `birealnet`, else ReCU."""
+
+REAL = "recu.binarisers.real:RealConv2d"
+"""Stage 0 of every binariser."""
+
+
+class Binariser(NamedTuple):
+    """One entry of the table."""
+
+    title: str
+    """How tables call it."""
+    convolutions: Mapping[int, str]
+    """"module:class" by stage: 2 binarises activations and weights, 1 activations alone where there is such a stage."""
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Those that it can be built at."""
+        return (0, *sorted(self.convolutions))
+
+    def convolution(self, stage: int) -> str:
+        """The class of a stage, "module:class"."""
+        return self.convolutions[stage] if stage else REAL
+
+
+_COMPETITOR = Binariser(
+    "ReActNet",
+    {1: "recu.binarisers.real:SignActivationConv2d", 2: "recu.binarisers.react:CompetitorBinaryConv2d"},
+)
+_BINARISERS: Mapping[str, Binariser] = MappingProxyType(
+    {
+        USUAL: Binariser(
+            "ReCU",
+            {1: "recu.binarisers.real:RescaledSignActivationConv2d", 2: "recu.binarisers.recu:BinaryConv2d"},
+        ),
+        "ir-net": Binariser("IR-Net", {2: "recu.binarisers.irnet:IRNetConv2d"}),
+        "reste": Binariser("ReSTE", {2: "recu.binarisers.reste:ReSTEConv2d"}),
+        "biper": Binariser(
+            "BiPer", {1: "recu.binarisers.biper:PeriodicWeightConv2d", 2: "recu.binarisers.biper:BiPerConv2d"}
+        ),
+        "sign": Binariser("plain sign", {2: "recu.binarisers.sign:SignConv2d"}),
+    }
+)
+
+
+def available_binarisers() -> tuple[str, ...]:
+    """Every name of the table, ReCU's first."""
+    return tuple(_BINARISERS)
+
+
+def title_of(name: str) -> str:
+    """How tables call a binariser; one that this version does not know by its name."""
+    return _BINARISERS[name].title if name in _BINARISERS else name
+
+
+def find_binariser(name: str, *, family: str) -> Binariser:
+    """What a recipe's `binariser` means for a network of a family.
+
+    Raises:
+        ConfigError: unknown name, answered with the nearest right one, or a family that has its own and no other.
+    """
+    if name not in _BINARISERS:
+        raise unknown_name("binariser", name, _BINARISERS)
+    if family != "birealnet":
+        return _BINARISERS[name]
+    if name != USUAL:
+        raise ConfigError(
+            f"binariser {name!r}: networks of family 'birealnet' are the competitor's, with its own binariser: leave"
+            " binariser out, or choose another family"
+        )
+    return _COMPETITOR
+
+
+def check_binariser(name: str, *, family: str, stage: int) -> None:
+    """Raise ConfigError for a binariser that is not in the table, or not for a network of this family and stage."""
+    found = find_binariser(name, family=family)
+    if stage not in found.stages:
+        raise ConfigError(
+            f"binariser {name!r} has no stage {stage!r}, expected {' or '.join(map(str, found.stages))} (0 full"
+            " precision, 1 binary activations, 2 binary activations and weights)"
+        )
