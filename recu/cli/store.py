@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import threading
+from contextlib import suppress
 
-from recu.base.errors import RecuError
+from recu.base.errors import ConfigError, RecuError
+from recu.cli import options
+from recu.experiment.params import load_suite
 from recu.experiment.paths import user_path
 
 _LONGEST_ANSWER_S = 90.0
@@ -18,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tracking_uri", required=True, help="MLflow store; MLFLOW_TRACKING_URI in the environment wins"
     )
     parser.add_argument("--suites", nargs="+", required=True, help="one MLflow experiment is created for each")
+    options.add_params_option(parser)
     parser.add_argument(
         "--artifacts",
         type=user_path,
@@ -26,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Create what is missing; existing experiments stay as they are.
+    """Create what is missing, and let MLflow describe the suites as params/ does; runs stay as they are.
 
     A store that does not work is no error, since everything else works without: it is said, and what jobs would have
     shown stands in their files for `recu sync`.
@@ -60,6 +64,16 @@ def _prepare(address: str, arguments: argparse.Namespace, problems: list[str]) -
     from recu.tracking.store import prepare_store
 
     try:
-        prepare_store(address, arguments.suites, arguments.artifacts)
+        prepare_store(address, arguments.suites, arguments.artifacts, _notes(arguments))
     except RecuError as error:
         problems.append(str(error))
+
+
+def _notes(arguments: argparse.Namespace) -> dict[str, str]:
+    """What each suite is, in Markdown; nothing of one that params/ does not have."""
+    notes = {}
+    for name in arguments.suites:
+        with suppress(ConfigError):
+            suite = load_suite(arguments.params_dir, name)
+            notes[name] = f"**{suite.title}**\n\n{suite.description}"
+    return notes

@@ -1,10 +1,11 @@
-"""`recu ui`: the MLflow UI on this project's store, on this machine only."""
+"""`recu ui`: the MLflow UI on this project's store, on this machine only, opened where a suite's trainings are."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import socket
+import subprocess
 import sys
 
 from recu.base.addresses import SERVER, sqlite_file
@@ -13,14 +14,37 @@ from recu.cli import options
 from recu.experiment import params
 from recu.tracking import resolve_tracking_uri
 
+_OPENER = """
+import socket, sys, time, webbrowser
+page, host, port = sys.argv[1:]
+until = time.monotonic() + 60
+while time.monotonic() < until:
+    try:
+        socket.create_connection((host, int(port)), 1).close()
+    except OSError:
+        time.sleep(0.5)
+    else:
+        webbrowser.open(page)
+        break
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
+    parser.add_argument(
+        "suite", nargs="?", help="whose trainings are shown first (default: the first one of params/config.yaml)"
+    )
     options.add_params_option(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the default admits this machine only"
     )
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+    parser.add_argument(
+        "--browser",
+        action=argparse.BooleanOptionalAction,
+        default=sys.stdout.isatty() and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")),
+        help="open the page in a browser once the server answers (default: where there are a terminal and a screen)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -29,18 +53,22 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         RecuError: the store is a server of its own, which has its own UI; or a SQLite store that cannot be opened.
     """
-    uri = resolve_tracking_uri(params.load_config(arguments.params_dir).tracking_uri)
+    config = params.load_config(arguments.params_dir)
+    suite = arguments.suite or params.suite_names(config)[0]
+    uri = resolve_tracking_uri(config.tracking_uri)
     if uri is None:
         raise RecuError("no MLflow store is configured: set tracking_uri in params/config.yaml")
     if uri.startswith(SERVER):
         raise RecuError("the tracking store is an MLflow server, which has its own UI: open its address in a browser")
     file = sqlite_file(uri)
     _check_free(arguments.host, arguments.port)
+    server = f"http://{_in_address(arguments.host)}:{arguments.port}"
+    page = _page(server, uri, suite) if file is None or file.exists() else None
+    if page is None and arguments.suite is not None:
+        raise ConfigError(f"MLflow has no experiment {suite!r}: its store gets one when the suite is run")
     if file is not None and file.exists():
-        # In one line, where the server would show a traceback or nothing; and artifacts are found after a move.
-        from recu.tracking.store import note_sizes, prepare_store
+        from recu.tracking.store import note_sizes
 
-        prepare_store(uri, [])
         note_sizes(file)
     # The job runner serves MLflow's generative features and costs 700 MB.
     environment = os.environ | {
@@ -51,8 +79,36 @@ def run(arguments: argparse.Namespace) -> None:
         "MLFLOW_BACKEND_STORE_URI": uri,
     }
     command = [sys.executable, "-m", "mlflow", "ui", "--host", arguments.host, "--port", str(arguments.port)]
-    print(f"MLflow UI: http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
+    # One process serves one person; MLflow's own four take 1.3 GB.
+    command += ["--workers", "1"]
+    print(f"MLflow UI (Ctrl-C ends it), answers in some seconds: {page or server}", flush=True)
+    if arguments.browser:
+        _open_once_served(page or server, arguments.host, arguments.port)
     os.execve(sys.executable, command, environment)
+
+
+def _page(server: str, uri: str, suite: str) -> str | None:
+    """Where the server shows a suite's trainings; None where the store does not have them yet.
+
+    Raises:
+        RecuError: in one line, where the server would show a traceback or nothing.
+    """
+    from recu.tracking.client import connect
+    from recu.tracking.store import prepare_store
+    from recu.tracking.view import address_of
+
+    prepare_store(uri, [])  # artifacts are found after a move
+    experiment = connect(uri).get_experiment_by_name(suite)
+    return None if experiment is None else address_of(server, experiment.experiment_id)
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _open_once_served(page: str, host: str, port: int) -> None:
+    """Let a process of its own, which outlives this one, wait for the server and open the page."""
+    subprocess.Popen([sys.executable, "-c", _OPENER, page, host, str(port)], stderr=subprocess.DEVNULL)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ from recu.results.records import Provenance, TrainedPiece
 
 CHECKPOINT_TAG = "checkpoint_sha256"
 """Of the checkpoint that a training published, or that an evaluation measures."""
+_NOTE = "mlflow.note.content"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,7 @@ class RunDescription:
     run_name: str
     """For people; need not be unique."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """All resolved parameters, flat; see `flatten_params`."""
+    """All resolved parameters that have a value, flat, hyper-parameters by their own names."""
     tags: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
     data_fingerprint: str = ""
@@ -117,18 +119,16 @@ def _described(
     pieces: Iterable[tuple[int, int, str]] = (),
 ) -> RunDescription:
     network = network or network_name(subject["family"], subject["variant"], subject["model"])
-    name = subject.get("name") or f"{network} {subject['method']} seed{subject['seed']}"
-    trains = stage == "train"
     fingerprint, source = data
     return RunDescription(
         experiment=subject["suite"],
         stage=stage,
         experiment_id=subject["id"],
         spec_hash=subject["spec_hash"],
-        checkpoint_sha256=None if trains else parent_checkpoint,
+        checkpoint_sha256=None if stage == "train" else parent_checkpoint,
         parent_checkpoint=parent_checkpoint,
-        run_name=name if trains else f"{name} {stage}",
-        params=flatten_params({key: value for key, value in subject.items() if key not in ("id", "spec_hash")}),
+        run_name=_run_name(subject, network, stage),
+        params=_params(subject),
         tags=_tags(subject, network, stage, provenance) | _tags_of_pieces(pieces, subject["spec_hash"]),
         dataset=subject["dataset"],
         data_fingerprint=fingerprint,
@@ -136,14 +136,53 @@ def _described(
     ).redacted()
 
 
+def _run_name(subject: Mapping[str, Any], network: str, stage: str) -> str:
+    """A name whose first 15 characters, which are all that MLflow's table shows, tell a suite's runs apart.
+
+    They are the model, two characters of the method, the seed, "e" for an evaluation, and the beginning of the
+    parameters' hash, for families, variants and parameters: "resnet20 va1 3f", "resnet20 va1e3f".
+    """
+    trains = stage == "train"
+    if "name" in subject:
+        return subject["name"] if trains else f"{subject['name']} {stage}"
+    model = _shortened(subject["model"].removesuffix("_1w1a"), 8)
+    short = f"{model} {_shortened(subject['method'], 2)}{subject['seed']}{' ' if trains else 'e'}"
+    whole = f"{network} {subject['method']} seed{subject['seed']}"
+    return f"{short}{subject['spec_hash'][:2]} | {whole if trains else f'{whole} {stage}'}"
+
+
+def _shortened(name: str, size: int) -> str:
+    """The first letters and the digits at its end, at most `size` characters: "step2" to two is "s2"."""
+    letters, digits = re.sub(r"[^A-Za-z0-9]|\d+$", "", name), re.sub(r".*\D", "", name)
+    return letters[: max(0, size - len(digits))] + digits[-size:]
+
+
+def _params(subject: Mapping[str, Any]) -> dict[str, str]:
+    """Flat, hyper-parameters by their own names, and only what has a value."""
+    flat = flatten_params({key: value for key, value in subject.items() if key not in ("id", "spec_hash")})
+    flat = {name: value for name, value in flat.items() if value != "null"}
+    plain = {name: name.removeprefix("hyperparameters.") for name in flat}
+    return {name if name != short and short in flat else short: flat[name] for name, short in plain.items()}
+
+
 def _tags(subject: Mapping[str, Any], network: str, stage: str, provenance: Mapping[str, Any]) -> dict[str, str]:
     tags = {name: subject[name] for name in ("model", "dataset", "method", "seed") if name in subject}
     tags |= {"network": network, "stage": stage}
+    tags[_NOTE] = _note(subject, network, stage)
     tags |= {name: provenance[name] for name in ("git_commit", "git_dirty", "device")}
+    if provenance["git_commit"] is not None:
+        tags["mlflow.source.git.commit"] = provenance["git_commit"]
     if provenance.get("slurm_job"):
         tags["slurm_job"] = provenance["slurm_job"]
     tags |= {f"version.{name}": version for name, version in provenance["packages"].items()}
     return {name: str(value) for name, value in tags.items()}
+
+
+def _note(subject: Mapping[str, Any], network: str, stage: str) -> str:
+    """What MLflow shows as the run's description, in Markdown."""
+    done = "Training" if stage == "train" else "Evaluation of the best checkpoint"
+    what = subject.get("name") or f"{network}, method {subject['method']}, seed {subject['seed']}"
+    return f"{done}: {what}, on {subject['dataset']}.\n\nExperiment `{subject['id']}` (`{subject['spec_hash']}`)."
 
 
 def _tags_of_pieces(pieces: Iterable[tuple[int, int, str]], spec_hash: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _ENTITIES_PER_CALL, _ROWS_PER_CALL = 100, 50
-_LONGEST_PARAM, _LONGEST_TAG, _LONGEST_DIGEST = 6000, 5000, 36
+_LONGEST_PARAM, _LONGEST_TAG, _DIGEST = 6000, 5000, 12
 _TAKEN = "BAD_REQUEST"
 """Among others, of a database in which something unique is there already."""
 _STORED_INFINITY = 1.7e308
@@ -362,7 +362,7 @@ def _dataset_input(description: RunDescription) -> Any:
     context = InputTag("mlflow.data.context", "training" if description.stage == "train" else "testing")
     fingerprint = description.data_fingerprint
     source = json.dumps({"description": description.data_source, "fingerprint": fingerprint})
-    digest = fingerprint[:_LONGEST_DIGEST]
+    digest = fingerprint[:_DIGEST]
     entity = Dataset(name=description.dataset, digest=digest, source_type="recu", source=source)
     return DatasetInput(entity, [context])
 

@@ -7,11 +7,12 @@ database that it finds older than itself, or another program's. Hence one guarde
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +23,13 @@ from recu.base.files import check_ordinary
 from recu.base.redaction import redact
 from recu.tracking.client import connect, import_mlflow
 from recu.tracking.place import ARTIFACTS, record_place, settle
+from recu.tracking.view import describe_experiment
 
 if TYPE_CHECKING:
+    from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
+
+_log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_S = 120
 _BUSY_WAIT_S = 1.0
@@ -37,7 +42,12 @@ class _Unfit(Exception):
     """Why MLflow must not open a database; the text ends with what to do."""
 
 
-def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: Path | None = None) -> None:
+def prepare_store(
+    tracking_uri: str,
+    experiments: Iterable[str],
+    artifact_root: Path | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """Create what is missing of the store and of the experiments; safe to call again, and by several
     processes at once. A SQLite store that was moved or copied gets its artifact locations set right.
 
@@ -46,6 +56,7 @@ def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: 
         experiments: names of the MLflow experiments (suites).
         artifact_root: folder below which each experiment keeps its artifacts; by default `mlartifacts` beside the
             SQLite file, or in the working directory. A server decides for itself.
+        notes: descriptions of experiments, in Markdown.
 
     Raises:
         ConfigError: the address is of no kind that can be used.
@@ -57,7 +68,7 @@ def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: 
             raise ConfigError(f"{name!r} cannot be the name of an MLflow experiment: it is no plain name of a folder")
     file = sqlite_file(tracking_uri)
     if file is not None:
-        _prepare_sqlite(tracking_uri, file, names, artifact_root or file.parent / ARTIFACTS)
+        _prepare_sqlite(tracking_uri, file, names, artifact_root or file.parent / ARTIFACTS, notes or {})
         return
     if not is_usable(tracking_uri):
         raise ConfigError(
@@ -68,7 +79,7 @@ def prepare_store(tracking_uri: str, experiments: Iterable[str], artifact_root: 
         if tracking_uri.startswith(DATABASE):
             _check_schema(tracking_uri)
         root = None if tracking_uri.startswith(SERVER) else artifact_root or Path(ARTIFACTS)
-        _create_experiments(connect(tracking_uri), names, root)
+        _create_experiments(connect(tracking_uri), names, root, notes or {})
     except Exception as error:
         raise _unusable(tracking_uri, error) from error
 
@@ -98,7 +109,9 @@ def note_sizes(file: Path) -> None:
         connection.execute("ANALYZE")
 
 
-def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_root: Path) -> None:
+def _prepare_sqlite(
+    tracking_uri: str, file: Path, names: list[str], artifact_root: Path, notes: Mapping[str, str]
+) -> None:
     from filelock import FileLock, Timeout
 
     try:
@@ -110,7 +123,7 @@ def _prepare_sqlite(tracking_uri: str, file: Path, names: list[str], artifact_ro
         _check_opens(file)
         _check_schema(tracking_uri)
         settle(file)
-        _create_experiments(connect(tracking_uri), names, artifact_root)
+        _create_experiments(connect(tracking_uri), names, artifact_root, notes)
     except Timeout as error:
         raise OutputError(
             f"cannot create the MLflow store {file}: another process has been at it for {_LOCK_TIMEOUT_S} s"
@@ -201,14 +214,29 @@ def _is_known(revision: str) -> bool:
         return False
 
 
-def _create_experiments(client: MlflowClient, names: Iterable[str], artifact_root: Path | None) -> None:
+def _create_experiments(
+    client: MlflowClient, names: Iterable[str], artifact_root: Path | None, notes: Mapping[str, str]
+) -> None:
     for name in names:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             _create_experiment(client, name, artifact_root)
+            experiment = client.get_experiment_by_name(name)
         elif experiment.lifecycle_stage == "deleted":
             # Its name is taken for ever in MLflow, and nothing could be logged.
             client.restore_experiment(experiment.experiment_id)
+        if experiment is not None:
+            _describe(client, experiment, notes.get(name))
+
+
+def _describe(client: MlflowClient, experiment: Experiment, note: str | None) -> None:
+    """A store that takes runs and does not let its experiments be described is a store that works."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        describe_experiment(client, experiment, note)
+    except MlflowException as error:
+        _log.debug("experiment %s is not described: %s", experiment.name, redact(str(error)))
 
 
 def _create_experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> None:

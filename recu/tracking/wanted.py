@@ -30,6 +30,10 @@ _LATEST = 1 << 53
 """Times and epochs beyond are no integers everywhere."""
 
 
+_SECTIONS = ("train", "test", "best", "last")
+_OTHER_NAMES = {"lr": "schedule/lr", "tau": "schedule/tau", "seconds": "system/seconds"}
+
+
 class Folders(NamedTuple):
     """Where a run's files lie; one folder may be both, and either may be missing."""
 
@@ -188,12 +192,22 @@ def _checked(rows: Any, problems: list[str]) -> tuple[Row, ...]:
 
 
 def numbers_of(content: Mapping[str, object]) -> dict[str, float]:
-    """The values of `content` that are numbers, but for "epoch" and "time"."""
+    """The values of `content` that are numbers, but for "epoch" and "time", by the names MLflow shows."""
     return {
-        name: float(value)
+        _shown(name): float(value)
         for name, value in content.items()
         if name not in ("epoch", "time") and isinstance(value, int | float)
     }
+
+
+def _shown(name: str) -> str:
+    """With a section before a "/", by which MLflow's pages group metrics.
+
+    >>> _shown("train_images_per_s"), _shown("lr"), _shown("seconds")
+    ('train/images_per_s', 'schedule/lr', 'system/seconds')
+    """
+    section, _, rest = name.partition("_")
+    return f"{section}/{rest}" if section in _SECTIONS else _OTHER_NAMES.get(name, name)
 
 
 def _time(folders: Folders, metrics: dict[str, Any] | None) -> int:
@@ -203,11 +217,11 @@ def _time(folders: Folders, metrics: dict[str, Any] | None) -> int:
 
 def _of_training(metrics: Mapping[str, Any]) -> dict[str, float]:
     kinds = {f"{kind}_{name}": value for kind in ("best", "last") for name, value in metrics[kind].items()}
-    return {name: float(value) for name, value in kinds.items()} | {"train_seconds": metrics["train_seconds"]}
+    return numbers_of(kinds | {"train_seconds": metrics["train_seconds"]})
 
 
 def _of_evaluation(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {f"test_{name}": float(metrics[name]) for name in ("loss", "top1", "top5", "n")}
+    return numbers_of({f"test_{name}": metrics[name] for name in ("loss", "top1", "top5", "n")})
 
 
 def _tags(description: RunDescription, results: Path, metrics: dict[str, Any] | None) -> dict[str, str]:

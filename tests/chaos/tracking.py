@@ -136,7 +136,7 @@ def _show_action(address: str) -> Callable[[], int]:
         found = [
             {
                 "status": run.info.status,
-                "epochs": [entry.step for entry in client.get_metric_history(run.info.run_id, "test_top1")],
+                "epochs": [entry.step for entry in client.get_metric_history(run.info.run_id, "test/top1")],
             }
             for run in runs
         ]

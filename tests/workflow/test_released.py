@@ -81,7 +81,7 @@ def test_each_measurement_is_a_run(measured: Project):
     client = mlflow.MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name("files").experiment_id])
     assert sorted(run.data.tags["network"] for run in runs) == ["cifar-2021-03.resnet20_1w1a", "cifar.resnet20_1w1a"]
-    assert all("test_top1" in run.data.metrics for run in runs)
+    assert all("test/top1" in run.data.metrics for run in runs)
 
 
 def test_only_another_file_is_measured_again(measured: Project):

@@ -89,7 +89,7 @@ RUN_OPTIONS = plan.as_options(
 DEVICES_OPTION = plan.as_options(processes=PLAN.devices) if PLAN.devices > 1 else ""
 TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CONFIG.teacher_weights else ""
 KEEP_OPTION = "--keep_resumable" if CONFIG.keep_resumable else ""
-TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri)
+TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri, params_dir=PARAMS_DIR)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_dir)
 PUBLISH_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR)
 RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)

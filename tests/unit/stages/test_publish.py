@@ -252,7 +252,7 @@ def test_each_measurement_is_a_run_of_the_suites_experiment(measured, tmp_path):
     client = mlflow.MlflowClient(tracking_uri=uri)
     [run] = client.search_runs([client.get_experiment_by_name("files").experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test_top1"] == pytest.approx(found["top1"])
+    assert run.data.metrics["test/top1"] == pytest.approx(found["top1"])
     assert run.data.tags["stage"] == "evaluate" and run.data.tags["network"] == "cifar.resnet20_1w1a"
     assert run.data.params["claimed_top1"] == "50.0"
 

@@ -37,7 +37,7 @@ def description():
         experiment_id="demo/digits/cifar.resnet20_1w1a/vanilla/seed1",
         spec_hash="0123456789abcdef",
         run_name="resnet20_1w1a vanilla seed 1",
-        params={"model": "resnet20_1w1a", "hyperparameters.lr": "0.1"},
+        params={"model": "resnet20_1w1a", "lr": "0.1"},
         tags={"model": "resnet20_1w1a", "git_dirty": "false"},
         dataset="digits",
         data_fingerprint="ab" * 32,

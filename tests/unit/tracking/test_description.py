@@ -4,6 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from recu.experiment.params import load_config
+from recu.experiment.paths import PARAMS_DIR
+from recu.experiment.plan import load_plan
 from recu.results.records import TrainedPiece
 from recu.tracking.description import describe_published, describe_run
 from tests.unit.training.tiny import tiny_provenance
@@ -30,11 +33,45 @@ def test_a_training_tells_its_data_and_its_parent(experiment):
     run = describe_run(experiment, "train", manifest(), PROVENANCE, parent_checkpoint="p" * 64)
     assert run.identity["data_fingerprint"] == "d" * 64 and "checkpoint_sha256" not in run.identity
     assert (run.parent_checkpoint, run.data_source, run.experiment) == ("p" * 64, "local", "demo")
-    assert run.run_name == "cifar.resnet20_1w1a m seed1" and set(run.params) == set(CONTENT)
+    assert run.run_name == "resnet20 m1 00 | cifar.resnet20_1w1a m seed1"
+    assert set(run.params) == set(CONTENT) - {"variant"}, "which has no value"
+    note = "Training: cifar.resnet20_1w1a, method m, seed 1, on digits.\n\nExperiment `demo/x` (`0000000000000000`)."
     assert run.tags == {
+        "mlflow.source.git.commit": "c", "mlflow.note.content": note,
         "model": "resnet20_1w1a", "dataset": "digits", "method": "m", "seed": "1", "network": "cifar.resnet20_1w1a",
         "stage": "train", "git_commit": "c", "git_dirty": "False", "device": "cpu", "version.torch": "2",
     }  # fmt: skip
+
+
+SUITES = [file.stem for file in sorted((PARAMS_DIR / "suites").glob("*.yaml")) if file.stem != "released"]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_fifteen_characters_tell_the_runs_of_a_suite_apart(suite):
+    planned = load_plan(PARAMS_DIR, load_config(PARAMS_DIR), (suite,)).experiments.values()
+    runs = [
+        describe_run(each, stage, manifest(), PROVENANCE, parent_checkpoint="p" * 64)
+        for each in planned
+        for stage in ("train", "evaluate")
+        if each.suite == suite
+    ]
+    names = [run.run_name[:15] for run in runs]
+    assert len(names) == len(set(names)) > 0
+
+
+def test_a_runs_name(experiment):
+    experiment.model_dump = lambda mode: CONTENT | {"family": "birealnet", "model": "birealnet18", "method": "step2"}
+    run = describe_run(experiment, "evaluate", manifest(), PROVENANCE, parent_checkpoint="p" * 64)
+    assert run.run_name == "bireal18 s21e00 | birealnet.birealnet18 step2 seed1 evaluate"
+
+
+def test_hyper_parameters_have_their_own_names(experiment):
+    recipe = {"hyperparameters": {"lr": 0.1, "teacher": "torchvision:resnet18", "augmentation": None, "seed": 3}}
+    experiment.model_dump = lambda mode: CONTENT | recipe | {"teacher": {"id": "x"}}
+    params = describe_run(experiment, "train", manifest(), PROVENANCE).params
+    assert (params["lr"], params["teacher"], params["teacher.id"]) == ("0.1", "torchvision:resnet18", "x")
+    assert (params["seed"], params["hyperparameters.seed"]) == ("1", "3"), "a name that is taken stays whole"
+    assert "augmentation" not in params
 
 
 def test_an_evaluation_is_of_one_checkpoint_on_one_dataset(experiment):

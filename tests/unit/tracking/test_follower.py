@@ -55,7 +55,7 @@ def runs(store):
 
 
 def steps(store, run_id):
-    return sorted(entry.step for entry in connect(store).get_metric_history(run_id, "test_top1"))
+    return sorted(entry.step for entry in connect(store).get_metric_history(run_id, "test/top1"))
 
 
 def until(true, within_s=30.0):
@@ -82,7 +82,7 @@ def test_epochs_appear_within_seconds_and_the_end_is_told(followed, job, store):
         job.publish(row(0), row(1))
     (shown,) = runs(store)
     assert shown.info.run_id == run_id and shown.info.status == "FINISHED" and status(job) == "FINISHED"
-    assert shown.data.metrics["best_top1"] == 51.0 and steps(store, run_id) == [0, 1]
+    assert shown.data.metrics["best/top1"] == 51.0 and steps(store, run_id) == [0, 1]
     assert len(connect(store).list_artifacts(run_id)) == 3
 
 

@@ -19,7 +19,7 @@ from recu.tracking.wanted import Folders
 from tests.unit.tracking.conftest import Job, finished, row
 
 
-def steps(store, run_id, metric="test_top1"):
+def steps(store, run_id, metric="test/top1"):
     return sorted(entry.step for entry in connect(store).get_metric_history(run_id, metric))
 
 
@@ -40,15 +40,15 @@ def test_a_whole_run(store, job):
     run, description = shown(store, done.run_id), job.description
     assert done.left == [] and run.info.status == "FINISHED" and run.info.run_name == description.run_name
     assert run.data.params == dict(description.params)
-    summary = {f"{kind}_{name}": value for kind in ("best", "last") for name, value in
+    summary = {f"{kind}/{name}": value for kind in ("best", "last") for name, value in
                {"epoch": 1.0, "top1": 51.0, "top5": 90.0, "loss": 0.5}.items()}  # fmt: skip
-    assert run.data.metrics == {"test_top1": 51.0, "lr": 0.1, "train_seconds": 9.0} | summary
+    assert run.data.metrics == {"test/top1": 51.0, "schedule/lr": 0.1, "train/seconds": 9.0} | summary
     assert run.data.tags.items() >= description.tags.items()
     assert run.data.tags["recu.spec_hash"] == description.spec_hash and run.data.tags["mlflow.user"] == "recu"
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "digits" and description.data_fingerprint.startswith(dataset.dataset.digest)
     assert artifacts(store, done.run_id) == ["experiment.json", "model_best.pth.tar", "train.log"]
-    assert connect(store).get_metric_history(done.run_id, "lr")[0].timestamp == row(0)["time"]
+    assert connect(store).get_metric_history(done.run_id, "schedule/lr")[0].timestamp == row(0)["time"]
 
 
 def test_calling_it_twice_changes_nothing(store, job):
@@ -58,7 +58,7 @@ def test_calling_it_twice_changes_nothing(store, job):
     again = job.bring(store)
     assert (again.run_id, again.sent, again.left) == (first.run_id, 0, [])
     assert file.read_bytes() == content
-    assert len(connect(store).get_metric_history(first.run_id, "best_top1")) == 1
+    assert len(connect(store).get_metric_history(first.run_id, "best/top1")) == 1
 
 
 def test_continuing_is_one_run_with_each_epoch_once(store, job):
@@ -255,7 +255,7 @@ def test_artifacts_that_fail_hold_nothing_up_and_are_sent_later(store, job, monk
         done = job.bring(store)
     assert len(done.left) == 2 and "bucket" in done.left[0]
     run = shown(store, done.run_id)
-    assert run.info.status == "FINISHED" and run.data.metrics["best_top1"] == 51.0
+    assert run.info.status == "FINISHED" and run.data.metrics["best/top1"] == 51.0
     again = job.bring(store)
     assert again.left == [] and artifacts(store, done.run_id) == ["experiment.json", "model_best.pth.tar", "train.log"]
 

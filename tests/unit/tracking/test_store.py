@@ -1,5 +1,6 @@
 """The MLflow store is made once, whole, and in the right place."""
 
+import json
 import multiprocessing
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import time
 from contextlib import closing
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from recu.base.errors import ConfigError, OutputError
 from recu.tracking.client import connect
@@ -24,6 +26,26 @@ def test_experiments_with_explicit_artifact_folders(store, tmp_path, monkeypatch
     assert experiments["demo"].artifact_location == (tmp_path / "artifacts" / "demo").as_uri()
     assert "cifar10" in experiments
     assert not (tmp_path / "mlruns").exists()
+
+
+def test_experiments_are_described_and_keep_what_a_person_wrote(store):
+    prepare_store(store, ["demo"], notes={"demo": "**Demo**"})
+    client = connect(store)
+    tags = client.get_experiment_by_name("demo").tags
+    view = json.loads(tags["mlflow.sharedViewState.recu"])
+    assert "metrics.`best/top1`" in view["selectedColumns"] and tags["mlflow.note.content"] == "**Demo**"
+    client.set_experiment_tag(client.get_experiment_by_name("demo").experiment_id, "own", "x")
+    prepare_store(store, ["demo"])
+    assert client.get_experiment_by_name("demo").tags.items() >= (tags | {"own": "x"}).items()
+
+
+def test_a_store_that_lets_nobody_describe_its_experiments_works(store, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise MlflowException("permission denied")
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient.set_experiment_tag", refuse)
+    prepare_store(store, ["demo"], notes={"demo": "x"})
+    assert connect(store).get_experiment_by_name("demo") is not None
 
 
 def test_write_ahead_log_is_on(empty_store):

@@ -17,7 +17,7 @@ def test_a_run_at_each_moment(job):
     assert read_run(job.note("FAILED").folders).status == "FAILED"
     wanted = read_run(finished(job).folders)
     assert wanted.status == "FINISHED" and [each.epoch for each in wanted.rows] == [0, 1]
-    assert wanted.numbers["best_top1"] == 51.0 and wanted.checkpoint == job.results / "model_best.pth.tar"
+    assert wanted.numbers["best/top1"] == 51.0 and wanted.checkpoint == job.results / "model_best.pth.tar"
 
 
 def test_a_job_that_was_killed_after_it_published_has_finished(job):
@@ -41,7 +41,7 @@ def test_the_result_of_other_parameters_or_data_is_not_this_runs(job, change):
 def test_an_evaluation(job):
     evaluation = Job(job.folder, replace(job.description, stage="evaluate", checkpoint_sha256="1" * 64))
     wanted = read_run(evaluation.note("FINISHED").publish().folders)
-    assert wanted.numbers == {"test_loss": 1.0, "test_top1": 60.0, "test_top5": 90.0, "test_n": 7.0}
+    assert wanted.numbers == {"test/loss": 1.0, "test/top1": 60.0, "test/top5": 90.0, "test/n": 7.0}
     assert wanted.rows is None and wanted.files == (evaluation.results / "metrics.json",)
     of_another = Job(job.folder, replace(evaluation.description, checkpoint_sha256="2" * 64)).note("FAILED")
     assert read_run(of_another.folders).numbers == {}, "it measured another checkpoint"
