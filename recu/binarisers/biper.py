@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.binarisers.estimators import sign_identity, sign_polynomial
-from recu.binarisers.protocol import LayerCost, require_plain_geometry
+from recu.binarisers.protocol import LatentWeights, LayerCost, require_plain_geometry
 from recu.binarisers.real import RealConv2d
 from recu.binarisers.recu import rescale_per_sample
 from recu.experiment.schedules import check_epoch
@@ -72,6 +72,11 @@ class BiPerConv2d(PeriodicWeightConv2d):
     def layer_cost(self) -> LayerCost:
         """One bit a weight and 32 a filter's alpha; f and the latent weights are for training alone."""
         return LayerCost.of_filters(self.weight, binary=True, values=(self.alpha,))
+
+    def latent_weights(self) -> LatentWeights:
+        """sin(f w), which nothing bounds; alpha."""
+        weight = periodic(self.weight, self.f)
+        return LatentWeights(weight, weight, None, self.alpha.flatten())
 
 
 def periodic(weight: Tensor, f: Tensor) -> Tensor:

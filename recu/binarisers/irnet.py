@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recu.binarisers.estimators import sign_with_gradient
-from recu.binarisers.protocol import LayerCost, require_plain_geometry, require_variance
+from recu.binarisers.protocol import LatentWeights, LayerCost, require_plain_geometry, require_variance
 from recu.binarisers.real import RealConv2d
 from recu.experiment.schedules import check_epoch
 
@@ -54,6 +54,11 @@ class IRNetConv2d(RealConv2d):
     def layer_cost(self) -> LayerCost:
         """One bit a weight and 32 for each filter's scale, which cannot be derived from signs."""
         return LayerCost.of_filters(self.weight, binary=True, derived_values=self.out_channels)
+
+    def latent_weights(self) -> LatentWeights:
+        """Standardised weights, which nothing bounds; the power of two of each filter."""
+        weight = balanced_weight(self.weight)
+        return LatentWeights(weight, weight, None, power_of_two_scale(weight))
 
 
 def balanced_weight(weight: Tensor) -> Tensor:

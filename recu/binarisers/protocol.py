@@ -1,4 +1,4 @@
-"""What every binariser's convolution shares: what it says of its cost, and the attributes it does not look at."""
+"""What every binariser's convolution shares: what it says of its cost and its weights, and what it does not look at."""
 
 from __future__ import annotations
 
@@ -94,6 +94,27 @@ def require_variance(weight: Tensor) -> None:
     """
     if weight[0].numel() < 2:
         raise ValueError("a binary filter needs two weights or more: it is divided by their deviation")
+
+
+class LatentWeights(NamedTuple):
+    """The answer of a layer's `latent_weights()`: what its binary weights are made of (docs/diagnostics.md).
+
+    As with `layer_cost()`, a class says it in its own body.
+    """
+
+    before: Tensor
+    """(O, ...), the values whose signs are the binary weights."""
+    after: Tensor
+    """Likewise, with those beyond the threshold brought back to it."""
+    threshold: Tensor | None = None
+    """() of those on the device of the weights: beyond it no gradient goes through a weight's sign. None for none."""
+    scale: Tensor | None = None
+    """(O,), what each filter is multiplied by. None for nothing."""
+
+
+def stated_latent_weights(layer: nn.Module) -> LatentWeights | None:
+    """What a layer's own class says in its own body; None where it says nothing, as those of real weights do."""
+    return layer.latent_weights() if "latent_weights" in vars(type(layer)) else None  # type: ignore[operator]
 
 
 def has_plain_geometry(layer: nn.Conv2d) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recu.binarisers.estimators import sign_polynomial
-from recu.binarisers.protocol import LayerCost, require_plain_geometry
+from recu.binarisers.protocol import LatentWeights, LayerCost, require_plain_geometry
 from recu.binarisers.real import RealConv2d
 
 
@@ -68,3 +68,8 @@ class CompetitorBinaryConv2d(RealConv2d):
     def layer_cost(self) -> LayerCost:
         """One bit a weight and 32 for each filter's mean|w|, which cannot be derived from signs."""
         return LayerCost.of_filters(self.weight, binary=True, derived_values=self.out_channels)
+
+    def latent_weights(self) -> LatentWeights:
+        """The weights themselves, bounded where their gradient ends, at 1; mean|w| of each filter."""
+        bound = self.weight.new_ones(())
+        return LatentWeights(self.weight, self.weight.clamp(-1.0, 1.0), bound, self.weight.abs().mean((1, 2, 3)))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recu.base.errors import ConfigError
 from recu.binarisers.estimators import sign_identity, sign_polynomial
-from recu.binarisers.protocol import LayerCost, require_plain_geometry, require_variance
+from recu.binarisers.protocol import LatentWeights, LayerCost, require_plain_geometry, require_variance
 from recu.experiment.schedules import check_epoch
 from recu.experiment.values import TAU_ABOVE, TAU_MOST
 
@@ -71,6 +71,14 @@ class BinaryConv2d(nn.Conv2d):
     def layer_cost(self) -> LayerCost:
         """One bit a weight and 32 a filter's alpha; tau and the latent weights are for training alone."""
         return LayerCost.of_filters(self.weight, binary=True, values=(self.alpha,))
+
+    def latent_weights(self) -> LatentWeights:
+        """Standardised weights, before and after the clamp at Q(tau); alpha."""
+        standardised = standardise_weight(self.weight)
+        threshold = quantile_threshold(standardised, self.tau)
+        return LatentWeights(
+            standardised, torch.clamp(standardised, -threshold, threshold), threshold, self.alpha.flatten()
+        )
 
 
 def standardise_weight(weight: Tensor) -> Tensor:

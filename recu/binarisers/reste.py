@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recu.binarisers.estimators import sign_with_gradient
-from recu.binarisers.protocol import LayerCost, require_plain_geometry
+from recu.binarisers.protocol import LatentWeights, LayerCost, require_plain_geometry
 from recu.binarisers.real import RealConv2d
 from recu.experiment.schedules import check_epoch
 
@@ -56,6 +56,11 @@ class ReSTEConv2d(RealConv2d):
     def layer_cost(self) -> LayerCost:
         """One bit a weight and 32 for the layer's mean|w|, which cannot be derived from signs."""
         return LayerCost.of_filters(self.weight, binary=True, derived_values=1)
+
+    def latent_weights(self) -> LatentWeights:
+        """The weights themselves, bounded where their gradient ends; mean|w| of the layer."""
+        bound, scale = self.weight.new_tensor(WINDOW), self.weight.abs().mean().expand(self.out_channels)
+        return LatentWeights(self.weight, self.weight.clamp(-WINDOW, WINDOW), bound, scale)
 
 
 def power_gradient(x: Tensor, o: Tensor) -> Tensor:

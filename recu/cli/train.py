@@ -149,6 +149,15 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the state of the finished training, for more epochs (three to five times the weights)",
     )
+    group.add_argument(
+        "--diagnostics",
+        type=int,
+        nargs="?",
+        const=1,
+        default=int(Running.diagnostics),
+        choices=(0, 1),
+        help="0: binary layers are not measured after each epoch, which changes no result (default: %(default)s)",
+    )
     group.add_argument("--tracking_uri", help="MLflow store; empty for none (default: that of params/config.yaml)")
 
 

@@ -37,5 +37,7 @@ class Running:
     """Longest training time that a kill within an epoch can cost."""
     bar: bool | None = None
     """None: a progress bar where stderr is a terminal."""
+    diagnostics: bool = True
+    """Whether the binary layers are measured after each epoch of a training (docs/diagnostics.md)."""
     keep_resumable: bool = False
     """Whether a finished training keeps the state that more epochs would continue from."""

@@ -386,6 +386,9 @@ class Suite(Block):
     """Which methods, by name, and what the suite changes of each."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     """Networks, in table order."""
+    diagnostics: bool = True
+    """Measure the binary layers after each epoch (docs/diagnostics.md), which changes no result and makes nothing run
+    again."""
 
 
 class ReleasedFile(Block):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, Json, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from recu.base.errors import ConfigError, ResultError
 from recu.experiment.binarisers import USUAL
@@ -186,6 +186,68 @@ class EpochRecord(EpochResult):
         return EpochResult(**{name: getattr(self, name) for name in EpochResult.model_fields})
 
 
+PerLayer = tuple[float | None, ...]
+SharePerLayer = tuple[Annotated[float, Field(ge=0, le=1)] | None, ...]
+Counts = tuple[tuple[Number, ...], ...]
+_HISTOGRAMS = ("limit", "before", "after")
+_OF_A_NETWORK = ("dead_share", "tail_share", "flipped_share", "quantisation_error", "entropy")
+
+
+class EpochWeights(SparseRecord):
+    """The binary layers of a network as an epoch left them; every column has one value a layer, in one order.
+
+    The quantities are those of `recu.binarisers.diagnostics`, defined in docs/diagnostics.md; None where a layer has no
+    such quantity, where what flipped is not known, and for a threshold at infinity.
+    """
+
+    epoch: Number
+    layers: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names in the network."""
+    weights: tuple[Number, ...]
+    """How many each has."""
+    threshold: PerLayer
+    dead_share: SharePerLayer
+    tail_share: SharePerLayer
+    flipped_share: SharePerLayer
+    quantisation_error: PerLayer
+    entropy: PerLayer
+    scale_min: PerLayer
+    scale_mean: PerLayer
+    scale_max: PerLayer
+    limit: tuple[Amount, ...] = ()
+    """Of the histograms: their equal parts are those of [-limit, limit]. This and the next two are empty but for the
+    first, the middle and the last epoch of a training."""
+    before: Counts = ()
+    """Latent weights in each part."""
+    after: Counts = ()
+    """Likewise, after ReCU."""
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> EpochWeights:
+        for name in type(self).model_fields.keys() - {"epoch"}:
+            found = len(getattr(self, name))
+            if found != len(self.layers) and (found or name not in _HISTOGRAMS):
+                raise ValueError(f"{name} has {found} values, expected one for each of {len(self.layers)} layers")
+        return self
+
+    @property
+    def quantities(self) -> dict[str, PerLayer]:
+        """The columns that are no histogram."""
+        others = ("epoch", "layers", "weights", *_HISTOGRAMS)
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in others}
+
+    @property
+    def averages(self) -> dict[str, float]:
+        """The quantities that have a meaning for the network as a whole: means over its binary weights."""
+        means = {name: self._mean(getattr(self, name)) for name in _OF_A_NETWORK}
+        return {name: mean for name, mean in means.items() if mean is not None}
+
+    def _mean(self, column: PerLayer) -> float | None:
+        known = [(value, count) for value, count in zip(column, self.weights, strict=True) if value is not None]
+        total = sum(count for _, count in known)
+        return sum(value * count for value, count in known) / total if total else None
+
+
 class Shared(Record):
     """How several devices shared each batch, one process a device."""
 
@@ -254,6 +316,8 @@ class Reached(Record):
     train_seconds: Amount
     earlier_best: Percent | None
     """Best top-1 that a checkpoint without our history claims."""
+    diagnostics: tuple[Json[EpochWeights], ...] = ()
+    """Of the epochs that were measured. Each is one text of a checkpoint, which would be slow to read as values."""
 
 
 class TrainingRecord(Origins):
@@ -278,6 +342,8 @@ class TrainingRecord(Origins):
     mlflow_run_id: str | None
     shortcut: str
     cost: Cost
+    diagnostics: tuple[EpochWeights, ...] = ()
+    """Of the epochs after which the binary layers were measured."""
 
     @property
     def id(self) -> str:

@@ -574,6 +574,7 @@ def _record(job: _Job, outcome: Outcome) -> TrainingRecord:
         epochs=experiment.hyperparameters.epochs,
         train_seconds=outcome.train_seconds,
         history=outcome.history,
+        diagnostics=outcome.diagnostics,
         provenance=last.provenance,
         settings=last.settings,
         segments=outcome.segments,

@@ -21,13 +21,13 @@ from recu.base.redaction import redact
 from recu.tracking.client import connect
 from recu.tracking.description import CHECKPOINT_TAG, RunDescription
 from recu.tracking.store import prepare_store
-from recu.tracking.wanted import Folders, Row, Wanted, read_run
+from recu.tracking.wanted import MOST_NUMBERS, Folders, Row, Wanted, read_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-_ENTITIES_PER_CALL, _ROWS_PER_CALL = 100, 50
+_ENTITIES_PER_CALL = 100
 _LONGEST_PARAM, _LONGEST_TAG, _DIGEST = 6000, 5000, 12
 _TAKEN = "BAD_REQUEST"
 """Among others, of a database in which something unique is there already."""
@@ -188,7 +188,8 @@ class _Sender:
             metrics = [Metric(name, value, row.time, row.epoch) for row in some for name, value in row.numbers.items()]
             self._client.log_batch(self._run_id, metrics=metrics)
 
-        self._send(missing, _ROWS_PER_CALL, send)
+        longest = max((len(row.numbers) for row in missing), default=1)
+        self._send(missing, max(1, MOST_NUMBERS // longest), send)
 
     def numbers(self, numbers: Mapping[str, float], time: int) -> None:
         """Numbers that belong to no epoch."""

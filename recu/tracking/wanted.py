@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,6 +19,7 @@ from recu.base.errors import ResultError
 from recu.base.files import check_ordinary, read_json, reading
 from recu.experiment import paths
 from recu.experiment.params import adapter
+from recu.results.records import EpochWeights
 from recu.results.seal import read_sealed_json
 from recu.tracking.description import CHECKPOINT_TAG, RunDescription, describe_published
 
@@ -28,6 +29,8 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _LARGEST_BYTES = 1 << 26
 _LATEST = 1 << 53
 """Times and epochs beyond are no integers everywhere."""
+MOST_NUMBERS = 1000
+"""Of one epoch; a store takes no more at once."""
 
 
 _SECTIONS = ("train", "test", "best", "last")
@@ -105,9 +108,11 @@ def _read_run(folders: Folders, live: bool) -> Wanted:
     metrics = None if running else _published(folders.results / paths.METRICS, problems)
     description = _description(folders, noted, metrics)
     trains = description.stage == "train"
-    rows = _rows(folders.state / paths.HISTORY, problems) if trains else None
+    rows = _checked(_lines(folders.state / paths.HISTORY, problems), problems) if trains else None
+    measured = _lines(folders.state / paths.DIAGNOSTICS, problems) if trains else ()
     if metrics is not None and _is_of(metrics, description, rows):
         rows = _checked(metrics["history"], problems) if trains else None
+        measured = metrics.get("diagnostics") or ()
         status: Status = "FINISHED"
     else:
         metrics = None
@@ -117,7 +122,7 @@ def _read_run(folders: Folders, live: bool) -> Wanted:
         status=status,
         started_ns=None if noted is None else noted.started_ns,
         time=_time(folders, metrics),
-        rows=rows,
+        rows=None if rows is None else _with_weights(rows, measured, problems),
         numbers={} if metrics is None else (_of_training if trains else _of_evaluation)(metrics),
         tags=_tags(description, folders.results, metrics),
         files=() if running else _files(folders, description, metrics, problems),
@@ -165,16 +170,15 @@ def _is_of(metrics: Mapping[str, Any], description: RunDescription, rows: tuple[
     return same and (not rows or _checked(metrics.get("history"), []) == rows)
 
 
-def _rows(file: Path, problems: list[str]) -> tuple[Row, ...]:
+def _lines(file: Path, problems: list[str]) -> Sequence[str]:
     if not file.exists():
         return ()
     try:
         _check_size(file)
-        lines = file.read_bytes().decode(errors="replace").splitlines()
+        return file.read_bytes().decode(errors="replace").splitlines()
     except (OSError, ResultError) as error:
         problems.append(f"cannot read {file}: {error}")
         return ()
-    return _checked(lines, problems)
 
 
 def _checked(rows: Any, problems: list[str]) -> tuple[Row, ...]:
@@ -189,6 +193,36 @@ def _checked(rows: Any, problems: list[str]) -> tuple[Row, ...]:
         else:
             sound.setdefault(row.epoch, row)
     return tuple(row for row in sound.values() if row.numbers)
+
+
+def _with_weights(rows: tuple[Row, ...], measured: Iterable[Any], problems: list[str]) -> tuple[Row, ...]:
+    """The rows with what `EpochWeights`, as mappings or lines of JSON, say of their epochs."""
+    found: dict[int, dict[str, float]] = {}
+    for line in measured:
+        text = line if isinstance(line, str) else json.dumps(line)
+        try:
+            content = adapter(EpochWeights).validate_json(text)
+        except ValueError as error:
+            problems.append(f"not an epoch's weights ({str(error).splitlines()[0]}): {text[:100]}")
+        else:
+            found.setdefault(content.epoch, numbers_of_weights(content))
+    return tuple(row._replace(numbers=_together(row.numbers, found.get(row.epoch, {}))) for row in rows)
+
+
+def _together(numbers: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """One epoch's numbers; of a network with very many layers those of the layers are left out, which files hold."""
+    if len(numbers) + len(weights) > MOST_NUMBERS:
+        weights = {name: value for name, value in weights.items() if name.count("/") == 1}
+    return {**numbers, **weights}
+
+
+def numbers_of_weights(content: EpochWeights) -> dict[str, float]:
+    """What is known of the network as `weights/QUANTITY`, and of each layer as `weights/LAYER/QUANTITY`."""
+    numbers = {f"weights/{name}": value for name, value in content.averages.items()}
+    for name, column in content.quantities.items():
+        known = zip(content.layers, column, strict=True)
+        numbers |= {f"weights/{layer}/{name}": value for layer, value in known if value is not None}
+    return numbers
 
 
 def numbers_of(content: Mapping[str, object]) -> dict[str, float]:

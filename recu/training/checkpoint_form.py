@@ -7,6 +7,7 @@ what is taken from them is checked by `foreign_progress` and `recu.training.mome
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,9 @@ def _check_progress(checkpoint: Mapping[str, Any], ours: Mapping[str, Any]) -> N
     consecutive = [row.epoch for row in history] == list(range(epochs - len(history), epochs))
     expected = f"one row for each epoch up to {epochs - 1}"
     _require(consecutive and len(history) <= epochs, "recu.history", expected, ours["history"])
+    measured = [-1, *(each.epoch for each in reached.diagnostics), epochs]
+    rising = all(one < other for one, other in itertools.pairwise(measured))
+    _require(rising, "recu.diagnostics", f"one text for each epoch that was measured, up to {epochs - 1}", measured)
     _check_position(ours.get("position"), checked=ours["format"] > 1)
     known = bool(reached.segments) or not history or ours["format"] == 1
     _require(known, "recu.segments", "what trained the epochs of the history", ours.get("segments"))
@@ -143,6 +147,11 @@ def _check_position(position: Any, *, checked: bool) -> None:
         valid_for, start = position.get("valid_for"), position.get("start")
         _require(isinstance(valid_for, Mapping), f"{where}.valid_for", "a dict", valid_for)
         _require(isinstance(start, str), f"{where}.start", "a text", start)
+        signs = position.get("positive_at_start", {})
+        _require(isinstance(signs, Mapping), f"{where}.positive_at_start", "a dict", signs)
+        for name, packed in signs.items():
+            one_byte = _is_tensor(packed, torch.uint8) and packed.ndim == 1
+            _require(one_byte, f"{where}.positive_at_start.{shown(name)}", "bytes", packed)
 
 
 def _check_best(checkpoint: Mapping[str, Any], best: Any, history: Sequence[EpochRecord]) -> None:

@@ -1,15 +1,15 @@
 """One training from its first epoch to its last, through any number of interruptions, to the same bits.
 
 What a training has reached stands in ONE file, `checkpoint.pth.tar`, written after each epoch (and within long ones).
-Everything else in the folder (`history.jsonl`, `model_best.pth.tar`) is derived from it and written again when a
-training is continued, so there is no moment at which two files can disagree for good.
+Everything else in the folder (`history.jsonl`, `diagnostics.jsonl`, `model_best.pth.tar`) is derived from it and
+written again when a training is continued, so there is no moment at which two files can disagree for good.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +31,7 @@ from recu.nn import set_tau
 from recu.results.records import (
     EpochAccuracy,
     EpochRecord,
+    EpochWeights,
     Origins,
     Provenance,
     Reached,
@@ -40,6 +41,7 @@ from recu.results.records import (
 )
 from recu.training.checkpoint import RESUME_KEY, save_checkpoint, to_cpu, without_momenta, write_checkpoint
 from recu.training.checkpoint_form import foreign_progress
+from recu.training.diagnostics import WeightDiagnostics, has_histograms
 from recu.training.evaluation import Evaluation, evaluate
 from recu.training.loop import train_steps
 from recu.training.momenta import load_momenta
@@ -110,6 +112,8 @@ class Outcome:
     """A finished training."""
 
     history: tuple[EpochRecord, ...]
+    diagnostics: tuple[EpochWeights, ...]
+    """Of the epochs after which the binary layers were measured."""
     best: EpochAccuracy
     """The first epoch with the highest top-1."""
     last: EpochAccuracy
@@ -127,10 +131,12 @@ class _State:
     epoch: int = 0
     """The epoch to train next, or the one that was interrupted."""
     history: list[EpochRecord] = field(default_factory=list)
+    diagnostics: list[str] = field(default_factory=list)
+    """`EpochWeights` of the epochs that were measured, each as the JSON text that is written of it."""
     best_checkpoint: dict[str, Any] | None = None
     position: dict[str, Any] | None = None
     """Within the interrupted epoch: batches done, running sums, seconds, what it is valid for (see
-    `recu.training.position`), and the SHA-256 of the epoch's start."""
+    `recu.training.position`), the SHA-256 of the epoch's start, and the signs there, where they were noted."""
     segments: list[TrainedPiece] = field(default_factory=list)
     """See `Outcome.segments`."""
     train_seconds: float = 0.0
@@ -187,6 +193,7 @@ class Trainer:
             hyperparameters.weight_decay,
             hyperparameters.weight_decay_groups,
         )
+        self._diagnostics = WeightDiagnostics(model) if self._running.diagnostics and processes.first else None
         self._replica = replicate(model, processes, synchronised=hyperparameters.sync_batch_norm)
         self._state = _State(epoch=start_epoch)
         self._saved_at = time.monotonic()
@@ -247,10 +254,13 @@ class Trainer:
                 )
             load_momenta(self._optimizer, checkpoint["optimizer"])
             restore_random_states(self._own_random(ours))
-            reached = as_record({name: ours[name] for name in Reached.model_fields}, Reached)
+            reached = as_record({name: ours[name] for name in Reached.model_fields if name in ours}, Reached)
+            if self._diagnostics is not None and position is not None:
+                self._diagnostics.continue_epoch(position.get("positive_at_start", {}))
             self._state = _State(
                 epoch=checkpoint["epoch"],
                 history=list(reached.history),
+                diagnostics=[_line(each) for each in reached.diagnostics],
                 best_checkpoint=ours["best_checkpoint"],
                 position=position,
                 segments=list(reached.segments),
@@ -324,6 +334,8 @@ class Trainer:
         )
         set_tau(self._model, tau)
         scheduled = set_epoch_values(self._model, epoch, recipe.epochs)
+        if self._diagnostics is not None and self._state.position is None:
+            self._diagnostics.begin()
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         sums, train_seconds = self._train(epoch, lr, stop, progress)
@@ -482,6 +494,8 @@ class Trainer:
             "valid_for": self._identity.validity.as_plain(),
             "start": start,
         }
+        if self._diagnostics is not None:
+            self._state.position["positive_at_start"] = self._diagnostics.packed_start()
         self._note_piece(self._state.epoch)
         self._save()
 
@@ -509,6 +523,10 @@ class Trainer:
         best_so_far = max((earlier.test_top1 for earlier in state.history), default=float("-inf"))
         state.history.append(row)
         state.epoch, state.position = row.epoch + 1, None
+        if self._diagnostics is not None:
+            histograms = has_histograms(row.epoch, self._recipe.epochs)
+            measured = self._diagnostics.measured(row.epoch, histograms=histograms)
+            state.diagnostics += [] if measured is None else [_line(measured)]
         state.train_seconds += row.seconds
         self._note_piece(row.epoch)
         improved = row.test_top1 > best_so_far
@@ -552,6 +570,7 @@ class Trainer:
         checkpoint = dict(authors_part or self._authors_part())
         checkpoint[RESUME_KEY] = self._identity.as_plain() | {
             "history": [row.as_plain() for row in state.history],
+            "diagnostics": state.diagnostics,
             "best_checkpoint": state.best_checkpoint,
             "position": state.position,
             "segments": [piece.as_plain() for piece in state.segments],
@@ -573,8 +592,10 @@ class Trainer:
     def _write_history(self) -> None:
         if not self._processes.first:
             return
-        rows = "".join(f"{canonical_json(row.as_plain())}\n" for row in self._state.history)
-        atomic_write_text(self._folder / paths.HISTORY, rows)
+        # What follows the training reads the history first, and then finds every epoch of it in the other file.
+        if self._state.diagnostics:
+            _write_lines(self._folder / paths.DIAGNOSTICS, self._state.diagnostics)
+        _write_lines(self._folder / paths.HISTORY, map(_line, self._state.history))
 
     def _write_best(self) -> None:
         if not self._processes.first:
@@ -598,9 +619,18 @@ class Trainer:
             )
         return Outcome(
             history=self.history,
+            diagnostics=tuple(map(EpochWeights.model_validate_json, self._state.diagnostics)),
             best=best.tested,
             last=history[-1].tested,
             train_seconds=self._state.train_seconds,
             segments=self.segments,
             origins=self._identity.origins,
         )
+
+
+def _line(record: EpochRecord | EpochWeights) -> str:
+    return canonical_json(record.as_plain())
+
+
+def _write_lines(file: Path, lines: Iterable[str]) -> None:
+    atomic_write_text(file, "".join(f"{line}\n" for line in lines))

@@ -183,6 +183,11 @@ def get_batch_size_test(wildcards):
     return get_planned(wildcards).measured_with[0]
 
 
+def get_diagnostics(wildcards):
+    """Whether a training measures its binary layers, 1 or 0; no parameter, since it changes no result."""
+    return int(PLAN.suites[get_planned(wildcards).suite].diagnostics)
+
+
 def get_manifest(wildcards):
     """The prepared data that it is trained or measured on."""
     return paths.manifest_file(RESULTS_DIR, get_planned(wildcards).dataset)

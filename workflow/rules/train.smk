@@ -18,6 +18,7 @@ rule train:
         runtime=0,  # minutes; 0: no limit
         attempt=get_attempt,
         batch_size_test=get_batch_size_test,
+        diagnostics=get_diagnostics,
     params:
         experiment=get_planned_json,
     message:
@@ -26,4 +27,5 @@ rule train:
         "end_time=$(job_end {resources.runtime}); "
         f"{JOB} train {RUN_OPTIONS} {DEVICES_OPTION} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"
         f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} {KEEP_OPTION}"
+        " --diagnostics {resources.diagnostics}"
         " --end_time $end_time > {log:q} 2>&1"

@@ -44,6 +44,14 @@ def test_rows_times_methods_times_seeds_parents_first(defaults, datasets):
     ]
 
 
+def test_whether_weights_are_measured_is_part_of_no_hash(defaults, datasets):
+    hashes = [
+        [found.spec_hash for found in resolve(defaults, datasets, **changes).values()]
+        for changes in ({}, {"diagnostics": False})
+    ]
+    assert hashes[0] == hashes[1]
+
+
 def test_images_of_a_size_that_the_network_cannot_take_are_refused_before_anything_runs(defaults, datasets):
     larger = datasets | {"digits": datasets["digits"].model_copy(update={"image_size": 64})}
     assert resolve(defaults, larger), "resnet20 takes every size"

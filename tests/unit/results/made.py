@@ -50,6 +50,22 @@ def epoch(number: int, test_top1: float) -> dict:
     }
 
 
+def weights(number: int) -> dict:
+    """A line of the diagnostics: two layers, of which the second clamps nothing."""
+    shares = {name: [0.2, 0.4] for name in ("tail_share", "quantisation_error", "entropy")}
+    scales = {f"scale_{name}": [0.5, 1.5] for name in ("min", "mean", "max")}
+    return {
+        "epoch": number,
+        "layers": ["layer1.0.conv1", "layer1.0.conv2"],
+        "weights": [100, 300],
+        "threshold": [2.5, None],
+        "dead_share": [0.1, 0.0],
+        "flipped_share": [0.01 * number, None],
+        **shares,
+        **scales,
+    }
+
+
 def training(
     seed=1, top1=92.8, last=92.5, method="vanilla", model="resnet18_1w1a", dataset="cifar10", epochs=600, batch=256
 ) -> dict:
@@ -67,6 +83,7 @@ def training(
         "epochs": epochs,
         "train_seconds": 3600.0,
         "history": [epoch(number, top1 - 5 + number) for number in range(5)],
+        "diagnostics": [weights(number) for number in range(5)],
         "provenance": provenance(),
         "settings": settings,
         "segments": [piece | {"provenance": provenance(), "settings": settings}],

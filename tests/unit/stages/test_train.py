@@ -58,14 +58,23 @@ def test_a_finished_training_keeps_its_best_weights_once_and_no_state(project):
     project.train(experiment)
     state, best = project.state(experiment), _folder(project, experiment) / paths.BEST_CHECKPOINT
     # What publishes it again stays where Snakemake does not look.
-    kept = ["experiment.json", "history.jsonl", "metrics.json", "model_best.pth.tar", "run.json", "train.log"]
+    kept = [
+        "diagnostics.jsonl",
+        "experiment.json",
+        "history.jsonl",
+        "metrics.json",
+        "model_best.pth.tar",
+        "run.json",
+        "train.log",
+    ]
     assert sorted(file.name for file in state.iterdir()) == kept
     assert best.samefile(state / paths.BEST_CHECKPOINT)
     content = read_checkpoint(best)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in content["state_dict"].values())
     on_disk = {(file.stat().st_ino, file.stat().st_size) for file in project.folder.rglob("*") if file.is_file()}
     assert content["optimizer"]["state"] == {}
-    assert sum(size for _, size in on_disk) < weights + 150_000
+    # metrics.json, twice, has the histograms of both epochs; another copy of the weights would be ten times as much.
+    assert sum(size for _, size in on_disk) < weights + 300_000
 
 
 def test_what_more_epochs_need_is_kept_where_that_is_asked_for(project):

@@ -49,6 +49,19 @@ def row(epoch, **changes):
     return {"epoch": epoch, "time": 1_700_000_000_000 + 1000 * epoch, "test_top1": 50.0 + epoch, "lr": 0.1} | changes
 
 
+def weights(epoch, layers=2, **changes):
+    """A line of diagnostics: layers of 10 and 30 weights, and more of 30."""
+    columns = ("threshold", "tail_share", "quantisation_error", "entropy", "scale_min", "scale_mean", "scale_max")
+    return {
+        "epoch": epoch,
+        "layers": [f"layer{number}.conv1" for number in range(layers)],
+        "weights": [10] + [30] * (layers - 1),
+        **{name: [0.5] * layers for name in columns},
+        "dead_share": [0.0] + [0.4] * (layers - 1),
+        "flipped_share": [None] * layers,
+    } | changes
+
+
 @dataclass
 class Job:
     """The folders of one run, below a project's."""
@@ -81,7 +94,12 @@ class Job:
         (self.state / "history.jsonl").write_text("".join(f"{line}\n" for line in lines))
         return self
 
-    def publish(self, *rows, weights=b"weights") -> "Job":
+    def diagnostics(self, *found) -> "Job":
+        lines = (line if isinstance(line, str) else json.dumps(line) for line in found)
+        (self.state / "diagnostics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        return self
+
+    def publish(self, *rows, weights=b"weights", diagnostics=()) -> "Job":
         self.results.mkdir(parents=True, exist_ok=True)
         of = {"spec_hash": self.description.spec_hash, "data_fingerprint": self.description.data_fingerprint}
         if self.description.stage == "evaluate":
@@ -97,6 +115,7 @@ class Job:
         checkpoint.write_bytes(weights)
         summary = {"epoch": 1, "top1": 51.0, "top5": 90.0, "loss": 0.5}
         content = {"best": summary, "last": summary, "train_seconds": 9.0, "history": list(rows)}
+        content |= {"diagnostics": list(diagnostics)} if diagnostics else {}
         write_sealed_json(self.results / "metrics.json", of | content | {"checkpoint_sha256": hash_file(checkpoint)})
         return self
 

@@ -16,7 +16,7 @@ from recu.tracking.client import connect
 from recu.tracking.mirror import Refused, bring
 from recu.tracking.store import prepare_store
 from recu.tracking.wanted import Folders
-from tests.unit.tracking.conftest import Job, finished, row
+from tests.unit.tracking.conftest import Job, finished, row, weights
 
 
 def steps(store, run_id, metric="test/top1"):
@@ -49,6 +49,15 @@ def test_a_whole_run(store, job):
     assert dataset.dataset.name == "digits" and description.data_fingerprint.startswith(dataset.dataset.digest)
     assert artifacts(store, done.run_id) == ["experiment.json", "model_best.pth.tar", "train.log"]
     assert connect(store).get_metric_history(done.run_id, "schedule/lr")[0].timestamp == row(0)["time"]
+
+
+def test_the_weights_of_many_epochs_arrive_in_calls_that_a_store_takes(store, job):
+    rows = [row(epoch) for epoch in range(12)]
+    job.note("FINISHED").history(*rows).publish(*rows, diagnostics=[weights(epoch, 20) for epoch in range(12)])
+    done = job.bring(store)
+    assert done.left == [] and steps(store, done.run_id, "weights/layer7.conv1/dead_share") == list(range(12))
+    assert shown(store, done.run_id).data.metrics["weights/dead_share"] == pytest.approx(19 * 30 * 0.4 / 580)
+    assert job.bring(store).sent == 0
 
 
 def test_calling_it_twice_changes_nothing(store, job):

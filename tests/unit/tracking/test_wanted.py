@@ -7,7 +7,7 @@ import pytest
 
 from recu.base.errors import ResultError
 from recu.tracking.wanted import read_run
-from tests.unit.tracking.conftest import Job, finished, row
+from tests.unit.tracking.conftest import Job, finished, row, weights
 
 
 def test_a_run_at_each_moment(job):
@@ -77,6 +77,37 @@ def test_bad_lines_of_every_kind_hold_nothing_up(job):
     assert all(len(problem) < 300 for problem in wanted.problems)
 
 
+def test_an_epoch_has_what_was_measured_of_its_weights(job):
+    first, second = read_run(job.note().history(row(0), row(1)).diagnostics(weights(0), weights(5)).folders).rows
+    assert second.numbers == {"test/top1": 51.0, "schedule/lr": 0.1}
+    assert first.numbers["weights/layer0.conv1/dead_share"] == 0.0
+    assert first.numbers["weights/dead_share"] == pytest.approx((10 * 0.0 + 30 * 0.4) / 40), "a mean over all weights"
+    assert not any("flipped" in name or ("scale" in name and name.count("/") == 1) for name in first.numbers)
+    assert min(first.numbers) == "schedule/lr", "which tells whether the store has the epoch"
+
+
+def test_a_published_training_has_what_it_published_of_its_weights(job):
+    rows = [row(0), row(1)]
+    job.note("FINISHED").history(*rows).diagnostics(weights(0)).publish(*rows, diagnostics=[weights(1)])
+    assert ["weights/entropy" in each.numbers for each in read_run(job.folders).rows] == [False, True]
+
+
+BAD_WEIGHTS = ["garbage", "[" * 100_000, "null", {"epoch": 0}, weights(0, entropy=[0.5]), weights(0, dead_share=[2, 2])]
+
+
+def test_bad_lines_about_weights_hold_nothing_up(job):
+    wanted = read_run(job.note().history(row(0)).diagnostics(*BAD_WEIGHTS, weights(0)).folders)
+    assert wanted.rows[0].numbers["weights/entropy"] == 0.5 and len(wanted.problems) == len(BAD_WEIGHTS)
+    assert all("not an epoch's weights" in problem and len(problem) < 400 for problem in wanted.problems)
+
+
+def test_of_very_many_layers_those_of_the_network_are_shown(job):
+    for layers, most in ((100, True), (200, False)):
+        (only,) = read_run(job.note().history(row(0)).diagnostics(weights(0, layers)).folders).rows
+        assert "weights/dead_share" in only.numbers and len(only.numbers) <= 1000
+        assert ("weights/layer7.conv1/dead_share" in only.numbers) is most
+
+
 def test_an_epoch_that_stands_there_twice_is_shown_once(job):
     assert [each.time for each in read_run(job.note().history(row(0, time=1), row(0, time=2)).folders).rows] == [1]
 
@@ -109,7 +140,7 @@ def test_a_description_of_wrong_types_is_one_readable_error(job, change):
         read_run(job.folders)
 
 
-@pytest.mark.parametrize("name", ["run.json", "history.jsonl"])
+@pytest.mark.parametrize("name", ["run.json", "history.jsonl", "diagnostics.jsonl"])
 def test_a_file_of_any_size_is_not_read(job, name):
     job.note().history(row(0))
     with (job.state / name).open("ab") as stream:

@@ -118,6 +118,8 @@ def test_a_stop_of_one_process_stops_all_and_the_same_bits_come_out(tmp_path, pr
     assert len(states[0]["recu"]["random_of_others"]) == processes - 1
     rows = [[{k: row[k] for k in ("train_loss", "test_loss")} for row in each["recu"]["history"]] for each in states]
     assert rows[0] == rows[1]
+    measured = [each["recu"]["diagnostics"] for each in states]
+    assert measured[0] == measured[1] and len(measured[0]) == 3 and "null" not in "".join(measured[0])
 
 
 def test_one_process_writes(tmp_path):
@@ -126,6 +128,7 @@ def test_one_process_writes(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "checkpoint.previous.pth.tar",
         "checkpoint.pth.tar",
+        "diagnostics.jsonl",
         "history.jsonl",
         "model_best.pth.tar",
     ]

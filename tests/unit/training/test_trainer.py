@@ -51,6 +51,7 @@ def _assert_same_result(folder, other):
         assert same(first[RESUME_KEY][part], second[RESUME_KEY][part]), part
     rows, others = (read_history(place / paths.HISTORY) for place in (folder, other))
     assert [comparable(row) for row in rows] == [comparable(row) for row in others]
+    assert (folder / paths.DIAGNOSTICS).read_bytes() == (other / paths.DIAGNOSTICS).read_bytes()
     # The published file carries no clock times: equal trainings give equal bytes.
     assert hash_file(folder / paths.BEST_CHECKPOINT) == hash_file(other / paths.BEST_CHECKPOINT)
 

@@ -125,6 +125,7 @@ def tiny_trainer(
     shortcut: bool = True,
     identity: dict | None = None,
     processes: Processes = ALONE,
+    running: Running | None = None,
     **recipe,
 ) -> Trainer:
     make_deterministic()
@@ -138,7 +139,7 @@ def tiny_trainer(
         folder,
         device=CPU,
         teacher=teacher,
-        running=Running(print_freq=print_freq, save_minutes=save_every_seconds / 60, bar=False),
+        running=running or Running(print_freq=print_freq, save_minutes=save_every_seconds / 60, bar=False),
         start_epoch=start_epoch,
         processes=processes,
     )
