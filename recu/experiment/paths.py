@@ -20,7 +20,7 @@ _PACKAGED = PROJECT_DIR / "recu" / "params"
 PARAMS_DIR = _PACKAGED if _PACKAGED.is_dir() else PROJECT_DIR / "params"
 """The checkout's; in an installed wheel the copy that it brings (setup.py)."""
 
-EXPERIMENT_ID = "{suite}/{dataset}/{network}/{method}/seed{seed}"
+EXPERIMENT_ID = "{suite}/{dataset}/{labelled_network}/{method}/seed{seed}"
 """Of an experiment: its place in every folder."""
 
 CHECKPOINT = "checkpoint.pth.tar"

@@ -167,14 +167,14 @@ def _check_published(plan: Plan) -> None:
     """Refuse names that no published result has: a misspelt one would silently be compared with nothing."""
     methods = {result.method for result in plan.published.results} | set(plan.methods)
     for name, method in plan.methods.items():
-        if method.published_as not in methods:
+        if method.published_as is not None and method.published_as not in methods:
             where = f"params/defaults.yaml: methods.{name}.published_as"
             raise ConfigError(f"{where}: {unknown_name('published or own method', method.published_as, methods)}")
     for file in plan.released.values():
         if file.method not in methods:
             where = f"params/suites/{file.suite}.yaml: {file.name}: method"
             raise ConfigError(f"{where}: {unknown_name('published or own method', file.method, methods)}")
-    known = {result.dataset for result in plan.published.results}
+    known = {result.dataset for result in plan.published.results if result.dataset is not None}
     for name, dataset in plan.datasets.items():
         if dataset.published_as is not None and dataset.published_as not in known:
             where = f"params/datasets.yaml: {name}.published_as"

@@ -85,7 +85,9 @@ def setup_of(experiment: Experiment) -> Setup:
         network=experiment.network,
         image_size=experiment.data["image_size"],
         stage=experiment.hyperparameters.stage,
-        teacher=None if teacher is None else experiment.pretrained_teacher or teacher.id.split("/")[2],
+        teacher=None
+        if teacher is None
+        else experiment.pretrained_teacher or teacher.id.split("/")[2].partition("+")[0],
         precision=experiment.hyperparameters.precision,
         binariser=experiment.hyperparameters.binariser,
     )

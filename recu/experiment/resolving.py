@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import canonical_json, hash_file, hash_text
 from recu.experiment import fit, paths
@@ -24,6 +26,8 @@ from recu.experiment.schema import (
     Row,
     Suite,
 )
+from recu.experiment.sweep import swept
+from recu.experiment.values import check_apart
 
 TORCHVISION = "torchvision:"
 """Begins the name of a teacher that torchvision publishes."""
@@ -91,6 +95,8 @@ class Experiment(Planned):
     """One training, fully resolved: equal experiments give equal results."""
 
     variant: str | None
+    row: str | None = None
+    """Name of its suite's row; None, and not written, where that has none."""
     seed: int
     hyperparameters: Hyperparameters
     init_from: Origin | None
@@ -104,10 +110,20 @@ class Experiment(Planned):
         return network_name(self.family, self.variant, self.model)
 
     @property
+    def labelled_network(self) -> str:
+        """See `labelled`."""
+        return labelled(self.network, self.row)
+
+    @property
     def id(self) -> str:
-        """Its place in every folder: `SUITE/DATASET/NETWORK/METHOD/seedSEED`."""
-        names = {name: getattr(self, name) for name in ("suite", "dataset", "network", "method", "seed")}
+        """Its place in every folder: `SUITE/DATASET/NETWORK[+ROW]/METHOD/seedSEED`."""
+        names = {name: getattr(self, name) for name in ("suite", "dataset", "labelled_network", "method", "seed")}
         return paths.EXPERIMENT_ID.format(**names)
+
+    @model_serializer(mode="wrap")
+    def _without_no_row(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = whole(self)
+        return {name: value for name, value in plain.items() if name != "row" or value is not None}
 
     @property
     def hashed(self) -> dict[str, Any]:
@@ -172,6 +188,11 @@ def network_name(family: str, variant: str | None, model: str) -> str:
     return f"{family}{f'-{variant}' if variant else ''}.{model}"
 
 
+def labelled(network: str, row: str | None) -> str:
+    """A network's name and, behind a plus sign, that of its row in a suite, where the row has one."""
+    return f"{network}+{row}" if row else network
+
+
 def parse_experiment(text: str) -> Experiment:
     """The experiment that `Experiment.canonical` is of, its neutral settings aside. Raises ConfigError."""
     return validate_model(text, Experiment, "--experiment")
@@ -214,13 +235,20 @@ def resolve_suite(
     where = f"params/suites/{name}.yaml"
     weights = teacher_weights or TeacherWeights()
     experiments: dict[str, Experiment] = {}
-    for row in suite.rows:
+    for row in (each for written in suite.rows for each in swept(written, where)):
         for seed in suite.seeds:
             resolver = _RowResolver(name, where, suite, row, seed, defaults, datasets, weights)
             for experiment in resolver.experiments(experiments):
                 if experiment.id in experiments:
-                    raise ConfigError(f"{where}: rows: {experiment.network} on {experiment.dataset} is given twice")
+                    raise ConfigError(
+                        f"{where}: rows: {experiment.labelled_network} on {experiment.dataset} is given twice: give one"
+                        " of the rows a name"
+                    )
                 experiments[experiment.id] = experiment
+    try:
+        check_apart(experiments, "experiment")
+    except ValueError as error:
+        raise ConfigError(f"{where}: rows: {error}") from error
     return experiments
 
 
@@ -250,7 +278,7 @@ class _RowResolver:
                 raise self._error(unknown_name("method", method, defaults.methods))
         for method in (*row.methods, *(row.only or ())):
             if method not in suite.methods:
-                raise self._error(unknown_name(f"method in row {row.model}", method, suite.methods))
+                raise self._error(unknown_name(f"method in row {row.label}", method, suite.methods))
 
     def experiments(self, known: dict[str, Experiment]) -> list[Experiment]:
         """The row's experiments, parents before children; `known` are those of earlier rows (teachers)."""
@@ -290,12 +318,13 @@ class _RowResolver:
                 fit.check_initial_binariser(parent, earlier.stage, earlier.binariser, hyperparameters.binariser)
             teacher = self._teacher(hyperparameters.teacher, known)
         except ConfigError as error:
-            raise self._error(ConfigError(f"{self.row.model}, {method}: {error}")) from error
+            raise self._error(ConfigError(f"{self.row.label}, {method}: {error}")) from error
         return Experiment(
             suite=self.suite_name,
             dataset=self.dataset_name,
             family=self.family,
             variant=self.row.variant,
+            row=self.row.name,
             model=self.row.model,
             method=method,
             seed=self.seed,
@@ -313,9 +342,13 @@ class _RowResolver:
             name = teacher.removeprefix(TORCHVISION)
             fit.check_pretrained_teacher(name, self.dataset.num_classes, bool(self.teacher_weights.file))
             return Origin(id=teacher, spec_hash=self.teacher_weights.spec_hash)
-        network, _, method = teacher.partition("/")
+        labelled_network, _, method = teacher.partition("/")
         teacher_id = paths.EXPERIMENT_ID.format(
-            suite=self.suite_name, dataset=self.dataset_name, network=network, method=method, seed=self.seed
+            suite=self.suite_name,
+            dataset=self.dataset_name,
+            labelled_network=labelled_network,
+            method=method,
+            seed=self.seed,
         )
         if teacher_id not in known:
             kind = f"teacher (NETWORK/METHOD of an earlier row on {self.dataset_name}, or {TORCHVISION}NAME)"
@@ -324,7 +357,7 @@ class _RowResolver:
 
     def _teachers(self, known: Iterable[Experiment]) -> set[str]:
         fitting = (found for found in known if found.dataset == self.dataset_name and found.seed == self.seed)
-        return {f"{found.network}/{found.method}" for found in fitting}
+        return {f"{found.labelled_network}/{found.method}" for found in fitting}
 
     def _hyperparameters(self, method: str) -> Hyperparameters:
         layers = (
@@ -337,7 +370,7 @@ class _RowResolver:
         merged = self.defaults.recipe(self.family)
         for layer in layers:
             merged |= layer.model_dump(mode="json", exclude_unset=True)
-        return validate_model(merged, Hyperparameters, f"{self.where}: {self.row.model}, {method}")
+        return validate_model(merged, Hyperparameters, f"{self.where}: {self.row.label}, {method}")
 
     def _error(self, error: ConfigError) -> ConfigError:
         return ConfigError(f"{self.where}: {error}")

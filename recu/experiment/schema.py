@@ -244,14 +244,35 @@ class Hyperparameters(Block):
         return self
 
 
+_VALUES: dict[str, Any] = {
+    name: Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    for name, field in Hyperparameters.model_fields.items()
+}
+"""What each hyper-parameter may be."""
+_once = AfterValidator(partial(check_once, what="value"))
+
 HyperparameterOverrides = create_model(  # type: ignore[call-overload]
     "HyperparameterOverrides",
     __base__=Block,
     __doc__="Any of the hyper-parameters; those left out keep the value of the layer below.",
     **{
         name: (
-            Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation,
+            _VALUES[name],
             Field(default=None, description=field.description),
+        )
+        for name, field in Hyperparameters.model_fields.items()
+    },
+)
+
+
+Sweep = create_model(  # type: ignore[call-overload]
+    "Sweep",
+    __base__=Block,
+    __doc__="Any of the hyper-parameters, each with a list of values.",
+    **{
+        name: (
+            Annotated[tuple[_VALUES[name], ...], Field(min_length=1, max_length=1000), _once],  # type: ignore[valid-type]
+            Field(default=(), description=field.description),
         )
         for name, field in Hyperparameters.model_fields.items()
     },
@@ -263,8 +284,8 @@ class Method(Block):
 
     description: Line
     """One sentence for tables and docs."""
-    published_as: Name
-    """Training method of params/published.yaml that this one is compared with."""
+    published_as: Name | None = None
+    """Training method of params/published.yaml that this one is compared with; null for none."""
     reconstruction: bool = False
     """True where the authors publish no recipe, so that every table must say so."""
     hyperparameters: HyperparameterOverrides = Field(default_factory=HyperparameterOverrides)
@@ -361,12 +382,22 @@ class Row(Block):
     """Form of the network where there are several: 2021-03 for the one first published; null for the later."""
     dataset: Name | None = None
     """Defaults to the suite's."""
+    name: Name | None = None
+    """Tells the row from others of the same network and dataset, in ids, tables and targets. A row with a name is
+    compared with what is published for a row of this name alone."""
+    sweep: Sweep = Field(default_factory=Sweep)
+    """Lists of values by hyper-parameter: one row for each combination, named by them."""
     only: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """Methods of the suite this row takes part in; null for all."""
     hyperparameters: HyperparameterOverrides = Field(default_factory=HyperparameterOverrides)
     """What this row changes."""
     methods: dict[Name, HyperparameterOverrides] = {}
     """What this row changes of a method."""
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return f"{self.model}+{self.name}" if self.name else self.model
 
 
 class Suite(Block):
@@ -452,10 +483,10 @@ class PublishedElsewhere(Block):
 class PublishedResult(Block):
     """One published number."""
 
-    dataset: Line
-    """As `published_as` of a dataset names it."""
-    model: Line
-    """Network."""
+    dataset: Line | None = None
+    """As `published_as` of a dataset names it; null where the source does not say."""
+    model: Line | None = None
+    """Network; null where the source does not say."""
     family: Family | None = None
     """Of the network; null for any."""
     stage: Annotated[Stage, BeforeValidator(whole)] | None = None
@@ -464,14 +495,16 @@ class PublishedResult(Block):
     """Likewise."""
     method: Line
     """As `published_as` of a method names it."""
+    row: Name | None = None
+    """Name of a suite's row, for a variation of the method as in an ablation; null for the method itself."""
     batch_size: int | None = None
     """Training images a step; null where not stated."""
     batch_size_test: int | None = None
     """Test images a step; null where not stated."""
     epochs: int | None = None
     """Passes over the training images; null where not stated."""
-    top1: Annotated[float, Field(ge=0, le=100)]
-    """Percent."""
+    top1: Annotated[float, Field(ge=0, le=100)] | None
+    """Percent; null where the number is published and could not be read anywhere: tables say that it is not quoted."""
     top5: Annotated[float, Field(ge=0, le=100)] | None = None
     """Percent; null where not stated."""
     augmentation: Augmentation | None = None

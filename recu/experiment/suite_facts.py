@@ -18,7 +18,7 @@ class MethodFacts(Model):
     """Of `recu.experiment.schema.Method`, what a table shows."""
 
     description: str
-    published_as: str
+    published_as: str | None
     reconstruction: bool
 
 

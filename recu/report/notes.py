@@ -63,8 +63,8 @@ def _method(name: str, method: MethodFacts) -> str:
     if not method.reconstruction:
         return f"Method {name}: {method.description}"
     return (
-        f"Reconstruction: the authors publish no recipe for {method.published_as!r}; {name} is our reading of it. "
-        f"{method.description}"
+        f"Reconstruction: the authors publish no recipe for {method.published_as or name!r}; {name} is our reading of"
+        f" it. {method.description}"
     )
 
 

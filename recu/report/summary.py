@@ -135,6 +135,7 @@ def _table_row(
             stage=row.stage,
             binariser=row.binariser,
             method=method.published_as if method else row.method,
+            row=row.row,
             batch_size=row.batch_size,
             epochs=row.epochs,
             data=row.seen_data,
@@ -162,6 +163,9 @@ def _known(group: list[Row], name: str) -> list[Any]:
 def _comparison(found: Match, ours: Spread, n: int) -> dict[str, Any]:
     if found.result is None or found.differences:
         return {"difference": None, "verdict": "not comparable", "reason": "; ".join(found.differences)}
+    if found.result.top1 is None:
+        reason = "the published number is not quoted anywhere"
+        return {"difference": None, "verdict": "not comparable", "reason": reason}
     verdict = judge(ours, n, found.result.top1)
     return {"difference": ours.mean - found.result.top1, "verdict": verdict, "reason": None}
 

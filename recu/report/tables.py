@@ -100,6 +100,10 @@ def _published(name: str) -> Read:
     return lambda line: getattr(line.published, name, None)
 
 
+def _not_quoted(line: TableRow) -> bool:
+    return line.published is not None and line.published.top1 is None
+
+
 COLUMNS: tuple[Column, ...] = (
     Column(
         header="file",
@@ -133,12 +137,12 @@ COLUMNS: tuple[Column, ...] = (
     plain_column("epochs", numeric=True, released=False),
     Column(
         header="training method",
-        text=lambda line: f"{line.result.method} (reconstruction)" if line.reconstruction else line.result.method,
-        values={**of_result("method"), "reconstruction": attrgetter("reconstruction")},
+        text=lambda line: line.result.labelled_method + (" (reconstruction)" if line.reconstruction else ""),
+        values={**of_result("method"), "reconstruction": attrgetter("reconstruction"), **of_result("row")},
     ),
     Column(
         header="Top-1 published",
-        text=lambda line: number(_published("top1")(line)),
+        text=lambda line: "not quoted" if _not_quoted(line) else number(_published("top1")(line)),
         values={f"published_{name}": _published(name) for name in ("top1", "top5", "source")},
         numeric=True,
     ),

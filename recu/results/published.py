@@ -19,12 +19,15 @@ class Setting:
     family: str
     stage: int
     binariser: str
-    method: str
+    method: str | None
+    """Published name of the method; None where nothing published is comparable."""
     batch_size: int | None
     epochs: int | None
     """These two are None where nobody says: a released file's training."""
     data: Mapping[str, Any]
     """How its images were seen, as `recu.experiment.schema.PublishedData`; what is left out is not compared."""
+    row: str | None = None
+    """Name of the suite's row, of a variation of the method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ def match(setting: Setting, published: Published) -> Match:
     """
     if setting.dataset is None:
         return Match(None, ("nothing is published on this dataset",))
+    if setting.method is None:
+        return Match(None, ("nothing is published for this method",))
     found, missing = _narrowed(setting, published.results)
     if missing:
         return Match(None, (missing,))
@@ -57,7 +62,10 @@ def match(setting: Setting, published: Published) -> Match:
 
 def _narrowed(setting: Setting, results: Sequence[PublishedResult]) -> tuple[list[PublishedResult], str | None]:
     """Results of the same dataset, network and method; or the first of these for which there is none."""
-    remaining = list(results)
+    # A variation stands for itself alone, and so does what is varied.
+    remaining = [result for result in results if result.row == setting.row]
+    if setting.row and not remaining:
+        return [], f"nothing is published for row {setting.row}"
     for name in ("dataset", "model", "family", "stage", "binariser", "method"):
         wanted = getattr(setting, name)
         remaining = [result for result in remaining if getattr(result, name) in (wanted, None)]

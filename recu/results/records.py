@@ -500,6 +500,7 @@ class Row(Record):
     variant: str | None
     model: str
     network: str
+    """Family, variant and model, and the name of the suite's row where that has one."""
     stage: int
     method: str
     shortcut: str
@@ -535,6 +536,13 @@ class Row(Record):
     """Of a released file alone."""
     claim: Claim | None = None
     """Of a released file; None of a training of ours."""
+    row: str | None = None
+    """Name of the suite's row; None where that has none."""
+
+    @property
+    def labelled_method(self) -> str:
+        """The method, and the name of the suite's row where it has one."""
+        return f"{self.method}, {self.row}" if self.row else self.method
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recu.base.errors import ResultError
-from recu.experiment.resolving import Experiment, network_name
+from recu.experiment.resolving import Experiment, labelled, network_name
 from recu.results.published import seen_data
 from recu.results.records import Accuracy, Claim, Curve, EvaluationRecord, ReleasedRecord, Row, TrainingRecord
 
@@ -50,7 +50,9 @@ def result_row(train: TrainingRecord | ReleasedRecord, evaluate: EvaluationRecor
         experiment_id=train.id,
         **{name: getattr(planned, name) for name in ("suite", "dataset", "method")},
         **{name: getattr(evaluate, name) for name in ("family", "variant", "model", "stage", "binariser")},
-        network=network_name(evaluate.family, evaluate.variant, evaluate.model),
+        network=labelled(
+            network_name(evaluate.family, evaluate.variant, evaluate.model), getattr(planned, "row", None)
+        ),
         **{name: getattr(train, name) for name in ("spec_hash", "checkpoint_sha256", "shortcut", "cost")},
         data_fingerprint=evaluate.data_fingerprint,
         batch_size_test=evaluate.settings.batch_size_test,
@@ -67,6 +69,7 @@ def _of_training(train: TrainingRecord) -> dict[str, Any]:
     recipe = train.resolved.hyperparameters
     return {
         "seed": train.resolved.seed,
+        "row": train.resolved.row,
         "batch_size": recipe.batch_size,
         "replicas": recipe.replicas,
         "epochs": recipe.epochs,

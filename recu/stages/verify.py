@@ -163,7 +163,7 @@ class _SuiteVerifier:
         return Ground(
             experiment_id=experiment.id,
             dataset=experiment.dataset,
-            network=experiment.network,
+            network=getattr(experiment, "labelled_network", experiment.network),
             method=experiment.method,
             seed=experiment.seed if isinstance(experiment, Experiment) else None,
             top1=getattr(measurement, "top1", None),

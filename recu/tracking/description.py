@@ -9,7 +9,7 @@ from typing import Any
 
 from recu.base.redaction import redact
 from recu.data import Manifest
-from recu.experiment.resolving import Planned, network_name
+from recu.experiment.resolving import Planned, labelled, network_name
 from recu.results.flatten import flatten_params
 from recu.results.records import Provenance, TrainedPiece
 
@@ -139,15 +139,16 @@ def _described(
 def _run_name(subject: Mapping[str, Any], network: str, stage: str) -> str:
     """A name whose first 15 characters, which are all that MLflow's table shows, tell a suite's runs apart.
 
-    They are the model, two characters of the method, the seed, "e" for an evaluation, and the beginning of the
-    parameters' hash, for families, variants and parameters: "resnet20 va1 3f", "resnet20 va1e3f".
+    They are the model, or the name of the suite's row, two characters of the method, the seed, "e" for an evaluation,
+    and the beginning of the parameters' hash, for families, variants and parameters: "resnet20 va1 3f", "resnet20
+    va1e3f".
     """
     trains = stage == "train"
     if "name" in subject:
         return subject["name"] if trains else f"{subject['name']} {stage}"
-    model = _shortened(subject["model"].removesuffix("_1w1a"), 8)
+    model = _shortened(subject.get("row") or subject["model"].removesuffix("_1w1a"), 8)
     short = f"{model} {_shortened(subject['method'], 2)}{subject['seed']}{' ' if trains else 'e'}"
-    whole = f"{network} {subject['method']} seed{subject['seed']}"
+    whole = f"{labelled(network, subject.get('row'))} {subject['method']} seed{subject['seed']}"
     return f"{short}{subject['spec_hash'][:2]} | {whole if trains else f'{whole} {stage}'}"
 
 
@@ -166,7 +167,7 @@ def _params(subject: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tags(subject: Mapping[str, Any], network: str, stage: str, provenance: Mapping[str, Any]) -> dict[str, str]:
-    tags = {name: subject[name] for name in ("model", "dataset", "method", "seed") if name in subject}
+    tags = {name: subject[name] for name in ("model", "dataset", "row", "method", "seed") if name in subject}
     tags |= {"network": network, "stage": stage}
     tags[_NOTE] = _note(subject, network, stage)
     tags |= {name: provenance[name] for name in ("git_commit", "git_dirty", "device")}

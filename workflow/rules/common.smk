@@ -140,7 +140,7 @@ def one_of(values):
 AN_EXPERIMENT = paths.EXPERIMENT_ID.format(
     **{
         part: one_of(getattr(experiment, part) for experiment in EXPERIMENTS.values())
-        for part in ("suite", "dataset", "network", "method")
+        for part in ("suite", "dataset", "labelled_network", "method")
     },
     seed=r"\d+",
 )

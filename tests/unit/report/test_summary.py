@@ -5,7 +5,9 @@ import math
 import pytest
 
 from recu.base.errors import ConfigError, ResultError
+from recu.experiment.schema import Published, PublishedResult
 from recu.report.summary import Spread, judge, spread, summarise, tolerance
+from recu.report.tables import columns_of
 
 
 @pytest.fixture
@@ -50,6 +52,24 @@ def test_seeds_are_averaged_into_one_line(table, row):
     assert line.top1_best.mean == pytest.approx(92.8) and line.top1_best.sd == pytest.approx(0.2 / math.sqrt(2))
     assert line.top1_last.mean == pytest.approx(91.5)
     assert line.seeds == (1, 2) and line.verdict == "reproduced" and line.difference == pytest.approx(0)
+
+
+def test_rows_of_a_suite_with_a_name_are_lines_of_their_own_and_not_the_method_itself(table, row):
+    plain, *named = table([row(), row(row="tau-0.90"), row(row="tau-0.95", seed=2), row(row="tau-0.95", seed=3)])
+    assert [(line.result.row, len(line.seeds)) for line in named] == [("tau-0.90", 1), ("tau-0.95", 2)]
+    assert plain.verdict.startswith("single run") and {line.verdict for line in named} == {"not comparable"}
+    assert named[0].reason == "nothing is published for row tau-0.90"
+    assert named[0].result.labelled_method == "vanilla, tau-0.90"
+    assert named[0].result.network == "cifar.resnet18_1w1a+tau-0.90"
+
+
+def test_a_published_number_that_nobody_quotes_is_no_number(published, suite, row):
+    there = PublishedResult(method="vanilla", row="tau-0.90", top1=None, source="s")
+    (line,) = summarise(
+        [row(row="tau-0.90")], Published(results=(*published.results, there)), suite.methods, suite.datasets
+    )
+    assert (line.difference, line.verdict) == (None, "not comparable") and "not quoted anywhere" in line.reason
+    assert "not quoted" in [column.text(line) for column in columns_of([line])]
 
 
 def test_methods_and_models_are_lines_of_their_own_in_the_order_given(table, row):

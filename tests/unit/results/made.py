@@ -67,10 +67,18 @@ def weights(number: int) -> dict:
 
 
 def training(
-    seed=1, top1=92.8, last=92.5, method="vanilla", model="resnet18_1w1a", dataset="cifar10", epochs=600, batch=256
+    seed=1,
+    top1=92.8,
+    last=92.5,
+    method="vanilla",
+    model="resnet18_1w1a",
+    dataset="cifar10",
+    epochs=600,
+    batch=256,
+    row=None,
 ) -> dict:
     of = experiment(DATASET, name=dataset, model=model, seed=seed, epochs=epochs, batch_size=batch, batch_size_test=128)
-    of = of.model_copy(update={"suite": "cifar10", "method": method})
+    of = of.model_copy(update={"suite": "cifar10", "method": method, "row": row})
     settings = {"loader": "memory", "workers": 0, "threads": 1}
     piece = {"from_epoch": 0, "to_epoch": 4, "experiment": of.canonical, "spec_hash": f"spec{seed}"}
     return {

@@ -3,6 +3,7 @@
 import pytest
 
 from recu.experiment import params, paths
+from recu.experiment.schema import PublishedResult
 from recu.results.published import Setting, match, seen_data
 
 SEEN = {
@@ -36,6 +37,18 @@ def test_the_same_setting_is_comparable(published):
 )
 def test_every_reason_is_named(published, changes, reason):
     assert match(setting(**changes), published).differences == (reason,)
+
+
+def test_a_variation_is_compared_with_that_variation_alone(published):
+    assert match(setting(row="tau-0.90"), published).differences == ("nothing is published for row tau-0.90",)
+    there = PublishedResult(method="vanilla", row="tau-0.90", top1=91.0, source="s")
+    varied = published.model_copy(update={"results": (there, *published.results)})
+    assert match(setting(row="tau-0.90"), varied).result == there
+    assert match(setting(), varied).result.top1 == 92.8
+
+
+def test_a_method_that_names_no_published_one_is_compared_with_none(published):
+    assert match(setting(method=None), published).differences == ("nothing is published for this method",)
 
 
 def test_several_reasons_at_once(published):

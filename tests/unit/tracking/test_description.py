@@ -74,6 +74,13 @@ def test_hyper_parameters_have_their_own_names(experiment):
     assert "augmentation" not in params
 
 
+def test_a_row_with_a_name_is_told_apart():
+    content = CONTENT | {"row": "tau-0.90"}
+    named = SimpleNamespace(id="demo/x", spec_hash="0" * 16, model_dump=lambda mode: content)
+    run = describe_run(named, "train", manifest(), PROVENANCE)
+    assert run.run_name == "tau090 m1 00 | cifar.resnet20_1w1a+tau-0.90 m seed1" and run.tags["row"] == "tau-0.90"
+
+
 def test_an_evaluation_is_of_one_checkpoint_on_one_dataset(experiment):
     runs = [
         describe_run(experiment, "evaluate", manifest(data), PROVENANCE, parent_checkpoint=checkpoint)
