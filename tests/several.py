@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -43,16 +44,17 @@ def in_processes(
     for process in started:
         process.start()
     try:
-        found = dict(queue.get(timeout=2 * _PATIENCE_S) for _ in started)
+        found = [queue.get(timeout=2 * _PATIENCE_S) for _ in started]
     finally:
         for process in started:
             process.join(10)
             process.kill()
-    for rank, (value, failure) in sorted(found.items()):
-        if failure is not None:
-            raise AssertionError(f"process {rank} of {count}: {failure}")
-        found[rank] = torch.load(io.BytesIO(value), weights_only=True)
-    return [found[rank] for rank in range(count)]
+    # The first to fail is the reason why others do.
+    failures = [f"process {rank} of {count}: {failure}" for _, rank, _, failure in sorted(found) if failure is not None]
+    if failures:
+        raise AssertionError("\n".join(failures))
+    values = {rank: torch.load(io.BytesIO(value), weights_only=True) for _, rank, value, _ in found}
+    return [values[rank] for rank in range(count)]
 
 
 def _run(
@@ -68,6 +70,6 @@ def _run(
         with joined(place, gpus="cpu", patience_s=patience_s) as processes:
             content = io.BytesIO()
             torch.save(work(processes, *arguments), content)
-            queue.put((rank, (content.getvalue(), None)))
+            queue.put((time.monotonic(), rank, content.getvalue(), None))
     except BaseException:
-        queue.put((rank, (None, traceback.format_exc())))
+        queue.put((time.monotonic(), rank, None, traceback.format_exc()))

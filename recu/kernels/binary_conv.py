@@ -196,7 +196,7 @@ def sign_gradient(grad: Tensor, activation: Tensor, *, rescale: bool) -> Tensor:
         return result
     if not rescale:
         return polynomial_gradient(activation).mul_(grad)
-    degrees_of_freedom = activation[0].numel() - 1
+    degrees_of_freedom = activation.shape[1:].numel() - 1
     centred = activation - activation.mean(_PER_SAMPLE, keepdim=True)
     variance = centred.square().sum(_PER_SAMPLE, keepdim=True) / degrees_of_freedom
     inverse_variance = torch.reciprocal(variance + VARIANCE_EPSILON)

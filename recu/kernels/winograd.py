@@ -87,7 +87,7 @@ def gradients(grad: Tensor, activation: Tensor, weight: Tensor, *, of_input: boo
     grad_input = np.empty_like(images) if of_input else None
 
     tiles = (height // _OUT) * (width // _OUT)
-    step = min(count, max(1, _PART_TILES // tiles))
+    step = max(1, min(count, _PART_TILES // tiles))  # of no image, too
     inner_room, outer_room = (
         weight.new_empty(_POSITIONS * step * tiles * channels) for channels in (in_channels, out_channels)
     )

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from recu.base.errors import ConfigError
+
 
 class _Sum(torch.autograd.Function):
     """Over all processes; so is its gradient, since each process's loss depends on the sum."""
@@ -60,16 +62,20 @@ def synchronise(model: nn.Module) -> None:
     """Let every BatchNorm of a network see the images of all processes; parameters and buffers stay the very same.
 
     Raises:
-        ValueError: one on a CPU without parameters, statistics or momentum, which no network here has.
+        ConfigError: one is of a class of its own, or without parameters, statistics or momentum: what a synchronised
+            one computes in its place would be something else.
     """
+    norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+    for name, layer in norms.items():
+        usual = type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.affine and layer.track_running_stats
+        if not usual or layer.momentum is None:
+            raise ConfigError(
+                f"sync_batch_norm: layer {name}, {layer}, is no usual BatchNorm; leave sync_batch_norm out"
+            )
     if next(model.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
-    for name, layer in list(model.named_modules()):
-        if type(layer) not in (nn.BatchNorm1d, nn.BatchNorm2d):
-            continue
-        if not layer.affine or layer.running_mean is None or layer.momentum is None:
-            raise ValueError(f"{name} has no parameters, statistics or momentum, and cannot be synchronised")
+    for name, layer in norms.items():
         new = SyncBatchNorm(layer.num_features, layer.eps, layer.momentum).train(layer.training)
         new._parameters, new._buffers = layer._parameters, layer._buffers
         parent, _, own = name.rpartition(".")

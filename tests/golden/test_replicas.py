@@ -100,16 +100,26 @@ def data_parallel(family: str, model: str, labels: list[int], size: int, optimis
     return {"losses": losses, "logits": first[0], "gradients": first[1], "state": bare.state_dict()}
 
 
-def largest_difference(found: dict, expected: dict) -> float:
-    """Relative to the size of the logits, of the losses, of all gradients together and of each tensor of the state."""
-    pairs = [(found["logits"], expected["logits"]), (torch.tensor(found["losses"]), torch.tensor(expected["losses"]))]
-    assert (
-        found["gradients"].keys() == expected["gradients"].keys() and found["state"].keys() == expected["state"].keys()
-    )
+def difference_of_the_first_step(found: dict, expected: dict) -> float:
+    """Relative to the size of the logits, and of all gradients together."""
+    assert found["gradients"].keys() == expected["gradients"].keys()
     # Of alpha's gradient alone rounding leaves little: it is a sum of large terms that cancel in the BatchNorm.
-    pairs += [tuple(torch.cat([value.flatten() for value in each["gradients"].values()]) for each in (found, expected))]
-    pairs += [(found["state"][name].double(), value.double()) for name, value in expected["state"].items()]
-    return max(((a - b).norm() / b.norm().clamp_min(1e-6)).item() for a, b in pairs)
+    gradients = (torch.cat([value.flatten() for value in each["gradients"].values()]) for each in (found, expected))
+    return max(relative(found["logits"], expected["logits"]), relative(*gradients))
+
+
+def largest_difference(found: dict, expected: dict) -> float:
+    """As of the first step, and relative to the size of the losses and of each tensor of the state."""
+    assert found["state"].keys() == expected["state"].keys()
+    return max(
+        difference_of_the_first_step(found, expected),
+        relative(torch.tensor(found["losses"]), torch.tensor(expected["losses"])),
+        *(relative(found["state"][name], value) for name, value in expected["state"].items()),
+    )
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-6)).item()
 
 
 def test_there_is_a_golden_file() -> None:
@@ -170,4 +180,6 @@ def test_every_family(family: str, model: str, synchronised: bool) -> None:
     arguments = (family, model, LABELS[:9], 32, "sgd_imagenet")
     expected = three_steps(ALONE, *arguments, True) if synchronised else data_parallel(*arguments, 4)
     for found in in_processes(4, three_steps, *arguments, synchronised):
-        assert largest_difference(found, expected) < (1e-9 if synchronised else 1e-12)
+        assert difference_of_the_first_step(found, expected) < (1e-9 if synchronised else 1e-12)
+        # Without a learning rate that suits them, weights grow to 1e13 in three steps, and rounding with them.
+        assert largest_difference(found, expected) < (1e-9 if synchronised else 1e-8)
