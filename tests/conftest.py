@@ -25,6 +25,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def code_begins_anew() -> None:
+    """A test is what a process is elsewhere: files of the package may be edited while others run."""
+    from recu.results.provenance import code_at_start
+
+    code_at_start.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images and an authors' checkpoint, beside the checkout; they are not part of the repository."""

@@ -33,9 +33,10 @@ _THREADS = (
 _FREE = {"PWD", "OLDPWD", "SHLVL", "_", "TMPDIR", "TMP", "TEMP", "TEMPDIR", "GOMP_SPINCOUNT"}
 """Variables that nothing reads while it is imported, and one that the program sets."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_BEGINS, _ENDED = b"begins", b"ended"
+"""Before the process id of the fork, which says that it has become the job, and before the exit code of a fork."""
 _MOST_WAITING = 128
 _POLL_MS = 500
-_KILLED = 128 + signal.SIGKILL
 
 
 def start(python: str, checkout: "Path", threads: int) -> "subprocess.Popen[bytes]":
@@ -78,7 +79,7 @@ def start(python: str, checkout: "Path", threads: int) -> "subprocess.Popen[byte
 def serve(
     listener: socket.socket,
     parent: int,
-    package: "Path",
+    code: "Callable[[], str]",
     load: "Callable[[], None]",
     run: "Callable[[list[str]], int]",
 ) -> None:
@@ -87,14 +88,14 @@ def serve(
     Args:
         listener: where jobs ask.
         parent: process id of the one that started this.
-        package: what is imported; once a file of it changes, jobs are told to import it themselves.
+        code: hash of the code that is imported; once it is another one, jobs are told to import it themselves.
         load: imports it.
         run: takes a job's words and returns its exit code.
     """
     import multiprocessing
     import select
 
-    imported = dict(os.environ), _stamps(package)
+    imported = _fixed(os.environ), code()
     poll, jobs = select.poll(), dict[int, tuple[socket.socket, "ForkProcess"]]()
     poll.register(listener, select.POLLIN)
     try:
@@ -105,9 +106,13 @@ def serve(
                     connection, _ = listener.accept()
                     inherited = [listener, *(other for other, _ in jobs.values())]
                     process = multiprocessing.get_context("fork").Process(
-                        target=_job, args=(connection, inherited, imported, package, run)
+                        target=_job, args=(connection, inherited, imported, code, run)
                     )
-                    process.start()
+                    try:
+                        process.start()
+                    except OSError:  # no memory, or too many processes
+                        connection.close()
+                        continue
                     poll.register(connection, 0)  # for its end alone: the fork reads it
                     jobs[connection.fileno()] = connection, process
                 elif number in jobs:  # who asked is gone, so the job shall save its state
@@ -116,7 +121,7 @@ def serve(
             for number, (connection, process) in list(jobs.items()):
                 if process.exitcode is not None:
                     with suppress(OSError):
-                        connection.sendall(f"{process.exitcode}\n".encode())
+                        connection.sendall(b"%s %d\n" % (_ENDED, process.exitcode))
                     with suppress(KeyError):
                         poll.unregister(number)
                     connection.close()
@@ -128,8 +133,8 @@ def serve(
 def _job(
     connection: socket.socket,
     inherited: "Sequence[socket.socket]",
-    imported: tuple["Mapping[str, str]", object],
-    package: "Path",
+    imported: tuple["Mapping[str, str]", str],
+    code: "Callable[[], str]",
     run: "Callable[[list[str]], int]",
 ) -> None:
     """The fork: becomes the job that is asked for."""
@@ -143,7 +148,12 @@ def _job(
     if not message:
         return
     words, folder, environment = json.loads(message)
-    if (_fixed(environment), _stamps(package)) != (_fixed(imported[0]), imported[1]):
+    try:
+        os.chdir(folder)
+        same = (_fixed(environment), code()) == imported
+    except OSError:  # the folder is gone, or just now a file of the code
+        same = False
+    if not same:
         connection.sendall(b"\n")
         return
     for number, stream in enumerate(streams):
@@ -152,20 +162,15 @@ def _job(
     # Anew, since what they lead to may be of another kind: a file, a pipe, a terminal.
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    connection.sendall(f"{os.getpid()}\n".encode())
+    connection.sendall(b"%s %d\n" % (_BEGINS, os.getpid()))
     connection.close()
     sys.exit(run(words))
 
 
 def _fixed(environment: "Mapping[str, str]") -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in _FREE}
-
-
-def _stamps(package: "Path") -> object:
-    return {file: file.stat().st_mtime_ns for file in package.rglob("*.py")}
 
 
 def _remove(socket_file: str) -> None:
@@ -179,27 +184,26 @@ def _main(words: list[str]) -> int:
     """The program of a job's shell: `recu WORDS`, by a fork."""
     waiting = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as answers:
-        answer = b""
+        begins, job = b"", b""
         with suppress(OSError):
             connection.connect(os.environ[ADDRESS])
             message = json.dumps([words, os.getcwd(), dict(os.environ)]).encode() + b"\n"  # noqa: PTH109
             sent = socket.send_fds(connection, [message], [0, 1, 2])
             connection.sendall(message[sent:])
-            answer = answers.readline()
-        if not answer.strip():
+            begins, _, job = answers.readline().partition(b" ")
+        if begins != _BEGINS:
             signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
             os.environ.pop(ADDRESS, None)
             os.execv(sys.executable, [sys.executable, "-m", "recu", *words])
-        job = int(answer)
 
         def pass_on(number: int, _frame: object) -> None:
             with suppress(ProcessLookupError):
-                os.kill(job, number)
+                os.kill(int(job), number)
 
         for number in _SIGNALS:
             signal.signal(number, pass_on)
         signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
-        code = int(answers.readline().strip() or -signal.SIGKILL)
+        code = int(answers.readline().partition(b" ")[2] or -signal.SIGKILL)
     return code if code >= 0 else 128 - code
 
 

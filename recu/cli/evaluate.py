@@ -15,6 +15,7 @@ from recu.base.files import atomic_write_json
 from recu.cli import options
 from recu.experiment.params import load_datasets
 from recu.experiment.paths import user_path
+from recu.results.provenance import code_at_start
 
 if TYPE_CHECKING:
     from recu.training.checkpoint_identity import CheckpointIdentity
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print; `recu train --evaluate FILE` comes here too."""
+    code_at_start()
     if arguments.evaluate is not None and arguments.experiment is not None:
         raise ConfigError("--evaluate and --experiment both name what to evaluate: choose one")
     if arguments.experiment is not None:

@@ -10,7 +10,7 @@ import socket
 from recu.base.imports import without_collection
 from recu.base.preloaded import serve
 from recu.cli.main import main
-from recu.experiment.paths import PROJECT_DIR
+from recu.results.provenance import code_at_start, code_now
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Import what trainings and evaluations use, and serve."""
-    serve(socket.socket(fileno=arguments.socket), arguments.parent, PROJECT_DIR / "recu", _load, _run)
+    code_at_start()
+    serve(socket.socket(fileno=arguments.socket), arguments.parent, code_now, _load, _run)
 
 
 def _load() -> None:

@@ -30,6 +30,7 @@ from recu.experiment.resolving import Experiment, Origin
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset, Family
 from recu.experiment.values import LARGEST_SEED, Name
+from recu.results.provenance import code_at_start
 
 if TYPE_CHECKING:
     from recu.stages.networks import Teacher, Weights
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, or evaluate with --evaluate."""
+    code_at_start()
     if arguments.evaluate is not None:
         from recu.cli import evaluate
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from recu import __version__
+from recu.base.errors import Interrupted
 from recu.base.files import canonical_json, hash_text
 from recu.experiment import paths
 from recu.results.records import Provenance
@@ -29,6 +30,9 @@ def collect(device: str) -> Provenance:
 
     Args:
         device: description of what computes, e.g. "NVIDIA A100-SXM4-40GB" or "cpu (2 threads)".
+
+    Raises:
+        Interrupted: the code has changed since this process began, so that no hash says what computes.
     """
     commit, dirty = git_state(paths.PROJECT_DIR)
     return Provenance(
@@ -38,7 +42,7 @@ def collect(device: str) -> Provenance:
         git_commit=commit,
         git_dirty=dirty,
         packages=package_versions(),
-        code_hash=code_hash(paths.PROJECT_DIR / "recu"),
+        code_hash=_code(),
         environment_hash=environment_hash(),
         slurm_job=os.environ.get("SLURM_JOB_ID"),
     )
@@ -68,6 +72,26 @@ def package_versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return versions
+
+
+def _code() -> str:
+    if code_now() != code_at_start():
+        raise Interrupted(
+            f"{paths.PROJECT_DIR / 'recu'} has changed since this job began, which has imported a part of it as it was:"
+            " run the same command again"
+        )
+    return code_at_start()
+
+
+@functools.cache
+def code_at_start() -> str:
+    """The code's hash when it was first asked for; a job asks before it imports what computes."""
+    return code_now()
+
+
+def code_now() -> str:
+    """The hash of this package's code as it lies there."""
+    return code_hash(paths.PROJECT_DIR / "recu")
 
 
 def code_hash(package: Path) -> str:

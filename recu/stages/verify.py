@@ -90,7 +90,7 @@ class _Shared:
     @cached_property
     def surroundings(self) -> Surroundings:
         return Surroundings(
-            code_hash=provenance.code_hash(paths.PROJECT_DIR / "recu"),
+            code_hash=provenance.code_now(),
             environment_hash=provenance.environment_hash(),
             packages=provenance.package_versions(),
         )

@@ -36,20 +36,20 @@ def run(words):
     Path("waits").touch()
     time.sleep(60)
 
-serve(socket.socket(fileno=int(sys.argv[1])), os.getppid(), Path(sys.argv[2]), load, run)
+serve(socket.socket(fileno=int(sys.argv[1])), os.getppid(), Path(sys.argv[2]).read_text, load, run)
 """
 
 
 @pytest.fixture
-def package(tmp_path):
-    folder = tmp_path / "package"
-    folder.mkdir()
-    (folder / "code.py").touch()
-    return folder
+def source(tmp_path):
+    """A file that stands for the code."""
+    file = tmp_path / "source"
+    file.write_text("x = 1")
+    return file
 
 
 @pytest.fixture
-def environment(tmp_path, package):
+def environment(tmp_path, source):
     """Of jobs; the server runs as long as the test."""
     address = tmp_path / "s" / "socket"
     address.parent.mkdir()
@@ -58,7 +58,7 @@ def environment(tmp_path, package):
         listener.bind(str(address))
         listener.listen()
         server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(listener.fileno()), str(package)],
+            [sys.executable, "-c", SERVER, str(listener.fileno()), str(source)],
             pass_fds=[listener.fileno()],
             env=environment,
         )
@@ -123,11 +123,29 @@ def test_with_another_environment_a_new_process_does_it(environment, name):
     assert version(environment | {name: "7"}).startswith("recu ")
 
 
-def test_once_the_code_has_changed_a_new_process_does_it(environment, package):
+def test_once_the_code_has_changed_a_new_process_does_it(environment, source):
     subprocess.run(command("end", "0"), env=environment, check=True)
-    os.utime(package / "code.py", (1, 1))
-    given = environment | {"PYTHONPATH": environment.get("PYTHONPATH", "")}
-    assert version(given).startswith("recu ")
+    status = source.stat()
+    source.write_text("x = 2")
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert version(environment).startswith("recu ")
+
+
+def test_a_fork_that_cannot_become_the_job_is_taken_for_no_job(environment, source, tmp_path):
+    """Its exit code was once taken for the process to which signals are passed on: 1, as the system's first."""
+    subprocess.run(command("end", "0"), env=environment, check=True)
+    source.unlink()
+    assert version(environment).startswith("recu ")
+    source.write_text("x = 1")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = [*command("--version")]
+    shell = 'rmdir "$PWD" && exec "$@"'
+    given = environment | {"PYTHONPATH": str(Path(preloaded.__file__).parents[2])}
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *words], cwd=gone, env=given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("recu ")
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from recu import __version__
+from recu.base.errors import Interrupted
 from recu.experiment import paths
 from recu.results import provenance
 from recu.results.records import Provenance, as_record
@@ -38,6 +39,20 @@ def test_collect_is_json_and_names_device_and_versions():
     assert found.packages["recu"] == __version__
     assert found.packages["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
     assert found.packages["torch"]
+
+
+def test_code_that_changes_after_a_job_began_has_no_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PROJECT_DIR", tmp_path)
+    file = tmp_path / "recu" / "a.py"
+    file.parent.mkdir()
+    file.write_text("x = 1\n")
+    before = provenance.code_at_start()
+    assert provenance.collect("cpu").code_hash == before
+    file.write_text("x = 2\n")
+    with pytest.raises(Interrupted, match=r"has changed since this job began.*run the same command again"):
+        provenance.collect("cpu")
+    file.write_text("x = 1\n")
+    assert provenance.collect("cpu").code_hash == before
 
 
 def test_missing_package_has_no_version(monkeypatch):
