@@ -41,6 +41,7 @@ reproduce: setup
 # saves its state before MINUTES are over, which `snakemake` then calls a failed job. The results are those of one run.
 run-gpu: setup
 	@test -n "$(SUITE)" || { echo "error: name a suite: make run-gpu SUITE=cifar10-short MINUTES=9" >&2; exit 2; }
+	@case '$(MINUTES)' in ''|0*|*[!0-9]*) echo "error: MINUTES is '$(MINUTES)', expected a whole number such as 9" >&2; exit 2;; esac
 	SLURM_JOB_END_TIME=$$(($$(date +%s) + 60 * $(MINUTES))) $(BIN)/snakemake --cores $(CORES) --retries 0 --config suites=$(SUITE) \
 	  || { echo "not finished; if its time was over, the same command continues" >&2; exit 1; }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from recu.base.errors import ConfigError, ResultError, unknown_name
+from recu.base.errors import ConfigError, Interrupted, ResultError, unknown_name
 from recu.base.files import read_json
 from recu.base.place import place_of
 from recu.experiment.fit import devices_of
@@ -30,6 +31,8 @@ _OF_A_NETWORK = ("stage", "binariser", "batch_size_test")
 _OTHERWISE = ("loader", "init_from", "teacher")
 """Hyper-parameters that a command line gives in other ways: --use_dali, and files in place of methods."""
 _SHORT = {"batch_size": ("-b",), "batch_size_test": ("-bt",)}
+
+_SECONDS_PER_DAY = 86400.0
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
@@ -285,12 +288,26 @@ def running_of(arguments: argparse.Namespace) -> Running:
     for name in ("print_freq", "save_minutes", "stall_minutes"):
         if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
-    if not getattr(arguments, "end_time", 0) >= 0:
-        raise ConfigError(f"--end_time is {arguments.end_time}, expected seconds of Unix time, or 0 for never")
+    _check_end_time(getattr(arguments, "end_time", 0))
     for name in ("workers", "threads", "processes"):
         check_count(name, getattr(arguments, name), MOST_PROCESSES, least=0)
     given = {each.name: getattr(arguments, each.name) for each in fields(Running) if each.name in arguments}
     return Running(**given | {"gpus": gpus_of(arguments), "tracking_uri": tracking_uri})
+
+
+def _check_end_time(end_time: float) -> None:
+    """Raise Interrupted where the job's time is over, and ConfigError where the number cannot be meant as its end."""
+    over_s = time.time() - end_time if end_time else 0.0
+    if not end_time >= 0 or over_s > _SECONDS_PER_DAY:
+        raise ConfigError(
+            f"--end_time is {end_time:.15g}, expected the job's end in seconds of Unix time, e.g. $(date -d '+55"
+            " minutes' +%s), or 0 for never"
+        )
+    if over_s > 0:
+        raise Interrupted(
+            f"the time of this job is over (--end_time, {over_s:.0f} s ago), nothing was begun: run the same command"
+            " again with more of it"
+        )
 
 
 def _quiet_pytorch() -> None:

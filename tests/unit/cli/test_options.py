@@ -1,10 +1,13 @@
 """Options that are made from the models of params/."""
 
 import argparse
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 
+from recu.base.errors import ConfigError, Interrupted
 from recu.cli import options, train
 from recu.experiment.schema import Hyperparameters
 
@@ -29,6 +32,29 @@ def test_a_hyper_parameters_option_says_what_its_field_says(name):
     said = actions()[name].help
     assert said and said.split() == (Hyperparameters.model_fields[name].description or "").replace("`", "").split()
     assert actions()[name].default == options.NOT_GIVEN
+
+
+@pytest.mark.parametrize(
+    ("end_time", "error", "said"),
+    [
+        ("55", ConfigError, r"--end_time is 55, expected the job's end in seconds of Unix time"),
+        ("-1", ConfigError, "--end_time is -1, expected"),
+        ("nan", ConfigError, "--end_time is nan, expected"),
+        ("1999999000", Interrupted, r"the time of this job is over \(--end_time, 1000 s ago\), nothing was begun"),
+        ("1999913600", Interrupted, "86400 s ago"),
+        ("1999913599", ConfigError, "--end_time is 1999913599, expected"),
+        ("2000000000", None, ""),
+        ("inf", None, ""),
+        ("0", None, ""),
+    ],
+)
+def test_a_time_that_is_over_begins_nothing_and_what_is_no_time_is_refused(monkeypatch, end_time, error, said):
+    monkeypatch.setattr(options, "time", SimpleNamespace(time=lambda: 2e9))
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    given = parser.parse_args([f"--end_time={end_time}", "--tracking_uri="])
+    with nullcontext() if error is None else pytest.raises(error, match=said):
+        assert options.running_of(given).end_time == float(end_time)
 
 
 def test_a_new_hyper_parameter_is_an_option_without_more_ado(monkeypatch, capsys):
