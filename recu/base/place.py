@@ -71,11 +71,16 @@ def place_of(environment: Mapping[str, str]) -> Place:
 
 def _tasks_here(environment: Mapping[str, str]) -> int:
     """How many of a Slurm step's processes are on this machine, of e.g. "4(x2),3"."""
-    counts: list[int] = []
     named = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_TASKS_PER_NODE") or "1"
-    for part in named.split(","):
-        count, _, times = part.strip().rstrip(")").partition("(x")
-        counts += [int(count)] * int(times or 1)
+    counts: list[int] = []
+    try:
+        for part in named.split(","):
+            count, _, times = part.strip().rstrip(")").partition("(x")
+            counts += [int(count)] * int(times or 1)
+    except ValueError as error:
+        raise ConfigError(
+            f"SLURM_STEP_TASKS_PER_NODE={named} in the environment: expected e.g. 4(x2),3, as srun sets it"
+        ) from error
     node = _number(environment, "SLURM_NODEID", 0)
     return counts[min(node, len(counts) - 1)]
 

@@ -42,7 +42,16 @@ def test_anything_else_is_one_process(said):
     assert place_of(said) == ONLY
 
 
-@pytest.mark.parametrize("wrong", [{"SLURM_PROCID": "5"}, {"SLURM_LOCALID": "2"}, {"SLURM_STEP_NUM_TASKS": "x"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"SLURM_PROCID": "5"},
+        {"SLURM_LOCALID": "2"},
+        {"SLURM_STEP_NUM_TASKS": "x"},
+        {"SLURM_STEP_TASKS_PER_NODE": "two"},
+        {"SLURM_STEP_TASKS_PER_NODE": "2(x)y"},
+    ],
+)
 def test_what_cannot_be_is_refused(wrong):
     with pytest.raises(ConfigError, match="in the environment"):
         place_of(SRUN | wrong)
