@@ -58,6 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
     found = plan.load_plan(arguments.params_dir, config, tuple(arguments.suites) or None)
     results_dir, runs_dir = Path(config.results_dir), Path(config.runs_dir)
     rates = find_rates(arguments.params_dir, results_dir, arguments.device)
+    if found.devices > 1 or config.kernels == "off":
+        rates = None  # nobody measured that
     states = {name: _state(each, results_dir, runs_dir) for name, each in found.experiments.items()}
     sizes = {name: _prepared_sizes(results_dir, name) for name in found.used_datasets}
     every = jobs_of(
@@ -99,7 +101,10 @@ def _state(planned: Experiment | Released, results_dir: Path, runs_dir: Path) ->
 def _prepared_sizes(results_dir: Path, dataset: str) -> tuple[int | None, int | None] | None:
     """Training and test images of a dataset that the workflow prepared; None where it did not."""
     splits = read_object(manifest_file(results_dir, dataset)).get("splits")
-    return (splits.get("train"), splits.get("test")) if isinstance(splits, dict) else None
+    if not isinstance(splits, dict):
+        return None
+    train, test = (count if isinstance(count := splits.get(name), int) else None for name in ("train", "test"))
+    return train, test
 
 
 def _left(jobs: Mapping[str, Job], states: Mapping[str, str], results_dir: Path) -> dict[str, Job]:
@@ -128,6 +133,10 @@ def _totals(
         "",
         f"left to do: {trainings} trainings and {len(left) - trainings} evaluations, {_count(total.images)} images",
     ]
+    if found.devices > 1:
+        return [*lines, f"how long they take on {found.devices} devices each is not known: rates are of one device"]
+    if found.config.kernels == "off":
+        return [*lines, "how long they take with kernels: off is not known: rates are of the layers' fast forms"]
     if rates is None:
         return [
             *lines,
@@ -143,6 +152,9 @@ def _totals(
             f"about {_duration(total.wall_seconds)} with {slots} at once, {total.device_seconds / 3600:.2f}"
             f" device-hours ({visible(rates.device)}; {visible(rates.source)}); without downloads and preparation"
         )
+        if slots > rates.slots:
+            devices = -(-slots // rates.slots)
+            lines.append(f"on {devices} such devices: the rates were measured with {rates.slots} at once on one")
         chain = " -> ".join(total.critical_path)
         lines.append(f"no number of devices makes it shorter than {_duration(total.critical_seconds)}: {chain}")
     if total.memory_bytes is not None:

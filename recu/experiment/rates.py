@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import read_json
@@ -14,7 +14,7 @@ from recu.experiment.binarisers import USUAL
 from recu.experiment.params import parse_file, validate_model
 from recu.experiment.resolving import Experiment
 from recu.experiment.schema import Block
-from recu.experiment.values import Advice, Line, Positive
+from recu.experiment.values import Advice, Line, Positive, check_once
 
 _Count = Annotated[int, Field(ge=1)]
 
@@ -34,6 +34,8 @@ class Setup(Block):
     """As the hyper-parameter."""
     binariser: Line = USUAL
     """As the hyper-parameter."""
+    compile: Line | None = None
+    """As the hyper-parameter."""
 
 
 class Rate(Setup):
@@ -49,6 +51,11 @@ class Rate(Setup):
     """Of the best weights, which a finished training keeps; null where not measured."""
 
 
+def _check_setups(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
+    check_once([setup.model_dump_json(include=set(Setup.model_fields)) for setup in rates], "rate of")
+    return rates
+
+
 class DeviceRates(Block):
     """What one device gives."""
 
@@ -62,7 +69,7 @@ class DeviceRates(Block):
     """The same of an evaluation job beyond its images."""
     source: Advice
     """Who measured it, when and how."""
-    rates: tuple[Rate, ...]
+    rates: Annotated[tuple[Rate, ...], AfterValidator(_check_setups)]
     """Network by network."""
 
     def rate_of(self, setup: Setup) -> Rate | None:
@@ -71,10 +78,15 @@ class DeviceRates(Block):
         return next((rate for rate in self.rates if rate.model_dump(include=set(wanted)) == wanted), None)
 
 
+def _check_devices(devices: tuple[DeviceRates, ...]) -> tuple[DeviceRates, ...]:
+    check_once([each.device for each in devices], "device")
+    return devices
+
+
 class Rates(Block):
     """params/rates.yaml."""
 
-    devices: tuple[DeviceRates, ...] = ()
+    devices: Annotated[tuple[DeviceRates, ...], AfterValidator(_check_devices)] = ()
     """Device by device."""
 
 
@@ -90,6 +102,7 @@ def setup_of(experiment: Experiment) -> Setup:
         else experiment.pretrained_teacher or teacher.id.split("/")[2].partition("+")[0],
         precision=experiment.hyperparameters.precision,
         binariser=experiment.hyperparameters.binariser,
+        compile=experiment.hyperparameters.compile,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from recu.cli.main import main
 from recu.experiment.params import load_defaults
-from recu.experiment.paths import PARAMS_DIR, params_file
+from recu.experiment.paths import PARAMS_DIR, manifest_file, params_file
 from recu.experiment.resolving import load_experiments
 
 SUITE = """
@@ -71,6 +71,47 @@ def test_time_is_counted_for_what_is_left(place, tmp_path, capsys):
     left = total("two")
     assert len(left["jobs"]) == 2 and left["total"]["wall_seconds"] == pytest.approx(epochs * 11 + 3 + 1)
     assert "left to do: 1 trainings and 1 evaluations" in capsys.readouterr().out
+
+
+def test_more_at_once_than_were_measured_is_said_to_take_more_devices(place, tmp_path, capsys):
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    (tmp_path / "params/suites/two.yaml").write_text(SUITE)
+    place("cifar.resnet20_1w1a", slots=2)
+    for devices, said in (("2", False), ("3", True)):
+        total("two", "--devices", devices)
+        assert ("on 2 such devices: the rates were measured with 2 at once on one" in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "said"),
+    [
+        ("gpus_per_training: 0", "gpus_per_training: 2", "on 2 devices each is not known: rates are of one device"),
+        ("kernels: auto", "kernels: off", "with kernels: off is not known"),
+    ],
+)
+def test_trainings_that_run_as_nobody_measured_have_no_time(place, tmp_path, capsys, usual, other, said):
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    config = params_file(tmp_path / "params", "config")
+    config.write_text(config.read_text().replace(usual, other))
+    (tmp_path / "params/suites/two.yaml").write_text(SUITE)
+    place("cifar.resnet20_1w1a")
+    assert total("two")["total"]["wall_seconds"] is None
+    assert f"how long they take {said}" in capsys.readouterr().out
+
+
+def test_a_rate_is_of_one_form_of_compilation(place, tmp_path):
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    compiled = SUITE.replace("{vanilla: {}}", "{vanilla: {compile: kernels}}")
+    (tmp_path / "params/suites/two.yaml").write_text(compiled)
+    place("cifar.resnet20_1w1a")
+    assert total("two")["total"]["wall_seconds"] is None
+
+
+def test_sizes_that_a_manifest_says_wrongly_are_not_counted_with(place, tmp_path):
+    manifest = manifest_file(tmp_path / "results", "digits")
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"splits": {"train": "many", "test": None}}))
+    assert total("demo")["total"]["images"] is None
 
 
 @pytest.mark.parametrize("words", [["--devices", "0"], ["--devices", "100000"], ["--device", "x"]])

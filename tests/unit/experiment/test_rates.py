@@ -1,6 +1,7 @@
 """Rates of devices, measured and written by a person."""
 
 import json
+import math
 
 import pytest
 import yaml
@@ -43,13 +44,29 @@ def test_a_device_nobody_measured_is_answered_with_the_nearest(places):
 
 
 @pytest.mark.parametrize(
-    "wrong", [[], {"device": "x"}, device("x", slots=0), device("x", rates=[RATE | {"image_size": "32"}])]
+    "wrong",
+    [
+        [],
+        {"device": "x"},
+        device("x", slots=0),
+        device("x", train_job_s=-1),
+        device("x", rates=[RATE | {"image_size": "32"}]),
+        *(device("x", rates=[RATE | {"train_images_per_s": rate}]) for rate in (0, -1.5, math.inf, math.nan, "1")),
+        device("x", rates=[RATE, RATE | {"train_images_per_s": 3.0}]),
+    ],
 )
 def test_a_file_of_another_form_is_refused(places, wrong):
     params, results = places
     measured_file(results).write_text(json.dumps(wrong))
     with pytest.raises(RecuError, match=r"rates.json"):
         find_rates(params, results, None)
+
+
+def test_a_device_that_stands_there_twice_is_refused(places):
+    params, results = places
+    params_file(params, "rates").write_text(yaml.safe_dump({"devices": [device("A"), device("A", slots=2)]}))
+    with pytest.raises(RecuError, match=r"rates.yaml.*'A' is given twice"):
+        find_rates(params, results, "A")
 
 
 def test_every_entry_of_the_projects_own_says_where_it_is_from():
