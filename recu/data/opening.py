@@ -130,7 +130,7 @@ class Arrays(NamedTuple):
     labels: NDArray[np.int64]
     """(N,)."""
     file: Mapped
-    """Of the images; to be checked after they were read."""
+    """Of the images; to be checked before and after they are read."""
 
 
 def open_arrays(prepared: Prepared, split: str) -> Arrays:

@@ -47,7 +47,8 @@ class MemoryLoader:
             device: where batches are made.
             seed: decides order and augmentation; None keeps the stored order.
             augmentation: None where images are to stay as they are; needs a seed.
-            check: called after each batch was read; raises where the images are no longer what they were.
+            check: called before and after each batch is read; raises where the images are no longer what they were.
+                (What was cut off a mapped file ends the process that reads it.)
             share: of this process.
         """
         if augmentation is not None and seed is None:
@@ -82,6 +83,7 @@ class MemoryLoader:
         share = self._share.batches if order is None else self._share.parts
         for part in share(self.num_images, self.batch_size, start):
             begin, end = part.start, part.stop
+            self._check()
             if order is None:
                 images, labels = self._images[begin:end], self._labels[begin:end]
             else:
@@ -107,7 +109,8 @@ class MemoryLoader:
 def load_arrays(prepared: Prepared, split: str) -> tuple[Tensor, Tensor, Callable[[], None]]:
     """Images (N, S, S, 3) uint8, memory-mapped, and labels (N,) int64 of a split prepared with storage "arrays".
 
-    The third is to be called after images were read: it raises AlteredData where somebody wrote into their file.
+    The third is to be called before and after images are read: it raises AlteredData where somebody wrote into their
+    file or cut it off.
 
     Raises:
         DataError: see `recu.data.opening.open_arrays`.

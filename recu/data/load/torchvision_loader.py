@@ -200,14 +200,16 @@ class TorchvisionLoader:
             generator=torch.Generator(),
             timeout=PATIENCE_S if self._workers else 0,
         )
+        self._check()
         for images, labels, failures in _guarded(loader):
             self._note(failures)
             self._check()
-            if not len(labels):  # every image of the batch is unreadable
+            if len(labels):
+                images = images.to(self._device, non_blocking=True)
+                yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
+            else:  # every image of the batch is unreadable
                 yield torch.empty(0, 3, self._size, self._size, device=self._device), labels.to(self._device)
-                continue
-            images = images.to(self._device, non_blocking=True)
-            yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
+            self._check()
 
     def _note(self, failures: list[DataError]) -> None:
         for error in failures:

@@ -143,6 +143,20 @@ def test_what_is_written_into_mapped_images_is_noticed_in_the_next_batch(arrays:
         list(batches)
 
 
+@pytest.mark.parametrize("loader", ["memory", "torchvision"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_mapped_file_that_is_cut_off_is_not_read_any_more(arrays: Prepared, loader: str, split: str):
+    """Reading what is no longer there would end the process without a word (SIGBUS)."""
+    sizes = {"batch_size": 2, "batch_size_test": 1}
+    loaders = build_loaders(arrays, dataset(), **sizes, loader=loader, seed=1, device="cpu", workers=0)
+    batches = getattr(loaders, split).batches(0)
+    next(batches)
+    os.truncate(arrays.folder / f"{split}_images.npy", 0)
+    for begun in (batches, getattr(loaders, split).batches(0)):
+        with pytest.raises(AlteredData, match=rf"{split}_images.npy is no longer what was prepared .*; run `recu prep"):
+            next(begun)
+
+
 def test_nothing_is_hashed_again_until_a_file_looks_otherwise_and_then_once(arrays: Prepared, hashed: list[str]):
     check_contents(arrays)
     assert hashed == []
