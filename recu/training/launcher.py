@@ -14,17 +14,20 @@ from pathlib import Path
 import torch
 from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from recu.base import preloaded
 from recu.base.errors import ConfigError, Interrupted, LostProcess
 from recu.training.device import check_gpus
 from recu.training.gpu_slot import slots_folder, take_slots, visible_gpus
-from recu.training.processes import SAID
+from recu.training.processes import SAID, STORE
 
 _SIGNALS = "SIGTERM,SIGINT,SIGUSR1"
 """Handed on to the processes, which save their state."""
 _GRACE_S = 30
 """How long they may take for that before they are killed."""
+_SIGN_OF_LIFE_S = 3600
 _LOOPBACK = Path("/sys/class/net/lo")
 
 
@@ -40,9 +43,10 @@ def launch(words: Sequence[str], *, gpus: str, count: int) -> None:
     Raises:
         ConfigError: there are fewer GPUs.
         Interrupted: a signal came; state is saved, the same command continues.
-        LostProcess: they were killed.
+        LostProcess: they were killed, or the temporary folder is gone or has no locks.
         SystemExit: they ended with an error, which one of them has said.
     """
+    os.environ.pop(preloaded.ADDRESS, None)  # new processes are no forks of one that has imported everything
     words = [*words, "--gpus", _devices(gpus, count), "--processes", str(count)]
     # What PyTorch says of a failure is a page long; the processes say it themselves, in a line.
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
@@ -50,15 +54,19 @@ def launch(words: Sequence[str], *, gpus: str, count: int) -> None:
     if _LOOPBACK.exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK.name)  # they are all on this machine
     with tempfile.TemporaryDirectory(prefix="recu-launcher-") as folder:
-        said = Path(folder) / "said"
-        os.environ[SAID] = str(said)
+        said, store = Path(folder) / "said", Path(folder) / "store"
+        os.environ |= {SAID: str(said), STORE: str(store)}
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=count,
             run_id=str(uuid.uuid4()),
             rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
+            # What the launcher reads there can run code: it is this user's alone, where a server would be everybody's.
+            # It is written to often enough to stay in a temporary folder that is cleared by age, and no more: who has
+            # not written by the clock for three of these times counts as lost, also where the clock was set.
+            rdzv_endpoint=str(store),
+            rdzv_configs={"store_type": "file", "keep_alive_interval": _SIGN_OF_LIFE_S},
             local_addr="localhost",
             max_restarts=0,
             monitor_interval=0.1,
@@ -68,6 +76,11 @@ def launch(words: Sequence[str], *, gpus: str, count: int) -> None:
         )
         try:
             elastic_launch(config, sys.executable)("-P", "-m", "recu", *words)
+        except RendezvousError as error:
+            raise LostProcess(
+                f"cannot keep what the processes tell each other in {folder} ({error}): run the same command again,"
+                " with TMPDIR in the environment a folder on a file system with locks"
+            ) from error
         except ChildFailedError as error:
             _end_as([failure.exitcode for failure in error.failures.values()])
         except SignalException as stopped:

@@ -38,14 +38,15 @@ T = TypeVar("T")
 
 _START = timedelta(minutes=2)
 """How long they wait for each other's start, at least."""
-SAID = "RECU_SAID"
-"""Variable in which our launcher names a file that is made when a process says why the job ends."""
+SAID, STORE = "RECU_SAID", "RECU_STORE"
+"""Variables in which our launcher names a file that is made when a process says why the job ends, and the file in which
+the processes find each other: a server, as torchrun's, takes what anybody sends who reaches this machine."""
 _POLL_S = 0.2
 _LAST_WORDS_S = 3
 """How long a process that lost another waits for what that one said last."""
 _FAILURE, _CALL, _NO_CALL = "recu/failure", "recu/call", "none"
-_LOST = ("gloo", "nccl", "connection", "timed out", "timeout", "socket", "store", "broken pipe")
-"""Words of the errors with which PyTorch says that another process did not answer."""
+_BACKENDS = ("gloo", "nccl")
+"""What errors name, that are no DistError, with which PyTorch says that another process did not answer."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class Processes(Place):
         except RecuError:
             raise
         except RuntimeError as error:
-            if self.count == 1 or not any(word in str(error).lower() for word in _LOST):
+            lost = isinstance(error, dist.DistError) or any(name in str(error).lower() for name in _BACKENDS)
+            if self.count == 1 or not lost:
                 raise
             until = time.monotonic() + _LAST_WORDS_S
             while (said := self._said()) is None and time.monotonic() < until:
@@ -219,13 +221,11 @@ def joined(place: Place, *, gpus: str, patience_s: float) -> Iterator[Processes]
     if place.count == 1:
         yield ALONE
         return
-    for name, value in _meeting_place(os.environ).items():
-        os.environ.setdefault(name, value)
     patience = timedelta(seconds=patience_s)
     on_gpus = bool(gpu_numbers(gpus)) or (not gpus.strip() and torch.cuda.is_available())
     try:
         start = max(patience, _START)
-        store, _, _ = next(rendezvous("env://", place.rank, place.count, timeout=start))
+        store = _store(place, start)
         # Importing PyTorch takes one of them longer than another, which a short time limit is not meant for.
         store.set(f"recu/here/{place.rank}", "")
         store.wait([f"recu/here/{rank}" for rank in range(place.count)], start)
@@ -237,7 +237,7 @@ def joined(place: Place, *, gpus: str, patience_s: float) -> Iterator[Processes]
             timeout=patience,
         )
     except (RuntimeError, ValueError) as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        where = os.environ.get(STORE) or f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = " ".join(str(error).split())[:200]
         raise LostProcess(
             f"process {place.rank} of {place.count} does not find the others at {where} ({reason}): see that all"
@@ -248,6 +248,16 @@ def joined(place: Place, *, gpus: str, patience_s: float) -> Iterator[Processes]
     with together.saying_once():
         yield together
     dist.destroy_process_group()
+
+
+def _store(place: Place, patience: timedelta) -> Any:
+    """Where the processes leave each other values. Raises RuntimeError, and ConfigError as `joined`."""
+    if STORE in os.environ:
+        return dist.FileStore(os.environ[STORE])  # type: ignore[attr-defined]
+    for name, value in _meeting_place(os.environ).items():
+        os.environ.setdefault(name, value)
+    store, _, _ = next(rendezvous("env://", place.rank, place.count, timeout=patience))
+    return store
 
 
 def speak_of_little() -> None:
