@@ -147,8 +147,7 @@ class Testbed:
     ) -> Testbed:
         """The test split of prepared data; the other processes open theirs too. Raises DataError."""
         from recu.data import build_loaders
-        from recu.results import provenance
-        from recu.training.device import choose_device, describe_all
+        from recu.training.device import choose_device, origin_of
         from recu.training.processes import ALONE
 
         processes = processes or ALONE
@@ -180,7 +179,7 @@ class Testbed:
             loaders=loaders,
             device=device,
             settings=settings,
-            origin=provenance.collect(describe_all(device, processes)),
+            origin=origin_of(device, processes),
             processes=processes,
         )
 

@@ -288,13 +288,12 @@ def _assist(processes: Processes, job: _Job, found: Found | None) -> None:
 
 def _ready(job: _Job, found: Found | None, processes: Processes) -> tuple[Trainer, Provenance]:
     """The trainer where an earlier run stopped, and what trains from here on."""
-    from recu.results import provenance
-    from recu.training.device import choose_device, describe_all
+    from recu.training.device import choose_device, origin_of
 
     device = choose_device(job.running.gpus, processes)
     use_threads(job.running.threads, processes)
     loaders = _build_loaders(job, device, processes)
-    origin = provenance.collect(describe_all(device, processes))
+    origin = origin_of(device, processes)
     experiment = job.experiment
     _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
     # Before seeding, so that a teacher changes nothing in the student's random numbers.

@@ -15,6 +15,8 @@ from recu.base.place import ONLY, Place
 from recu.experiment.running import Kernels
 from recu.experiment.schema import gpu_numbers
 from recu.kernels.exact import switch_off
+from recu.results import provenance
+from recu.results.records import Provenance
 from recu.training.gpu_slot import slots_folder, take_slots, visible_gpus
 from recu.training.processes import Processes
 
@@ -93,11 +95,24 @@ def describe(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
 
 
-def describe_all(device: torch.device, processes: Processes) -> str:
-    """The devices of all processes in one text, e.g. "2 x NVIDIA A100-SXM4-40GB"."""
+def origin_of(device: torch.device, processes: Processes) -> Provenance:
+    """What computes in all processes: their devices in one text, e.g. "2 x NVIDIA A100-SXM4-40GB", code and packages.
+
+    Raises:
+        ConfigError: machines have other code or packages than the first, which the record would not say.
+        Interrupted: as `recu.results.provenance.collect`.
+    """
     names = processes.gather(describe(device))
     counts = {name: names.count(name) for name in names}
-    return names[0] if len(names) == 1 else ", ".join(f"{count} x {name}" for name, count in counts.items())
+    text = names[0] if len(names) == 1 else ", ".join(f"{count} x {name}" for name, count in counts.items())
+    origin = provenance.collect(text)
+    for what, own in (("code", origin.code_hash), ("packages", origin.environment_hash)):
+        if len(found := sorted(set(processes.gather(own)))) > 1:
+            raise ConfigError(
+                f"the machines of this job have different {what} (hashes {', '.join(each[:12] for each in found)}):"
+                " give all the same checkout and environment"
+            )
+    return origin
 
 
 def place(

@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from recu.base.errors import ConfigError
 from recu.base.place import Place
 from recu.models import build_model
-from recu.training.device import choose_device, describe, place
+from recu.results import provenance
+from recu.training.device import choose_device, describe, origin_of, place
+from recu.training.processes import ALONE
 from tests.unit.training.tiny import CPU, TinyNet
 
 
@@ -35,6 +38,21 @@ def test_the_default_is_a_gpu_if_there_is_one(gpus):
     assert choose_device("") == torch.device("cuda:0")
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(("name", "what"), [("code_hash", "code"), ("environment_hash", "packages")])
+def test_machines_with_different_programs_are_refused(monkeypatch, name, what):
+    own, collect = "1" * 64, provenance.collect
+    monkeypatch.setattr(provenance, "collect", lambda text: collect(text).model_copy(update={name: own}))
+    said = SimpleNamespace(gather=lambda value: [value, "2" * 64 if value == own else value])
+    with pytest.raises(ConfigError, match=f"different {what} .hashes 1{{12}}, 2{{12}}.: give all the same"):
+        origin_of(CPU, said)
+
+
+def test_the_devices_of_all_machines_are_named():
+    assert origin_of(CPU, ALONE).device == describe(CPU)
+    both = SimpleNamespace(gather=lambda value: [value, value])
+    assert origin_of(CPU, both).device == f"2 x {describe(CPU)}"
 
 
 def test_a_missing_gpu_names_what_there_is(gpus):
