@@ -141,7 +141,8 @@ def convolution_gradients(
     Returns:
         The gradient of the sign, (N, I, H, W) or None, and that of the scaled weight.
     """
-    if winograd.suits(activation, scaled_weight, stride, padding):
+    # After mixed precision the two may be of different types.
+    if compiled_for(grad, activation) and winograd.suits(activation, scaled_weight, stride, padding):
         return winograd.gradients(grad, activation, scaled_weight, of_input=of_input)
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,

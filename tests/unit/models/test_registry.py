@@ -43,6 +43,18 @@ def test_forward_and_backward(entry: ModelName, stage: int) -> None:
         assert torch.isfinite(model(images)).all()
 
 
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.name.endswith("18_1w1a")], ids=_name)
+def test_mixed_precision(entry: ModelName) -> None:
+    """A layer may see an activation of one type and a gradient of another, as ReActNet's behind their shifts."""
+    model = _build(entry)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(images)
+    logits.float().square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+
+
 _LIKE_ANOTHER = ("resnet34_1w1a", "resnet18B_1w1a", "resnet18C_1w1a")  # but deeper or wider
 
 
