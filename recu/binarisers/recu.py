@@ -60,7 +60,7 @@ class BinaryConv2d(nn.Conv2d):
     def forward(self, activation: Tensor) -> Tensor:
         """Convolve (N, I, H, W) to (N, O, H', W')."""
         require_plain_geometry(self)
-        weight = standardise_weight(self.weight)  # step 1
+        weight = self.standardised()  # step 1
         weight = recu_clamp(weight, self.tau)  # step 2
         if self.training:
             activation = rescale_per_sample(activation)  # step 3
@@ -68,31 +68,41 @@ class BinaryConv2d(nn.Conv2d):
         out = F.conv2d(binary_activation, binary_weight, None, self.stride, self.padding)  # step 5
         return out * self.alpha  # step 6
 
+    def standardised(self) -> Tensor:
+        """Step 1: what the binary weights are the signs of, (O, I, kH, kW)."""
+        return standardise_weight(self.weight)
+
     def layer_cost(self) -> LayerCost:
         """One bit a weight and 32 a filter's alpha; tau and the latent weights are for training alone."""
         return LayerCost.of_filters(self.weight, binary=True, values=(self.alpha,))
 
     def latent_weights(self) -> LatentWeights:
         """Standardised weights, before and after the clamp at Q(tau); alpha."""
-        standardised = standardise_weight(self.weight)
+        standardised = self.standardised()
         threshold = quantile_threshold(standardised, self.tau)
         return LatentWeights(
             standardised, torch.clamp(standardised, -threshold, threshold), threshold, self.alpha.flatten()
         )
 
 
-def standardise_weight(weight: Tensor) -> Tensor:
+def centre_weight(weight: Tensor) -> Tensor:
+    """Bring every output filter of (O, I, kH, kW) to mean 0."""
+    return weight - weight.mean(_PER_FILTER, keepdim=True)
+
+
+def standardise_weight(weight: Tensor, deviation: float = LAPLACIAN_STD) -> Tensor:
     """Step 1: bring every output filter to mean 0 and standard deviation 2*sqrt(2).
 
     Args:
         weight: latent weights (O, I, kH, kW); I * kH * kW must be at least 2 for the unbiased variance.
+        deviation: in place of 2*sqrt(2), in ablations.
 
     Returns:
         Standardised weights (O, I, kH, kW), differentiable through the mean and the standard deviation.
     """
-    centred = weight - weight.mean(_PER_FILTER, keepdim=True)
+    centred = centre_weight(weight)
     std = torch.sqrt(weight.var(_PER_FILTER, keepdim=True) + VARIANCE_EPSILON)
-    return centred / std * LAPLACIAN_STD
+    return centred / std * deviation
 
 
 def quantile_threshold(standardised: Tensor, tau: Tensor) -> Tensor:

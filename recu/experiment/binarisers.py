@@ -52,6 +52,12 @@ _BINARISERS: Mapping[str, Binariser] = MappingProxyType(
             "BiPer", {1: "recu.binarisers.biper:PeriodicWeightConv2d", 2: "recu.binarisers.biper:BiPerConv2d"}
         ),
         "sign": Binariser("plain sign", {2: "recu.binarisers.sign:SignConv2d"}),
+        "recu-centred": Binariser("ReCU, centred only", {2: "recu.binarisers.ablation:CentredBinaryConv2d"}),
+        "recu-unstandardised": Binariser(
+            "ReCU, not standardised", {2: "recu.binarisers.ablation:UnstandardisedBinaryConv2d"}
+        ),
+        "recu-b1": Binariser("ReCU, b = 1", {2: "recu.binarisers.ablation:NarrowBinaryConv2d"}),
+        "recu-b4": Binariser("ReCU, b = 4", {2: "recu.binarisers.ablation:WideBinaryConv2d"}),
     }
 )
 

@@ -224,7 +224,8 @@ class Hyperparameters(Block):
     batch_size / replicas images. A training on another number of devices says so in its record and in tables."""
     binariser: Annotated[Line, AfterValidator(_check_binariser)] = USUAL
     """What binarises, at the stage that `stage` names: `recu` (in family `birealnet` that is the competitor's own),
-    `ir-net`, `reste`, `biper` or `sign`."""
+    `ir-net`, `reste`, `biper` or `sign`; for ablations ReCU as `recu-centred`, `recu-unstandardised`, `recu-b1` or
+    `recu-b4`."""
     sync_batch_norm: bool = False
     """BatchNorm sees the whole batch however many devices share it, as on one."""
 

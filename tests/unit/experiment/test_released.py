@@ -144,7 +144,8 @@ def test_the_result_of_a_file_that_is_gone_stays_good(tmp_path):
 
 def test_the_shipped_claims_are_the_published_numbers(tmp_path):
     datasets = load_datasets(PARAMS_DIR)
-    published = {(each.dataset, each.model, each.method): each.top1 for each in load_published(PARAMS_DIR).results}
+    results = [each for each in load_published(PARAMS_DIR).results if each.row is None]
+    published = {(each.dataset, each.model, each.method): each.top1 for each in results}
     released = load_released(PARAMS_DIR, ("released",), tmp_path)
     claims = {
         (datasets[each.dataset].published_as, each.model, each.method): each.claimed_top1 for each in released.values()

@@ -160,6 +160,23 @@ def test_methods_with_one_recipe_differ_in_nothing_but_what_binarises():
     assert epochs == dict.fromkeys(("recu", "ir-net", "reste", "biper", "sign"), 600)
 
 
+def test_an_ablation_varies_one_thing_a_row_and_names_it():
+    for suite, seeds in (("ablation", 1), ("ablation-cifar10", 3)):
+        found = load_experiments(PARAMS_DIR, (suite,))
+        assert len(found) == 11 * seeds
+        recipes = {each.row: each.hyperparameters.model_dump() for each in found.values()}
+        usual = recipes.pop(None)
+        changes = {
+            name: {key: value for key, value in recipe.items() if value != usual[key]}
+            for name, recipe in recipes.items()
+        }
+        fixed = {f"tau-{tau:.2f}": {"tau_min": tau, "tau_max": tau} for tau in (0.80, 0.85, 0.90, 0.95, 0.99)}
+        fixed["tau-0.85"], fixed["tau-0.99"] = {"tau_max": 0.85}, {"tau_min": 0.99}
+        names = {"centred": "recu-centred", "unstandardised": "recu-unstandardised", "b-1": "recu-b1", "b-4": "recu-b4"}
+        step1 = {name: {"binariser": binariser} for name, binariser in names.items()}
+        assert changes == fixed | {"recu-off": {"tau_min": 1.0, "tau_max": 1.0}} | step1
+
+
 def test_finetune_starts_from_vanilla_of_the_same_seed_and_its_hash_follows(defaults, datasets):
     before = resolve(defaults, datasets)
     after = resolve(defaults, datasets, methods={"vanilla": {"epochs": 5}, "finetune": {"epochs": 2}})
