@@ -158,7 +158,7 @@ def _build_shipped_engine(
 
 def _train_loader(train: Images, batch_size: int, device: torch.device) -> MemoryLoader:
     from recu.data.load.memory import MemoryLoader
-    from recu.experiment.schema import BATCH_AUGMENTATIONS
+    from recu.experiment.augmentations import BATCH_AUGMENTATIONS
 
     augmentation = BATCH_AUGMENTATIONS["crop_flip"]
     return MemoryLoader(

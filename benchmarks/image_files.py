@@ -15,7 +15,7 @@ from recu.base.errors import ConfigError, DataError
 from recu.data.decoding import open_image
 from recu.data.index import FileIndex, index_files
 from recu.data.prepare.archives import iter_members
-from recu.experiment.schema import CROP_SCALES
+from recu.experiment.augmentations import CROP_SCALES
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +79,9 @@ def build_inputs(
     paths = [index.root / path for path in index.paths]
     plain = reference.build_loader(paths, index.labels.tolist(), batch_size, train=train, workers=workers)
     seed = SEED if train else None
-    view = View(AUGMENTATION, TEST_VIEW, IMAGE_SIZE, seed)
-    seen = {"crop_scale": CROP_SCALES[AUGMENTATION], "test_view": TEST_VIEW, "size": IMAGE_SIZE, "seed": seed}
-    common = {"mean": MEAN, "std": STD, "batch_size": batch_size, "device": device, "workers": workers}
+    view = View(AUGMENTATION, TEST_VIEW, IMAGE_SIZE)
+    seen = {"crop_scale": CROP_SCALES[AUGMENTATION], "test_view": TEST_VIEW, "size": IMAGE_SIZE}
+    common = {"mean": MEAN, "std": STD, "batch_size": batch_size, "device": device, "workers": workers, "seed": seed}
     tasks = {
         "reference": lambda: reference.load_epoch(plain, device),
         "shipped": _epochs(TorchvisionLoader(FileImages(index), view, **common)),

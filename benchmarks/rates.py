@@ -216,7 +216,7 @@ def _images(experiment: Experiment, batch_size: int, device: torch.device, *, tr
     import torch
 
     from recu.data.load.memory import MemoryLoader
-    from recu.experiment.schema import BATCH_AUGMENTATIONS
+    from recu.experiment.augmentations import BATCH_AUGMENTATIONS
 
     size, classes, seed = experiment.data["image_size"], experiment.data["num_classes"], experiment.seed
     generator = torch.Generator().manual_seed(seed)

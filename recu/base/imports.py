@@ -1,10 +1,18 @@
-"""Imports of large packages, a quarter faster."""
+"""Imports of what tables name, and of large packages, a quarter faster."""
 
 from __future__ import annotations
 
 import gc
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+
+def imported(place: str) -> Any:
+    """What "module:name" names, its module imported now."""
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 @contextmanager

@@ -1,1 +1,2 @@
-"""The command line: one file a subcommand, each with `add_arguments(parser)` and `run(arguments)`."""
+"""The command line: one file a subcommand, called as the command, with `add_arguments(parser)` and
+`run(arguments)`; the first sentence of its docstring is its help."""

@@ -1,4 +1,4 @@
-"""`recu bench`: speed, memory and start-up against the plain reference implementation in benchmarks/, or of suites."""
+"""`recu bench`: measure speed and memory against the plain reference in benchmarks/, or what suites take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`recu du`: what lies on disk, by experiment, and what needs it."""
+"""`recu du`: show what lies on disk, by experiment, and what needs it."""
 
 from __future__ import annotations
 

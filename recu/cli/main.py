@@ -13,35 +13,24 @@ import importlib
 import io
 import logging
 import os
+import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from recu import __version__
+from recu import __version__, cli
 from recu.base.errors import ConfigError, OutputError, RecuError, unknown_name
 from recu.base.redaction import RedactingFormatter, redact
 from recu.base.surroundings import settle_environment, trouble_in_words
 from recu.base.text import visible
 
-COMMANDS = {
-    "prepare": ("recu.cli.prepare", "prepare a dataset for training"),
-    "train": ("recu.cli.train", "train a network, or continue a training"),
-    "publish": ("recu.cli.publish", "put a released checkpoint file among the results"),
-    "evaluate": ("recu.cli.evaluate", "measure a checkpoint on a test split"),
-    "report": ("recu.cli.report", "collect results and render tables"),
-    "bench": ("recu.cli.bench", "measure speed and memory against the plain reference"),
-    "verify": ("recu.cli.verify", "tell what tables rest on, and what is stale or was altered"),
-    "plan": ("recu.cli.plan", "list the experiments of suites and where each stands"),
-    "du": ("recu.cli.du", "show what lies on disk, by experiment, and what needs it"),
-    "prune": ("recu.cli.prune", "remove what nothing needs from the disk, after asking"),
-    "store": ("recu.cli.store", "create the MLflow store before jobs log to it"),
-    "sync": ("recu.cli.sync", "bring the MLflow store up to date with the files of every run"),
-    "preload": ("recu.cli.preload", "hold in memory what the jobs of a workflow import (config: preload)"),
-    "ui": ("recu.cli.ui", "show the MLflow UI on this machine"),
-}
-"""By name: the module with `add_arguments` and `run`, and a line of help."""
+_NO_COMMANDS = ("main", "options")
+"""Modules beside the subcommands."""
+_HELP = re.compile(r'"""`recu \w+`: (.+?)\.\n?(?:"""|\n)', re.DOTALL)
+"""The first sentence of a subcommand's module."""
 
 _SPINS_OF_WAITING_THREADS = "1000"
 """Instead of hundreds of thousands: PyTorch's threads would keep the cores from the compiled loops of `recu.nn`."""
@@ -89,19 +78,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, words: list[str]) -> None:
-    if command not in COMMANDS:
-        raise unknown_name("command", command, COMMANDS)
+    if command not in commands():
+        raise unknown_name("command", command, commands())
     for note in settle_environment(os.environ):
         print(visible(redact(note)), file=sys.stderr)
     # Read when PyTorch is first imported.
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS_OF_WAITING_THREADS)
     # Python would look through all of PyTorch for garbage as it exits, for a second.
     atexit.register(gc.freeze)
-    module_name, help_text = COMMANDS[command]
-    module = importlib.import_module(module_name)
+    module = importlib.import_module(f"recu.cli.{command}")
+    said = help_of(command)
     parser = _Parser(
         prog=f"recu {command}",
-        description=f"{help_text[0].upper()}{help_text[1:]}.",
+        description=f"{said[0].upper()}{said[1:]}.",
         formatter_class=argparse.HelpFormatter,
         # A misspelt option must not be taken for the beginning of another.
         allow_abbrev=False,
@@ -113,8 +102,20 @@ def _run(command: str, words: list[str]) -> None:
         module.run(arguments)
 
 
+def commands() -> list[str]:
+    """Every subcommand: the modules beside this one."""
+    return [each.name for each in pkgutil.iter_modules(cli.__path__) if each.name not in _NO_COMMANDS]
+
+
+def help_of(command: str) -> str:
+    """A subcommand in one line, out of its source: importing each would take a second."""
+    source = pkgutil.get_data("recu.cli", f"{command}.py") or b""
+    found = _HELP.match(source.decode())
+    return " ".join(found[1].split()) if found else ""
+
+
 def _overview() -> str:
-    lines = [f"  {name:<10}{help_text}" for name, (_, help_text) in COMMANDS.items()]
+    lines = [f"  {name:<10}{help_of(name)}" for name in commands()]
     return "\n".join(
         (
             "usage: recu COMMAND [OPTIONS]",

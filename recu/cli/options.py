@@ -10,27 +10,30 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from recu.base.errors import ConfigError, Interrupted, ResultError, unknown_name
+from recu.base.errors import ConfigError, Interrupted, OutputError, ResultError, unknown_name
 from recu.base.files import read_json
 from recu.base.place import place_of
 from recu.experiment.fit import devices_of
+from recu.experiment.networks import Family
 from recu.experiment.params import load_config, load_datasets, load_defaults, validate_model
 from recu.experiment.paths import find_params, user_path
 from recu.experiment.released import Released, parse_planned
 from recu.experiment.resolving import Experiment, Planned, parse_experiment
 from recu.experiment.running import Kernels, Running
-from recu.experiment.schema import Dataset, Family, Hyperparameters, WorkflowConfig
+from recu.experiment.schema import Dataset, Hyperparameters, WorkflowConfig
 from recu.experiment.values import MOST_PROCESSES
 
 if TYPE_CHECKING:
     from recu.data import Prepared
     from recu.training.processes import Processes
 
-_OF_A_NETWORK = ("stage", "binariser", "batch_size_test")
-"""Hyper-parameters that `recu evaluate` takes too."""
-_OTHERWISE = ("loader", "init_from", "teacher")
-"""Hyper-parameters that a command line gives in other ways: --use_dali, and files in place of methods."""
-_SHORT = {"batch_size": ("-b",), "batch_size_test": ("-bt",)}
+OF_A_FILE = ("model", "family", "variant", "stage", "binariser", "dataset")
+"""Options that say what a checkpoint may not say itself."""
+_OF_A_NETWORK = ("batch_size_test", "loader")
+"""Hyper-parameters that `recu evaluate` takes too, besides the stage."""
+_OTHERWISE = ("init_from", "teacher")
+"""Hyper-parameters for which a command line names files in place of methods."""
+_SHORT = {"batch_size": ("-b",), "batch_size_test": ("-bt",), "print_freq": ("-p",)}
 
 _SECONDS_PER_DAY = 86400.0
 
@@ -56,46 +59,13 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="of the data that is meant, with --experiment: other data is refused",
     )
-    group.add_argument(
-        "--gpus",
-        "--gpu",
-        default=Running.gpus,
-        help="device numbers, as 0 or 0,1 for two that share the job, or cpu (default: a GPU if there is one, else the"
-        " CPU)",
-    )
-    group.add_argument(
-        "--processes",
-        type=int,
-        default=Running.processes,
-        metavar="N",
-        help="that share the job, one a device (default: as many as --gpus names, or one)",
-    )
-    group.add_argument(
-        "--stall_minutes",
-        type=float,
-        default=Running.stall_minutes,
-        metavar="N",
-        help="how long several processes wait for one of them (default: %(default)s)",
-    )
-    group.add_argument(
-        "--workers",
-        type=int,
-        default=Running.workers,
-        metavar="N",
-        help="its loader processes (default: %(default)s)",
-    )
-    group.add_argument(
-        "--threads",
-        type=int,
-        default=Running.threads,
-        metavar="N",
-        help="its CPU threads (default: torch's choice)",
-    )
-    group.add_argument(
-        "--kernels",
-        choices=get_args(Kernels),
-        default=Running.kernels,
-        help="fast forms of layers: wherever they fit, or none (default: %(default)s)",
+    add_device_options(group)
+    add_numbers(
+        group,
+        processes="that share the job, one a device (default: as many as --gpus names, or one)",
+        stall_minutes="how long several processes wait for one of them (default: %(default)s)",
+        workers="its loader processes (default: %(default)s)",
+        threads="its CPU threads (default: torch's choice)",
     )
     group.add_argument("--type", default="", help="tensor type, as the authors': one with 'cuda' in it, or a CPU type")
 
@@ -112,15 +82,47 @@ def add_dirs(parser: argparse._ActionsContainer, *names: str) -> None:
         parser.add_argument(f"--{name}", type=user_path, default=usual, help=f"{_DIRS[name]} (default: %(default)s)")
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Which network, on which data."""
-    group = parser.add_argument_group("network and data")
+def add_device_options(parser: argparse._ActionsContainer, gpus: str = Running.gpus) -> None:
+    """What computes, and by which form of the layers."""
+    parser.add_argument(
+        "--gpus",
+        "--gpu",
+        default=gpus,
+        help="device numbers, as 0 or 0,1 for two that share the job, or cpu (default:"
+        f" {gpus or 'a GPU if there is one, else the CPU'})",
+    )
+    parser.add_argument(
+        "--kernels",
+        choices=get_args(Kernels),
+        default=Running.kernels,
+        help="fast forms of layers: wherever they fit, or none (default: %(default)s)",
+    )
+
+
+def add_numbers(parser: argparse._ActionsContainer, **said: str) -> None:
+    """An option for each named number of `Running`, with its default and what is said of it."""
+    for name, text in said.items():
+        usual = getattr(Running, name)
+        flags = (*_SHORT.get(name, ()), f"--{name}")
+        parser.add_argument(*flags, type=type(usual), default=usual, metavar="N", help=text)
+
+
+def add_identity_options(group: argparse._ActionsContainer) -> None:
+    """Which network, on which data: `OF_A_FILE`."""
     group.add_argument("-a", "--model", default=NOT_GIVEN, help="e.g. resnet20_1w1a")
     group.add_argument(
         "--family", default=NOT_GIVEN, help="cifar, imagenet, reactnet or birealnet (default: the dataset's)"
     )
     group.add_argument("--variant", default=NOT_GIVEN, help="2021-03 for the form first published")
     group.add_argument("--dataset", default=NOT_GIVEN, help="a name in params/datasets.yaml, e.g. cifar10")
+    for name in ("stage", "binariser"):
+        _add_hyperparameter(group, name)
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Which network, on which data, read how."""
+    group = parser.add_argument_group("network and data")
+    add_identity_options(group)
     group.add_argument(
         "--data_path",
         default="",
@@ -128,7 +130,26 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     for name in _OF_A_NETWORK:
         _add_hyperparameter(group, name)
-    group.add_argument("--use_dali", action="store_true", help="read images with NVIDIA DALI")
+    group.add_argument(
+        "--use_dali", action="store_const", dest="loader", const="dali", default=NOT_GIVEN, help="as --loader dali"
+    )
+
+
+def add_output_options(parser: argparse._ActionsContainer, what: str) -> None:
+    """A JSON file to write; `what` says what of."""
+    parser.add_argument("--output", type=user_path, metavar="FILE.json", help=what)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
+
+
+def check_output(arguments: argparse.Namespace) -> None:
+    """Raise OutputError where what `add_output_options` gives could not be written, or must not be replaced."""
+    from recu.stages.train import check_writable_file
+
+    if arguments.output is None:
+        return
+    if arguments.output.exists() and not arguments.overwrite:
+        raise OutputError(f"{arguments.output} exists: choose another --output, or add --overwrite")
+    check_writable_file(arguments.output)
 
 
 def add_project_options(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -147,11 +168,11 @@ def project_config(arguments: argparse.Namespace) -> WorkflowConfig:
 def add_recipe_options(group: argparse._ArgumentGroup) -> None:
     """An option for each other hyper-parameter that means on a command line what it means in params/."""
     for name in Hyperparameters.model_fields:
-        if name not in (*_OF_A_NETWORK, *_OTHERWISE):
+        if name not in (*OF_A_FILE, *_OF_A_NETWORK, *_OTHERWISE):
             _add_hyperparameter(group, name)
 
 
-def _add_hyperparameter(group: argparse._ArgumentGroup, name: str) -> None:
+def _add_hyperparameter(group: argparse._ActionsContainer, name: str) -> None:
     """The option of a hyper-parameter, read and explained as its field in the schema says."""
     field = Hyperparameters.model_fields[name]
     kind = next((each for each in get_args(field.annotation) if get_origin(each) is Literal), field.annotation)
@@ -227,10 +248,8 @@ def hyperparameters_of(arguments: argparse.Namespace, family: Family, **more: An
     Raises:
         ConfigError: naming the option and what was expected.
     """
-    values = load_defaults(arguments.params_dir).recipe(family) | given_hyperparameters(arguments)
-    if arguments.use_dali:
-        values["loader"] = "dali"
-    return validate_model(values | more, Hyperparameters, "command line")
+    values = load_defaults(arguments.params_dir).recipe(family) | given_hyperparameters(arguments) | more
+    return validate_model(values, Hyperparameters, "command line")
 
 
 def given_hyperparameters(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`recu preload`: the process that a workflow with `preload: true` forks its jobs from."""
+"""`recu preload`: hold in memory what the jobs of a workflow with `preload: true` import, which are forks of it."""
 
 from __future__ import annotations
 

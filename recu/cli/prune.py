@@ -1,4 +1,4 @@
-"""`recu prune`: remove what nothing needs, after asking."""
+"""`recu prune`: remove what nothing needs from the disk, after asking."""
 
 from __future__ import annotations
 

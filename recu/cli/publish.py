@@ -1,4 +1,4 @@
-"""`recu publish`: a released checkpoint file joins the results, as a training that somebody else ran."""
+"""`recu publish`: put a released checkpoint file among the results, as a training that somebody else ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`recu report`: collect the results of a suite, render its table, show what there is."""
+"""`recu report`: collect results, render tables, show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`recu store`: create the MLflow store and its experiments once, before jobs log to it side by side."""
+"""`recu store`: create the MLflow store and its experiments once, before jobs log to it."""
 
 from __future__ import annotations
 

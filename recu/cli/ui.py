@@ -1,4 +1,4 @@
-"""`recu ui`: the MLflow UI on this project's store, on this machine only, opened where a suite's trainings are."""
+"""`recu ui`: show the MLflow UI of this project's store, on this machine only, at a suite's trainings."""
 
 from __future__ import annotations
 

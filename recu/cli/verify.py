@@ -1,4 +1,4 @@
-"""`recu verify`: what every table cell rests on, and which results are stale or were altered."""
+"""`recu verify`: tell what tables rest on, and what is stale or was altered."""
 
 from __future__ import annotations
 

@@ -6,14 +6,16 @@ Importing this package imports no torch, so that decoding processes start quickl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from recu.base.imports import imported
 from recu.data.load.loader import WHOLE, Loader, Loaders, Share
 from recu.data.manifest import Manifest, Prepared, read_manifest
-from recu.data.opening import check_settings, check_split, open_index, open_prepared
+from recu.data.opening import check_settings, check_split, open_prepared
 from recu.data.prepare.preparation import prepare, prepare_beside
 from recu.experiment.fit import check_batch_size, choose_loader
-from recu.experiment.schema import CROP_SCALES, Dataset
+from recu.experiment.loaders import LOADERS
+from recu.experiment.schema import Dataset
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +55,10 @@ def build_loaders(
         dataset: its entry in params/datasets.yaml.
         batch_size: training images a batch.
         batch_size_test: test images a batch.
-        loader: "auto" takes "memory" for small stored images that are cropped and flipped, else "torchvision".
+        loader: a name in `recu.experiment.loaders`, or "auto".
         seed: decides order and augmentation of the training images.
         device: where batches are delivered.
-        workers: loader processes (torchvision) or threads (DALI); unused by "memory".
+        workers: the loader's processes or threads.
         augmentation: of the training images, in place of the dataset's.
         skip_unreadable: leave out image files that cannot be read, with a warning, and count them in `Loader.skipped`,
             instead of stopping with a DataError.
@@ -70,6 +72,8 @@ def build_loaders(
     """
     import torch
 
+    from recu.data.load.split_loader import Builder, Request, Settings
+
     manifest = prepared.manifest
     check_settings(prepared.folder, manifest, dataset)
     for split in splits:
@@ -80,44 +84,22 @@ def build_loaders(
     dataset = dataset.model_copy(
         update={"augmentation": augmentation or dataset.augmentation, "test_view": dataset.seen_as}
     )
-    chosen = choose_loader(loader, dataset, manifest.storage)
-    build = {"memory": _memory_loader, "torchvision": _torchvision_loader, "dali": _dali_loader}[chosen]
-    common = {"mean": dataset.mean, "std": dataset.std, "device": torch.device(device), "share": share}
-    large = {"workers": workers, "skip_unreadable": skip_unreadable} if chosen != "memory" else {}
-    train = None
-    if "train" in splits:
-        train = build(prepared, dataset, "train", batch_size=batch_size, seed=seed, **common, **large)
-    test = build(prepared, dataset, "test", batch_size=batch_size_test, seed=None, **common, **large)
-    return Loaders(train, test, manifest)
+    build: Builder = imported(
+        LOADERS[choose_loader(loader, dataset, manifest.storage, trains="train" in splits)].builder
+    )
 
+    def loader_of(split: str, batch_size: int, seed: int | None) -> Loader:
+        settings = Settings(
+            mean=dataset.mean,
+            std=dataset.std,
+            batch_size=batch_size,
+            device=torch.device(device),
+            seed=seed,
+            workers=workers,
+            skip_unreadable=skip_unreadable,
+            share=share,
+        )
+        return build(Request(prepared=prepared, dataset=dataset, split=split, settings=settings))
 
-def _memory_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
-    from recu.data.load.memory import MemoryLoader, load_arrays
-    from recu.experiment.schema import BATCH_AUGMENTATIONS
-
-    augmentation = None if seed is None else BATCH_AUGMENTATIONS[dataset.augmentation]
-    images, labels, check = load_arrays(prepared, split)
-    return MemoryLoader(images, labels, seed=seed, augmentation=augmentation, check=check, **settings)
-
-
-def _torchvision_loader(
-    prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any
-) -> Loader:
-    from recu.data.load.memory import load_arrays
-    from recu.data.load.torchvision_loader import ArrayImages, FileImages, TorchvisionLoader, View
-
-    if prepared.manifest.storage == "arrays":
-        stored, labels, settings["check"] = load_arrays(prepared, split)
-        images: ArrayImages | FileImages = ArrayImages(stored, labels)
-    else:
-        images = FileImages(open_index(prepared, split))
-    return TorchvisionLoader(images, View(dataset.augmentation, dataset.seen_as, dataset.image_size, seed), **settings)
-
-
-def _dali_loader(prepared: Prepared, dataset: Dataset, split: str, *, seed: int | None, **settings: Any) -> Loader:
-    from recu.data.load.dali import DaliLoader
-
-    index = open_index(prepared, split)
-    scale = CROP_SCALES[dataset.augmentation]
-    size, test_view = dataset.image_size, dataset.seen_as
-    return DaliLoader(index, crop_scale=scale, test_view=test_view, size=size, seed=seed, **settings)
+    train = loader_of("train", batch_size, seed) if "train" in splits else None
+    return Loaders(train, loader_of("test", batch_size_test, None), manifest)

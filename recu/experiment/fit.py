@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import get_args
 
 from recu.base.errors import ConfigError, unknown_name
+from recu.experiment.augmentations import CROP_SCALES
 from recu.experiment.dataset_kinds import KINDS, Storage
+from recu.experiment.loaders import LOADERS, LoaderKind, LoaderName
 from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
-from recu.experiment.schema import BATCH_AUGMENTATIONS, CROP_SCALES, Dataset, Hyperparameters, Loader, gpu_numbers
+from recu.experiment.schema import Dataset, Hyperparameters, gpu_numbers
 
 _TEACHER_CLASSES = 1000
 """Of the networks that torchvision publishes."""
@@ -28,7 +30,7 @@ def fitted(recipe: Hyperparameters, dataset: Dataset) -> Hyperparameters:
     return recipe.model_copy(update={"loader": settled_loader(recipe.loader, dataset, recipe.augmentation)})
 
 
-def settled_loader(loader: Loader, dataset: Dataset, augmentation: str | None = None) -> Loader:
+def settled_loader(loader: LoaderName, dataset: Dataset, augmentation: str | None = None) -> LoaderName:
     """`loader`, or "auto" where it names what that takes; as `choose_loader`. Raises ConfigError."""
     named, usual = (choose_loader(each, dataset, storage_of(dataset), augmentation) for each in (loader, "auto"))
     return "auto" if named == usual else loader
@@ -73,43 +75,53 @@ def stored_size_of(dataset: Dataset) -> int | None:
     return KINDS[dataset.kind].side or dataset.image_size
 
 
-def choose_loader(loader: str, dataset: Dataset, storage: Storage, augmentation: str | None = None) -> str:
+def choose_loader(
+    loader: str, dataset: Dataset, storage: Storage, augmentation: str | None = None, *, trains: bool = True
+) -> str:
     """The input pipeline that `loader` means for a dataset.
 
     Args:
-        loader: "auto" takes "memory" for small stored images that are cropped and flipped, else
-            "torchvision".
+        loader: a name in `recu.experiment.loaders`; "auto" takes the first there that may be taken so and serves.
         dataset: its entry.
         storage: how its images lie prepared.
         augmentation: of the training images, in place of the dataset's.
+        trains: whether training images are wanted; no augmentation touches the others.
 
     Raises:
         ConfigError: unknown, or one that cannot serve the dataset.
     """
-    if loader not in get_args(Loader):
-        raise unknown_name("loader", loader, get_args(Loader))
-    used = augmentation or dataset.augmentation
-    as_stored = dataset.seen_as == "resize" and stored_size_of(dataset) == dataset.image_size
-    fits_memory = storage == "arrays" and used in BATCH_AUGMENTATIONS and as_stored
+    if loader not in get_args(LoaderName):
+        raise unknown_name("loader", loader, get_args(LoaderName))
+    used = augmentation or dataset.augmentation if trains or loader == "auto" else None
+    obstacles = {name: _obstacles(kind, dataset, storage, used) for name, kind in LOADERS.items()}
     if loader == "auto":
-        return "memory" if fits_memory else "torchvision"
-    if loader == "memory" and not fits_memory:
+        return next(name for name, kind in LOADERS.items() if kind.automatic and not obstacles[name])
+    if obstacles[loader]:
+        others = " or ".join(repr(name) for name, found in obstacles.items() if not found)
         raise ConfigError(
-            f"loader 'memory' cannot serve {dataset.title} (augmentation {used!r}, images kept as {storage}, test view"
-            f" {dataset.seen_as!r}), it takes arrays of the network's size, {', '.join(BATCH_AUGMENTATIONS)} and"
-            " 'resize'; choose 'torchvision' or 'auto'"
-        )
-    if loader == "dali" and storage != "files":
-        raise ConfigError(
-            f"loader 'dali' cannot serve {dataset.title}, whose images were decoded when they were prepared; leave out"
-            " --use_dali, or set loader to 'auto'"
-        )
-    if loader == "dali" and used not in CROP_SCALES:
-        raise ConfigError(
-            f"loader 'dali' cannot serve augmentation {used!r}, it takes {' and '.join(CROP_SCALES)}; leave out"
-            " --use_dali, or set loader to 'auto'"
+            f"loader {loader!r} cannot serve {dataset.title}: {'; '.join(obstacles[loader])}; choose 'auto' or"
+            f" {others} (`loader` under params/, --loader in place of --use_dali)"
         )
     return loader
+
+
+def _obstacles(kind: LoaderKind, dataset: Dataset, storage: Storage, augmentation: str | None) -> list[str]:
+    """Why a loader cannot serve a dataset, in clauses; none where it can. `augmentation` is None of test images."""
+    size, stored = dataset.image_size, stored_size_of(dataset)
+    as_stored = dataset.seen_as == "resize" and stored == size
+    clauses = (
+        (kind.storage in (None, storage), f"it takes images kept as {kind.storage}, and these are kept as {storage}"),
+        (
+            kind.augmentations is None or augmentation is None or augmentation in kind.augmentations,
+            f"it takes augmentation {', '.join(kind.augmentations or ())}, and this is {augmentation!r}",
+        ),
+        (
+            as_stored or not kind.as_stored,
+            f"it takes images stored in the network's size ({size}) with test view 'resize', and these are stored in"
+            f" {stored or 'their own'} with test view {dataset.seen_as!r}",
+        ),
+    )
+    return [clause for fits, clause in clauses if not fits]
 
 
 def check_initial_stage(parent: str, parent_stage: int, stage: int) -> None:

@@ -42,7 +42,7 @@ SCHEMAS: dict[str, Any] = {
 _HEAD = """# Reference
 
 Every key of the files in `params/`, as `make schemas` writes it from `recu/experiment/schema.py`. A key without default
-has to be given. Hyper-parameters other than `loader`, `init_from` and `teacher` are options `--NAME` of `recu train`;
+has to be given. Hyper-parameters other than `init_from` and `teacher` are options `--NAME` of `recu train`;
 where their values come from stands beside them in `params/defaults.yaml`.
 """
 _COMMON = ("Hyperparameters", "HyperparameterOverrides")

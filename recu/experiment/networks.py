@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.experiment.binarisers import USUAL, check_binariser
-from recu.experiment.schema import Stage
 
+Family = Literal["cifar", "imagenet", "reactnet", "birealnet", "torchvision"]
+Stage = Literal[0, 1, 2]
 STAGES = get_args(Stage)
 """What a network binarises: 0 nothing, 1 activations, 2 activations and weights."""
 

@@ -11,10 +11,11 @@ from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import hash_file, read_json
 from recu.experiment import paths
 from recu.experiment.fit import settled_loader
+from recu.experiment.loaders import LoaderName
 from recu.experiment.networks import check_network, find_network
 from recu.experiment.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.experiment.resolving import Experiment, Planned, load_experiments, parse_experiment
-from recu.experiment.schema import Dataset, Defaults, Loader, ReleasedFile, ReleasedSuite
+from recu.experiment.schema import Dataset, Defaults, ReleasedFile, ReleasedSuite
 
 
 class Released(Planned):
@@ -32,7 +33,7 @@ class Released(Planned):
     """Percent."""
     claimed_on: str | None
     """Dataset of the claim; None where it is the published one of `dataset`."""
-    loader: Loader
+    loader: LoaderName
     batch_size_test: Annotated[int, Field(ge=1)] = 128
     """In no hash, since it changes no result."""
 

@@ -13,12 +13,11 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import canonical_json, hash_file, hash_text
 from recu.experiment import fit, paths
-from recu.experiment.networks import check_network
+from recu.experiment.networks import Family, check_network
 from recu.experiment.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.experiment.schema import (
     Dataset,
     Defaults,
-    Family,
     HyperparameterOverrides,
     Hyperparameters,
     Model,

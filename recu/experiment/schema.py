@@ -6,18 +6,18 @@ files and words the errors, `recu.experiment.resolving` combines them into exper
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from recu.base.addresses import check_store_address
 from recu.base.errors import ConfigError
+from recu.experiment.augmentations import CROP_SCALES, Augmentation
 from recu.experiment.binarisers import USUAL, find_binariser
 from recu.experiment.dataset_kinds import KindName
+from recu.experiment.loaders import LoaderName
+from recu.experiment.networks import Family, Stage
 from recu.experiment.running import Kernels, Running
 from recu.experiment.schedules import LearningRateType, check_warm_up
 from recu.experiment.values import (
@@ -48,45 +48,12 @@ from recu.experiment.values import (
     whole,
 )
 
-Family = Literal["cifar", "imagenet", "reactnet", "birealnet", "torchvision"]
-Augmentation = Literal[
-    "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
-]
-"""Training augmentations; see `recu.data.load.augmentation` and `recu.data.load.transforms`."""
 Optimizer = Literal["sgd", "adam"]
 DecayGroups = Literal["all", "imagenet", "birealnet"]
-Stage = Literal[0, 1, 2]
-Loader = Literal["auto", "memory", "torchvision", "dali"]
 Compile = Literal["kernels", "cuda-graphs"]
 TestView = Literal["resize", "resize_centre"]
 """How a test image becomes the network's input: scaled to its size, or the shorter side to 256/224 of that and then the
 centre; see `recu.data.load.transforms`."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchAugmentation:
-    """What an augmentation does to small images, on whole batches in memory (`recu.data.load.augmentation`)."""
-
-    padding: int
-    """Black pixels added on each side before an image-sized window is cut out at random; 0 does not crop."""
-    flip: bool
-    """Mirror left to right with probability one half."""
-
-
-BATCH_AUGMENTATIONS: Mapping[str, BatchAugmentation] = MappingProxyType(
-    {
-        "none": BatchAugmentation(padding=0, flip=False),
-        "crop": BatchAugmentation(padding=4, flip=False),
-        "crop_flip": BatchAugmentation(padding=4, flip=True),
-    }
-)
-"""ReCU, ICCV 2021, section 4.1 uses crop_flip on CIFAR."""
-CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
-)
-"""Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1
-never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
-once."""
 
 
 def _as_list(value: Any) -> Any:
@@ -208,7 +175,7 @@ class Hyperparameters(Block):
     `torchvision:NAME` for torchvision's published ImageNet weights."""
     augmentation: Augmentation | None
     """Training augmentation in place of the dataset's; null for that."""
-    loader: Loader
+    loader: LoaderName
     """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
     skip_unreadable: bool
     """Leave out training images that cannot be read, and count them, instead of stopping at the first; one among the

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recu.base.errors import ConfigError
+from recu.base.imports import imported
 from recu.experiment.binarisers import USUAL, check_binariser, find_binariser
 from recu.experiment.networks import check_network, find_network
 
@@ -42,14 +42,14 @@ def build_model(
     check_network(name, family=family, variant=variant, stage=stage, binariser=binariser)
     if num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
-    build = _imported(find_network(name, family=family, variant=variant).builder)
+    build = imported(find_network(name, family=family, variant=variant).builder)
     return build(num_classes, convolution_of(family, stage, binariser))
 
 
 def convolution_of(family: str, stage: int, binariser: str = USUAL) -> type[nn.Conv2d]:
     """The class of the convolutions that a network's family, stage and binariser decide. Raises ConfigError."""
     check_binariser(binariser, family=family, stage=stage)
-    return _imported(find_binariser(binariser, family=family).convolution(stage))
+    return imported(find_binariser(binariser, family=family).convolution(stage))
 
 
 def further_state(family: str, binariser: str, stage: int, following: int) -> tuple[str, ...]:
@@ -66,8 +66,3 @@ def further_state(family: str, binariser: str, stage: int, following: int) -> tu
     with torch.device("meta"):
         before, after = (convolution_of(family, each, binariser)(2, 2, 1).state_dict() for each in (stage, following))
     return tuple(name for name in after if name not in before)
-
-
-def _imported(place: str) -> Any:
-    module, name = place.split(":")
-    return getattr(importlib.import_module(module), name)

@@ -15,8 +15,8 @@ from benchmarks.reference import build_reference
 from recu.binarisers.recu import tau_at
 from recu.data.load.memory import MemoryLoader
 from recu.data.prepare.digits import load_digits_arrays
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS
 from recu.experiment.schedules import learning_rate_at
-from recu.experiment.schema import BATCH_AUGMENTATIONS
 from recu.models import build_model
 from recu.nn import set_tau
 from recu.training.device import place

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recu.cli.main import COMMANDS
+from recu.cli.main import commands
 from recu.experiment.paths import PROJECT_DIR
 
 REMOVAL = re.compile(r"\b(remove|delete|erase|rm)\b", re.IGNORECASE)
@@ -20,7 +20,6 @@ MAY_BE_REMOVED = {
     "cannot remove {}: {}; check permissions": "what nobody needs stays",
     "remove all of this? [y/N] ": "`recu prune` asks about what it listed",
     "remove what is listed without asking": "its --yes",
-    "remove what nothing needs from the disk, after asking": "its help",
 }
 """Every message that speaks of removing, and why it may."""
 
@@ -61,9 +60,9 @@ class Parser(argparse.ArgumentParser):
 def parsers() -> dict[str, Parser]:
     """By subcommand, the parser that the command line uses."""
     made = {}
-    for name, (module, _) in COMMANDS.items():
+    for name in commands():
         made[name] = Parser(prog=name, allow_abbrev=False)
-        importlib.import_module(module).add_arguments(made[name])
+        importlib.import_module(f"recu.cli.{name}").add_arguments(made[name])
     return made
 
 
@@ -88,12 +87,12 @@ def test_nothing_that_is_whole_is_to_be_removed():
     assert unexplained == {}
 
 
-def commands(text: str) -> list[str]:
+def commands_in(text: str) -> list[str]:
     return [next(filter(None, found)) for found in COMMAND.findall(text)]
 
 
 def advised_commands() -> list[tuple[str, str]]:
-    return [(file, command) for file, text in messages() for command in commands(text)]
+    return [(file, command) for file, text in messages() for command in commands_in(text)]
 
 
 def test_commands_in_messages_can_be_typed(parsers, snakemake_options):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recu.experiment.schema import BatchAugmentation
+from recu.experiment.augmentations import BatchAugmentation
 
 
 def draw_crop_flip(count: int, augmentation: BatchAugmentation, generator: torch.Generator) -> Tensor:

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import io
 import itertools
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recu.base.errors import AlteredData, ConfigError, DataError
+from recu.base.errors import ConfigError, DataError
 from recu.data.decoding import as_rgb, open_image, opened_image
 from recu.data.index import FileIndex
-from recu.data.load.augmentation import normalise
-from recu.data.load.loader import WHOLE, Share, count_batches
-from recu.data.load.torchvision_loader import epoch_order, image_generator, unusable
+from recu.data.load.split_loader import Request, Settings, SplitLoader
+from recu.data.load.torchvision_loader import image_generator, unusable
 from recu.data.load.transforms import Box, draw_box, draw_flip, validation_geometry
+from recu.data.opening import open_index
+from recu.experiment.augmentations import CROP_SCALES
 from recu.experiment.schema import TestView
-
-_LOG = logging.getLogger(__name__)
 
 
 def require_dali() -> None:
@@ -59,78 +57,59 @@ class _Sample:
     flip: bool
 
 
-class DaliLoader:
+def build(request: Request) -> DaliLoader:
+    """The loader of a split that stays files; a `recu.data.load.split_loader.Builder`."""
+    dataset = request.dataset
+    return DaliLoader(
+        open_index(request.prepared, request.split),
+        crop_scale=CROP_SCALES[dataset.augmentation] if request.trains else None,
+        test_view=dataset.seen_as,
+        size=dataset.image_size,
+        **request.settings,
+    )
+
+
+class DaliLoader(SplitLoader):
     """Batches of image files decoded by DALI; see `recu.data.load.loader.Loader`."""
 
     def __init__(
         self,
         index: FileIndex,
         *,
-        crop_scale: tuple[float, float],
+        crop_scale: tuple[float, float] | None,
         test_view: TestView,
         size: int,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        batch_size: int,
-        device: torch.device,
-        seed: int | None,
-        workers: int,
-        skip_unreadable: bool = False,
-        share: Share = WHOLE,
+        **settings: Unpack[Settings],
     ) -> None:
         """A loader of one split.
 
         Args:
             index: the split's files.
-            crop_scale: share of the image's area that a random part covers in training.
+            crop_scale: share of the image's area that a random part covers in training; None of test images.
             test_view: how test images are seen.
             size: side of the network's input in pixels.
-            mean: per channel, of pixel values in [0, 1].
-            std: likewise.
-            batch_size: images a batch.
-            device: where batches are delivered; on a GPU decoding happens there.
-            seed: decides order and augmentation; None gives the test views in stored order.
-            workers: DALI's threads, at least one.
-            skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
-            share: of this process; DALI sees its images alone.
+            settings: see `SplitLoader`; on a GPU decoding happens there, `workers` are DALI's threads, at least one.
 
         Raises:
             ConfigError: DALI is not installed.
         """
         require_dali()
-        self.num_images = len(index.paths)
-        self.batch_size = batch_size
-        self._share = share
-        self.skipped = 0
+        super().__init__(len(index.paths), **settings)
         self._index = index
         self._crop_scale = crop_scale
         self._test_view = test_view
         self._size = size
-        self._seed = seed
-        self._device = device
-        self._threads = max(1, workers)
-        self._skip_unreadable = skip_unreadable
         self._labels = torch.from_numpy(index.labels)
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
-        self._std = torch.tensor(std, dtype=torch.float32, device=device)
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of one epoch, the last short one included."""
-        return count_batches(self.num_images, self.batch_size)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """See `recu.data.load.loader.Loader.batches`."""
         self.skipped = 0
-        order = epoch_order(self.num_images, self._seed, epoch)
-        share = self._share.batches if self._seed is None else self._share.parts
-        coming = ([order[place] for place in part] for part in share(self.num_images, self.batch_size, start))
-        readable = (self._read(numbers, epoch) for numbers in coming)
+        readable = (self._read(numbers, epoch) for numbers in self._numbers(epoch, start))
         pipeline = self._build_pipeline()
         empty, in_work = _feed_next(pipeline, readable)
         while True:
             for _ in range(empty):
-                yield self._nothing()
+                yield self._nothing(self._size)
             if in_work is None:
                 return
             try:
@@ -143,12 +122,7 @@ class DaliLoader:
                 continue
             labels = self._labels[[sample.index for sample in in_work]]
             empty, in_work = _feed_next(pipeline, readable)  # DALI makes it while the network works on this one
-            yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
-
-    def _nothing(self) -> tuple[Tensor, Tensor]:
-        """A batch whose every image is unreadable."""
-        images = torch.empty(0, 3, self._size, self._size, device=self._device)
-        return images, torch.empty(0, dtype=torch.int64, device=self._device)
+            yield self._normalised(images), labels.to(self._device, non_blocking=True)
 
     def _read(self, numbers: list[int], epoch: int) -> list[_Sample]:
         """The batch's images with their geometry, without those that are cut off or whose header is unreadable."""
@@ -164,7 +138,7 @@ class DaliLoader:
 
     def _sample(self, number: int, data: bytes, height: int, width: int, epoch: int) -> _Sample:
         size = self._size
-        if self._seed is None:
+        if self._seed is None or self._crop_scale is None:
             whole = (size, size), Box(0, 0, size, size)
             resized, kept = whole if self._test_view == "resize" else validation_geometry(height, width, size)
             return _Sample(number, data, Box(0, 0, height, width), resized, kept, False)
@@ -190,12 +164,6 @@ class DaliLoader:
             raise DataError(f"DALI failed on images that are readable ({reason}); leave out --use_dali") from cause
         return readable
 
-    def _note(self, error: DataError) -> None:
-        if not self._skip_unreadable or isinstance(error, AlteredData):
-            raise error
-        _LOG.warning("skipped: %s", error)
-        self.skipped += 1
-
     def _take(self, pipeline: Any) -> Tensor:
         """The oldest batch in flight: uint8 (B, S, S, 3) on the loader's device."""
         (output,) = pipeline.share_outputs()
@@ -213,7 +181,7 @@ class DaliLoader:
 
         @pipeline_def(  # type: ignore[untyped-decorator]
             batch_size=self.batch_size,
-            num_threads=self._threads,
+            num_threads=max(1, self._workers),
             device_id=(self._device.index or 0) if gpu else None,
             prefetch_queue_depth=1,
         )

@@ -90,8 +90,3 @@ class Loaders:
     """None where only the test split was asked for."""
     test: Loader
     manifest: Manifest
-
-
-def count_batches(num_images: int, batch_size: int) -> int:
-    """Batches of an epoch that keeps its last short batch."""
-    return -(-num_images // batch_size)

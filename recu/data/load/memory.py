@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from recu.data.load.augmentation import crop_flip, draw_crop_flip, normalise
-from recu.data.load.loader import WHOLE, Share, count_batches
+from recu.data.load.augmentation import crop_flip, draw_crop_flip
 from recu.data.load.randomness import generator_for, shuffled_order
+from recu.data.load.split_loader import Request, Settings, SplitLoader
 from recu.data.manifest import Prepared
 from recu.data.opening import open_arrays
-from recu.experiment.schema import BatchAugmentation
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS, BatchAugmentation
 
 
-class MemoryLoader:
+def build(request: Request) -> MemoryLoader:
+    """The loader of a split stored as arrays; a `recu.data.load.split_loader.Builder`."""
+    images, labels, check = load_arrays(request.prepared, request.split)
+    augmentation = BATCH_AUGMENTATIONS[request.dataset.augmentation] if request.trains else None
+    return MemoryLoader(images, labels, augmentation=augmentation, check=check, **request.settings)
+
+
+class MemoryLoader(SplitLoader):
     """Batches out of uint8 arrays; see `recu.data.load.loader.Loader`.
 
     On the CPU the arrays stay memory-mapped and are shared by all jobs of the machine; on a GPU they are moved there
@@ -27,49 +35,25 @@ class MemoryLoader:
         images: Tensor,
         labels: Tensor,
         *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        batch_size: int,
-        device: torch.device,
-        seed: int | None,
         augmentation: BatchAugmentation | None,
         check: Callable[[], None] = lambda: None,
-        share: Share = WHOLE,
+        **settings: Unpack[Settings],
     ) -> None:
         """A loader of one split.
 
         Args:
             images: uint8 (N, S, S, 3), contiguous.
             labels: int64 (N,).
-            mean: per channel, of pixel values in [0, 1].
-            std: likewise.
-            batch_size: images a batch.
-            device: where batches are made.
-            seed: decides order and augmentation; None keeps the stored order.
             augmentation: None where images are to stay as they are; needs a seed.
-            check: called before and after each batch is read; raises where the images are no longer what they were.
-                (What was cut off a mapped file ends the process that reads it.)
-            share: of this process.
+            check: see `SplitLoader`.
+            settings: likewise.
         """
-        if augmentation is not None and seed is None:
+        super().__init__(len(labels), check=check, **settings)
+        if augmentation is not None and self._seed is None:
             raise ValueError("augmentation needs a seed")
-        self.num_images = len(labels)
-        self.batch_size = batch_size
-        self._share = share
-        self.skipped = 0
-        self._device = device
-        self._images = images.to(device)
-        self._labels = labels.to(device)
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
-        self._std = torch.tensor(std, dtype=torch.float32, device=device)
-        self._seed = seed
+        self._images = images.to(self._device)
+        self._labels = labels.to(self._device)
         self._augmentation = augmentation
-        self._check = check
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of one epoch, the last short one included."""
-        return count_batches(self.num_images, self.batch_size)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """See `recu.data.load.loader.Loader.batches`."""
@@ -80,8 +64,7 @@ class MemoryLoader:
         if augmentation is not None and seed is not None:
             draws = self._draws(augmentation, seed, epoch, start).to(self._device)
         first = start * self.batch_size
-        share = self._share.batches if order is None else self._share.parts
-        for part in share(self.num_images, self.batch_size, start):
+        for part in self._parts(start):
             begin, end = part.start, part.stop
             self._check()
             if order is None:
@@ -92,7 +75,7 @@ class MemoryLoader:
                 labels = self._labels.index_select(0, order[begin:end])
             if augmentation is not None and draws is not None and len(part):
                 images = crop_flip(images, draws[begin - first : end - first], augmentation.padding)
-            batch = normalise(images, self._mean, self._std)
+            batch = self._normalised(images)
             self._check()
             yield batch, labels
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -17,13 +16,12 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from recu.base.errors import AlteredData, ConfigError, DataError, RecuError, StalledError
 from recu.data.index import FileIndex
-from recu.data.load.augmentation import normalise
-from recu.data.load.loader import WHOLE, Share, count_batches
-from recu.data.load.randomness import derive_seed, shuffled_order
+from recu.data.load.memory import load_arrays
+from recu.data.load.randomness import derive_seed
+from recu.data.load.split_loader import Request, Settings, SplitLoader
 from recu.data.load.transforms import augment, decode, evaluation_view
+from recu.data.opening import open_index
 from recu.experiment.schema import TestView
-
-_LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 600
 """The longest that a batch may take its worker: a network folder may come back after minutes, a hung one never."""
@@ -108,14 +106,12 @@ class View:
     """Of test images, whatever the augmentation."""
     size: int
     """Side of the network's input in pixels."""
-    seed: int | None
-    """None shows test images."""
 
-    def of(self, image: Tensor, epoch: int, index: int) -> Tensor:
-        """uint8 (3, size, size); draws depend on seed, epoch and the image's number alone."""
-        if self.seed is None:
+    def of(self, image: Tensor, generator: random.Random | None) -> Tensor:
+        """uint8 (3, size, size); `generator` draws the augmentation, None shows a test image."""
+        if generator is None:
             return evaluation_view(image, self.test_view, self.size)
-        return augment(image, self.augmentation, self.size, image_generator(self.seed, epoch, index))
+        return augment(image, self.augmentation, self.size, generator)
 
 
 def image_generator(seed: int, epoch: int, index: int) -> random.Random:
@@ -123,74 +119,44 @@ def image_generator(seed: int, epoch: int, index: int) -> random.Random:
     return random.Random(derive_seed("image", seed, epoch, index))
 
 
-def epoch_order(num_images: int, seed: int | None, epoch: int) -> list[int]:
-    """Image numbers in the order of the epoch: shuffled with a seed, as stored without."""
-    return list(range(num_images)) if seed is None else shuffled_order(num_images, seed, epoch).tolist()
+def build(request: Request) -> TorchvisionLoader:
+    """The loader of a split stored either way; a `recu.data.load.split_loader.Builder`."""
+    dataset = request.dataset
+    view = View(dataset.augmentation, dataset.seen_as, dataset.image_size)
+    if request.prepared.manifest.storage == "files":
+        return TorchvisionLoader(FileImages(open_index(request.prepared, request.split)), view, **request.settings)
+    images, labels, check = load_arrays(request.prepared, request.split)
+    return TorchvisionLoader(ArrayImages(images, labels), view, check=check, **request.settings)
 
 
-class TorchvisionLoader:
+class TorchvisionLoader(SplitLoader):
     """Batches of images read one by one; see `recu.data.load.loader.Loader`."""
 
     def __init__(
-        self,
-        images: Images,
-        view: View,
-        *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        batch_size: int,
-        device: torch.device,
-        workers: int,
-        skip_unreadable: bool = False,
-        check: Callable[[], None] = lambda: None,
-        share: Share = WHOLE,
+        self, images: Images, view: View, *, check: Callable[[], None] = lambda: None, **settings: Unpack[Settings]
     ) -> None:
         """A loader of one split.
 
         Args:
             images: where they come from.
             view: what becomes of each.
-            mean: per channel, of pixel values in [0, 1].
-            std: likewise.
-            batch_size: images a batch.
-            device: where batches are delivered; normalisation happens there.
-            workers: processes that read, decode and augment; 0 does it in this one.
-            skip_unreadable: leave out images that cannot be read, with a warning, instead of stopping.
-            check: as of `recu.data.load.memory.MemoryLoader`.
-            share: of this process.
+            check: see `SplitLoader`.
+            settings: likewise; `workers` are processes.
 
         Raises:
             ConfigError: the workers' batches do not fit into shared memory.
         """
-        self.num_images = len(images.labels)
-        self.batch_size = batch_size
-        self._share = share
-        self.skipped = 0
-        self._samples = _Samples(images, view)
-        self._seed, self._size = view.seed, view.size
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
-        self._std = torch.tensor(std, dtype=torch.float32, device=device)
-        self._device = device
-        self._workers = workers
-        self._skip_unreadable = skip_unreadable
-        self._check = check
-        _check_shared_memory(workers, min(batch_size, self.num_images), self.num_batches, view.size)
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of one epoch, the last short one included."""
-        return count_batches(self.num_images, self.batch_size)
+        super().__init__(len(images.labels), check=check, **settings)
+        self._samples = _Samples(images, view, self._seed)
+        self._size = view.size
+        _check_shared_memory(self._workers, min(self.batch_size, self.num_images), self.num_batches, view.size)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """See `recu.data.load.loader.Loader.batches`."""
         self.skipped = 0
-        order = epoch_order(self.num_images, self._seed, epoch)
-        share = self._share.batches if self._seed is None else self._share.parts
         loader = DataLoader(
             self._samples,
-            batch_sampler=[
-                [(epoch, order[place]) for place in part] for part in share(self.num_images, self.batch_size, start)
-            ],
+            batch_sampler=[[(epoch, number) for number in batch] for batch in self._numbers(epoch, start)],
             num_workers=self._workers,
             prefetch_factor=_PREFETCH if self._workers else None,
             collate_fn=_collate,
@@ -202,21 +168,15 @@ class TorchvisionLoader:
         )
         self._check()
         for images, labels, failures in _guarded(loader):
-            self._note(failures)
+            for error in failures:
+                self._note(error)
             self._check()
             if len(labels):
                 images = images.to(self._device, non_blocking=True)
-                yield normalise(images, self._mean, self._std), labels.to(self._device, non_blocking=True)
+                yield self._normalised(images), labels.to(self._device, non_blocking=True)
             else:  # every image of the batch is unreadable
-                yield torch.empty(0, 3, self._size, self._size, device=self._device), labels.to(self._device)
+                yield self._nothing(self._size)
             self._check()
-
-    def _note(self, failures: list[DataError]) -> None:
-        for error in failures:
-            if not self._skip_unreadable or isinstance(error, AlteredData):
-                raise error
-            _LOG.warning("skipped: %s", error)
-            self.skipped += 1
 
 
 def _check_shared_memory(workers: int, batch_size: int, num_batches: int, size: int) -> None:
@@ -258,14 +218,14 @@ class _Unreadable:
 class _Samples(Dataset):
     """Image (S, S, 3) uint8 and label by (epoch, image number)."""
 
-    def __init__(self, images: Images, view: View) -> None:
-        self._images = images
-        self._view = view
+    def __init__(self, images: Images, view: View, seed: int | None) -> None:
+        self._images, self._view, self._seed = images, view, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | _Unreadable:
         epoch, index = key
         try:
-            view = self._view.of(self._images.read(index), epoch, index)
+            generator = None if self._seed is None else image_generator(self._seed, epoch, index)
+            view = self._view.of(self._images.read(index), generator)
         except Exception as error:  # whatever it is, only here it is known which image it was
             return _Unreadable(unusable(self._images.name(index), error))
         return view.permute(1, 2, 0).contiguous(), self._images.labels[index]

@@ -27,7 +27,8 @@ from torchvision.transforms.v2 import functional as F
 from recu.base.errors import DataError
 from recu.data.decoding import MAX_PIXELS, as_rgb, opened_image
 from recu.data.load.augmentation import crop_flip
-from recu.experiment.schema import BATCH_AUGMENTATIONS, CROP_SCALES, TestView
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS, CROP_SCALES
+from recu.experiment.schema import TestView
 
 CROP_RATIO = (3 / 4, 4 / 3)
 """Aspect ratio of a random part, torchvision's default."""

@@ -7,7 +7,6 @@ moment either as it was or complete. ImageNet's temporary folder outlives an int
 from __future__ import annotations
 
 import hashlib
-import importlib
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from recu.base.errors import DataError, OutputError
 from recu.base.files import atomic_write_text, canonical_json, check_ordinary, reading
+from recu.base.imports import imported
 from recu.base.text import encodable
 from recu.data.index import ROOT_NAME
 from recu.data.manifest import (
@@ -388,12 +388,12 @@ def _published_source(request: Request, folder: Path) -> Path | None:
 
 def _convert(request: Request, out: Path) -> tuple[Source, Content]:
     """Write the dataset's files into `out`."""
-    module, function = KINDS[request.dataset.kind].builder.split(":")
-    builder: Builder = getattr(importlib.import_module(module), function)
+    place = KINDS[request.dataset.kind].builder
+    builder: Builder = imported(place)
     if request.source is None:
         content = builder(request, out)
         if content.shipped_with is None:
-            raise TypeError(f"{module}.{function} gives no `shipped_with`, and its kind is shipped")
+            raise TypeError(f"{place} gives no `shipped_with`, and its kind is shipped")
         return content.shipped_with, content
     described = describe_source(request.source)
     archives = request.dataset.archives

@@ -84,9 +84,9 @@ def test_the_reference_shows_the_test_views_of_the_package(source: Path, folder:
     index = image_files.extract_images(source, folder, 3)
     paths = [index.root / path for path in index.paths]
     plain = reference.build_loader(paths, index.labels.tolist(), 3, train=False, workers=0)
-    view = View(image_files.AUGMENTATION, image_files.TEST_VIEW, image_files.IMAGE_SIZE, None)
+    view = View(image_files.AUGMENTATION, image_files.TEST_VIEW, image_files.IMAGE_SIZE)
     ours = TorchvisionLoader(
-        FileImages(index), view, mean=engines.MEAN, std=engines.STD, batch_size=3, device=CPU, workers=0
+        FileImages(index), view, mean=engines.MEAN, std=engines.STD, batch_size=3, device=CPU, seed=None
     )
     (theirs, their_labels), (images, labels) = next(iter(plain)), next(ours.batches(0))
     levels = (theirs - images) * torch.tensor(engines.STD).view(3, 1, 1) * 255

@@ -16,7 +16,8 @@ from PIL import Image
 
 from recu.data import prepare
 from recu.data.load.memory import MemoryLoader
-from recu.experiment.schema import BATCH_AUGMENTATIONS, Dataset
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS
+from recu.experiment.schema import Dataset
 
 DALI_EXISTS = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64")}
 """Whether NVIDIA DALI can be installed here; where it can, it is part of the test environment."""

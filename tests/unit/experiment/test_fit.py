@@ -6,9 +6,11 @@ import pytest
 
 from recu.base.errors import ConfigError
 from recu.experiment import fit
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS, CROP_SCALES, Augmentation
+from recu.experiment.loaders import LOADERS, LoaderKind, LoaderName
 from recu.experiment.params import load_datasets, load_defaults
 from recu.experiment.paths import PARAMS_DIR
-from recu.experiment.schema import BATCH_AUGMENTATIONS, CROP_SCALES, Augmentation, Dataset
+from recu.experiment.schema import Dataset
 
 DIGITS = load_datasets(PARAMS_DIR)["digits"]
 IMAGENET = load_datasets(PARAMS_DIR)["imagenet"]
@@ -58,11 +60,16 @@ def test_loaders_of_images_kept_as_files(loader, meant):
 @pytest.mark.parametrize(
     ("loader", "storage", "augmentation", "message"),
     [
-        ("memory", "files", "crop", "loader 'memory' cannot serve Digits .*images kept as files"),
-        ("memory", "arrays", "rotate_flip", "augmentation 'rotate_flip'"),
-        ("dali", "arrays", "crop", "loader 'dali' cannot serve Digits, whose images were decoded"),
-        ("dali", "arrays", "resized_crop_lighting", "whose images were decoded"),
-        ("dali", "files", "crop_flip", "loader 'dali' cannot serve augmentation 'crop_flip', it takes resized_crop"),
+        ("memory", "files", "crop", "loader 'memory' cannot serve Digits: it takes images kept as arrays, and these"),
+        ("memory", "arrays", "rotate_flip", "augmentation none, crop, crop_flip, and this is 'rotate_flip'; choose"),
+        (
+            "dali",
+            "arrays",
+            "crop",
+            "'dali' cannot serve Digits: it takes images kept as files, .* it takes augmentation",
+        ),
+        ("dali", "arrays", "resized_crop_lighting", "these are kept as arrays; choose 'auto' or 'torchvision'"),
+        ("dali", "files", "crop_flip", "serve Digits: it takes augmentation resized_crop_lighting, .*'crop_flip'; ch"),
         ("memroy", "arrays", "crop", "unknown loader 'memroy'; did you mean 'memory'"),
     ],
 )
@@ -81,6 +88,19 @@ def test_memory_holds_no_images_that_must_be_enlarged():
     for kind in ("tinyimagenet", "cifar10", "cifar100"):
         assert fit.choose_loader("auto", dataset(kind=kind, image_size=224), "arrays", "crop") == "torchvision"
     assert fit.choose_loader("auto", dataset(test_view="resize_centre"), "arrays", "crop") == "torchvision"
+
+
+def test_a_loader_that_shows_test_images_alone_need_not_know_the_augmentation():
+    rotated = dataset(augmentation="rotate_flip")
+    assert fit.choose_loader("memory", rotated, "arrays", trains=False) == "memory"
+    assert fit.choose_loader("auto", rotated, "arrays", trains=False) == "torchvision"
+    with pytest.raises(ConfigError, match="kept as files, and these are kept as arrays; choose"):
+        fit.choose_loader("dali", rotated, "arrays", trains=False)
+
+
+def test_every_loader_stands_in_the_table_and_one_serves_everything_by_itself():
+    assert ("auto", *LOADERS) == get_args(LoaderName)
+    assert any(kind == LoaderKind(kind.builder, automatic=True) for kind in LOADERS.values())
 
 
 def test_every_augmentation_is_of_one_kind():

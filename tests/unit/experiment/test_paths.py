@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recu.base.errors import ConfigError
-from recu.cli.main import COMMANDS
+from recu.cli.main import commands
 from recu.experiment.params import parse_workflow_config
 from recu.experiment.paths import PARAMS_DIR, find_params, user_path
 
@@ -63,10 +63,10 @@ def test_a_name_that_exists_as_written_stays(tmp_path: Path) -> None:
     assert user_path(tmp_path / "b$HOME c/params") == tmp_path / "b$HOME c/params", "of a variable that is set, too"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", commands())
 def test_every_option_that_is_a_path_expands_it(command: str) -> None:
     parser = argparse.ArgumentParser()
-    importlib.import_module(COMMANDS[command][0]).add_arguments(parser)
+    importlib.import_module(f"recu.cli.{command}").add_arguments(parser)
     assert [action.dest for action in actions(parser) if action.type is Path] == []
 
 

@@ -9,7 +9,7 @@ from recu.base.errors import Interrupted
 from recu.data.load.loader import Share
 from recu.data.load.memory import MemoryLoader
 from recu.data.load.torchvision_loader import ArrayImages, TorchvisionLoader, View
-from recu.experiment.schema import BATCH_AUGMENTATIONS
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS
 from recu.training.checkpoint import read_checkpoint
 from recu.training.device import place
 from recu.training.evaluation import evaluate
@@ -30,8 +30,8 @@ def memory(share: Share, seed: int | None = 3) -> MemoryLoader:
 
 
 def torchvision(share: Share, seed: int | None = 3) -> TorchvisionLoader:
-    view = View("crop_flip", "resize", 8, seed)
-    return TorchvisionLoader(ArrayImages(IMAGES, LABELS), view, batch_size=8, workers=0, share=share, **STATISTICS)
+    view = View("crop_flip", "resize", 8)
+    return TorchvisionLoader(ArrayImages(IMAGES, LABELS), view, batch_size=8, seed=seed, share=share, **STATISTICS)
 
 
 @pytest.mark.parametrize("kind", [memory, torchvision])

@@ -3,7 +3,7 @@ import torch
 from torchvision import transforms
 
 from recu.data.load.augmentation import crop_flip, draw_crop_flip, normalise
-from recu.experiment.schema import BATCH_AUGMENTATIONS, BatchAugmentation
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS, BatchAugmentation
 
 
 def some_images(count: int = 6, size: int = 8) -> torch.Tensor:

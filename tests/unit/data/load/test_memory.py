@@ -5,7 +5,7 @@ import torch
 
 from recu.data.load.memory import MemoryLoader
 from recu.data.load.randomness import derive_seed, shuffled_order
-from recu.experiment.schema import BATCH_AUGMENTATIONS
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS
 
 COUNT = 23
 

@@ -114,12 +114,12 @@ def test_long_and_narrow_images_are_seen_or_refused_by_name(folder: Path, monkey
     index = read_index(prepared_as_it_is(folder), "test")
     loader = TorchvisionLoader(
         FileImages(index),
-        View("resized_crop_lighting", "resize_centre", 224, None),
+        View("resized_crop_lighting", "resize_centre", 224),
         mean=(0, 0, 0),
         std=(1, 1, 1),
         batch_size=1,
         device=torch.device("cpu"),
-        workers=0,
+        seed=None,
     )
     if max(shape) == 1:
         assert next(loader.batches(0))[0].shape == (1, 3, 224, 224)

@@ -17,7 +17,7 @@ from recu.data.load.transforms import (
     lighting,
     validation_geometry,
 )
-from recu.experiment.schema import CROP_SCALES
+from recu.experiment.augmentations import CROP_SCALES
 from tests.unit.data.builders import image_bytes
 
 
