@@ -18,7 +18,7 @@ from benchmarks.engines import CLASSES, FAMILY, LEARNING_RATE, MEAN, MOMENTUM, S
 from benchmarks.measure import synchroniser
 from recu.base.files import atomic_write_text, canonical_json
 from recu.data.load.memory import MemoryLoader
-from recu.experiment.schema import BATCH_AUGMENTATIONS
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS
 from recu.models import build_model
 from recu.results.records import EpochWeights
 from recu.training import build_optimizer

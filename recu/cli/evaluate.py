@@ -1,5 +1,6 @@
-"""`recu evaluate`: a checkpoint file (-e FILE), or what the workflow published: a training, ours or a released one
-(--experiment).
+"""`recu evaluate`: measure a checkpoint on a test split.
+
+It is a file (-e FILE), or what the workflow published: a training, ours or a released one (--experiment).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu.base.errors import ConfigError, OutputError
+from recu.base.errors import ConfigError
 from recu.base.files import atomic_write_json
 from recu.cli import options
 from recu.experiment.params import load_datasets
@@ -32,10 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experiment", metavar="JSON", help="an experiment or released file of the workflow, as it was published"
     )
-    parser.add_argument(
-        "--output", type=user_path, metavar="FILE.json", help="write the measurement and what it rests on here"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
+    options.add_output_options(parser, "write the measurement and what it rests on here")
     options.add_network_options(parser)
     options.add_place_options(parser)
     parser.add_argument("--tracking_uri", help="MLflow store, with --experiment; empty for none")
@@ -72,17 +70,9 @@ def _evaluate_experiment(arguments: argparse.Namespace, processes: Processes | N
     )
 
 
-def _check_output(arguments: argparse.Namespace) -> None:
-    from recu.stages.train import check_writable_file
-
-    if arguments.output.exists() and not arguments.overwrite:
-        raise OutputError(f"{arguments.output} exists: choose another --output, or add --overwrite")
-    check_writable_file(arguments.output)
-
-
 def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -> None:
     from recu.data import prepare_beside
-    from recu.stages.evaluate import describe_evaluation, evaluate_file
+    from recu.stages.evaluate import Measuring, describe_evaluation, evaluate_file
     from recu.stages.subject import recognise
     from recu.training.checkpoint import open_checkpoint
     from recu.training.checkpoint_identity import identity_of
@@ -90,10 +80,8 @@ def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -
 
     running = options.running_of(arguments)
     check_gpus(running.gpus)
-    if arguments.output is not None:
-        _check_output(arguments)
-    keys = ("model", "family", "variant", "stage", "binariser")
-    asked = {key: getattr(arguments, key) for key in keys if key in arguments}
+    options.check_output(arguments)
+    asked = {key: getattr(arguments, key) for key in options.OF_A_FILE if key in arguments and key != "dataset"}
     file = open_checkpoint(arguments.evaluate)
     name = _dataset_name(arguments, file.path, identity_of(file.content, file.path))
     dataset = options.dataset_of(arguments, name)
@@ -116,16 +104,8 @@ def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -
         workers=arguments.workers,
         needed=("test",),
     )
-    measured, report = evaluate_file(
-        subject,
-        name=name,
-        dataset=dataset,
-        prepared=prepared,
-        batch_size_test=recipe.batch_size_test,
-        loader=recipe.loader,
-        running=running,
-        processes=processes,
-    )
+    how = Measuring(name, dataset, prepared, recipe.batch_size_test, recipe.loader, running)
+    measured, report = evaluate_file(subject, how, processes)
     said_by = "the options say" if subject.identity is None and "model" in asked else "it says itself"
     print(
         f"{file.path} (SHA-256 {file.sha256[:12]}), {subject.network} of stage {subject.stage} as {said_by}: {report}"

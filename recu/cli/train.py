@@ -1,4 +1,7 @@
-"""`recu train`: an experiment of the workflow (--experiment), or a command line as the authors' program takes it."""
+"""`recu train`: train a network, or continue a training.
+
+It is an experiment of the workflow (--experiment), or a command line as the authors' program takes it.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from recu.experiment.fit import (
     check_start_epoch,
     fitted,
 )
-from recu.experiment.networks import check_network
+from recu.experiment.networks import Family, check_network
 from recu.experiment.params import load_defaults, validate_model
 from recu.experiment.paths import user_path
 from recu.experiment.resolving import Experiment, Origin
 from recu.experiment.running import Running
-from recu.experiment.schema import Dataset, Family
+from recu.experiment.schema import Dataset
 from recu.experiment.values import LARGEST_SEED, Name
 from recu.results.provenance import code_at_start
 
@@ -54,10 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--experiment", metavar="JSON", help="an experiment of the workflow, in place of everything that defines one"
     )
     parser.add_argument("-e", "--evaluate", type=user_path, metavar="FILE", help="only evaluate this checkpoint")
-    parser.add_argument(
-        "--output", type=user_path, metavar="FILE.json", help="with --evaluate: write the measurement here"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="with --output: replace an existing file")
+    options.add_output_options(parser, "with --evaluate: write the measurement here")
     options.add_network_options(parser)
     _add_recipe_options(parser)
     _add_start_options(parser)
@@ -121,22 +121,13 @@ def _add_start_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_display_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("display and saving")
-    group.add_argument(
-        "-p",
-        "--print_freq",
-        type=int,
-        default=Running.print_freq,
-        metavar="N",
-        help="steps a line (default: %(default)s)",
+    options.add_numbers(
+        group,
+        print_freq="steps a line (default: %(default)s)",
+        save_minutes="longest time between two checkpoints (default: %(default)s)",
     )
     group.add_argument(
         "--time_estimate", type=int, nargs="?", const=1, default=1, help="0: no finish estimate (default: %(default)s)"
-    )
-    group.add_argument(
-        "--save_minutes",
-        type=float,
-        default=Running.save_minutes,
-        help="longest time between two checkpoints (default: %(default)s)",
     )
     group.add_argument(
         "--end_time",

@@ -1,7 +1,14 @@
 """What the program writes of a training, an epoch, an evaluation and a table's row: the forms of its result files.
 
-A number has one name from here to the cell. A file that holds what no stage writes is refused where it is read; keys
-that are not known here are left out, as another version may have added them.
+A file that holds what no stage writes is refused where it is read; keys that are not known here are left out, as
+another version may have added them. Names in files stay, since others rely on them; which are of the same number:
+
+- Top-1 on the test images after an epoch, as the training measured it: `test_top1` of its line in history.jsonl; of the
+  best epoch `best.top1` in the training's metrics.json, `best_prec1` in checkpoints (the authors' name) and
+  `top1_best_training` in rows.json; of the last epoch `last.top1` and `top1_last`. Likewise top-5 and the loss.
+- Top-1 of the best checkpoint as the evaluation measured it: `top1` in its metrics.json, `top1_best` in rows.json.
+- Images of the test split: `n` in an evaluation's metrics.json, `test_images` in rows.json.
+- Training images that cannot be read: `train_skipped` in files, `unreadable` among a checkpoint's running sums.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def evaluate(
     with followed_run(running, state / "evaluate", folder) as run:
         from recu.tracking.description import describe_run
 
-        testbed = Testbed.opened(planned.dataset, dataset, prepared, *planned.measured_with, running, processes)
+        how = Measuring(planned.dataset, dataset, prepared, *planned.measured_with, running)
+        testbed = Testbed.opened(how, processes)
         manifest = prepared.manifest
         subject = _published(checkpoint, digest, planned, dataset, manifest)
         description = describe_run(
@@ -88,45 +89,46 @@ def evaluate(
 
 
 def evaluate_file(
-    subject: Subject,
-    *,
-    name: str,
-    dataset: Dataset,
-    prepared: Prepared,
-    batch_size_test: int,
-    loader: str,
-    running: Running | None = None,
-    processes: Processes | None = None,
+    subject: Subject, how: Measuring, processes: Processes | None = None
 ) -> tuple[Measurement, LoadReport]:
     """Evaluate a checkpoint of this program or the authors'; what became of its tensors comes with it.
 
     Args:
         subject: the file, and which network it is taken for.
-        name: of the dataset.
-        dataset: its entry.
-        prepared: the data.
-        batch_size_test: images a step.
-        loader: input pipeline.
-        running: how to run it.
+        how: on which images.
         processes: as for `evaluate`.
 
     Raises:
         RecuError: one line each: a checkpoint that does not fit, bad data.
     """
-    network, report = load(subject, prepared.manifest.classes)
-    testbed = Testbed.opened(name, dataset, prepared, batch_size_test, loader, running or Running(), processes)
-    measured = testbed.measure(subject, network)
+    network, report = load(subject, how.prepared.manifest.classes)
+    measured = Testbed.opened(how, processes).measure(subject, network)
     _check_agreement(subject, measured)
     return measured, report
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """On which images to measure, and how."""
+
+    name: str
+    """Of the dataset."""
+    dataset: Dataset
+    """Its entry."""
+    prepared: Prepared
+    """The data."""
+    batch_size_test: int
+    """Images a step."""
+    loader: str
+    """Input pipeline."""
+    running: Running
 
 
 @dataclass(frozen=True, kw_only=True)
 class Testbed:
     """Test images on a device, with all that a measurement on them rests on."""
 
-    name: str
-    """Of the dataset."""
-    dataset: Dataset
+    how: Measuring
     loaders: Loaders
     device: torch.device
     settings: MeasuredWith
@@ -135,66 +137,62 @@ class Testbed:
     """That share it."""
 
     @classmethod
-    def opened(
-        cls,
-        name: str,
-        dataset: Dataset,
-        prepared: Prepared,
-        batch_size_test: int,
-        loader: str,
-        running: Running,
-        processes: Processes | None = None,
-    ) -> Testbed:
+    def opened(cls, how: Measuring, processes: Processes | None = None) -> Testbed:
         """The test split of prepared data; the other processes open theirs too. Raises DataError."""
         from recu.data import build_loaders
         from recu.training.device import choose_device, origin_of
         from recu.training.processes import ALONE
 
         processes = processes or ALONE
-        processes.call_others(_assist, name, dataset, prepared, batch_size_test, loader, running)
-        device = choose_device(running.gpus, processes)
-        use_threads(running.threads, processes)
+        processes.call_others(_assist, how)
+        device = choose_device(how.running.gpus, processes)
+        use_threads(how.running.threads, processes)
         loaders = build_loaders(
-            prepared,
-            dataset,
+            how.prepared,
+            how.dataset,
             splits=("test",),
-            batch_size=batch_size_test,
-            batch_size_test=batch_size_test,
-            loader=loader,
+            batch_size=how.batch_size_test,
+            batch_size_test=how.batch_size_test,
+            loader=how.loader,
             seed=0,
             device=device,
-            workers=processes.of_this_machine(running.workers),
+            workers=processes.of_this_machine(how.running.workers),
             share=processes.share,
         )
         settings = MeasuredWith(
-            batch_size_test=batch_size_test,
-            loader=choose_loader(loader, dataset, prepared.manifest.storage),
+            batch_size_test=how.batch_size_test,
+            loader=choose_loader(how.loader, how.dataset, how.prepared.manifest.storage, trains=False),
             # Evaluation is in fp32 whatever the training's precision (see `recu.training.evaluation`).
             precision="fp32",
-            kernels=running.kernels,
+            kernels=how.running.kernels,
         )
-        return cls(
-            name=name,
-            dataset=dataset,
-            loaders=loaders,
-            device=device,
-            settings=settings,
-            origin=origin_of(device, processes),
-            processes=processes,
-        )
+        origin = origin_of(device, processes)
+        return cls(how=how, loaders=loaders, device=device, settings=settings, origin=origin, processes=processes)
 
     def evaluation(self, network: nn.Module | None) -> Evaluation:
         """Of the first process's network, which no other process has to give. Raises Interrupted when a signal came."""
+        from tqdm import tqdm
+
         from recu.base.signals import stop_on_signals
         from recu.training.device import place
         from recu.training.evaluation import evaluate as evaluate_network
         from recu.training.seeding import make_deterministic
 
         make_deterministic()
-        with stop_on_signals() as stop, self.processes.in_words():
-            shared = self.processes.from_first(lambda: cast("nn.Module", network))
+        images, processes = self.loaders.test.num_images, self.processes
+        bar = tqdm(
+            desc="evaluating", total=images, unit=" images", leave=False, disable=None if processes.first else True
+        )
+        with stop_on_signals() as stop, processes.in_words(), bar:
+            shared = processes.from_first(lambda: cast("nn.Module", network))
             placed = place(shared, self.device, kernels=self.settings.kernels)
-            evaluation = evaluate_network(placed, self.loaders.test, stop=stop, processes=self.processes)
+            evaluation = evaluate_network(
+                placed,
+                self.loaders.test,
+                stop=stop,
+                processes=processes,
+                seen=lambda count: bar.update(min(count * processes.count, images - bar.n)),
+            )
         if evaluation is None:
             reason = stop.reason or "a signal to another process"
             raise Interrupted(f"evaluation stopped by {reason}: run the same command again")
@@ -214,8 +212,8 @@ class Testbed:
             variant=subject.variant,
             stage=subject.stage,
             binariser=subject.binariser,
-            dataset=self.name,
-            data=self.dataset.identity(),
+            dataset=self.how.name,
+            data=self.how.dataset.identity(),
             data_fingerprint=manifest.fingerprint,
             test_content=manifest.content["test"],
             settings=self.settings,
@@ -223,17 +221,9 @@ class Testbed:
         )
 
 
-def _assist(
-    processes: Processes,
-    name: str,
-    dataset: Dataset,
-    prepared: Prepared,
-    batch_size_test: int,
-    loader: str,
-    running: Running,
-) -> None:
+def _assist(processes: Processes, how: Measuring) -> None:
     """What every process but the first does of an evaluation: its part of the batches."""
-    Testbed.opened(name, dataset, prepared, batch_size_test, loader, running, processes).evaluation(None)
+    Testbed.opened(how, processes).evaluation(None)
 
 
 def _check_agreement(subject: Subject, measured: Measurement) -> None:

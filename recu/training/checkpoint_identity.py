@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recu.base.errors import CheckpointError
 from recu.base.files import hash_text
 from recu.experiment.binarisers import USUAL
+from recu.experiment.networks import Stage
 from recu.experiment.resolving import network_name
-from recu.experiment.schema import Dataset, Stage
+from recu.experiment.schema import Dataset
 from recu.results.records import Accuracy, EpochResult, as_record
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 

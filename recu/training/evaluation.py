@@ -22,7 +22,12 @@ Evaluation = Averages
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, loader: Any, *, stop: Callable[[], bool] = lambda: False, processes: Processes = ALONE
+    model: nn.Module,
+    loader: Any,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    processes: Processes = ALONE,
+    seen: Callable[[int], object] = lambda _: None,
 ) -> Evaluation | None:
     """Evaluate with ordinary cross-entropy, in fp32 whatever the training's precision.
 
@@ -31,6 +36,7 @@ def evaluate(
         loader: of `recu.data`, with `num_images`, `skipped` and `batches(epoch)`.
         stop: asked before each batch.
         processes: that share the split, whole batches each, so that all sums are those of one process to the bit.
+        seen: told after each batch of this process how many images it had.
 
     Returns:
         The averages, or None where `stop` became true.
@@ -57,6 +63,7 @@ def evaluate(
         logits = network(lay_out(images)).float()
         own.append(RunningSums(logits.device))
         own[-1].add(F.cross_entropy(logits, labels), logits, labels, step)
+        seen(len(labels))
     evaluation = _in_order(processes.gather([sums.state() for sums in own])).read()
     if evaluation.n != loader.num_images:
         skipped = processes.total(loader.skipped)

@@ -8,9 +8,9 @@ import torch
 from recu.base.errors import ConfigError, DataError
 from recu.data import build_loaders, open_prepared, prepare
 from recu.data.load.transforms import evaluation_view
+from recu.experiment.augmentations import Augmentation
 from recu.experiment.params import load_datasets
 from recu.experiment.paths import PARAMS_DIR
-from recu.experiment.schema import Augmentation
 
 from .builders import cifar10_files, class_tree, dataset, write_folder, write_tar
 

@@ -13,7 +13,7 @@ from recu.data import build_loaders, open_prepared, prepare
 from recu.data.index import read_index
 from recu.data.load import torchvision_loader
 from recu.data.load.torchvision_loader import FileImages, TorchvisionLoader, View
-from recu.experiment.schema import Augmentation
+from recu.experiment.augmentations import Augmentation
 from tests.unit.data.builders import (
     dataset,
     large_dataset,
