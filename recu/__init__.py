@@ -15,6 +15,7 @@ _OFFERED = {
     "build_model": "recu.models",
     "build_optimizer": "recu.training",
     "learning_rate_at": "recu.experiment.schedules",
+    "load": "recu.stages.predict",
     "set_tau": "recu.binarisers.recu",
     "tau_at": "recu.binarisers.recu",
 }

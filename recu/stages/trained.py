@@ -49,7 +49,7 @@ def read_finished(folder: Path) -> TrainingRecord | None:
     """
     if not (folder / paths.METRICS).exists():
         return None
-    return _of_ours(_read_whole(folder, again=f"move {folder} aside and run the same command"), folder)
+    return _of_ours(read_whole(folder, again=f"move {folder} aside and run the same command"), folder)
 
 
 def read_trained(results_dir: Path, experiment_id: str, spec_hash: str) -> Trained:
@@ -76,7 +76,7 @@ def _read_published(
 ) -> TrainingRecord | ReleasedRecord:
     file = folder / paths.METRICS
     again = remake([file], suites=[suite_of(identifier)], results_dir=results_dir)
-    record = _read_whole(folder, again=again)
+    record = read_whole(folder, again=again)
     if record.spec_hash != spec_hash:
         raise ResultError(
             f"{file} was made with other parameters (hash {record.spec_hash}, expected {spec_hash}): make it again:"
@@ -91,8 +91,16 @@ def _of_ours(record: TrainingRecord | ReleasedRecord, folder: Path) -> TrainingR
     return record
 
 
-def _read_whole(folder: Path, *, again: str) -> TrainingRecord | ReleasedRecord:
-    """metrics.json as it was published, if the checkpoint beside it is the one that it names. Raises ResultError."""
+def read_whole(folder: Path, *, again: str) -> TrainingRecord | ReleasedRecord:
+    """metrics.json as it was published, if the checkpoint beside it is the one that it names.
+
+    Args:
+        folder: of a training or a released file.
+        again: what makes it again, said where it is refused.
+
+    Raises:
+        ResultError: it is missing, altered or of another form, or the checkpoint is another.
+    """
     checkpoint = folder / paths.BEST_CHECKPOINT
     record = read_training(folder / paths.METRICS, again=again)
     with reading(checkpoint, ResultError, f": make it again: {again}"):

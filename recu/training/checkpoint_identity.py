@@ -6,6 +6,7 @@ is believed, and whatever contradicts it is refused. The authors' files say noth
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recu.base.errors import CheckpointError
+from recu.base.errors import CheckpointError, ConfigError
 from recu.base.files import hash_text
 from recu.experiment.binarisers import USUAL
 from recu.experiment.networks import Stage
+from recu.experiment.params import validate_model
 from recu.experiment.resolving import network_name
 from recu.experiment.schema import Dataset
 from recu.results.records import Accuracy, EpochResult, as_record
@@ -44,6 +46,8 @@ class CheckpointIdentity:
     std: _Channels
     test_view: Any
     """Of the dataset; None in files of versions that did not write it."""
+    data: Mapping[str, Any]
+    """`recu.experiment.schema.Dataset.identity()`, possibly of an earlier version of this program."""
     method: str
     seed: int
     experiment: str
@@ -59,6 +63,16 @@ class CheckpointIdentity:
     def network(self) -> str:
         """As `recu.experiment.resolving.network_name`."""
         return network_name(self.family, self.variant, self.model)
+
+    @property
+    def seen(self) -> Dataset | None:
+        """Its dataset, as far as it decides how an image becomes the network's input; None where the file says less."""
+        if self.test_view is None:
+            return None
+        try:
+            return validate_model({"title": self.dataset, "family": self.family, **self.data}, Dataset, "checkpoint")
+        except ConfigError:  # of another version, which knows other kinds of data
+            return None
 
 
 def describe_checkpoint(path: Path) -> CheckpointIdentity | None:
@@ -104,6 +118,7 @@ def identity_of(checkpoint: Mapping[str, Any], path: Path) -> CheckpointIdentity
         mean=data.mean,
         std=data.std,
         test_view=data.test_view,
+        data=json.loads(own.experiment)["data"],
         method=experiment.method,
         seed=experiment.seed,
         experiment=own.experiment,

@@ -22,6 +22,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def check_arithmetic() -> None:
+    """Raise ConfigError where the environment has fp32 on the CPU computed in less."""
+    for name in _ARITHMETIC:
+        if os.environ.get(name, "STRICT").upper() not in ("STRICT", ""):
+            raise ConfigError(
+                f"{name}={os.environ[name]} has fp32 computed in less than single precision, and results would not say"
+                f" so: unset {name}"
+            )
+
+
 def make_deterministic(*, compiles: bool = False) -> None:
     """Make equal inputs give equal bits on this machine: deterministic kernels, and fp32 that is really fp32.
 
@@ -34,12 +44,7 @@ def make_deterministic(*, compiles: bool = False) -> None:
     Raises:
         ConfigError: the environment has fp32 computed in less.
     """
-    for name in _ARITHMETIC:
-        if os.environ.get(name, "STRICT").upper() not in ("STRICT", ""):
-            raise ConfigError(
-                f"{name}={os.environ[name]} has fp32 computed in less than single precision, and results would not say"
-                f" so: unset {name}"
-            )
+    check_arithmetic()
     # cuBLAS reads it when it is first used; without it its workspaces, and so its results, may differ.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiles:

@@ -53,3 +53,11 @@ def test_plan_train_and_evaluate_in_an_empty_folder(recu, tmp_path):
     best = "results/mine/model_best.pth.tar"
     run([recu, "evaluate", "-e", best, "--gpus", "cpu", "--output", "top1.json"], tmp_path)
     assert json.loads((tmp_path / "top1.json").read_text())["top1"] > 10
+    digit = (
+        "import sklearn.datasets as s, PIL.Image as i; i.fromarray((s.load_digits().images[0] * 15).astype('uint8'))"
+    )
+    run([recu.with_name("python"), "-c", f"{digit}.save('digit.png')"], tmp_path)
+    (line,) = run([recu, "predict", best, "digit.png"], tmp_path).splitlines()
+    assert line.startswith("digit.png: ") and line.count(" %") == 5
+    code = f"import recu; print('digit.png: ' + ', '.join(map(str, recu.load({best!r}).predict('digit.png'))))"
+    assert run([recu.with_name("python"), "-c", code], tmp_path).splitlines() == [line]
