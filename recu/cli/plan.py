@@ -1,32 +1,32 @@
-"""`recu plan`: the experiments of suites, where each stands, what is left to do takes, and which data is missing."""
+"""`recu plan`: list the experiments of suites, where each stands, what is left to do takes, and what is missing."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recu.base.files import atomic_write_json, read_json, read_object
+from recu.base.errors import ConfigError
+from recu.base.files import atomic_write_json, read_object
 from recu.base.text import visible
 from recu.cli import options
 from recu.experiment import params, plan
 from recu.experiment.estimate import Estimate, Job, estimate, jobs_of
-from recu.experiment.paths import (
-    METRICS,
-    evaluate_folder,
-    manifest_file,
-    state_folder,
-    train_folder,
-    user_path,
-)
+from recu.experiment.paths import METRICS, evaluate_folder, manifest_file, user_path
 from recu.experiment.rates import DeviceRates, find_rates, setup_of
-from recu.experiment.released import Released
-from recu.experiment.resolving import Experiment
 from recu.experiment.values import MOST_PROCESSES
+from recu.stages.standing import MEASURED, TRAINED, Standing, standing
 
-_TRAINED, _BEGUN = "trained", "begun"
+_WATCH_S = 5.0
+_CLEAR = "\x1b[H\x1b[J"
+"""Makes a terminal begin anew at its top."""
 _UNKNOWN = "?"
 
 
@@ -45,57 +45,114 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--devices", type=int, metavar="N", help="jobs at once (default: as many as the rates were measured with)"
     )
     parser.add_argument("--output", type=user_path, metavar="FILE.json", help="write the numbers here")
+    parser.add_argument("--json", action="store_true", help="print the numbers, and how far each training is, as JSON")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=_WATCH_S,
+        metavar="SECONDS",
+        help=f"show how far each training is, and look again every SECONDS (default: {_WATCH_S:g})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print one line an experiment, what is left to do takes, then what is missing and where to get it."""
-    from tabulate import tabulate
-
     devices = arguments.devices
     if devices is not None:
         options.check_count("devices", devices, MOST_PROCESSES)
     config = params.load_config(arguments.params_dir)
     found = plan.load_plan(arguments.params_dir, config, tuple(arguments.suites) or None)
     results_dir, runs_dir = Path(config.results_dir), Path(config.runs_dir)
+    if arguments.watch is not None:
+        _watch(arguments, lambda: _standings(found, results_dir, runs_dir))
+        return
     rates = find_rates(arguments.params_dir, results_dir, arguments.device)
     if found.devices > 1 or config.kernels == "off":
         rates = None  # nobody measured that
-    states = {name: _state(each, results_dir, runs_dir) for name, each in found.experiments.items()}
+    standings = _standings(found, results_dir, runs_dir)
     sizes = {name: _prepared_sizes(results_dir, name) for name in found.used_datasets}
     every = jobs_of(
         found.experiments.values(), found.datasets, {key: size for key, size in sizes.items() if size}, rates
     )
-    left = _left(every, states, results_dir)
-    rows: list[tuple[object, ...]] = [
-        (name, each.hyperparameters.epochs, states[name], *_amounts(left.get(f"train {name}")))
-        for name, each in found.experiments.items()
-    ]
-    rows += [(file.id, "-", _state(file, results_dir, runs_dir), "", "") for file in found.released.values()]
-    print(tabulate(rows, headers=("experiment", "epochs", "state", "images", "time"), colalign=_ALIGNED))
+    left = _left(every, {each.experiment: each.state for each in standings}, results_dir)
     slots = devices or (rates.slots if rates else 1)
     total = estimate(left, slots)
-    for line in _totals(left, total, slots, rates, found):
-        print(line)
-    for note in found.notes():
-        print(note)
+    content = _as_json(left, total, slots, rates) | _as_plain(standings)
+    if arguments.json:
+        print(json.dumps(content, indent=2))
+    else:
+        amounts = [_amounts(left.get(f"train {each.experiment}")) for each in standings]
+        print(_table(standings, ("images", "time"), amounts))
+        for line in (*_totals(left, total, slots, rates, found), *found.notes()):
+            print(line)
     if arguments.output is not None:
-        atomic_write_json(arguments.output, _as_json(left, total, slots, rates))
+        atomic_write_json(arguments.output, content)
 
 
-_ALIGNED = ("left", "right", "left", "right", "right")
+def _standings(found: plan.Plan, results_dir: Path, runs_dir: Path) -> list[Standing]:
+    now = time.time()
+    return [standing(each, results_dir, runs_dir, now) for each in found.planned.values()]
 
 
-def _state(planned: Experiment | Released, results_dir: Path, runs_dir: Path) -> str:
-    ours = isinstance(planned, Experiment)
-    metrics = (train_folder if ours else evaluate_folder)(results_dir, planned.id) / METRICS
-    if metrics.is_file():
-        content = read_json(metrics)
-        current = isinstance(content, dict) and content.get("spec_hash") == planned.spec_hash
-        done, other = (_TRAINED, "") if ours else ("measured", ", or another file")
-        return done if current else f"{done} with other parameters{other}"
-    if isinstance(planned, Released):
-        return "file missing" if planned.sha256 is None else "to do"
-    return _BEGUN if state_folder(runs_dir, planned.id, planned.spec_hash).is_dir() else "to do"
+def _watch(arguments: argparse.Namespace, look: Callable[[], list[Standing]]) -> None:
+    """Show where each training is, again and again, until all is done or Ctrl-C comes.
+
+    A terminal is redrawn; into anything else goes what has changed, as a line of JSON or a table.
+    """
+    if not arguments.watch > 0:  # so that "nan" is refused too
+        raise ConfigError(f"--watch is {arguments.watch}, expected seconds above 0")
+    redrawn = sys.stdout.isatty() and not arguments.json
+    shown: object = None
+    with suppress(KeyboardInterrupt):
+        while True:
+            standings = look()
+            reached = [(each.state, each.epochs_done) for each in standings]
+            if redrawn or reached != shown:
+                text = json.dumps(_as_plain(standings)) if arguments.json else _progress(standings)
+                print(f"{_CLEAR}{text}" if redrawn else text, flush=True)
+            shown = reached
+            if all(each.state in (TRAINED, MEASURED) for each in standings):
+                return
+            time.sleep(arguments.watch)
+
+
+def _progress(standings: Sequence[Standing]) -> str:
+    """The table of `--watch`, and what it comes to."""
+    numbers = [
+        (
+            _number(each.top1_last, ".2f"),
+            _number(each.top1_best, ".2f"),
+            _number(each.images_per_s, ",.0f"),
+            "" if each.finish is None else f"{datetime.fromtimestamp(each.finish):%Y-%m-%d %H:%M}",
+        )
+        for each in standings
+    ]
+    states = [each.state for each in standings]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{_table(standings, ('top-1', 'best', 'images/s', 'finish'), numbers)}\n{counts}"
+
+
+def _table(standings: Sequence[Standing], headers: tuple[str, ...], columns: Sequence[tuple[str, ...]]) -> str:
+    from tabulate import tabulate
+
+    rows = [(each.experiment, _epochs(each), each.state, *more) for each, more in zip(standings, columns, strict=True)]
+    aligned = ("left", "right", "left", *("right" for _ in headers))
+    return tabulate(rows, headers=("experiment", "epochs", "state", *headers), colalign=aligned, disable_numparse=True)
+
+
+def _epochs(each: Standing) -> str:
+    if each.epochs is None:
+        return "-"
+    return f"{each.epochs_done}/{each.epochs}" if each.epochs_done else str(each.epochs)
+
+
+def _as_plain(standings: Sequence[Standing]) -> dict[str, Any]:
+    return {"trainings": [asdict(each) for each in standings]}
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _prepared_sizes(results_dir: Path, dataset: str) -> tuple[int | None, int | None] | None:
@@ -109,11 +166,11 @@ def _prepared_sizes(results_dir: Path, dataset: str) -> tuple[int | None, int | 
 
 def _left(jobs: Mapping[str, Job], states: Mapping[str, str], results_dir: Path) -> dict[str, Job]:
     """The jobs that are still to be done. One that was begun counts as a whole: how far it is, only its job knows."""
-    done = {f"train {name}" for name, state in states.items() if state == _TRAINED}
+    done = {f"train {name}" for name, state in states.items() if state == TRAINED}
     done |= {
         f"evaluate {name}"
         for name, state in states.items()
-        if state == _TRAINED and (evaluate_folder(results_dir, name) / METRICS).is_file()
+        if state == TRAINED and (evaluate_folder(results_dir, name) / METRICS).is_file()
     }
     return {name: job.without(done) for name, job in jobs.items() if name not in done}
 

@@ -67,6 +67,7 @@ class MachineCode(caching.NullCache):
                 _log.info("%s is dropped and compiled again: %s", file, error)
                 with suppress(OSError):
                     file.unlink()
+        _say_that_it_compiles()
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -178,6 +179,11 @@ def _replace(file: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+@cache
+def _say_that_it_compiles() -> None:
+    _log.info("compiling loops for this processor, the first time only: up to half a minute")
 
 
 @cache

@@ -17,21 +17,32 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Progress over a whole training, counted in images.
+    """Progress over a whole training, counted in images: a bar of the run, and below it one of the epoch.
 
     Args:
         total_images: training images of all epochs.
         done_images: of them, those trained on in earlier sessions.
+        epochs: in which as many images each are trained on.
         estimate: whether plain lines name the expected finish (the bar always does).
         bar: True for the bar, None to choose it where stderr is a terminal.
     """
 
-    def __init__(self, total_images: int, done_images: int, *, estimate: bool = True, bar: bool | None = None) -> None:
+    def __init__(
+        self,
+        total_images: int,
+        done_images: int,
+        *,
+        epochs: int = 1,
+        estimate: bool = True,
+        bar: bool | None = None,
+    ) -> None:
+        self._epoch_images = total_images // epochs
         self._total, self._initial, self._done = total_images, done_images, done_images
         self._estimate = estimate
         self._with_bar = sys.stderr.isatty() if bar is None else bar
         self._started = time.monotonic()
         self._bar: Any = None
+        self._epoch_bar: Any = None
         self._redirection: Any = contextlib.nullcontext()
 
     def __enter__(self) -> Progress:
@@ -41,15 +52,17 @@ class Progress:
 
             self._redirection = logging_redirect_tqdm(loggers=[logging.getLogger("recu")])
             self._redirection.__enter__()
-            self._bar = tqdm(
-                total=self._total, initial=self._initial, unit=" images", unit_scale=True, dynamic_ncols=True
-            )
+            settings = {"unit": " images", "unit_scale": True, "dynamic_ncols": True}
+            self._bar = tqdm(desc="run", total=self._total, initial=self._initial, **settings)
+            done = self._initial % self._epoch_images
+            self._epoch_bar = tqdm(total=self._epoch_images, initial=done, position=1, leave=False, **settings)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            self._epoch_bar.close()
             self._bar.close()
             self._redirection.__exit__(kind, error, trace)
 
@@ -58,18 +71,23 @@ class Progress:
         self._done += images
         if self._bar is not None:
             self._bar.update(images)
+            self._epoch_bar.update(images)
 
     def step(self, epoch: int, step: int, steps: int, averages: Averages, lr: float) -> None:
         """Show the running averages of an epoch."""
         text = f"loss {averages.loss:.4f}, top-1 {averages.top1:.2f} %"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"epoch {epoch}, {text}")
+            self._epoch_bar.set_description_str(f"epoch {epoch}")
+            self._epoch_bar.set_postfix_str(text)
         # With a bar the line still goes into the log file, whose handler takes this level.
         level = logging.DEBUG if self._bar is not None else logging.INFO
         _log.log(level, "epoch %d, step %d of %d: %s, lr %.6g%s", epoch, step, steps, text, lr, self._finish())
 
     def epoch(self, row: EpochRecord, epochs: int) -> None:
         """Show a finished epoch."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"test top-1 {row.test_top1:.2f} %")
+            self._epoch_bar.reset()
         _log.info(
             "epoch %d (0 to %d): lr %.6g, tau %.4f, train loss %.4f, top-1 %.2f %%, test loss %.4f, top-1 %.2f %%,"
             " top-5 %.2f %%, %.0f images/s%s",

@@ -314,10 +314,11 @@ class Trainer:
         images = self._loaders.train.num_images
         done = self._state.epoch * images + self._images_of(steps_done)
         bar = self._running.bar if self._processes.first else False
-        with Progress(self._recipe.epochs * images, done, estimate=self._running.time_estimate, bar=bar) as progress:
+        epochs, estimate = self._recipe.epochs, self._running.time_estimate
+        with Progress(epochs * images, done, epochs=epochs, estimate=estimate, bar=bar) as progress:
             while not self.finished:
                 row = self._epoch(stop, progress)
-                progress.epoch(row, self._recipe.epochs)
+                progress.epoch(row, epochs)
         return self._outcome()
 
     def _epoch(self, stop: Callable[[], bool], progress: Progress) -> EpochRecord:

@@ -19,7 +19,7 @@ rule evaluate:
     params:
         experiment=get_planned_json,
     message:
-        "Evaluating {wildcards.trained}"
+        "Evaluating {wildcards.trained} (log: {log})"
     shell:
         f"{JOB} evaluate {RUN_OPTIONS} {DEVICES_OPTION} --threads {{threads}} --manifest {{input.manifest:q}}"
         f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} > {{log:q}} 2>&1"

@@ -7,7 +7,7 @@ rule prepare_tracking:
     conda:
         ENVIRONMENT
     message:
-        "Creating the MLflow experiment of suite {wildcards.suite} (once, before any job logs to it)"
+        "Creating the MLflow experiment of suite {wildcards.suite} (once, before any job logs to it; log: {log})"
     shell:
         # Shown, too: a store that does not work stops nothing, and its user should hear of it before the trainings.
         f"recu store {TRACKING_OPTIONS} --suites {{wildcards.suite:q}} 2>&1 | tee {{log:q}}"
@@ -29,7 +29,7 @@ checkpoint prepare:
         preparation=get_preparation_json,
         source=get_source_option,
     message:
-        "Preparing dataset {wildcards.dataset}"
+        "Preparing dataset {wildcards.dataset} (log: {log})"
     shell:
         f"{JOB} prepare {{wildcards.dataset:q}} {DATA_OPTIONS} {{params.source}} --workers {{threads}} {BATCH_SIZES}"
         f" {TEST_IS_ENOUGH} --output {{output.manifest:q}} > {{log:q}} 2>&1"

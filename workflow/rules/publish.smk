@@ -11,6 +11,6 @@ rule publish:
     params:
         released=get_planned_json,
     message:
-        "Publishing released file {wildcards.released}"
+        "Publishing released file {wildcards.released} (log: {log})"
     shell:
         f"{JOB} publish {PUBLISH_OPTIONS} --released {{params.released:q}} > {{log:q}} 2>&1"

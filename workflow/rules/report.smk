@@ -13,7 +13,7 @@ rule collect:
     params:
         suite=get_suite_facts,
     message:
-        "Collecting the results of suite {wildcards.suite}"
+        "Collecting the results of suite {wildcards.suite} (log: {log})"
     shell:
         f"{JOB} report collect {COLLECT_OPTIONS} --suite {{params.suite:q}} --output {{output.rows:q}} > {{log:q}} 2>&1"
 
@@ -39,7 +39,7 @@ rule report:
         suite=get_suite_facts,
         published=PUBLISHED,
     message:
-        "Rendering the table of suite {wildcards.suite}"
+        "Rendering the table of suite {wildcards.suite} (log: {log})"
     shell:
         f"{JOB} report render {RENDER_OPTIONS} --suite {{params.suite:q}} --rows {{input.rows:q}} > {{log:q}} 2>&1"
 

@@ -22,7 +22,7 @@ rule train:
     params:
         experiment=get_planned_json,
     message:
-        "Training {wildcards.experiment}"
+        "Training {wildcards.experiment} (log: {log})"
     shell:
         "end_time=$(job_end {resources.runtime}); "
         f"{JOB} train {RUN_OPTIONS} {DEVICES_OPTION} {TEACHER_OPTIONS} --threads {{threads}} --manifest {{input.manifest:q}}"

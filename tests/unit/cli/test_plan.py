@@ -10,6 +10,7 @@ from recu.cli.main import main
 from recu.experiment.params import load_defaults
 from recu.experiment.paths import PARAMS_DIR, manifest_file, params_file
 from recu.experiment.resolving import load_experiments
+from recu.stages.standing import Standing
 
 SUITE = """
 title: Two seeds
@@ -124,3 +125,59 @@ def test_the_projects_own_table_of_rates_is_offered(place, capsys):
     device = next(line for line in params_file(PARAMS_DIR, "rates").read_text().splitlines() if "device:" in line)
     assert main(["plan", "cifar10", "--device", device.split('"')[1]]) == 0
     assert "device-hours (CPU, 2 threads" in capsys.readouterr().out
+
+
+def test_json_says_how_far_each_training_is_beside_the_numbers(place, capsys):
+    assert main(["plan", "demo", "--json", "--output", "plan.json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == json.loads(Path("plan.json").read_text()) and len(shown["trainings"]) == 15
+    assert {"experiment", "state", "epochs", "epochs_done", "top1_last", "finish"} <= set(shown["trainings"][0])
+
+
+def standing_of(states):
+    return lambda planned, *_: Standing(experiment=planned.id, state=next(states), epochs=2, top1_last=12.5)
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_watching_ends_when_all_is_done_and_shows_each_change_once_where_no_terminal_is(
+    place, tmp_path, capsys, monkeypatch, words
+):
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    (tmp_path / "params/suites/two.yaml").write_text(SUITE)
+    states = iter(["running", "to do"] * 3 + ["trained", "running"] + ["trained"] * 2)
+    monkeypatch.setattr("recu.cli.plan.standing", standing_of(states))
+    assert main(["plan", "two", "--watch", "0.01", *words]) == 0
+    shown = capsys.readouterr().out
+    assert next(states, None) is None and "\x1b" not in shown
+    if words:
+        lines = [json.loads(line)["trainings"] for line in shown.splitlines()]
+        assert [[each["state"] for each in line] for line in lines] == [
+            ["running", "to do"],
+            ["trained", "running"],
+            ["trained", "trained"],
+        ]
+    else:
+        assert [line for line in shown.splitlines() if "," in line] == ["1 running, 1 to do", "1 trained, 1 running"]
+        assert shown.splitlines()[-1] == "2 trained" and shown.count("12.50") == 6
+
+
+def test_a_watched_terminal_is_drawn_anew_and_ctrl_c_is_its_end(place, tmp_path, capsys, monkeypatch):
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    (tmp_path / "params/suites/two.yaml").write_text(SUITE)
+
+    def looked(planned, *_):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return Standing(experiment=planned.id, state="running", epochs=2, finish=0.0)
+
+    calls = iter(range(9))
+    monkeypatch.setattr("recu.cli.plan.standing", looked)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert main(["plan", "two", "--watch", "0.01"]) == 0
+    assert capsys.readouterr().out.count("\x1b[H\x1b[J") == 2
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_watching_takes_seconds(place, seconds, capsys):
+    assert main(["plan", "demo", "--watch", seconds]) == 2
+    assert "expected seconds above 0" in capsys.readouterr().err

@@ -21,9 +21,9 @@ def test_plain_lines_name_the_finish_unless_told_not_to(caplog):
 
 def test_a_bar_shows_images_and_epoch(capsys, caplog):
     caplog.set_level(logging.INFO, logger="recu")
-    with Progress(1000, 500, bar=True) as progress:
+    with Progress(1000, 550, epochs=2, bar=True) as progress:
         progress.advance(250)
-        progress.step(3, 1, 16, AVERAGES, 0.1)
+        progress.step(1, 1, 16, AVERAGES, 0.1)
     shown = capsys.readouterr().err
-    assert "750/1.00k" in shown and "epoch 3, loss 1.5000" in shown
+    assert "800/1.00k" in shown and "300/500" in shown and "epoch 1:" in shown and "loss 1.5000" in shown
     assert not caplog.messages, "with a bar, running averages go to the log file only"
