@@ -29,7 +29,7 @@ from recu.base.text import visible
 
 _NO_COMMANDS = ("main", "options")
 """Modules beside the subcommands."""
-_HELP = re.compile(r'"""`recu \w+`: (.+?)\.\n?(?:"""|\n)', re.DOTALL)
+_HELP = re.compile(r'"""`[^`]+`: (.+?)\.\n?(?:"""|\n)', re.DOTALL)
 """The first sentence of a subcommand's module."""
 
 _SPINS_OF_WAITING_THREADS = "1000"
