@@ -20,7 +20,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce run-gpu test test-fast test-processes test-workflow test-docs test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce run-gpu test test-fast test-processes test-workflow test-docs site test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -61,9 +61,14 @@ test-processes: setup
 test-workflow: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "workflow and not slow"
 
-# Every section of docs/extending.md carried out in a copy of the project: minutes.
+# Every section of docs/extending.md, and the tutorial, carried out in a copy of the project, and the site: minutes.
 test-docs: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m docs
+	$(MAKE) --no-print-directory site
+
+# The documentation as pages, below site/.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # What only a GPU can show, in under ten minutes: one table, and results/gpu.json.
 test-gpu: setup

@@ -1,4 +1,7 @@
-"""Every example of docs/extending.md works as it stands: each section is carried out in a copy of the project."""
+"""Every example of docs/extending.md and docs/tutorial.md works as it stands, carried out in a copy of the project.
+
+Each section of the first for itself; the second as a whole, since its sections build on one another.
+"""
 
 import os
 import re
@@ -16,6 +19,7 @@ FOUND = re.findall(
     r"^## (.+?)\n(.*?)(?=^## |\Z)", (PROJECT_DIR / "docs/extending.md").read_text(), re.MULTILINE | re.DOTALL
 )
 SECTIONS = dict(FOUND)
+TUTORIAL = (PROJECT_DIR / "docs/tutorial.md").read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"# (?P<file>[\w./-]+)(?:, (?P<how>below|in place of|at the end)(?: `(?P<line>.+)`)?)?$")
 
@@ -72,10 +76,10 @@ def run(project: Path, commands: str) -> None:
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("title", SECTIONS)
-def test_a_section_does_what_it_says(title, tmp_path):
+@pytest.mark.parametrize("text", [*SECTIONS.values(), TUTORIAL], ids=[*SECTIONS, "tutorial"])
+def test_a_text_does_what_it_says(text, tmp_path):
     project = copy_of_the_project(tmp_path)
-    blocks = BLOCK.findall(SECTIONS[title])
+    blocks = BLOCK.findall(text)
     assert any(language == "sh" for language, _ in blocks), "no command shows that it works"
     for language, text in blocks:
         if language == "sh":
