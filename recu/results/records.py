@@ -13,7 +13,7 @@ another version may have added them. Names in files stay, since others rely on t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -484,6 +484,32 @@ class Curve(Record):
     train_top1: tuple[Percent, ...]
 
 
+class WeightCurves(Record):
+    """What figures show of a training's `EpochWeights`."""
+
+    epoch: tuple[Number, ...]
+    """Those that were measured; the following have a value for each."""
+    dead_share: SharePerLayer
+    """This and the following: of the network, means over its binary weights."""
+    tail_share: SharePerLayer
+    flipped_share: SharePerLayer
+    quantisation_error: PerLayer
+    entropy: PerLayer
+    with_histograms: tuple[EpochWeights, ...]
+
+    @classmethod
+    def of(cls, measured: Sequence[EpochWeights]) -> WeightCurves | None:
+        """Of a whole training; None where nothing was measured."""
+        if not measured:
+            return None
+        averages = [each.averages for each in measured]
+        return cls(
+            epoch=tuple(each.epoch for each in measured),
+            with_histograms=tuple(each for each in measured if each.limit),
+            **{name: tuple(each.get(name) for each in averages) for name in _OF_A_NETWORK},
+        )
+
+
 class Claim(Record):
     """A released file, and what is claimed of it."""
 
@@ -545,6 +571,8 @@ class Row(Record):
     """Of a released file; None of a training of ours."""
     row: str | None = None
     """Name of the suite's row; None where that has none."""
+    weights: WeightCurves | None = None
+    """None where the binary layers were not measured."""
 
     @property
     def labelled_method(self) -> str:

@@ -8,7 +8,16 @@ from typing import Any
 from recu.base.errors import ResultError
 from recu.experiment.resolving import Experiment, labelled, network_name
 from recu.results.published import seen_data
-from recu.results.records import Accuracy, Claim, Curve, EvaluationRecord, ReleasedRecord, Row, TrainingRecord
+from recu.results.records import (
+    Accuracy,
+    Claim,
+    Curve,
+    EvaluationRecord,
+    ReleasedRecord,
+    Row,
+    TrainingRecord,
+    WeightCurves,
+)
 
 _SHARED = {
     "spec_hash": "parameters",
@@ -70,6 +79,7 @@ def _of_training(train: TrainingRecord) -> dict[str, Any]:
     return {
         "seed": train.resolved.seed,
         "row": train.resolved.row,
+        "weights": WeightCurves.of(train.diagnostics),
         "batch_size": recipe.batch_size,
         "replicas": recipe.replicas,
         "epochs": recipe.epochs,

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from recu.models import available_models, build_model
+from recu.nn import set_tau
 from recu.nn.inference import inference_form
 from recu.training.device import lay_out, place
+from recu.training.diagnostics import WeightDiagnostics
 from tests.golden.cases import GoldenCase, golden_cases
 from tests.golden.fill import fill, golden_input
 from tests.golden.test_golden import RELATIVE, build_project
@@ -77,3 +79,21 @@ def test_the_form_for_evaluation_predicts_what_the_network_does(entry, device, r
     error = ((plain - form).norm() / plain.norm()).item()
     record(relative_error=error, other_predictions=int((plain.argmax(1) != form.argmax(1)).sum()))
     assert error < 1e-4 and torch.equal(plain.argmax(1), form.argmax(1))
+
+
+def test_what_is_measured_of_binary_layers(device, record) -> None:
+    found = []
+    for where in (torch.device("cpu"), device):
+        torch.manual_seed(0)
+        network = place(build_model("resnet20_1w1a", family="cifar", num_classes=10), where)
+        set_tau(network, 0.9)
+        diagnostics = WeightDiagnostics(network)
+        diagnostics.begin()
+        for parameter in network.parameters():
+            parameter.data.mul_(-1.0)
+        found.append(diagnostics.measured(0, histograms=True))
+    cpu, there = found
+    assert set(there.flipped_share) == {1.0} and there.before == cpu.before
+    for name, column in there.quantities.items():
+        assert column == pytest.approx(getattr(cpu, name), rel=1e-4, abs=1e-4), name
+    record(dead_share=there.averages["dead_share"])

@@ -73,6 +73,13 @@ def test_kernels_off_takes_none_in_training_nor_in_evaluation_and_both_say_so(re
         assert recu.json(file)["settings"]["kernels"] == kernels
 
 
+@pytest.mark.parametrize(("words", "epochs"), [([], 1), (["--diagnostics", 0], 0)])
+def test_binary_layers_are_measured_unless_told_otherwise(recu, words, epochs):
+    assert recu.train("--save", "one", "--epochs", 1, *words) == 0, recu.err
+    assert (recu.folder / "results/one/diagnostics.jsonl").exists() is bool(epochs)
+    assert len(recu.json("results/one/metrics.json")["diagnostics"]) == epochs
+
+
 def _content(folder):
     return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in sorted(folder.iterdir())}
 

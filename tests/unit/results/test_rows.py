@@ -169,3 +169,14 @@ def test_rows_taught_by_different_weights_of_one_name_are_refused(row):
 def test_something_else_altogether():
     with pytest.raises(ResultError, match="expected form"):
         made_row([], {})
+
+
+def test_what_was_measured_of_the_weights_is_in_the_row_as_means_over_the_network():
+    train = training()
+    row = made_row(train, evaluation(train))
+    assert row.weights.epoch == (0, 1, 2, 3, 4)
+    # Of 100 and 300 weights; what flipped is known of the first layer alone.
+    assert row.weights.dead_share[0] == pytest.approx(100 * 0.1 / 400)
+    assert row.weights.flipped_share == pytest.approx((0.0, 0.01, 0.02, 0.03, 0.04))
+    without = made_row(train | {"diagnostics": []}, evaluation(train))
+    assert without.weights is None and "weights" not in without.as_plain()
