@@ -64,7 +64,6 @@ test-workflow: setup
 # Every section of docs/extending.md, and the tutorial, carried out in a copy of the project, and the site: minutes.
 test-docs: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m docs
-	$(MAKE) --no-print-directory site
 
 # The documentation as pages, below site/.
 site: setup
