@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def imported(place: str) -> Any:
-    """What "module:name" names, its module imported now."""
+def imported(place: Any) -> Any:
+    """What "module:name" names, its module imported now; anything but a text is what it stands for."""
+    if not isinstance(place, str):
+        return place
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)
 

@@ -30,13 +30,13 @@ class LayerCost(NamedTuple):
 
     @classmethod
     def of_filters(
-        cls, weight: Tensor, *, binary: bool, values: Sequence[Tensor] = (), derived_values: int = 0
+        cls, weight: Tensor, *, binary: bool | None = None, values: Sequence[Tensor] = (), derived_values: int = 0
     ) -> LayerCost:
         """Of a convolution or a linear layer: one multiply-accumulate for each weight of a filter, or of a row.
 
         Args:
             weight: (O, I, kH, kW) or (O, I).
-            binary: whether it and the activations are binary.
+            binary: whether it and the activations are binary; left out, no cost is counted of the layer.
             values: see above; the weights come by themselves.
             derived_values: see above.
         """

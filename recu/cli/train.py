@@ -293,7 +293,7 @@ def _experiment(
 
 def _method(arguments: argparse.Namespace) -> str:
     binariser = getattr(arguments, "binariser", USUAL)
-    return arguments.method or ("vanilla" if binariser == USUAL else binariser)
+    return arguments.method or ("vanilla" if binariser == USUAL else binariser.replace(":", "."))
 
 
 def _seed(arguments: argparse.Namespace, found: Found | None) -> int:

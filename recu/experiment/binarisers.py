@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from recu.base.errors import ConfigError, unknown_name
+from recu.base.errors import ConfigError
+from recu.experiment.own import entry_names, find_own
 
 USUAL = "recu"
 """The binariser of a recipe that names none, in each family its own: the competitor's in `birealnet`, else ReCU."""
@@ -23,16 +24,17 @@ class Binariser(NamedTuple):
 
     title: str
     """How tables call it."""
-    convolutions: Mapping[int, str]
-    """"module:class" by stage: 2 binarises activations and weights, 1 activations alone where there is such a stage."""
+    convolutions: Mapping[int, Any]
+    """"module:class", or the class itself, by stage: 2 binarises activations and weights, 1 activations alone where
+    there is such a stage."""
 
     @property
     def stages(self) -> tuple[int, ...]:
         """Those that it can be built at."""
         return (0, *sorted(self.convolutions))
 
-    def convolution(self, stage: int) -> str:
-        """The class of a stage, "module:class"."""
+    def convolution(self, stage: int) -> Any:
+        """The class of a stage, as in the table."""
         return self.convolutions[stage] if stage else REAL
 
 
@@ -63,6 +65,11 @@ _BINARISERS: Mapping[str, Binariser] = MappingProxyType(
 
 
 def available_binarisers() -> tuple[str, ...]:
+    """Every name of the table, ReCU's first, and those that installed packages bring."""
+    return (*_BINARISERS, *entry_names("binariser"))
+
+
+def package_binarisers() -> tuple[str, ...]:
     """Every name of the table, ReCU's first."""
     return tuple(_BINARISERS)
 
@@ -76,18 +83,29 @@ def find_binariser(name: str, *, family: str) -> Binariser:
     """What a recipe's `binariser` means for a network of a family.
 
     Raises:
-        ConfigError: unknown name, answered with the nearest right one, or a family that has its own and no other.
+        ConfigError: unknown name, answered with the nearest right one, one's own that is no binariser, or a family that
+            has its own and no other.
     """
-    if name not in _BINARISERS:
-        raise unknown_name("binariser", name, _BINARISERS)
+    found = _BINARISERS[name] if name in _BINARISERS else _own(name)
     if family != "birealnet":
-        return _BINARISERS[name]
+        return found
     if name != USUAL:
         raise ConfigError(
             f"binariser {name!r}: networks of family 'birealnet' are the competitor's, with its own binariser: leave"
             " binariser out, or choose another family"
         )
     return _COMPETITOR
+
+
+def _own(name: str) -> Binariser:
+    value = find_own("binariser", name, _BINARISERS).value
+    convolutions = value if isinstance(value, Mapping) else {2: value}
+    if not convolutions.keys() <= {1, 2} or not all(isinstance(each, type) for each in convolutions.values()):
+        raise ConfigError(
+            f"binariser {name!r} is a {type(value).__name__}: expected a class of convolutions, or a mapping of such to"
+            " the stages 1 and 2"
+        )
+    return Binariser(name.rpartition(":")[2], convolutions)
 
 
 def check_binariser(name: str, *, family: str, stage: int) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from recu.base.errors import ConfigError
+from recu.experiment.own import find_own
 
 Storage = Literal["arrays", "files"]
 """How prepared images lie: decoded once into arrays, or as the files they are."""
@@ -15,8 +18,8 @@ Storage = Literal["arrays", "files"]
 class DatasetKind:
     """One kind of dataset."""
 
-    builder: str
-    """`module:function`, called as `recu.data.prepare.content.Builder`."""
+    builder: Any
+    """`module:function`, or the function itself, called as `recu.data.prepare.content.Builder`."""
     storage: Storage | None = None
     """None: files where training cuts out random parts, arrays otherwise."""
     side: int | None = None
@@ -49,3 +52,20 @@ KINDS: Mapping[KindName, DatasetKind] = MappingProxyType(
     }
 )
 """By the name that `kind` gives."""
+
+
+def find_kind(name: str) -> DatasetKind:
+    """The entry of the table, or what stands on a user's builder. Raises ConfigError."""
+    if name in KINDS:
+        return KINDS[name]  # type: ignore[index]
+    builder = find_own("dataset kind", name, KINDS).value
+    if not callable(builder):
+        raise ConfigError(
+            f"dataset kind {name!r} is a {type(builder).__name__}: expected a function of request and folder"
+        )
+    said = {field.name: getattr(builder, field.name) for field in fields(DatasetKind) if hasattr(builder, field.name)}
+    if said.get("storage", "arrays") not in get_args(Storage):
+        raise ConfigError(
+            f"dataset kind {name!r}: storage is {said['storage']!r}, expected {' or '.join(get_args(Storage))}"
+        )
+    return DatasetKind(**said | {"builder": builder})

@@ -10,7 +10,7 @@ from typing import get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.experiment.augmentations import CROP_SCALES
-from recu.experiment.dataset_kinds import KINDS, Storage
+from recu.experiment.dataset_kinds import Storage, find_kind
 from recu.experiment.loaders import LOADERS, LoaderKind, LoaderName
 from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
 from recu.experiment.schema import Dataset, Hyperparameters, gpu_numbers
@@ -65,14 +65,14 @@ def check_start_epoch(start_epoch: int, epochs: int) -> None:
 
 def storage_of(dataset: Dataset) -> Storage:
     """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
-    return KINDS[dataset.kind].storage or ("files" if dataset.augmentation in CROP_SCALES else "arrays")
+    return find_kind(dataset.kind).storage or ("files" if dataset.augmentation in CROP_SCALES else "arrays")
 
 
 def stored_size_of(dataset: Dataset) -> int | None:
     """Side of the stored images in pixels; None where files keep their own sizes."""
     if storage_of(dataset) == "files":
         return None
-    return KINDS[dataset.kind].side or dataset.image_size
+    return find_kind(dataset.kind).side or dataset.image_size
 
 
 def choose_loader(

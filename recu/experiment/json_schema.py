@@ -26,7 +26,7 @@ from recu.experiment.schema import (
     Suite,
     WorkflowConfig,
 )
-from recu.experiment.values import LARGEST, NAME_PATTERN
+from recu.experiment.values import LARGEST, MODEL_PATTERN, NAME_PATTERN
 
 SCHEMAS: dict[str, Any] = {
     "config": WorkflowConfig,
@@ -109,7 +109,7 @@ def _value(schema: dict[str, Any]) -> str:
     if kind in ("integer", "number"):
         return ", ".join((kind, *_range(schema)))
     if kind == "string":
-        return "name" if schema.get("pattern") == NAME_PATTERN else "text"
+        return "name" if schema.get("pattern") in (NAME_PATTERN, MODEL_PATTERN) else "text"
     return "true or false" if kind == "boolean" else str(kind)
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.experiment.binarisers import USUAL, check_binariser
+from recu.experiment.own import entry_names, find_own, is_own
 
 Family = Literal["cifar", "imagenet", "reactnet", "birealnet", "torchvision"]
 Stage = Literal[0, 1, 2]
@@ -54,8 +55,8 @@ class ModelName(NamedTuple):
 class Network(NamedTuple):
     """One entry of the table."""
 
-    builder: str
-    """"module:function"; the function takes the number of classes and the convolution class."""
+    builder: Any
+    """"module:function", or the function itself; it takes the number of classes and the convolution class."""
     shortcut: str
     """How residual connections are laid out; worth more than a point of accuracy, so every table shows it."""
     stages: tuple[int, ...] = STAGES
@@ -145,8 +146,12 @@ def find_network(name: str, *, family: str, variant: str | None = None) -> Netwo
     if family not in families:
         raise unknown_name("model family", family, families)
     names = {entry.name for entry in _NETWORKS if entry.family == family}
+    if is_own(name) or (name not in names and name in entry_names("network")):
+        if variant is not None:
+            raise ConfigError(f"model {name!r} has no variant {variant!r}: leave it out")
+        return _own(name)
     if name not in names:
-        raise unknown_name(f"model of family {family}:", name, names)
+        raise unknown_name(f"model of family {family}:", name, (*names, *entry_names("network")))
     entry = ModelName(family, name, variant)
     if entry in _NETWORKS:
         return _NETWORKS[entry]
@@ -154,3 +159,19 @@ def find_network(name: str, *, family: str, variant: str | None = None) -> Netwo
     if not variants:
         raise ConfigError(f"model {name!r} of family {family!r} has no variant {variant!r}: leave it out")
     raise unknown_name(f"variant of {name!r}", variant or "", variants)
+
+
+def _own(name: str) -> Network:
+    """What stands on a user's builder. Raises ConfigError."""
+    builder = find_own("network", name, ()).value
+    shortcut, stages, sizes = (getattr(builder, key, None) for key in ("shortcut", "stages", "sizes"))
+    if not callable(builder) or not isinstance(shortcut, str):
+        raise ConfigError(
+            f"model {name!r} does not say how its residual connections are laid out, which tables show: set"
+            f" {name.rpartition(':')[2]}.shortcut to a text, e.g. 'one per block' or 'none'"
+        )
+    if not set(stages or STAGES) <= set(STAGES) or not isinstance(sizes or ANY_SIZE, range):
+        raise ConfigError(
+            f"model {name!r}: expected stages among {STAGES} and sizes as a range, found {stages}, {sizes}"
+        )
+    return Network(builder, shortcut, tuple(stages or STAGES), sizes or ANY_SIZE)

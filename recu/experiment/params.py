@@ -20,7 +20,7 @@ from recu.base.files import check_ordinary
 from recu.base.redaction import without_credentials
 from recu.experiment import paths
 from recu.experiment.schema import Dataset, Datasets, Defaults, Published, ReleasedSuite, Suite, WorkflowConfig
-from recu.experiment.values import NAME_PATTERN, Name
+from recu.experiment.values import MODEL_PATTERN, NAME_PATTERN, Name
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ def _describe(problem: Any, kind: Any) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if problem.get("ctx", {}).get("pattern") == NAME_PATTERN:
+    if problem.get("ctx", {}).get("pattern") in (NAME_PATTERN, MODEL_PATTERN):
         expected = "should be letters, digits, '_', '.' and '-', a letter or digit first and no '.' last"
     if problem["type"] == "value_error":
         # Of a whole model's values together: they name their keys themselves.

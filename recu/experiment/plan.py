@@ -10,7 +10,7 @@ from pathlib import Path
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import atomic_write_text, canonical_json, hash_text, read_object
 from recu.experiment import fit, paths
-from recu.experiment.dataset_kinds import KINDS
+from recu.experiment.dataset_kinds import find_kind
 from recu.experiment.params import load_datasets, load_defaults, load_published, load_suites, suite_names
 from recu.experiment.released import Released, load_released
 from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Planned, load_experiments
@@ -274,7 +274,7 @@ def missing_data(
     missing = {}
     for name in sorted(set(used)):
         dataset = datasets[name]
-        if KINDS[dataset.kind].shipped or name in sources or (data_dir / name / paths.MANIFEST).is_file():
+        if find_kind(dataset.kind).shipped or name in sources or (data_dir / name / paths.MANIFEST).is_file():
             continue
         urls = " and ".join(archive.url for archive in dataset.archives if archive.url)
         local = f"name a local copy: sources: {{{name}: PATH}} in params/config.yaml"

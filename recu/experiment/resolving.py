@@ -6,15 +6,19 @@ import functools
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import canonical_json, hash_file, hash_text
 from recu.experiment import fit, paths
-from recu.experiment.networks import Family, check_network
+from recu.experiment.binarisers import package_binarisers
+from recu.experiment.dataset_kinds import KINDS
+from recu.experiment.networks import Family, available_models, check_network
+from recu.experiment.own import Kind, find_own
 from recu.experiment.params import load_datasets, load_defaults, load_suites, validate_model
+from recu.experiment.schedules import LearningRateType
 from recu.experiment.schema import (
     Dataset,
     Defaults,
@@ -184,7 +188,33 @@ class TeacherWeights:
 
 def network_name(family: str, variant: str | None, model: str) -> str:
     """`family.model`, with `-variant` after the family where there is one."""
-    return f"{family}{f'-{variant}' if variant else ''}.{model}"
+    return f"{family}{f'-{variant}' if variant else ''}.{model.replace(':', '.')}"
+
+
+def own_sources(
+    model: str, binariser: str, data: Mapping[str, Any], recipe: Hyperparameters | None = None
+) -> tuple[Path, ...]:
+    """The files of users' code that a training or an evaluation runs; none for one of this package alone.
+
+    Args:
+        model: network.
+        binariser: its.
+        data: `Dataset.identity()` of its dataset.
+        recipe: of a training.
+    """
+    named: list[tuple[Kind, str | None, Iterable[str]]] = [
+        ("network", model, {entry.name for entry in available_models()}),
+        ("binariser", binariser, package_binarisers()),
+        ("dataset kind", data["kind"], KINDS),
+    ]
+    if recipe is not None:
+        named += [("learning-rate schedule", recipe.lr_type, get_args(LearningRateType))]
+    return tuple(
+        file
+        for kind, name, known in named
+        if name is not None and name not in known
+        for file in find_own(kind, name, known).sources
+    )
 
 
 def labelled(network: str, row: str | None) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
-from recu.base.errors import ConfigError, unknown_name
+from recu.base.errors import ConfigError
+from recu.experiment.own import find_own
 
 WARM_UP_EPOCHS = 5
 LearningRateType = Literal["cos", "step", "linear", "linear_start"]
@@ -30,7 +31,8 @@ def learning_rate_at(
         epoch: e, counted from 0.
         epochs: E, the length of the run in epochs.
         lr: initial learning rate.
-        lr_type: "cos"; "step" (times 0.1 at every epoch of `lr_decay_step`, counted after warm-up); "linear"
+        lr_type: one's own, of which `recu.experiment.own` knows: times its value at the epoch that the schedule sees;
+            "cos"; "step" (times 0.1 at every epoch of `lr_decay_step`, counted after warm-up); "linear"
             (towards 0; after warm-up it starts ABOVE `lr`, at lr * (E - 1) / (E - 4): a property of the
             authors' program, kept); "linear_start" (the competitor's: linear to 0, stepped at the START of
             each epoch, so that epoch e uses lr * (1 - (e + 1) / E), the full `lr` is never used and the last
@@ -42,11 +44,10 @@ def learning_rate_at(
         The learning rate.
 
     Raises:
-        ConfigError: unknown `lr_type`, `epoch` outside 0..epochs, or warm-up with "linear_start".
+        ConfigError: unknown `lr_type`, or one's own gives no rate; `epoch` outside 0..epochs, or warm-up with
+            "linear_start".
     """
     check_epoch(epoch, epochs)
-    if lr_type not in get_args(LearningRateType):
-        raise unknown_name("lr_type", lr_type, get_args(LearningRateType))
     if warm_up:
         check_warm_up(lr_type)
     if warm_up and epoch < WARM_UP_EPOCHS:
@@ -59,6 +60,19 @@ def delay_of(warm_up: bool) -> int:
     """Epochs by which a warm-up delays the schedule."""
     # The scheduler steps after epoch 4 for the first time: one epoch of the five counts as its epoch 0.
     return WARM_UP_EPOCHS - 1 if warm_up else 0
+
+
+def own_schedule(lr_type: str) -> Callable[[int, int], float] | None:
+    """A user's function of epoch and epochs; None for a type of the package. Raises ConfigError for an unknown one."""
+    known = get_args(LearningRateType)
+    if lr_type in known:
+        return None
+    schedule: Callable[[int, int], float] = find_own("learning-rate schedule", lr_type, known).value
+    if not callable(schedule):
+        raise ConfigError(
+            f"lr_type {lr_type!r} is a {type(schedule).__name__}: expected a function of epoch and epochs"
+        )
+    return schedule
 
 
 def check_warm_up(lr_type: str) -> None:
@@ -81,4 +95,14 @@ def _decay(lr_type: str, step: int, epochs: int, horizon: int, lr_decay_step: Se
     if lr_type == "linear":
         # The numerator is the whole run's length although the denominator is shortened by the warm-up.
         return (epochs - step) / horizon
-    return max(0.0, 1.0 - (step + 1) / epochs)
+    if lr_type == "linear_start":
+        return max(0.0, 1.0 - (step + 1) / epochs)
+    schedule = own_schedule(lr_type)
+    assert schedule is not None, "every type of the package is above"
+    value = schedule(step, horizon)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigError(
+            f"lr_type {lr_type!r} gives {value!r} at epoch {step} of {horizon}: expected a number from 0 on, which"
+            " multiplies lr"
+        )
+    return float(value)

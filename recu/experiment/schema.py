@@ -6,22 +6,33 @@ files and words the errors, `recu.experiment.resolving` combines them into exper
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from recu.base.addresses import check_store_address
 from recu.base.errors import ConfigError
 from recu.experiment.augmentations import CROP_SCALES, Augmentation
-from recu.experiment.binarisers import USUAL, find_binariser
-from recu.experiment.dataset_kinds import KindName
+from recu.experiment.binarisers import USUAL, find_binariser, package_binarisers
+from recu.experiment.dataset_kinds import KINDS, find_kind
 from recu.experiment.loaders import LoaderName
 from recu.experiment.networks import Family, Stage
 from recu.experiment.running import Kernels, Running
-from recu.experiment.schedules import LearningRateType, check_warm_up
+from recu.experiment.schedules import LearningRateType, check_warm_up, own_schedule
 from recu.experiment.values import (
     LARGEST,
+    MODEL_PATTERN,
     MOST_PROCESSES,
     Address,
     Advice,
@@ -95,12 +106,33 @@ def _check_gpus(gpus: str) -> str:
     return gpus
 
 
-def _check_binariser(name: str) -> str:
-    try:
-        find_binariser(name, family="")
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-    return name
+def _known(names: Iterable[str], find: Callable[[str], Any]) -> AfterValidator:
+    """That a name is one of the package's table, or of one's own (`recu.experiment.own`)."""
+    known = tuple(names)
+
+    def check(name: str) -> str:
+        name = name.lower() if name.lower() in known else name
+        try:
+            find(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    return AfterValidator(check)
+
+
+def _shown(names: Iterable[str]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"enum": list(names), "type": "string"}, {"type": "string"}]})
+
+
+BinariserName = Annotated[
+    Line,
+    _known(package_binarisers(), lambda name: find_binariser(name, family="")),
+    _shown(package_binarisers()),
+]
+ScheduleName = Annotated[Line, _known(get_args(LearningRateType), own_schedule), _shown(get_args(LearningRateType))]
+KindChoice = Annotated[Line, _known(KINDS, find_kind), _shown(KINDS)]
+ModelChoice = Annotated[str, Field(pattern=MODEL_PATTERN, max_length=80), BeforeValidator(number_as_text)]
 
 
 def _switch_as_text(value: Any) -> Any:
@@ -149,7 +181,7 @@ class Hyperparameters(Block):
     """Optimiser; the weight decay of both is added to the gradient."""
     lr: Positive
     """Initial learning rate; with a warm-up, the highest."""
-    lr_type: LearningRateType
+    lr_type: ScheduleName
     """How the learning rate falls: as half a cosine, in steps, or linearly; `linear_start` is the competitor's linear
     schedule, stepped at the start of each epoch."""
     lr_decay_step: Annotated[tuple[Count, ...], Field(max_length=1000)]
@@ -189,7 +221,7 @@ class Hyperparameters(Block):
     replicas: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1
     """Parts that each batch is normalised in, one a device, as the authors' `--gpus 0,1` has two: BatchNorm sees
     batch_size / replicas images. A training on another number of devices says so in its record and in tables."""
-    binariser: Annotated[Line, AfterValidator(_check_binariser)] = USUAL
+    binariser: BinariserName = USUAL
     """What binarises, at the stage that `stage` names: `recu` (in family `birealnet` that is the competitor's own),
     `ir-net`, `reste`, `biper` or `sign`; for ablations ReCU as `recu-centred`, `recu-unstandardised`, `recu-b1` or
     `recu-b4`."""
@@ -297,7 +329,7 @@ class Dataset(Block):
 
     title: Line
     """How tables call it."""
-    kind: KindName
+    kind: KindChoice
     """Which preparation reads it; see `recu.experiment.dataset_kinds`."""
     family: Family
     """Network family a model name stands for on this dataset unless a row says otherwise."""
@@ -342,7 +374,7 @@ Datasets = Annotated[dict[Name, Dataset], AfterValidator(partial(check_apart, wh
 class Row(Block):
     """One network of a suite, with what it changes for itself."""
 
-    model: Name
+    model: ModelChoice
     """Network."""
     family: Family | None = None
     """Defaults to the dataset's."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recu.base.errors import DataError
-from recu.experiment.dataset_kinds import KINDS
+from recu.experiment.dataset_kinds import find_kind
 from recu.experiment.schema import Dataset
 
 LOCAL_NAME = "local.json"
@@ -54,13 +54,13 @@ def inside(dataset: Dataset, source: Path) -> Path:
 
 def official_folder(source: Path, dataset: Dataset) -> Path:
     """The folder below `source` that the published archive extracts to; `source` where there is none."""
-    below = source / KINDS[dataset.kind].extracts_to
+    below = source / find_kind(dataset.kind).extracts_to
     return below if below.is_dir() else source
 
 
 def reads_archives(dataset: Dataset, source: Path) -> bool:
     """Whether of a folder the distributed archives are read, and not class folders. Raises DataError."""
-    return bool(KINDS[dataset.kind].archives) and not _has_splits(source)
+    return bool(find_kind(dataset.kind).archives) and not _has_splits(source)
 
 
 def source_facts(dataset: Dataset, source: Path, folder: Path) -> dict[str, str]:
@@ -120,7 +120,7 @@ def _files(dataset: Dataset, source: Path) -> Iterator[tuple[Path, str]]:
         yield source, ""
         return
     if reads_archives(dataset, source):
-        archives = KINDS[dataset.kind].archives
+        archives = find_kind(dataset.kind).archives
         yield from ((source / name, name) for name in archives if (source / name).exists())
         return
     seen: set[str] = set()

@@ -157,6 +157,9 @@ def _quantile(value: float) -> float:
 
 NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$"
 
+MODEL_PATTERN = NAME_PATTERN[:-1] + r"(:[A-Za-z_][A-Za-z0-9_]*)?$"
+"""A name, or `module:name`."""
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80), BeforeValidator(number_as_text)]
 """A name that becomes part of a path, a wildcard and an MLflow tag: letters, digits, '_', '.' and '-', no '.' last."""
 

@@ -12,12 +12,13 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from recu import __version__
 from recu.base.errors import Interrupted
-from recu.base.files import canonical_json, hash_text
+from recu.base.files import canonical_json, hash_file, hash_text
 from recu.experiment import paths
 from recu.results.records import Provenance
 
@@ -25,11 +26,12 @@ _PACKAGES = ("torch", "torchvision", "numpy", "numba", "pillow", "mlflow", "snak
 _GIT_TIMEOUT_S = 10
 
 
-def collect(device: str) -> Provenance:
+def collect(device: str, own: Iterable[Path] = ()) -> Provenance:
     """Everything about this process that a result should name.
 
     Args:
         device: description of what computes, e.g. "NVIDIA A100-SXM4-40GB" or "cpu (2 threads)".
+        own: files of users' code that take part (`recu.experiment.resolving.own_sources`).
 
     Raises:
         Interrupted: the code has changed since this process began, so that no hash says what computes.
@@ -42,7 +44,7 @@ def collect(device: str) -> Provenance:
         git_commit=commit,
         git_dirty=dirty,
         packages=package_versions(),
-        code_hash=_code(),
+        code_hash=with_own(_code(), own),
         environment_hash=environment_hash(),
         slurm_job=os.environ.get("SLURM_JOB_ID"),
     )
@@ -92,6 +94,12 @@ def code_at_start() -> str:
 def code_now() -> str:
     """The hash of this package's code as it lies there."""
     return code_hash(paths.PROJECT_DIR / "recu")
+
+
+def with_own(code: str, sources: Iterable[Path]) -> str:
+    """A code hash that sees files of users' code too; unchanged where there are none."""
+    files = sorted([file.name, hash_file(file)] for file in sources)
+    return hashlib.sha256(canonical_json([code, files]).encode()).hexdigest() if files else code
 
 
 def code_hash(package: Path) -> str:

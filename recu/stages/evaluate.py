@@ -15,7 +15,7 @@ from recu.base.errors import Interrupted, ResultError
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.released import Released
-from recu.experiment.resolving import Experiment
+from recu.experiment.resolving import Experiment, own_sources
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.records import EvaluationRecord, MeasuredWith, Measurement, Provenance, write_record
@@ -200,7 +200,10 @@ class Testbed:
 
     def measure(self, subject: Subject, network: nn.Module) -> Measurement:
         """What the subject's network gives on the images. Raises Interrupted when a signal came."""
+        from recu.results.provenance import with_own
+
         evaluation = self.evaluation(network)
+        own = own_sources(subject.model, subject.binariser, self.how.dataset.identity())
         manifest = self.loaders.manifest
         return Measurement(
             **asdict(evaluation),
@@ -217,7 +220,7 @@ class Testbed:
             data_fingerprint=manifest.fingerprint,
             test_content=manifest.content["test"],
             settings=self.settings,
-            provenance=self.origin,
+            provenance=self.origin.model_copy(update={"code_hash": with_own(self.origin.code_hash, own)}),
         )
 
 

@@ -19,7 +19,7 @@ from recu.base.place import ONLY, Place
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
-from recu.experiment.resolving import Experiment, Origin
+from recu.experiment.resolving import Experiment, Origin, own_sources
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.records import (
@@ -293,8 +293,9 @@ def _ready(job: _Job, found: Found | None, processes: Processes) -> tuple[Traine
     device = choose_device(job.running.gpus, processes)
     use_threads(job.running.threads, processes)
     loaders = _build_loaders(job, device, processes)
-    origin = origin_of(device, processes)
-    experiment = job.experiment
+    experiment, recipe = job.experiment, job.experiment.hyperparameters
+    own = own_sources(experiment.model, recipe.binariser, experiment.data, recipe)
+    origin = origin_of(device, processes, own)
     _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
     taught = None if job.build_teacher is None else job.build_teacher(job.prepared.manifest.classes)

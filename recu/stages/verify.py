@@ -14,7 +14,7 @@ from recu.data import open_prepared
 from recu.data.opening import check_contents
 from recu.experiment import params, paths, plan
 from recu.experiment.released import Released, load_planned
-from recu.experiment.resolving import Experiment
+from recu.experiment.resolving import Experiment, own_sources
 from recu.experiment.schema import Dataset, Method, ReleasedSuite, Suite
 from recu.results import provenance
 from recu.results.records import (
@@ -95,10 +95,14 @@ class _Shared:
             packages=provenance.package_versions(),
         )
 
-    def facts(self, dataset: str, content: Any) -> dict[str, Any]:
-        """What judging a result on this dataset takes of now; nothing is read for a result that is not there."""
-        fingerprint = None if content is None else self.fingerprint(dataset)
-        return {"data_fingerprint": fingerprint, "now": self.surroundings}
+    def facts(self, planned: Experiment | Released, content: Any, *, trains: bool) -> dict[str, Any]:
+        """What judging a training or an evaluation takes of now; nothing is read for a result that is not there."""
+        fingerprint = None if content is None else self.fingerprint(planned.dataset)
+        now, recipe = self.surroundings, getattr(planned, "hyperparameters", None)
+        if recipe is not None:
+            own = own_sources(planned.model, recipe.binariser, planned.data, recipe if trains else None)
+            now = replace(now, code_hash=provenance.with_own(now.code_hash, own))
+        return {"data_fingerprint": fingerprint, "now": now}
 
     def fingerprint(self, dataset: str) -> str | None:
         """Of the prepared data where it is here, else of the copy of its manifest among the results."""
@@ -179,7 +183,7 @@ class _SuiteVerifier:
                 evaluated,
                 experiment.origin,
                 checkpoint_sha256=stated,
-                **self._shared.facts(experiment.dataset, evaluated),
+                **self._shared.facts(experiment, evaluated, trains=False),
             ),
         )
 
@@ -190,7 +194,7 @@ class _SuiteVerifier:
             experiment,
             checkpoint_sha256=digest,
             checkpoints=self._checkpoints,
-            **self._shared.facts(experiment.dataset, content),
+            **self._shared.facts(experiment, content, trains=True),
         )
         faults = tuple(
             f"rests on {parent.id}, which is {self._statuses[parent.id]}"

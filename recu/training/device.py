@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -95,8 +96,13 @@ def describe(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
 
 
-def origin_of(device: torch.device, processes: Processes) -> Provenance:
+def origin_of(device: torch.device, processes: Processes, sources: Iterable[Path] = ()) -> Provenance:
     """What computes in all processes: their devices in one text, e.g. "2 x NVIDIA A100-SXM4-40GB", code and packages.
+
+    Args:
+        device: of this process.
+        processes: that work together.
+        sources: files of users' code, as for `recu.results.provenance.collect`.
 
     Raises:
         ConfigError: machines have other code or packages than the first, which the record would not say.
@@ -105,7 +111,7 @@ def origin_of(device: torch.device, processes: Processes) -> Provenance:
     names = processes.gather(describe(device))
     counts = {name: names.count(name) for name in names}
     text = names[0] if len(names) == 1 else ", ".join(f"{count} x {name}" for name, count in counts.items())
-    origin = provenance.collect(text)
+    origin = provenance.collect(text, sources)
     for what, own in (("code", origin.code_hash), ("packages", origin.environment_hash)):
         if len(found := sorted(set(processes.gather(own)))) > 1:
             raise ConfigError(

@@ -36,7 +36,7 @@ from recu.data.opening import SPLITS, check_contents, check_counts
 from recu.data.prepare.content import RECORDS, Builder, Content, Request
 from recu.data.prepare.download import fetch, sha256_of, verify_checksum
 from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
-from recu.experiment.dataset_kinds import KINDS
+from recu.experiment.dataset_kinds import find_kind
 from recu.experiment.fit import storage_of, stored_size_of
 from recu.experiment.schema import Dataset
 from recu.experiment.source_state import LOCAL_NAME, Place, inside, look_at, official_folder
@@ -146,7 +146,7 @@ def _request(
 ) -> tuple[Request, Path]:
     """What is asked for, and the folder that `folder` is or links to. Raises DataError: the source cannot be one."""
     place = Path(os.path.realpath(folder))
-    if KINDS[dataset.kind].shipped and source is not None:
+    if find_kind(dataset.kind).shipped and source is not None:
         raise DataError(f"{name} is shipped with scikit-learn; leave out its source ({source})")
     if source is not None and not source.exists():
         raise DataError(f"source of {name}: {source} does not exist; {dataset.obtain or 'give an archive or folder'}")
@@ -307,7 +307,7 @@ def _build(request: Request, folder: Path, source: Path | None) -> Manifest:
     name, dataset = request.name, request.dataset
     source = source if source is not None else _published_source(request, folder)
     before = None if source is None else look_at(dataset, source)
-    resumable = KINDS[dataset.kind].resumable
+    resumable = find_kind(dataset.kind).resumable
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.preparing")
     try:
         if resumable:
@@ -375,7 +375,7 @@ def _resumable_folder(request: Request, folder: Path, place: Place | None) -> Pa
 
 def _published_source(request: Request, folder: Path) -> Path | None:
     dataset = request.dataset
-    if KINDS[dataset.kind].shipped:
+    if find_kind(dataset.kind).shipped:
         return None
     obtain = dataset.obtain or "get its files"
     if len(dataset.archives) != 1 or not dataset.archives[0].url:
@@ -388,7 +388,7 @@ def _published_source(request: Request, folder: Path) -> Path | None:
 
 def _convert(request: Request, out: Path) -> tuple[Source, Content]:
     """Write the dataset's files into `out`."""
-    place = KINDS[request.dataset.kind].builder
+    place = find_kind(request.dataset.kind).builder
     builder: Builder = imported(place)
     if request.source is None:
         content = builder(request, out)

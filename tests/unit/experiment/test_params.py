@@ -76,7 +76,7 @@ def test_everything_shipped_is_valid():
         ),
         (
             "vanilla: {}->vanilla: {lr_type: cosine}",
-            r"lr_type: should be 'cos', 'step', 'linear' or 'linear_start', found",
+            r"lr_type: unknown learning-rate schedule 'cosine'; did you mean 'cos'?",
         ),
         (
             "{model: resnet20_1w1a}->{modle: x}",

@@ -12,6 +12,7 @@ from recu.binarisers.recu import set_tau
 from recu.experiment.binarisers import available_binarisers, find_binariser
 from recu.models import ModelName, build_model
 from recu.models.build import convolution_of, further_state
+from recu.models.checks import check_binariser
 from recu.models.cost import measure_cost
 from recu.nn.inference import inference_form
 
@@ -64,16 +65,9 @@ def test_a_step_reaches_every_parameter_and_evaluation_is_the_plain_one(entry, b
         assert torch.equal(inference_form(model)(images()), expected)
 
 
-@every_binariser
-def test_a_state_dict_gives_the_same_network_again(binariser, stage) -> None:
-    entry = NETWORKS[0]
-    first, second = build(entry, binariser, stage), build(entry, binariser, stage)
-    set_epoch_values(first, 1, 2)
-    for parameter in second.parameters():
-        nn.init.zeros_(parameter)
-    second.load_state_dict(first.state_dict(), strict=True)
-    with torch.no_grad():
-        assert torch.equal(second.eval()(images()), first.eval()(images()))
+@pytest.mark.parametrize("binariser", available_binarisers())
+def test_every_binariser_learns_is_saved_and_is_continued_to_the_same_bits(binariser) -> None:
+    check_binariser(binariser)
 
 
 @every_binariser

@@ -1,0 +1,181 @@
+"""What a user brings along: found beside params/ or in an installed package, checked, and part of the code hash."""
+
+import sys
+
+import pytest
+
+from recu.base.errors import ConfigError
+from recu.cli.main import main
+from recu.experiment.binarisers import available_binarisers, find_binariser
+from recu.experiment.dataset_kinds import find_kind
+from recu.experiment.networks import find_network
+from recu.experiment.own import find_own
+from recu.experiment.params import load_datasets, validate_model
+from recu.experiment.paths import PARAMS_DIR
+from recu.experiment.resolving import own_sources
+from recu.experiment.schedules import learning_rate_at
+from recu.models.checks import check_binariser, check_network_code
+from recu.results.provenance import with_own
+
+RATE = {"epochs": 10, "lr": 0.5, "warm_up": False}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def test_a_file_beside_params_is_found_and_its_imports_are_sources(here):
+    (here / "own_rates.py").write_text("from own_helper import half\nimport math\ndef rate(e, E): return half(e / E)\n")
+    (here / "own_helper.py").write_text("def half(x): return x / 2\n")
+    assert learning_rate_at(4, lr_type="own_rates:rate", **RATE) == pytest.approx(0.1)
+    assert learning_rate_at(8, lr_type="own_rates:rate", epochs=10, lr=1.0, warm_up=True) == pytest.approx(4 / 6 / 2)
+    assert [file.name for file in find_own("learning-rate schedule", "own_rates:rate", ()).sources] == [
+        "own_helper.py",
+        "own_rates.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (
+            None,
+            "absent_module:rate",
+            r"no absent_module.py in .*, beside params/, and no module .* is installed",
+        ),
+        ("def rate(e, E): return 1\n", "own_a:rat", r"unknown name in own_a 'rat'; did you mean 'rate'"),
+        (
+            "import no_such_thing\n",
+            "own_a:rate",
+            r"importing own_a failed: ModuleNotFoundError: No module",
+        ),
+        ("1 / 0\n", "own_a:rate", "importing own_a failed: ZeroDivisionError"),
+        ("rate = 3\n", "own_a:rate", r"is a int: expected a function of epoch and epochs"),
+        ("def rate(e, E): return -1\n", "own_a:rate", r"gives -1 at epoch 1 of 10: expected a number from 0 on"),
+        ("def rate(e, E): return float('nan')\n", "own_a:rate", "gives nan at epoch 1 of 10"),
+        (None, "own a:rate", "expected module:name"),
+        (None, "cosin", r"unknown learning-rate schedule 'cosin'; did you mean 'cos'"),
+    ],
+)
+def test_what_is_wrong_with_one_is_one_line(here, text, name, message):
+    if text is not None:
+        (here / "own_a.py").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        learning_rate_at(1, lr_type=name, **RATE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_python_does_not_import_is_never_silently_another(here):
+    (here / "json.py").write_text("def rate(e, E): return 1\n")
+    with pytest.raises(
+        ConfigError, match=r"json.py is not what Python imports as json, .*: give the file another name"
+    ):
+        find_own("learning-rate schedule", "json:rate", ())
+
+
+def test_an_installed_package_gives_names(here, monkeypatch):
+    (here / "site/own_pack-1.0.dist-info").mkdir(parents=True)
+    (here / "site/own_pack-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: own-pack\nVersion: 1.0\n")
+    (here / "site/own_pack-1.0.dist-info/entry_points.txt").write_text(
+        "[recu.binarisers]\nmine = own_pack.layers:Mine\n[recu.schedules]\nflat = own_pack:flat\n"
+    )
+    (here / "site/own_pack").mkdir()
+    (here / "site/own_pack/__init__.py").write_text("def flat(epoch, epochs): return 1.0\n")
+    (here / "site/own_pack/layers.py").write_text("from recu.binarisers.sign import SignConv2d as Mine\n")
+    monkeypatch.syspath_prepend(here / "site")
+    assert available_binarisers()[-1] == "mine"
+    assert find_binariser("mine", family="cifar").stages == (0, 2)
+    assert learning_rate_at(3, lr_type="flat", **RATE) == 0.5
+    assert {file.name for file in find_own("binariser", "mine", ()).sources} == {"__init__.py", "layers.py"}
+    with pytest.raises(ConfigError, match=r"unknown binariser 'mien'; did you mean 'mine'"):
+        find_binariser("mien", family="cifar")
+
+
+def test_a_network_says_what_tables_show(here):
+    (here / "own_nets.py").write_text(
+        "def silent(n, c): ...\ndef good(n, c): ...\ngood.shortcut = 'none'\ngood.stages = (2,)\n"
+    )
+    found = find_network("own_nets:good", family="cifar")
+    assert (found.shortcut, found.stages) == ("none", (2,))
+    with pytest.raises(ConfigError, match=r"set silent.shortcut to a text"):
+        find_network("own_nets:silent", family="cifar")
+
+
+def test_a_kind_of_dataset_says_how_its_images_lie(here):
+    (here / "own_kind.py").write_text(
+        "def build(r, out): ...\nbuild.storage = 'files'\ndef bad(r, out): ...\nbad.storage = 'x'\n"
+    )
+    assert find_kind("own_kind:build").storage == "files"
+    with pytest.raises(ConfigError, match=r"storage is 'x', expected arrays or files"):
+        find_kind("own_kind:bad")
+
+
+def test_the_source_of_ones_own_is_in_the_code_hash(here):
+    file = here / "own_b.py"
+    file.write_text("from recu.binarisers.sign import SignConv2d as Own\n")
+    data = load_datasets(PARAMS_DIR)["digits"].identity()
+    assert own_sources("resnet20_1w1a", "recu", data) == () and with_own("a" * 64, ()) == "a" * 64
+    sources = own_sources("resnet20_1w1a", "own_b:Own", data)
+    assert [each.name for each in sources] == ["own_b.py"]
+    before = with_own("a" * 64, sources)
+    file.write_text("from recu.binarisers.sign import SignConv2d as Own  # changed\n")
+    assert len({before, with_own("a" * 64, sources), "a" * 64}) == 3
+
+
+@pytest.mark.parametrize(("kind", "check"), [("binariser", check_binariser), ("network", check_network_code)])
+def test_what_new_writes_does_all_that_is_asked(here, capsys, kind, check):
+    assert main(["new", kind, f"my_{kind}"]) == 0
+    assert f"pytest test_my_{kind}.py" in capsys.readouterr().out
+    check(f"my_{kind}:My{kind.capitalize()}")
+    assert f'{check.__name__}("my_{kind}:My{kind.capitalize()}")' in (here / f"test_my_{kind}.py").read_text()
+    assert main(["new", kind, f"my_{kind}"]) == 2
+    assert "exists: choose another name" in capsys.readouterr().err
+    assert main(["new", kind, "My-Name"]) == 2
+
+
+def test_what_new_writes_of_a_suite_is_valid(here, capsys):
+    from recu.experiment.params import parse_file
+    from recu.experiment.schema import Suite
+
+    assert main(["new", "suite", "mine"]) == 2 and "no params/suites here" in capsys.readouterr().err
+    (here / "params/suites").mkdir(parents=True)
+    assert main(["new", "suite", "mine"]) == 0
+    assert parse_file(here / "params/suites/mine.yaml", Suite).title == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("binary=True, ", "", "states operations and not whether they are binary"),
+        ("    def layer_cost", "    def other", "does not say what it costs"),
+        ("sign_identity(self.weight)", "self.weight.detach().sign()", r"layer1.0.conv1.weight no gradient"),
+        (
+            "return whole *",
+            "self.calls = getattr(self, 'calls', 0) + self.training\n        return whole * self.calls *",
+            "goes on differently from its saved state: what it keeps must be parameters or buffers",
+        ),
+    ],
+)
+def test_a_binariser_that_forgets_something_is_named(here, old, new, message):
+    main(["new", "binariser", "forgets"])
+    text = (here / "forgets.py").read_text()
+    assert old in text
+    (here / "forgets.py").write_text(text.replace(old, new).replace("self.weight.abs()", "self.weight.detach().abs()"))
+    with pytest.raises(ConfigError, match=message):
+        check_binariser("forgets:Forgets")
+
+
+def test_every_place_of_params_takes_one(here):
+    from recu.experiment.schema import HyperparameterOverrides, Row
+
+    (here / "own_c.py").write_text("def rate(e, E): return 1\n")
+    assert validate_model({"lr_type": "own_c:rate"}, HyperparameterOverrides, "x").lr_type == "own_c:rate"
+    assert validate_model({"model": "own_c:Net"}, Row, "x").model == "own_c:Net"
+    with pytest.raises(ConfigError, match="lr_type: learning-rate schedule 'own_c:no'"):
+        validate_model({"lr_type": "own_c:no"}, HyperparameterOverrides, "x")
