@@ -92,6 +92,13 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
+def half_width(sd: float | None, n: int) -> float | None:
+    """Half of the 95 % interval of a mean of n values by Student's t, from their sample deviation; None for one."""
+    from scipy.special import stdtrit
+
+    return None if sd is None else float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+
+
 def tolerance(sd: float | None, n: int) -> float:
     """The largest difference, in points, that still counts as reproduced; see `RULE`."""
     if sd is None:

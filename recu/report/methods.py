@@ -1,0 +1,121 @@
+"""Methods side by side: one line a network, one column a method, for suites that compare binarisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from recu.experiment.binarisers import title_of
+from recu.report.summary import TableRow, half_width
+
+BINARY = 2
+"""The stage whose networks are compared; those of earlier stages only start them."""
+
+RULE = (
+    "Methods: top-1 (%) of the best epoch, mean over the seeds with its 95 % interval by Student's t, then the "
+    "published number and the verdict of the suite's table; a number in brackets is another source's. The "
+    "highest mean of a line is bold where its interval lies above those of all others; intervals that meet, and single "
+    "runs, decide nothing."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one network."""
+
+    measured: str
+    rest: str
+    best: bool
+
+    @property
+    def plain(self) -> str:
+        """Without emphasis."""
+        return f"{self.measured} {self.rest}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The table of methods."""
+
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    """By network, one cell a method; None where it was not run."""
+    notes: tuple[str, ...]
+
+
+def side_by_side(table: Sequence[TableRow]) -> Grid | None:
+    """The lines of a suite's table as a grid; None where they are all of one binariser."""
+    binary = [line for line in table if line.result.stage == BINARY and line.result.claim is None]
+    if len({line.result.binariser for line in binary}) < 2:
+        return None
+    methods = list(dict.fromkeys((line.result.binariser, line.result.method) for line in binary))
+    networks = list(dict.fromkeys((line.dataset_title, line.result.network) for line in binary))
+    cells = {
+        (line.dataset_title, line.result.network, line.result.binariser, line.result.method): line for line in binary
+    }
+    rows = []
+    for network in networks:
+        found = [cells.get((*network, *method)) for method in methods]
+        best = _clearly_best([line for line in found if line is not None])
+        title = f"{network[1]} on {network[0]}"
+        rows.append((title, tuple(None if line is None else _cell(line, best=line is best) for line in found)))
+    return Grid(
+        header=("network", *(f"{title_of(binariser)} ({method})" for binariser, method in methods)),
+        lines=tuple(rows),
+        notes=(RULE, *_elsewhere(binary)),
+    )
+
+
+def markdown_grid(grid: Grid, escape: Callable[[str], str]) -> str:
+    """The grid and its notes in Markdown.
+
+    Args:
+        grid: of `side_by_side`.
+        escape: shows a text as text.
+    """
+    from tabulate import tabulate
+
+    def shown(cell: Cell | None) -> str:
+        if cell is None:
+            return "-"
+        measured = escape(cell.measured)
+        return f"{f'**{measured}**' if cell.best else measured} {escape(cell.rest)}"
+
+    lines = [[escape(title), *map(shown, cells)] for title, cells in grid.lines]
+    table = tabulate(lines, headers=[escape(name) for name in grid.header], tablefmt="pipe", disable_numparse=True)
+    return "\n".join((table, "", *(f"- {escape(note)}" for note in grid.notes)))
+
+
+def _interval(line: TableRow) -> tuple[float, float] | None:
+    half = half_width(line.top1_best.sd, len(line.seeds))
+    return None if half is None else (line.top1_best.mean - half, line.top1_best.mean + half)
+
+
+def _clearly_best(lines: Sequence[TableRow]) -> TableRow | None:
+    """The line whose interval lies above those of all others; None where there is no such or one has none."""
+    best = max(lines, key=lambda line: line.top1_best.mean)
+    own, others = _interval(best), [_interval(line) for line in lines if line is not best]
+    if own is None or not others:
+        return None
+    return best if all(other is not None and other[1] < own[0] for other in others) else None
+
+
+def _cell(line: TableRow, *, best: bool) -> Cell:
+    half = half_width(line.top1_best.sd, len(line.seeds))
+    measured = f"{line.top1_best.mean:.2f}" + ("" if half is None else f" ± {half:.2f}")
+    seeds = f"{len(line.seeds)} seed{'s' if len(line.seeds) > 1 else ''}"
+    published = "nothing published"
+    if line.published is not None and line.published.top1 is not None:
+        others = ", ".join(f"{other.top1:.2f}" for other in line.published.elsewhere)
+        published = f"published {line.published.top1:.2f}" + (f" [{others}]" if others else "")
+    return Cell(measured, f"({seeds}); {published}; {line.verdict}", best)
+
+
+def _elsewhere(lines: Sequence[TableRow]) -> list[str]:
+    return [
+        f"Other numbers: {line.result.network}, {line.result.method}: published {line.published.top1:.2f}"
+        f" ({line.published.source}); {other.top1:.2f} ({other.source})."
+        for line in lines
+        if line.published is not None and line.published.top1 is not None
+        for other in line.published.elsewhere
+    ]

@@ -1,0 +1,70 @@
+"""Methods side by side: the best is marked only where the intervals decide it."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from recu.report.methods import markdown_grid, side_by_side
+from recu.report.summary import spread
+
+
+@dataclass
+class Line:
+    method: str
+    binariser: str
+    values: tuple[float, ...]
+    stage: int = 2
+    published: object = None
+    verdict: str = "not comparable"
+    dataset_title: str = "Digits"
+    result: object = field(init=False)
+
+    def __post_init__(self) -> None:
+        words = {"method": self.method, "binariser": self.binariser, "stage": self.stage, "claim": None}
+        self.result = SimpleNamespace(network="cifar.n", **words)
+
+    @property
+    def top1_best(self):
+        return spread(self.values)
+
+    @property
+    def seeds(self):
+        return tuple(range(len(self.values)))
+
+
+def bold(*lines: Line) -> list[str]:
+    grid = side_by_side(lines)
+    return [title for title, cell in zip(grid.header[1:], grid.lines[0][1], strict=True) if cell and cell.best]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((90.0, 90.1, 90.2), (80.0, 80.1, 80.2), ["ReCU (vanilla)"]),
+        ((80.0, 80.1, 80.2), (90.0, 90.1, 90.2), ["IR-Net (ir-net)"]),
+        ((90.0, 91.0, 92.0), (88.0, 89.0, 90.0), []),  # the intervals meet
+        ((90.0,), (80.0,), []),
+        ((90.0, 90.1), (80.0,), []),
+    ],
+)
+def test_the_best_is_bold_only_where_its_interval_lies_above(first, second, expected):
+    assert bold(Line("vanilla", "recu", first), Line("ir-net", "ir-net", second)) == expected
+
+
+def test_a_cell_says_what_was_measured_and_published_and_the_verdict():
+    other = SimpleNamespace(top1=87.8, source="users")
+    published = SimpleNamespace(top1=90.4, source="paper", elsewhere=(other,))
+    lines = [
+        Line("vanilla", "recu", (90.0, 92.0)),
+        Line("ir-net", "ir-net", (90.5,), published=published, verdict="single run, within 0.3"),
+        Line("biper-stage1", "biper", (99.0, 99.0), stage=1),
+    ]
+    text = markdown_grid(side_by_side(lines), str)
+    assert "91.00 ± 12.71 (2 seeds); nothing published; not comparable" in text
+    assert "90.50 (1 seed); published 90.40 [87.80]; single run, within 0.3" in text
+    assert "published 90.40 (paper); 87.80 (users)" in text and "biper" not in text
+
+
+def test_one_binariser_is_no_comparison():
+    assert side_by_side([Line("vanilla", "recu", (90.0,)), Line("finetune", "recu", (91.0,))]) is None
