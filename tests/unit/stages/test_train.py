@@ -264,7 +264,7 @@ def test_a_training_published_again_keeps_what_trained_it(project, monkeypatch):
     monkeypatch.setattr(
         provenance,
         "collect",
-        lambda device: collect(device).model_copy(update={"git_commit": "f" * 40, "created": "now"}),
+        lambda *what: collect(*what).model_copy(update={"git_commit": "f" * 40, "created": "now"}),
     )
     after = project.train(experiment)
     assert after["provenance"] == before["provenance"] and after["segments"] == before["segments"]
@@ -285,9 +285,7 @@ def test_code_that_changed_while_a_training_was_interrupted_is_named_beside_the_
     with pytest.raises(Interrupted):
         project.train(experiment)
     monkeypatch.setattr(Trainer, "_finish_epoch", save)
-    monkeypatch.setattr(
-        provenance, "collect", lambda device: collect(device).model_copy(update={"code_hash": "f" * 64})
-    )
+    monkeypatch.setattr(provenance, "collect", lambda *what: collect(*what).model_copy(update={"code_hash": "f" * 64}))
     metrics = project.train(experiment)
     assert "continuing with another code (ffffffffffff, was" in caplog.text
     first, second = metrics["segments"]

@@ -43,7 +43,7 @@ def test_the_default_is_a_gpu_if_there_is_one(gpus):
 @pytest.mark.parametrize(("name", "what"), [("code_hash", "code"), ("environment_hash", "packages")])
 def test_machines_with_different_programs_are_refused(monkeypatch, name, what):
     own, collect = "1" * 64, provenance.collect
-    monkeypatch.setattr(provenance, "collect", lambda text: collect(text).model_copy(update={name: own}))
+    monkeypatch.setattr(provenance, "collect", lambda *what: collect(*what).model_copy(update={name: own}))
     said = SimpleNamespace(gather=lambda value: [value, "2" * 64 if value == own else value])
     with pytest.raises(ConfigError, match=f"different {what} .hashes 1{{12}}, 2{{12}}.: give all the same"):
         origin_of(CPU, said)
