@@ -33,9 +33,9 @@ endif
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $(INSTALLED)
 
+# Snakemake ends with the tables where it did anything: with nothing left to do, its last rule is still to be done again.
 reproduce: setup
-	$(BIN)/snakemake --cores $(CORES) $(if $(SUITES),--config suites=$(SUITES))
-	@$(BIN)/recu report show
+	$(BIN)/snakemake --cores $(CORES) $(if $(SUITES),--config suites=$(SUITES)) --forcerun all
 
 # A suite in pieces, where a machine is lent for minutes: each call continues where the last one stopped, and every training
 # saves its state before MINUTES are over, which `snakemake` then calls a failed job. The results are those of one run.
@@ -113,13 +113,13 @@ schemas: setup
 	$(BIN)/python -m recu.experiment.json_schema
 
 # What was made goes; what git tracks stays, also where somebody keeps results in it.
-MADE := results .snakemake 'reports/*.md' 'reports/*.csv' 'reports/*.html' 'reports/*.svg'
+MADE := results .snakemake reports/figures reports/runs $(foreach form,md csv json tex html,'reports/*.$(form)')
 
 clean:
 	@if git rev-parse --is-inside-work-tree > /dev/null 2>&1; then \
 	  git clean -fdxq --exclude=README.md -- $(MADE); \
 	else \
-	  rm -rf results .snakemake; \
-	  find reports -maxdepth 1 ! -name README.md \( -name '*.md' -o -name '*.csv' -o -name '*.html' -o -name '*.svg' \) -delete; \
+	  rm -rf results .snakemake reports/figures reports/runs; \
+	  find reports -maxdepth 1 ! -name README.md \( $(foreach form,md csv json tex html,-name '*.$(form)' -o) -false \) -delete; \
 	fi
 	@echo "Kept: data/ (prepared datasets), runs/ (trainings, which publish their results again), mlflow.db and mlartifacts/ (MLflow). Remove them by hand."

@@ -15,6 +15,10 @@ PARAMS_DIR = paths.find_params(Path(workflow.basedir) / "params")
 configfile: str(paths.params_file(PARAMS_DIR, "config"))
 
 
+# What `snakemake --report` begins with.
+report: "workflow/report/front.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
@@ -29,7 +33,14 @@ rule all:
     default_target: True
     input:
         get_tables,
+        get_pages,
+        pages=rules.index.output,
     localrule: True
+
+
+# What everything was run for, and where to look.
+onsuccess:
+    show_tables()
 
 
 # What Snakemake measures of a job's processes would be those that ask for a fork, and not the fork.

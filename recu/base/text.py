@@ -25,11 +25,6 @@ def visible(text: str) -> str:
     return "".join(_escape(each) if _is_hidden(each) else each for each in " ".join(text.split()))
 
 
-def visible_lines(text: str) -> str:
-    """The same of a text whose line breaks are its own."""
-    return "\n".join("".join(_escape(each) if _is_hidden(each) else each for each in line) for line in text.split("\n"))
-
-
 def encodable(text: str) -> str:
     """`text` as any file and terminal takes it: bytes of a file name that are no UTF-8 as escapes, e.g. `caf\\xe9`."""
     return _SURROGATE.sub(_byte_escape, text)

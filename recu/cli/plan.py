@@ -18,7 +18,7 @@ from recu.base.files import atomic_write_json, read_object
 from recu.base.text import visible
 from recu.cli import options
 from recu.experiment import params, plan
-from recu.experiment.estimate import Estimate, Job, estimate, jobs_of
+from recu.experiment.estimate import Estimate, Job, duration, estimate, jobs_of
 from recu.experiment.paths import METRICS, evaluate_folder, manifest_file, user_path
 from recu.experiment.rates import DeviceRates, find_rates, setup_of
 from recu.experiment.values import MOST_PROCESSES
@@ -176,7 +176,7 @@ def _left(jobs: Mapping[str, Job], states: Mapping[str, str], results_dir: Path)
 
 
 def _amounts(job: Job | None) -> tuple[str, str]:
-    return ("", "") if job is None else (_count(job.images), _duration(job.seconds))
+    return ("", "") if job is None else (_count(job.images), duration(job.seconds))
 
 
 def _totals(
@@ -206,14 +206,14 @@ def _totals(
         )
     if total.wall_seconds is not None and total.device_seconds is not None:
         lines.append(
-            f"about {_duration(total.wall_seconds)} with {slots} at once, {total.device_seconds / 3600:.2f}"
+            f"about {duration(total.wall_seconds)} with {slots} at once, {total.device_seconds / 3600:.2f}"
             f" device-hours ({visible(rates.device)}; {visible(rates.source)}); without downloads and preparation"
         )
         if slots > rates.slots:
             devices = -(-slots // rates.slots)
             lines.append(f"on {devices} such devices: the rates were measured with {rates.slots} at once on one")
         chain = " -> ".join(total.critical_path)
-        lines.append(f"no number of devices makes it shorter than {_duration(total.critical_seconds)}: {chain}")
+        lines.append(f"no number of devices makes it shorter than {duration(total.critical_seconds)}: {chain}")
     if total.memory_bytes is not None:
         lines.append(f"memory: about {_gigabytes(total.memory_bytes)} at once")
     if total.disk_bytes is not None:
@@ -228,17 +228,6 @@ def _as_json(left: Mapping[str, Job], total: Estimate, slots: int, rates: Device
 
 def _count(images: float | None) -> str:
     return _UNKNOWN if images is None else f"{images:,.0f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return _UNKNOWN
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    if minutes < 100:
-        return f"{minutes:.0f} min"
-    return f"{hours:.1f} h" if hours < 100 else f"{hours / 24:.1f} days"
 
 
 def _gigabytes(count: float) -> str:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from recu.base.errors import ResultError
+from recu.base.errors import ResultError, unknown_name
 from recu.base.files import check_ordinary
-from recu.base.text import visible_lines
 from recu.cli import options
-from recu.experiment import params
+from recu.experiment import params, paths
 from recu.experiment.paths import user_path
-from recu.experiment.remake import remake
+from recu.experiment.schema import WorkflowConfig
 from recu.experiment.suite_facts import SuiteFacts
+
+if TYPE_CHECKING:
+    from recu.verify.grounds import Places
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,21 +29,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_dirs(collect, "results_dir", "runs_dir")
     collect.add_argument("--output", type=user_path, required=True, metavar="FILE.json")
 
-    render = actions.add_parser("render", help="render the table and curves of a suite from its rows")
+    render = actions.add_parser("render", help="render the table and figures of a suite from its rows")
     _add_suite(render)
-    render.add_argument(
-        "--rows", type=user_path, required=True, metavar="FILE.json", help="made by `recu report collect`"
-    )
+    _add_rows(render)
     options.add_params_option(render)
     _add_output(render)
 
-    show = actions.add_parser("show", help="print the rendered tables and where everything is")
+    pages = actions.add_parser("pages", help="write a page for each run of a suite")
+    _add_suite(pages)
+    _add_rows(pages)
+    _add_project(pages)
+
+    index = actions.add_parser("index", help="write the pages over all suites: index.html, claims.html")
+    _add_project(index)
+
+    show = actions.add_parser("show", help="print rendered tables, and where everything is")
+    show.add_argument("suites", nargs="*", metavar="SUITE", help="default: every suite that has a table")
+    show.add_argument("--full", action="store_true", help="every column, however wide the terminal is")
     _add_output(show)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what the action says."""
-    {"collect": _collect, "render": _render, "show": _show}[arguments.action](arguments)
+    actions = {"collect": _collect, "render": _render, "pages": _pages, "index": _index, "show": _show}
+    actions[arguments.action](arguments)
 
 
 def _add_suite(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +61,19 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="JSON|FILE",
         help="what the workflow knows of the suite, or a file that holds it",
+    )
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rows", type=user_path, required=True, metavar="FILE.json", help="made by `recu report collect`"
+    )
+
+
+def _add_project(parser: argparse.ArgumentParser) -> None:
+    options.add_project_options(parser)
+    parser.add_argument(
+        "--teacher_weights", type=user_path, metavar="FILE", help="as in params/config.yaml (default: what it says)"
     )
 
 
@@ -83,18 +110,46 @@ def _render(arguments: argparse.Namespace) -> None:
         print(file)
 
 
+def _project(arguments: argparse.Namespace) -> tuple[Places, WorkflowConfig]:
+    from recu.verify.grounds import Places
+
+    config = options.project_config(arguments)
+    if arguments.teacher_weights is not None:
+        config = config.model_copy(update={"teacher_weights": str(arguments.teacher_weights)})
+    folders = {name: Path(getattr(config, name)) for name in ("data_dir", "results_dir", "runs_dir", "reports_dir")}
+    return Places(params_dir=arguments.params_dir, **folders, teacher_weights=config.teacher_weights), config
+
+
+def _pages(arguments: argparse.Namespace) -> None:
+    from recu.stages.pages import write_run_pages
+
+    (places, _), suite = _project(arguments), _suite(arguments)
+    written = write_run_pages(places, arguments.rows, suite)
+    print(f"{len(written)} pages in {paths.runs_pages(places.reports_dir, suite.name)}")
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    from recu.stages.pages import write_index
+
+    for file in write_index(*_project(arguments)):
+        print(file)
+
+
 def _show(arguments: argparse.Namespace) -> None:
-    tables = sorted(file for file in arguments.output_dir.glob("*.md") if file.name != "README.md")
-    if not tables:
-        raise ResultError(f"no tables in {arguments.output_dir}: run `snakemake --cores all`")
-    for file in tables:
-        try:
-            check_ordinary(file)
-            print(visible_lines(file.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            again = remake([file], suites=[file.stem], reports_dir=arguments.output_dir)
-            raise ResultError(
-                f"cannot read {file}: {reason}: make the table of suite {file.stem} again: {again}"
-            ) from error
-    print(f"Tables and curves: {arguments.output_dir}/   every run in MLflow: make ui")
+    from recu.stages.report import shown_in_terminal, where_to_look
+
+    folder = arguments.output_dir
+    known = sorted(file.stem for file in folder.glob("*.json"))
+    if not known:
+        raise ResultError(f"no tables in {folder}: run `snakemake --cores all`")
+    for name in arguments.suites:
+        if name not in known:
+            raise ResultError(f"{unknown_name('table', name, known)} (in {folder}): {_remake_table(name)}")
+    width = None if arguments.full else shutil.get_terminal_size().columns
+    for name in arguments.suites or known:
+        print(shown_in_terminal(folder, name, width), end="\n\n")
+    print(where_to_look(folder))
+
+
+def _remake_table(suite: str) -> str:
+    return f"run `{shlex.join(['snakemake', '--cores', 'all', '--config', f'suites={suite}'])}`"

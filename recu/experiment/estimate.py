@@ -112,6 +112,18 @@ def estimate(jobs: Mapping[str, Job], slots: int) -> Estimate:
     )
 
 
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them; "?" for None."""
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 100:
+        return f"{minutes:.0f} min"
+    return f"{hours:.1f} h" if hours < 100 else f"{hours / 24:.1f} days"
+
+
 def _total(values: Iterable[float | None]) -> float | None:
     total = 0.0
     for value in values:

@@ -18,6 +18,7 @@ from recu.experiment.params import load_defaults
 from recu.experiment.paths import PROJECT_DIR, find_params
 from recu.experiment.rates import Rates
 from recu.experiment.schema import (
+    Claims,
     Datasets,
     Defaults,
     Hyperparameters,
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, Any] = {
     "suite": Suite,
     "released-suite": ReleasedSuite,
     "published": Published,
+    "claims": Claims,
     "rates": Rates,
 }
 """By the name of the kind of file."""

@@ -19,7 +19,7 @@ from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import check_ordinary
 from recu.base.redaction import without_credentials
 from recu.experiment import paths
-from recu.experiment.schema import Dataset, Datasets, Defaults, Published, ReleasedSuite, Suite, WorkflowConfig
+from recu.experiment.schema import Claims, Dataset, Datasets, Defaults, Published, ReleasedSuite, Suite, WorkflowConfig
 from recu.experiment.values import MODEL_PATTERN, NAME_PATTERN, Name
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ _LEADING_ZERO = re.compile("[-+]?0[0-9_]")
 
 _RESERVED = {
     "readme": "its table would replace reports/README.md",
+    "index": "its page would be that over all suites, reports/index.html",
+    "claims": "its page would be reports/claims.html",
     "command-line": "trainings on the command line are filed under it",
     "default": "MLflow files runs of other programs under it",
 }
@@ -55,6 +57,12 @@ def load_datasets(params_dir: Path) -> dict[str, Dataset]:
 def load_published(params_dir: Path) -> Published:
     """params/published.yaml. Raises ConfigError naming file, key and expected value."""
     return parse_file(paths.params_file(params_dir, "published"), Published)
+
+
+def load_claims(params_dir: Path) -> Claims:
+    """params/claims.yaml; no claims where there is none. Raises ConfigError naming file, key and expected value."""
+    file = paths.params_file(params_dir, "claims")
+    return parse_file(file, Claims) if file.exists() else Claims(claims=())
 
 
 def load_suites(params_dir: Path, names: tuple[str, ...]) -> dict[str, Suite | ReleasedSuite]:

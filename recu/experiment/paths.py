@@ -79,7 +79,9 @@ def find_params(otherwise: Path = PARAMS_DIR) -> Path:
     return own if params_file(own, "config").is_file() else otherwise
 
 
-def params_file(params_dir: Path, name: Literal["config", "defaults", "datasets", "published", "rates"]) -> Path:
+def params_file(
+    params_dir: Path, name: Literal["config", "defaults", "datasets", "published", "rates", "claims"]
+) -> Path:
     """One of the files of which there is one; see `recu.experiment.params`."""
     return params_dir / f"{name}.yaml"
 
@@ -107,6 +109,16 @@ def evaluate_folder(results_dir: Path, experiment_id: str) -> Path:
 def rows_file(results_dir: Path, suite: str) -> Path:
     """The collected result rows of one suite."""
     return report_folder(results_dir, suite) / "rows.json"
+
+
+def figures_folder(reports_dir: Path, suite: str) -> Path:
+    """The figures of one suite."""
+    return reports_dir / "figures" / suite
+
+
+def runs_pages(reports_dir: Path, suite: str) -> Path:
+    """A page for each run of one suite, by its id."""
+    return reports_dir / "runs" / suite
 
 
 def report_folder(results_dir: Path, suite: str) -> Path:

@@ -18,8 +18,11 @@ from recu.experiment.schema import Dataset, Method, Published, ReleasedSuite, Su
 from recu.experiment.source_state import source_facts
 from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
-TABLE_FORMATS = ("md", "csv", "html", "svg")
-"""What the report of a suite consists of: the table in three forms and, where it trains, its training curves."""
+TABLE_FORMATS = ("md", "csv", "json", "tex", "html")
+"""The forms of a suite's table."""
+FIGURES = ("curves", "published", "classes")
+"""Of a suite that trains; see `recu.report.pages.CAPTIONS`."""
+FIGURE_FORMATS = ("svg", "png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +203,11 @@ def _canonical(facts: SuiteFacts) -> str:
 
 
 def table_files(reports_dir: Path, name: str, suite: Suite | ReleasedSuite) -> list[str]:
-    """The files that a suite's report consists of."""
-    formats = TABLE_FORMATS if isinstance(suite, Suite) else TABLE_FORMATS[:-1]
-    return [str(reports_dir / f"{name}.{suffix}") for suffix in formats]
+    """The files that a suite's report consists of, but for the pages of its runs."""
+    tables = [str(reports_dir / f"{name}.{form}") for form in TABLE_FORMATS]
+    drawn = FIGURES if isinstance(suite, Suite) else ()
+    folder = paths.figures_folder(reports_dir, name)
+    return tables + [str(folder / f"{figure}.{form}") for figure in drawn for form in FIGURE_FORMATS]
 
 
 def threads_per_training(cores: int, experiments: dict[str, Experiment]) -> int:

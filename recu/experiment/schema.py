@@ -543,6 +543,43 @@ class Published(Block):
     """In table order."""
 
 
+class Comparison(Block):
+    """Trainings of one suite that a claim says are better than others of it."""
+
+    suite: Name
+    """Whose results are compared."""
+    better: Line
+    """Ids of the better ones below the suite, `DATASET/NETWORK/METHOD/seedN` with `*` for anything."""
+    than: Line
+    """Ids of the others, likewise; compared seed by seed."""
+
+
+class Claim(Block):
+    """What a publication claims, and how it is tested."""
+
+    name: Name
+    """Short, for links."""
+    claim: Advice
+    """In our own words."""
+    source: Advice
+    """Where it is made."""
+    test: Advice
+    """How it is tested here."""
+    published_numbers: bool = False
+    """Whether it is that of params/published.yaml, whose every number is one comparison."""
+    comparisons: tuple[Comparison, ...] = ()
+    """Each gives a verdict."""
+    undecided: Advice = ""
+    """What of it cannot be decided yet, and why."""
+
+
+class Claims(Block):
+    """params/claims.yaml."""
+
+    claims: tuple[Claim, ...]
+    """In order."""
+
+
 class WorkflowConfig(Block):
     """params/config.yaml: what to run and where. Only `teacher_weights` changes results, and its content is part of the
     experiments that it teaches."""

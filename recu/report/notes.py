@@ -51,7 +51,8 @@ def _columns() -> tuple[str, ...]:
         "Best epoch: the epoch with the highest top-1 on the test set, as the authors report it. Choosing on the test "
         "set flatters, so the last epoch, which involves no choice, stands beside it.",
         COST,
-        "±: sample standard deviation (n - 1) over the seeds; none for a single run.",
+        "±: half of the 95 % interval of the mean over the seeds, by Student's t; none for a single run. CSV and JSON "
+        "have the sample standard deviation (n - 1) too.",
     )
 
 
@@ -94,10 +95,10 @@ def _origin(rows: Sequence[Row], files: Sequence[Row]) -> tuple[str, ...]:
 
 def _pieces(rows: Sequence[Row]) -> list[str]:
     """Which epochs of a training that was interrupted rest on what."""
-    interrupted = [row for row in rows if len({_commit(piece.provenance) for piece in row.segments}) > 1]
+    interrupted = [row for row in rows if len({commit(piece.provenance) for piece in row.segments}) > 1]
     return [
         f"Pieces: {row.experiment_id} was trained by more than one code: "
-        + "; ".join(f"{piece.epochs} by {_commit(piece.provenance)}" for piece in row.segments)
+        + "; ".join(f"{piece.epochs} by {commit(piece.provenance)}" for piece in row.segments)
         + "."
         for row in interrupted
     ]
@@ -124,7 +125,7 @@ def _versions(origins: Sequence[Provenance]) -> tuple[str, ...]:
     return (
         f"Software: torch {listed(each.packages.get('torch') for each in origins)}, Python "
         f"{listed(each.packages.get('python') for each in origins)}.",
-        f"Code: {listed(_commit(each) for each in origins)}.",
+        f"Code: {listed(commit(each) for each in origins)}.",
     )
 
 
@@ -138,7 +139,8 @@ def listed(values: Iterable[str | None]) -> str:
     return ", ".join(dict.fromkeys(value if value is not None else "unknown" for value in values))
 
 
-def _commit(provenance: Provenance) -> str:
+def commit(provenance: Provenance) -> str:
+    """The code that gave a result, in words."""
     if provenance.git_commit is None:
         return f"no git checkout, code hash {provenance.code_hash[:16]}"
     dirty = {True: " with uncommitted changes", False: "", None: " (git did not say what was uncommitted)"}

@@ -61,6 +61,10 @@ class TableRow:
     top1_last: Spread | None
     """None of a released file."""
     seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+    """Ids of the experiments, by seed."""
+    train_seconds: float
+    """Mean over the seeds; 0 of a released file."""
     difference: float | None
     """Ours minus published (of a released file: claimed), in points; None where that would compare unlike things."""
     verdict: str
@@ -159,6 +163,8 @@ def _table_row(
         top5_best=spread([each.top5_best for each in group]),
         top1_last=spread(last) if (last := _known(group, "top1_last")) else None,
         seeds=tuple(sorted(_known(group, "seed"))),
+        runs=tuple(each.experiment_id for each in sorted(group, key=lambda each: each.seed or 0)),
+        train_seconds=statistics.fmean(each.train_seconds for each in group),
         **(_against_claim(row.claim, row, dataset, found) if row.claim else _comparison(found, top1_best, len(group))),
     )
 

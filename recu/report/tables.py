@@ -1,8 +1,11 @@
-"""A table as Markdown, CSV and HTML. What it shows is described once, in `COLUMNS`."""
+"""A suite's table as Markdown, CSV, JSON, LaTeX and in a terminal. What it shows is described once, in `COLUMNS`."""
 
 from __future__ import annotations
 
-import base64
+import csv as csv_module
+import io
+import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -11,40 +14,52 @@ from typing import Any
 from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
 from recu.experiment.suite_facts import SuiteFacts
 from recu.report.notes import Notes
-from recu.report.summary import Spread, TableRow
+from recu.report.summary import Spread, TableRow, half_width
+from recu.results.seal import SEAL, content_hash
 
 _NONE = "-"
 
-
 Read = Callable[[Any], Any]
 """A value of one line of the table, a `TableRow`."""
+Line = Mapping[str, Any]
+"""The values of one line of the table, by the names of all columns of `columns_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column as people read it, and the plain values that stand for it in the CSV file."""
+    """One column: the plain values that stand for it in CSV and JSON, and how people read them."""
 
     header: str
-    text: Callable[[Any], str]
-    """From one line of the table."""
+    text: Callable[[Line], str]
     values: Mapping[str, Read] = field(default_factory=dict)
-    """By CSV column name."""
+    """By name in CSV and JSON."""
     numeric: bool = False
     released: bool | None = None
     """Whether it stands in tables of released files alone; None for in every table, False for in all others."""
+    cost: bool | None = False
+    """Whether it stands in the table of costs; None for in both."""
+    rank: int | None = None
+    """Place among the columns that a narrow table keeps, 0 first; None for none."""
 
 
 def plain_column(
-    name: str, header: str | None = None, *, numeric: bool = False, released: bool | None = None
+    name: str,
+    header: str | None = None,
+    *,
+    numeric: bool = False,
+    released: bool | None = None,
+    cost: bool | None = False,
+    rank: int | None = None,
 ) -> Column:
     """A column of one attribute of the result as it is."""
-    read = attrgetter(f"result.{name}")
     return Column(
         header=header or name,
-        text=lambda line: str(read(line)),
-        values={name: read},
+        text=lambda line: str(line[name]),
+        values={name: attrgetter(f"result.{name}")},
         numeric=numeric,
         released=released,
+        cost=cost,
+        rank=rank,
     )
 
 
@@ -53,14 +68,17 @@ def of_result(*names: str) -> dict[str, Read]:
     return {name: attrgetter(f"result.{name}") for name in names}
 
 
-def number_column(header: str, name: str, read: Read, form: str = ".2f", *, released: bool | None) -> Column:
-    """A column of one number, a dash where there is none; rounded to four digits in the CSV file."""
+def number_column(
+    header: str, name: str, read: Read, form: str = ".2f", *, released: bool | None, rank: int | None = None
+) -> Column:
+    """A column of one number, a dash where there is none."""
     return Column(
         header=header,
-        text=lambda line: number(read(line), form),
-        values={name: lambda line: None if read(line) is None else round(read(line), 4)},
+        text=lambda line: number(line[name], form),
+        values={name: read},
         numeric=True,
         released=released,
+        rank=rank,
     )
 
 
@@ -69,26 +87,40 @@ def number(value: float | None, form: str = ".2f") -> str:
     return _NONE if value is None else format(value, form)
 
 
-def _accuracy(value: Spread) -> str:
-    return f"{value.mean:.2f}" if value.sd is None else f"{value.mean:.2f} ± {value.sd:.2f}"
+def with_interval(value: Spread | None, n: int) -> str:
+    """A mean with half of its 95 % interval, where there are several seeds."""
+    if value is None:
+        return _NONE
+    half = half_width(value.sd, n)
+    return number(value.mean) + ("" if half is None else f" ± {half:.2f}")
 
 
-def _spread_column(header: str, name: str) -> Column:
+def _spread_column(header: str, name: str, rank: int | None = None) -> Column:
+    def part(of: Callable[[Spread, int], float | None]) -> Read:
+        return lambda line: of(getattr(line, name), len(line.seeds))
+
     return Column(
         header=header,
-        text=lambda line: _accuracy(getattr(line, name)),
+        text=lambda line: with_interval(Spread(line[f"{name}_mean"], line[f"{name}_sd"]), line["seeds"]),
         values={
-            f"{name}_mean": lambda line: round(getattr(line, name).mean, 4),
-            f"{name}_sd": lambda line: None if getattr(line, name).sd is None else round(getattr(line, name).sd, 4),
+            f"{name}_mean": part(lambda value, _: value.mean),
+            f"{name}_sd": part(lambda value, _: value.sd),
+            f"{name}_ci95": part(lambda value, n: half_width(value.sd, n)),
         },
         numeric=True,
         released=False,
+        rank=rank,
     )
 
 
 def _cost_column(name: str, header: str, unit: int = 1) -> Column:
-    cost = attrgetter(f"result.cost.{name}")
-    return Column(header=header, text=lambda line: _count(cost(line) / unit), values={name: cost}, numeric=True)
+    return Column(
+        header=header,
+        text=lambda line: _count(line[name] / unit),
+        values={name: attrgetter(f"result.cost.{name}")},
+        numeric=True,
+        cost=True,
+    )
 
 
 def _count(value: float) -> str:
@@ -100,156 +132,276 @@ def _published(name: str) -> Read:
     return lambda line: getattr(line.published, name, None)
 
 
-def _not_quoted(line: TableRow) -> bool:
-    return line.published is not None and line.published.top1 is None
+def _quoted(line: Line) -> str:
+    there = line["published_source"] is not None and line["published_top1"] is None
+    return "not quoted" if there else number(line["published_top1"])
+
+
+def _labelled(line: Line) -> str:
+    """The method, and the name of the suite's row where it has one, as `Row.labelled_method`."""
+    return f"{line['method']}, {line['row']}" if line["row"] else str(line["method"])
 
 
 COLUMNS: tuple[Column, ...] = (
     Column(
         header="file",
-        text=attrgetter("result.claim.name"),
+        text=lambda line: str(line["file"]),
         values={
             "file": attrgetter("result.claim.name"),
             "path": attrgetter("result.claim.path"),
             **of_result("checkpoint_sha256"),
         },
         released=True,
+        cost=None,
+        rank=0,
     ),
     Column(
         header="dataset",
-        text=attrgetter("dataset_title"),
+        text=lambda line: str(line["dataset_title"]),
         values={**of_result("dataset"), "dataset_title": attrgetter("dataset_title")},
+        cost=None,
+        rank=7,
     ),
-    plain_column("model"),
+    plain_column("model", cost=None, rank=1),
     Column(
         header="family",
-        text=lambda line: line.result.family + (f" ({line.result.variant})" if line.result.variant else ""),
+        text=lambda line: line["family"] + (f" ({line['variant']})" if line["variant"] else ""),
         values=of_result("family", "variant"),
+        cost=None,
+        rank=6,
     ),
-    plain_column("shortcut", "shortcuts"),
+    plain_column("shortcut", "shortcuts", cost=True),
     _cost_column("parameters", "parameters"),
     _cost_column("checkpoint_bytes", "size (KB)", unit=1000),
     _cost_column("binary_operations", "BOPs"),
     _cost_column("floating_point_operations", "FLOPs"),
     _cost_column("operations", "OPs"),
-    plain_column("batch_size", numeric=True, released=False),
-    plain_column("batch_size_test", numeric=True, released=False),
+    plain_column("batch_size", numeric=True, released=False, cost=True),
+    plain_column("batch_size_test", numeric=True, released=False, cost=True),
     plain_column("epochs", numeric=True, released=False),
     Column(
         header="training method",
-        text=lambda line: line.result.labelled_method + (" (reconstruction)" if line.reconstruction else ""),
+        text=lambda line: _labelled(line) + (" (reconstruction)" if line["reconstruction"] else ""),
         values={**of_result("method"), "reconstruction": attrgetter("reconstruction"), **of_result("row")},
+        cost=None,
+        rank=2,
+    ),
+    Column(
+        header="training (h)",
+        text=lambda line: number(line["train_seconds_mean"] / 3600, ".3g"),
+        values={"train_seconds_mean": attrgetter("train_seconds")},
+        numeric=True,
+        released=False,
+        cost=True,
     ),
     Column(
         header="Top-1 published",
-        text=lambda line: "not quoted" if _not_quoted(line) else number(_published("top1")(line)),
+        text=_quoted,
         values={f"published_{name}": _published(name) for name in ("top1", "top5", "source")},
         numeric=True,
+        rank=4,
     ),
-    number_column("Top-1 claimed", "claimed_top1", attrgetter("result.claim.top1"), released=True),
-    number_column("Top-1 measured", "top1", attrgetter("result.top1_best"), released=True),
+    number_column("Top-1 claimed", "claimed_top1", attrgetter("result.claim.top1"), released=True, rank=8),
+    number_column("Top-1 measured", "top1", attrgetter("result.top1_best"), released=True, rank=3),
     Column(
         header="Top-5 measured",
-        text=lambda line: number(line.result.top5_best),
-        values={
-            "top5": lambda line: round(line.result.top5_best, 4),
-            "loss": lambda line: round(line.result.loss_best, 6),
-        },
+        text=lambda line: number(line["top5"]),
+        values={"top5": attrgetter("result.top5_best"), "loss": attrgetter("result.loss_best")},
         numeric=True,
         released=True,
     ),
-    _spread_column("Top-1 best epoch", "top1_best"),
-    _spread_column("Top-1 last epoch", "top1_last"),
+    _spread_column("Top-1 best epoch", "top1_best", rank=3),
+    _spread_column("Top-1 last epoch", "top1_last", rank=10),
     _spread_column("Top-5 best epoch", "top5_best"),
     Column(
         header="seeds",
-        text=lambda line: str(len(line.seeds)),
+        text=lambda line: str(line["seeds"]),
         values={
             "seeds": lambda line: len(line.seeds),
             "seed_list": lambda line: " ".join(str(seed) for seed in line.seeds),
         },
         numeric=True,
         released=False,
+        rank=9,
     ),
-    number_column("difference", "difference", attrgetter("difference"), "+.2f", released=False),
+    number_column("difference", "difference", attrgetter("difference"), "+.2f", released=False, rank=8),
     number_column("measured - claimed", "difference", attrgetter("difference"), "+.2f", released=True),
     Column(
         header="images",
-        text=lambda line: f"{line.result.test_images:,}",
+        text=lambda line: f"{line['images']:,}",
         values={"images": attrgetter("result.test_images")},
         numeric=True,
         released=True,
     ),
     Column(
         header="verdict",
-        text=lambda line: f"{line.verdict}: {line.reason}" if line.reason else line.verdict,
+        text=lambda line: f"{line['verdict']}: {line['reason']}" if line["reason"] else line["verdict"],
         values={"verdict": attrgetter("verdict"), "reason": attrgetter("reason")},
+        rank=5,
     ),
 )
 """Every column, in order; accuracies are in percent, differences in points."""
 
+_NARROW = {"training method": "method", "Top-1 best epoch": "top-1", "Top-1 measured": "top-1"}
+_NARROW |= {"Top-1 published": "published", "Top-1 claimed": "claimed", "Top-1 last epoch": "last epoch"}
+"""Headers where there is no room for the whole."""
+
 
 def columns_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[Column]:
     """Those that a table has: of released files or of trainings."""
-    trains = any(line.result.claim is None for line in table)
-    return [column for column in columns if column.released is not trains]
+    return _columns(any(line.result.claim is not None for line in table), columns)
+
+
+def _columns(released: bool, columns: Sequence[Column] = COLUMNS) -> list[Column]:
+    return [column for column in columns if column.released in (None, released)]
+
+
+def parts(columns: Sequence[Column]) -> tuple[list[Column], list[Column]]:
+    """Those of the table of results, and those of the table of costs."""
+    costs = [column for column in columns if column.cost is not False]
+    return [column for column in columns if not column.cost], costs
+
+
+def lines_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:
+    """Every line's plain values, by name."""
+    values = {name: value for column in columns_of(table, columns) for name, value in column.values.items()}
+    return [{name: _plain(value(line)) for name, value in values.items()} for line in table]
+
+
+def _plain(value: Any) -> Any:
+    # Beyond the ninth digit a mean is the noise of binary fractions.
+    return round(value, 9) if isinstance(value, float) else value
 
 
 def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, *, with_curves: bool = True) -> str:
-    """The suite's table with its notes, and links to the other forms beside it and to the curves where it has some."""
+    """The suite's tables with their notes, and links to the other forms and to the curves where it has some."""
+    results, costs = parts(columns_of(table))
+    lines = lines_of(table)
+    listed = "\n".join(f"- {markdown_text(note)}" for note in (*notes.reading, *notes.origin))
+    curves = f"\n![Accuracy and loss by epoch](figures/{suite.name}/curves.svg)\n"
+    return (
+        f"# {markdown_text(suite.title)}\n\n{markdown_paragraph(suite.description)}\n\n"
+        f"{_grid(results, lines, markdown_text, 'pipe')}\n\n"
+        f"Accuracies in percent. As [CSV]({suite.name}.csv), [JSON]({suite.name}.json), [LaTeX]({suite.name}.tex) and "
+        f"[HTML]({suite.name}.html).\n\n{_grid(costs, lines, markdown_text, 'pipe')}\n\n{listed}\n"
+        + (curves if with_curves else "")
+    )
+
+
+def latex(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
+    """Both tables for `\\input` in a paper; needs the package booktabs."""
+    results, costs = parts(columns_of(table))
+    lines = lines_of(table)
+    narrow = [column for column in results if column.rank is not None]
+    head = [f"% {visible(suite.title)}: results, then costs. Needs \\usepackage{{booktabs}}. Accuracies in percent."]
+    head += [f"% {visible(note)}" for note in notes.reading]
+    return "\n".join((*head, _latex(narrow, lines), "", _latex(costs, lines), ""))
+
+
+def _latex(columns: Sequence[Column], lines: Sequence[Line]) -> str:
+    return _grid(columns, lines, visible, "latex_booktabs").replace("±", r"\ensuremath{\pm}")
+
+
+def _grid(columns: Sequence[Column], lines: Sequence[Line], escape: Callable[[str], str], form: str) -> str:
     from tabulate import tabulate
 
-    columns = columns_of(table)
-    cells = [[markdown_text(column.text(row)) for column in columns] for row in table]
-    grid = tabulate(
-        cells,
+    return tabulate(
+        [[escape(column.text(line)) for column in columns] for line in lines],
         headers=[column.header for column in columns],
-        tablefmt="pipe",
+        tablefmt=form,
         colalign=["right" if column.numeric else "left" for column in columns],
         disable_numparse=True,
-    )
-    listed = "\n".join(f"- {markdown_text(note)}" for note in (*notes.reading, *notes.origin))
-    return (
-        f"# {markdown_text(suite.title)}\n\n{markdown_paragraph(suite.description)}\n\n{grid}\n\n"
-        f"Accuracies in percent. As [CSV]({suite.name}.csv) and [HTML]({suite.name}.html).\n\n{listed}\n"
-        + (f"\n![Test top-1 by epoch]({suite.name}.svg)\n" if with_curves else "")
     )
 
 
 def csv(table: Sequence[TableRow], *, columns: Sequence[Column] = COLUMNS) -> str:
     """The table as plain values, one column for each number; text that would begin a formula as `csv_text` has it."""
-    import pandas
-
-    values = {name: value for column in columns_of(table, columns) for name, value in column.values.items()}
-    frame = pandas.DataFrame(
-        [{name: _plain(value(row)) for name, value in values.items()} for row in table], columns=list(values)
-    )
-    return frame.to_csv(index=False, lineterminator="\n")
-
-
-def html(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, curves: bytes | None) -> str:
-    """A page that needs no other file: the table, its notes, and the curves (an SVG) inside it where it has some."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    columns = columns_of(table)
-    environment = Environment(
-        loader=PackageLoader("recu.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("table.html.j2").render(
-        name=suite.name,
-        title=visible(suite.title),
-        description=visible(suite.description),
-        columns=columns,
-        lines=[[(column, visible(column.text(row))) for column in columns] for row in table],
-        reading=[visible(note) for note in notes.reading],
-        origin=[visible(note) for note in notes.origin],
-        curves=None if curves is None else base64.b64encode(curves).decode(),
-    )
+    lines, buffer = lines_of(table, columns), io.StringIO()
+    writer = csv_module.DictWriter(buffer, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({name: csv_text(value) if isinstance(value, str) else value for name, value in line.items()})
+    return buffer.getvalue()
 
 
-def _plain(value: Any) -> Any:
-    return csv_text(value) if isinstance(value, str) else value
+def as_json(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
+    """The same values with the suite's title and notes, and a self-check (`recu.results.seal`)."""
+    content = {
+        "suite": suite.name,
+        "title": suite.title,
+        "description": suite.description,
+        "released": any(line.result.claim is not None for line in table),
+        "rows": lines_of(table),
+        "notes": {"reading": list(notes.reading), "origin": list(notes.origin)},
+    }
+    return json.dumps(content | {SEAL: content_hash(content)}, indent=2, allow_nan=False) + "\n"
+
+
+def terminal(content: Mapping[str, Any], width: int | None) -> str:
+    """The table of `as_json` for a terminal.
+
+    Args:
+        content: of the file.
+        width: columns of characters; None shows everything, however wide.
+    """
+    lines, results = content["rows"], parts(_columns(content["released"]))[0]
+    if width is None:
+        shown, texts = results, [[visible(column.text(line)) for column in results] for line in lines]
+    else:
+        shown, texts = _fitting(results, lines, width)
+    headers = [column.header if width is None else _NARROW.get(column.header, column.header) for column in shown]
+    reasons = () if width is None else dict.fromkeys(line["reason"] for line in lines if line["reason"])
+    below = [f"not comparable: {visible(reason)}" for reason in reasons]
+    if width is not None and any(line.get("reconstruction") for line in lines):
+        below.insert(0, "*: a reconstruction, the authors publish no recipe")
+    title = visible(f"{content['title']} (suite {content['suite']}); accuracies in percent")
+    wrapped = [part for text in (title, *below) for part in textwrap.wrap(text, width or len(text))]
+    first = len(textwrap.wrap(title, width or len(title)))
+    return "\n".join((*wrapped[:first], "", *_aligned(shown, [headers, *texts]), *wrapped[first:]))
+
+
+def _aligned(columns: Sequence[Column], texts: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text, the first of them headers."""
+    widths = [max(map(len, cells)) for cells in zip(*texts, strict=True)]
+    ruled = [texts[0], ["-" * width for width in widths], *texts[1:]]
+    sides = [str.rjust if column.numeric else str.ljust for column in columns]
+    padded = ([side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)] for line in ruled)
+    return [(" " * _GAP).join(line).rstrip() for line in padded]
+
+
+_GAP = 2
+_SHORTEST = 8
+
+
+def _fitting(columns: Sequence[Column], lines: Sequence[Line], width: int) -> tuple[list[Column], list[list[str]]]:
+    """The first columns by rank that fit side by side, and their cells; names are cut where they must be."""
+    ranked = sorted((column for column in columns if column.rank is not None), key=lambda column: column.rank or 0)
+    cells = {column.header: [_brief(column, line) for line in lines] for column in ranked}
+    wide = {
+        column.header: max(map(len, (_NARROW.get(column.header, column.header), *cells[column.header])))
+        for column in ranked
+    }
+    always = [column for column in ranked if column.rank in range(6)]
+    chosen = list(always)
+    for column in ranked[len(always) :]:
+        if sum(wide[each.header] + _GAP for each in (*chosen, column)) - _GAP <= width:
+            chosen.append(column)
+    room = width - sum(wide[each.header] + _GAP for each in chosen) + _GAP
+    for column in sorted(always, key=lambda each: -wide[each.header]):
+        if room < 0 and not column.numeric and column.header != "verdict":
+            kept = max(_SHORTEST, wide[column.header] + room)
+            room += wide[column.header] - kept
+            cells[column.header] = [_cut(text, kept) for text in cells[column.header]]
+    shown = [column for column in columns if column in chosen]
+    return shown, [list(line) for line in zip(*(cells[column.header] for column in shown), strict=True)]
+
+
+def _brief(column: Column, line: Line) -> str:
+    """Without what stands below the table: reasons, and what a reconstruction is."""
+    if column.header == "training method":
+        return visible(_labelled(line)) + ("*" if line["reconstruction"] else "")
+    return visible(line["verdict"] if column.header == "verdict" else column.text(line))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -281,8 +281,8 @@ class Piece(Record):
 
     @property
     def epochs(self) -> str:
-        """In words."""
-        first, last = self.from_epoch, self.to_epoch
+        """In words, counted from 1 as people do."""
+        first, last = self.from_epoch + 1, self.to_epoch + 1
         return f"epoch {first}" if first == last else f"epochs {first} to {last}"
 
 
@@ -444,11 +444,22 @@ class MeasuredWith(Record):
     kernels: Kernels = "auto"
 
 
+Confusion = tuple[tuple[Number, ...], ...]
+"""A confusion matrix: images of class i that were taken for class j, at [i][j]."""
+MOST_CLASSES = 200
+"""Classes for which a confusion matrix is kept."""
+_ROUNDING = 1e-6
+
+
 class Measurement(Accuracy):
     """What evaluating a checkpoint file gave, and what that rests on."""
 
     n: Annotated[int, Field(ge=1)]
     """Images."""
+    confusion: Confusion | None = None
+    """None in files of earlier versions and for more than MOST_CLASSES classes."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes in the order of `confusion`."""
     checkpoint: str
     """The file's name."""
     checkpoint_sha256: str
@@ -467,6 +478,19 @@ class Measurement(Accuracy):
     settings: MeasuredWith
     provenance: Provenance
 
+    @model_validator(mode="after")
+    def _check_confusion(self) -> Measurement:
+        """The matrix counts each image once, and its diagonal is the top-1: it would else be another evaluation's."""
+        counts, names = self.confusion, self.classes
+        if counts is None:
+            return self
+        if names is None or {len(names)} != {len(counts), *map(len, counts)}:
+            raise ValueError("confusion: expected a line and a column for each of classes")
+        hits = sum(line[place] for place, line in enumerate(counts))
+        if sum(map(sum, counts)) != self.n or abs(100 * hits / self.n - self.top1) > _ROUNDING:
+            raise ValueError("confusion: does not count the n images of this top1")
+        return self
+
 
 class EvaluationRecord(Measurement):
     """metrics.json of the evaluation of a training or a released file."""
@@ -477,11 +501,14 @@ class EvaluationRecord(Measurement):
 
 
 class Curve(Record):
-    """Top-1 by epoch."""
+    """Top-1 and loss by epoch, counted from 0."""
 
     epoch: tuple[Number, ...]
     test_top1: tuple[Percent, ...]
     train_top1: tuple[Percent, ...]
+    test_loss: tuple[Amount, ...] = ()
+    """Nats; this and the other loss are empty in rows of earlier versions."""
+    train_loss: tuple[float, ...] = ()
 
 
 class WeightCurves(Record):
@@ -569,6 +596,9 @@ class Row(Record):
     """Of a released file alone."""
     claim: Claim | None = None
     """Of a released file; None of a training of ours."""
+    confusion: Confusion | None = None
+    """This and `classes` as the evaluation has them."""
+    classes: tuple[str, ...] | None = None
     row: str | None = None
     """Name of the suite's row; None where that has none."""
     weights: WeightCurves | None = None
@@ -582,10 +612,10 @@ class Row(Record):
     @model_serializer(mode="wrap")
     def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = whole(self)
-        return {name: value for name, value in plain.items() if name not in _OF_A_RELEASE or value is not None}
+        return {name: value for name, value in plain.items() if name not in _OPTIONAL or value is not None}
 
 
-_OF_A_RELEASE = frozenset(name for name, field in Row.model_fields.items() if not field.is_required())
+_OPTIONAL = frozenset(name for name, field in Row.model_fields.items() if not field.is_required())
 
 
 class Rows(Record):

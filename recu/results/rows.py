@@ -69,6 +69,7 @@ def result_row(train: TrainingRecord | ReleasedRecord, evaluate: EvaluationRecor
         top1_best=evaluate.top1,
         top5_best=evaluate.top5,
         test_images=evaluate.n,
+        **{name: getattr(evaluate, name) for name in ("confusion", "classes")},
         evaluate_provenance=evaluate.provenance,
         **(_of_release(train, evaluate) if isinstance(train, ReleasedRecord) else _of_training(train)),
     )

@@ -18,7 +18,7 @@ from recu.experiment.released import Released
 from recu.experiment.resolving import Experiment, own_sources
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
-from recu.results.records import EvaluationRecord, MeasuredWith, Measurement, Provenance, write_record
+from recu.results.records import MOST_CLASSES, EvaluationRecord, MeasuredWith, Measurement, Provenance, write_record
 from recu.stages.subject import Subject, load, recognise, recognise_released
 from recu.stages.train import check_writable, followed_run, use_threads
 from recu.stages.trained import published_checkpoint
@@ -192,11 +192,18 @@ class Testbed:
                 stop=stop,
                 processes=processes,
                 seen=lambda count: bar.update(min(count * processes.count, images - bar.n)),
+                classes=self._counted,
             )
         if evaluation is None:
             reason = stop.reason or "a signal to another process"
             raise Interrupted(f"evaluation stopped by {reason}: run the same command again")
         return evaluation
+
+    @property
+    def _counted(self) -> int:
+        """Classes of the confusion matrix; 0 for none."""
+        count = len(self.loaders.manifest.classes)
+        return count if count <= MOST_CLASSES else 0
 
     def measure(self, subject: Subject, network: nn.Module) -> Measurement:
         """What the subject's network gives on the images. Raises Interrupted when a signal came."""
@@ -207,6 +214,7 @@ class Testbed:
         manifest = self.loaders.manifest
         return Measurement(
             **asdict(evaluation),
+            classes=manifest.classes if self._counted else None,
             checkpoint=subject.file.path.name,
             checkpoint_sha256=subject.file.sha256,
             weights_key=subject.file.weights_key,

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recu.base.errors import ResultError
 from recu.base.files import atomic_write_bytes, read_object
 from recu.experiment import paths
+from recu.experiment.plan import FIGURES
 from recu.experiment.remake import afresh, remake, suite_of
 from recu.experiment.resolving import Origin
 from recu.experiment.schema import Published
 from recu.experiment.suite_facts import SuiteFacts
 from recu.results.records import EvaluationRecord, ReleasedRecord, Row, Rows, read_record, read_training, write_record
 from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
+from recu.results.seal import read_sealed_json
+
+if TYPE_CHECKING:
+    from recu.report.pages import Suite
+
+INDEX = "index.html"
+CLAIMS = "claims.html"
 
 
 def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path) -> None:
@@ -106,7 +115,7 @@ def _to_agree(error: DisagreementError, results_dir: Path, runs_dir: Path) -> st
 
 
 def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir: Path) -> list[Path]:
-    """Write `NAME.csv`, `.md`, `.html` and, where it trains, `.svg` of one suite into `output_dir`; returns them.
+    """Write a suite's table in every form and, where it trains, its figures into `output_dir`; returns the files.
 
     Raises:
         ResultError: `rows_file` is missing, empty or not the work of `collect`.
@@ -119,22 +128,55 @@ def render(rows_file: Path, suite: SuiteFacts, published: Published, output_dir:
 
 
 def rendered_files(rows_file: Path, suite: SuiteFacts, published: Published) -> dict[str, bytes]:
-    """A suite's files by name, as `render` writes them. Equal rows give equal bytes.
+    """A suite's files by their path below reports/, as `render` writes them. Equal rows give equal bytes.
 
     Raises:
         ResultError: `rows_file` is missing, empty or not the work of `collect`.
     """
-    from recu.report.curves import curves_svg
-    from recu.report.notes import notes
+    from recu.report import figures, tables
+    from recu.report.pages import suite_page
+
+    shown = shown_suite(rows_file, suite, published)
+    below, trains = shown.notes, shown.trains
+    texts = {
+        "md": tables.markdown(shown.table, below, suite, with_curves=trains),
+        "csv": tables.csv(shown.table),
+        "json": tables.as_json(shown.table, below, suite),
+        "tex": tables.latex(shown.table, below, suite),
+        "html": suite_page(shown),
+    }
+    drawn = {
+        str(paths.figures_folder(Path(), suite.name) / f"{name}.{form}"): save(shown.drawing(name))
+        for name in (FIGURES if trains else ())
+        for form, save in (("svg", figures.svg), ("png", figures.png))
+    }
+    return {f"{suite.name}.{form}": text.encode() for form, text in texts.items()} | drawn
+
+
+def shown_suite(rows_file: Path, suite: SuiteFacts, published: Published) -> Suite:
+    """Its rows, summarised. Raises ResultError as `rendered_files`."""
+    from recu.report.pages import Suite
     from recu.report.summary import summarise
-    from recu.report.tables import csv, html, markdown
 
     rows = read_record(rows_file, Rows, again=remake([rows_file], suites=[suite.name])).rows
-    table = summarise(rows, published, suite.methods, suite.datasets)
-    below = notes(table, rows, suite)
-    curves = curves_svg(rows, table) if any(row.curve for row in rows) else None
-    return ({} if curves is None else {f"{suite.name}.svg": curves}) | {
-        f"{suite.name}.csv": csv(table).encode(),
-        f"{suite.name}.md": markdown(table, below, suite, with_curves=curves is not None).encode(),
-        f"{suite.name}.html": html(table, below, suite, curves).encode(),
-    }
+    return Suite(facts=suite, rows=rows, table=summarise(rows, published, suite.methods, suite.datasets))
+
+
+def shown_in_terminal(reports_dir: Path, suite: str, width: int | None) -> str:
+    """The table of a suite, as `render` wrote it, for a terminal of so many characters; None for the whole table.
+
+    Raises:
+        ResultError: there is none, or it was altered.
+    """
+    from recu.report.tables import terminal
+
+    file = reports_dir / f"{suite}.json"
+    content = read_sealed_json(file, again=remake([file], suites=[suite], reports_dir=reports_dir))
+    return terminal(content, width)
+
+
+def where_to_look(reports_dir: Path) -> str:
+    """What a person does next, below the tables."""
+    page = reports_dir / INDEX
+    begin = f"All results: {page} (open it in a browser)" if page.is_file() else f"All files: {reports_dir}/"
+    return f"{begin}   every run in MLflow: make ui"

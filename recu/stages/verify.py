@@ -67,6 +67,12 @@ def verify(places: Places, suites: Iterable[str]) -> Verification:
     )
 
 
+def grounds_of(places: Places, suite: str) -> tuple[Ground, ...]:
+    """What was found about the results of one suite, its table left out. Raises ConfigError as `verify`."""
+    kind = params.load_suites(places.params_dir, (suite,))[suite]
+    return _SuiteVerifier(_Shared(places), suite, kind).grounds()
+
+
 @dataclass
 class _Shared:
     """Read once for all suites."""
@@ -144,9 +150,12 @@ class _SuiteVerifier:
         self._checkpoints: dict[str, str] = {}
         self._statuses: dict[str, Status] = {}
 
-    def verify(self) -> SuiteVerification:
+    def grounds(self) -> tuple[Ground, ...]:
         # Parents come before children, so what a child rests on is known when it is judged.
-        grounds = tuple(self._ground(experiment) for experiment in self._experiments.values())
+        return tuple(self._ground(experiment) for experiment in self._experiments.values())
+
+    def verify(self) -> SuiteVerification:
+        grounds = self.grounds()
         rows = paths.rows_file(self._places.results_dir, self._name)
         files = needed_by_one_another((self._rows(rows), *self._reports(rows)))
         released = isinstance(self._suite, ReleasedSuite)
@@ -223,10 +232,13 @@ class _SuiteVerifier:
             self._name, self._suite, self._experiments, self._shared.datasets, self._shared.methods
         )
         files = plan.table_files(self._places.reports_dir, self._name, self._suite)
-        return _tables(files, lambda: rendered_files(rows, facts, self._shared.published), str(rows))
+        folder = self._places.reports_dir
+        return _tables(files, folder, lambda: rendered_files(rows, facts, self._shared.published), str(rows))
 
 
-def _tables(files: Iterable[str], render: Callable[[], Mapping[str, bytes]], source: str) -> tuple[Finding, ...]:
+def _tables(
+    files: Iterable[str], folder: Path, render: Callable[[], Mapping[str, bytes]], source: str
+) -> tuple[Finding, ...]:
     """Judge rendered files; they are rendered again, in memory, only where any is there."""
     places = [Path(file) for file in files]
     if not any(file.exists() for file in places):
@@ -235,7 +247,9 @@ def _tables(files: Iterable[str], render: Callable[[], Mapping[str, bytes]], sou
         rendered = render()
     except ResultError:
         rendered = {}
-    return tuple(judge_file(str(file), _content(file), rendered.get(file.name), source) for file in places)
+    return tuple(
+        judge_file(str(file), _content(file), rendered.get(str(file.relative_to(folder))), source) for file in places
+    )
 
 
 def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteVerification]) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain, count
 from typing import Any
 
@@ -17,7 +18,13 @@ from recu.training.device import lay_out
 from recu.training.processes import ALONE, Processes
 from recu.training.sums import Averages, RunningSums
 
-Evaluation = Averages
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Averages):
+    """Of a whole split."""
+
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    """Images of class i that were taken for class j, at [i][j]; None where it was not asked for."""
 
 
 @torch.inference_mode()
@@ -28,6 +35,7 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     processes: Processes = ALONE,
     seen: Callable[[int], object] = lambda _: None,
+    classes: int = 0,
 ) -> Evaluation | None:
     """Evaluate with ordinary cross-entropy, in fp32 whatever the training's precision.
 
@@ -37,6 +45,7 @@ def evaluate(
         stop: asked before each batch.
         processes: that share the split, whole batches each, so that all sums are those of one process to the bit.
         seen: told after each batch of this process how many images it had.
+        classes: of a confusion matrix; 0 for none.
 
     Returns:
         The averages, or None where `stop` became true.
@@ -48,6 +57,7 @@ def evaluate(
     model.eval()
     network = inference_form(model)
     batches, own = loader.batches(0), []
+    confusion = torch.zeros(classes * classes, dtype=torch.int64)
     for step in count():
         batch = next(batches, None)
         stopped, more = processes.any_of(batch is not None and stop(), batch is not None)
@@ -63,8 +73,16 @@ def evaluate(
         logits = network(lay_out(images)).float()
         own.append(RunningSums(logits.device))
         own[-1].add(F.cross_entropy(logits, labels), logits, labels, step)
+        if classes:
+            confusion = confusion.to(logits.device)
+            # The class of the top-1: of equal logits, argmax may take another than topk does.
+            places = labels * classes + logits.topk(min(5, logits.shape[1]), dim=1).indices[:, 0]
+            confusion.index_put_((places,), torch.ones_like(places), accumulate=True)
         seen(len(labels))
-    evaluation = _in_order(processes.gather([sums.state() for sums in own])).read()
+    sums = _in_order(processes.gather([sums.state() for sums in own])).read()
+    counts = processes.sum(confusion).view(classes, classes).tolist() if classes else None
+    confused = None if counts is None else tuple(tuple(line) for line in counts)
+    evaluation = Evaluation(**asdict(sums), confusion=confused)
     if evaluation.n != loader.num_images:
         skipped = processes.total(loader.skipped)
         if skipped:

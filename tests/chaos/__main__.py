@@ -136,8 +136,9 @@ FAULTS: dict[str, Callable[..., None]] = {
 
 
 _USED_BY_CHILDREN = (
+    "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
-    "pandas",
+    "scipy.special",
     "tabulate",
     "recu.cli.evaluate",
     "recu.cli.prepare",
@@ -149,8 +150,7 @@ _USED_BY_CHILDREN = (
     "recu.training.trainer",
     "recu.models.cifar",
     "recu.models.cost",
-    "recu.report.curves",
-    "recu.report.tables",
+    "recu.report.pages",
     "recu.stages.evaluate",
     "recu.stages.report",
     "recu.stages.verify",

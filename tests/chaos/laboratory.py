@@ -383,13 +383,13 @@ def _half_evaluated(lab: Laboratory, place: Place) -> str | None:
 
 def _reported(place: Place) -> dict[str, Any]:
     rows = paths.rows_file(place.results, "chaos")
-    return {file.name: hash_file(file) for file in (rows, *sorted(place.reports.iterdir()))}
+    return {file.name: hash_file(file) for file in (rows, *sorted(place.reports.rglob("*"))) if file.is_file()}
 
 
 def _half_reported(lab: Laboratory, place: Place) -> str | None:
-    files = [paths.rows_file(place.results, "chaos"), *place.reports.glob("[!.]*")]
+    files = [paths.rows_file(place.results, "chaos"), *place.reports.rglob("[!.]*")]
     wanted = _reported(lab.reference) if lab.reference.reports.exists() else {}
-    parts = [file.name for file in files if file.exists() and hash_file(file) != wanted.get(file.name)]
+    parts = [file.name for file in files if file.is_file() and hash_file(file) != wanted.get(file.name)]
     return f"incomplete: {', '.join(parts)}" if parts else None
 
 

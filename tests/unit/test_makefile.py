@@ -11,6 +11,8 @@ import pytest
 from recu.experiment.paths import PROJECT_DIR
 
 MADE = ("results/train/a/metrics.json", ".snakemake/x", "reports/demo.md", "reports/demo.csv", "reports/demo.html")
+MADE += ("reports/index.html", "reports/demo.json", "reports/demo.tex", "reports/figures/demo/curves.svg")
+MADE += ("reports/runs/demo/digits/a/vanilla/seed1.html",)
 WRONG = ("0", "08", "0.5", "-3", "nine", "9;true")
 KEPT = ("reports/README.md", "reports/notes.txt", "data/x", "runs/x", "mlflow.db")
 

@@ -12,6 +12,7 @@ import pandas
 import pytest
 
 from recu.experiment.paths import PROJECT_DIR
+from recu.experiment.plan import FIGURES, TABLE_FORMATS
 from tests.workflow.conftest import Project, environment
 
 NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
@@ -34,8 +35,10 @@ def test_every_stage_publishes_its_results(finished: Project):
             assert 0 <= (metrics["best"] if stage == "train" else metrics)["top1"] <= 100
     table = pandas.read_csv(finished.folder / "reports/smallest.csv")
     assert len(table) == 2
-    for suffix in ("md", "html", "svg"):
-        assert (finished.folder / f"reports/smallest.{suffix}").stat().st_size > 200
+    pages = [f"runs/{NETWORK}/{method}/seed1.html" for method in ("vanilla", "finetune")]
+    drawn = [f"figures/smallest/{figure}.{form}" for figure in FIGURES for form in ("svg", "png")]
+    for name in (*(f"smallest.{form}" for form in TABLE_FORMATS), *drawn, *pages, "index.html", "claims.html"):
+        assert (finished.folder / "reports" / name).stat().st_size > 200
 
 
 def test_the_finetune_rests_on_the_vanilla_checkpoint(finished: Project):
@@ -69,7 +72,7 @@ def test_comments_and_other_suites_rerun_nothing(restored: Project):
 @pytest.mark.workflow
 def test_a_changed_finetune_reruns_itself_and_its_dependents_only(restored: Project):
     restored.edit("suites/smallest.yaml", "finetune: {epochs: 1}", "finetune: {epochs: 2}")
-    assert restored.planned() == {"train", "evaluate", "collect", "report", "all"}
+    assert restored.planned() == {"train", "evaluate", "collect", "report", "pages", "index", "all"}
     vanilla = f"results/train/{NETWORK}/vanilla/seed1/metrics.json"
     assert restored.planned(vanilla) == set()
 
@@ -87,7 +90,7 @@ def test_another_suite_runs_as_a_whole_after_the_first(restored: Project):
     (suites / "other.yaml").write_text((suites / "smallest.yaml").read_text())
     restored.edit("config.yaml", "suites: smallest", "suites: other")
     # All but the dataset, which both share.
-    assert restored.planned() == {"prepare_tracking", "train", "evaluate", "collect", "report", "all"}
+    assert restored.planned() == {"prepare_tracking", "train", "evaluate", "collect", "report", "pages", "index", "all"}
 
 
 @pytest.mark.workflow

@@ -63,9 +63,10 @@ def test_files_are_measured_and_nothing_is_trained(measured: Project):
     table = pandas.read_csv(measured.folder / "reports/files.csv").set_index("file")
     assert table.loc["now", "claimed_top1"] == 99 and table.loc["now", "top1"] == now["top1"]
     assert table.loc["now", "verdict"] == "differs" and table.loc["early", "verdict"] == "not comparable"
-    for suffix in ("md", "html"):
+    for suffix in ("md", "html", "json", "tex"):
         assert "Files of others" in (measured.folder / f"reports/files.{suffix}").read_text()
-    assert not (measured.folder / "reports/files.svg").exists()
+    assert not (measured.folder / "reports/figures").exists()
+    assert "claimed 99.00 %" in (measured.folder / "reports/runs/files/now.html").read_text()
 
 
 def test_each_measurement_is_a_run(measured: Project):
@@ -92,7 +93,7 @@ def test_only_another_file_is_measured_again(measured: Project):
     assert measured.planned("--config", SUITE) == set(), "it is the same file at another time"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    again = {"publish", "evaluate", "collect", "report_released", "all"}
+    again = {"publish", "evaluate", "collect", "report_released", "pages", "index", "all"}
     assert measured.planned("--config", SUITE) == again
     early = "results/evaluate/files/early/metrics.json"
     assert measured.planned(early, "--config", SUITE) == set()

@@ -92,6 +92,14 @@ KEEP_OPTION = "--keep_resumable" if CONFIG.keep_resumable else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri, params_dir=PARAMS_DIR)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_dir)
 PUBLISH_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR)
+PAGES_OPTIONS = plan.as_options(
+    params_dir=PARAMS_DIR,
+    data_dir=DATA_DIR,
+    results_dir=RESULTS_DIR,
+    runs_dir=CONFIG.runs_dir,
+    reports_dir=REPORTS_DIR,
+    **({"teacher_weights": CONFIG.teacher_weights} if CONFIG.teacher_weights else {}),
+)
 RENDER_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, output_dir=REPORTS_DIR)
 
 # Around the commands of jobs that Snakemake may attempt again.
@@ -255,6 +263,43 @@ def get_suite_evaluate_metrics(wildcards):
 def get_tables(wildcards):
     """Every table of the chosen suites."""
     return [file for name, suite in PLAN.suites.items() for file in plan.table_files(REPORTS_DIR, name, suite)]
+
+
+def get_pages(wildcards):
+    """Pages of the runs of the chosen suites."""
+    return [paths.runs_pages(REPORTS_DIR, suite) for suite in PLAN.suites]
+
+
+def get_all_rows(wildcards):
+    """Rows of the chosen suites, and of those that have some already."""
+    names = dict.fromkeys((*PLAN.suites, *all_suites(PARAMS_DIR)))
+    files = {name: paths.rows_file(RESULTS_DIR, name) for name in names}
+    return [file for name, file in files.items() if name in PLAN.suites or file.exists()]
+
+
+def get_index_facts(wildcards):
+    """What the tables of the chosen suites depend on besides results, in one text."""
+    return " ".join(plan.facts_file(Path(name), facts).name for name, facts in FACTS.items())
+
+
+def get_claims(wildcards):
+    """What the paper claims; as `get_published`."""
+    file = paths.params_file(PARAMS_DIR, "claims")
+    return [] if "{" in str(file) or not file.exists() else str(file)
+
+
+def show_tables():
+    """Print the tables that this run was asked for, and where everything is."""
+    if not any(job.rule.name == "all" for job in workflow.dag.jobs):
+        return
+    # Not while planning, which needs neither.
+    import shutil
+
+    from recu.stages.report import shown_in_terminal, where_to_look
+
+    for suite in PLAN.suites:
+        print(shown_in_terminal(REPORTS_DIR, suite, shutil.get_terminal_size().columns), end="\n\n")
+    print(where_to_look(REPORTS_DIR))
 
 
 def get_training_threads(wildcards):

@@ -2,17 +2,13 @@
 
 import pytest
 
-from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible, visible_lines
+from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
 
 
 def test_visible_is_one_line_without_control_characters_or_marks_of_direction():
     assert visible("a\x1b[31mred\x00\n\u2028b\u202ec\ufffe") == "a\\x1b[31mred\\x00 b\\u202ec\\ufffe"
     assert visible("\udce9 \ud800") == "\\udce9 \\ud800", "what no encoding takes"
     assert visible("Größe 5 ± 1 日本 👩‍🔬") == "Größe 5 ± 1 日本 👩‍🔬"
-
-
-def test_visible_lines_keeps_lines():
-    assert visible_lines("| a |\n| \x1b]0;x\x07 |\n") == "| a |\n| \\x1b]0;x\\x07 |\n"
 
 
 @pytest.mark.parametrize(

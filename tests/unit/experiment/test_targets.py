@@ -32,8 +32,13 @@ def test_every_experiment_file_and_table_has_a_name(demo):
     assert named[f"train-{alias}"] == [f"results/train/{vanilla}/metrics.json"]
     assert named[f"evaluate-{alias}"] == [f"results/evaluate/{vanilla}/metrics.json"]
     assert named["evaluate-released-resnet20-vanilla"] == ["results/evaluate/released/resnet20-vanilla/metrics.json"]
-    assert named["table-demo"] == [f"reports/demo.{suffix}" for suffix in ("md", "csv", "html", "svg")]
-    assert named["table-released"] == [f"reports/released.{suffix}" for suffix in ("md", "csv", "html")]
+    tables = ("md", "csv", "json", "tex", "html")
+    drawn = [f"{figure}.{form}" for figure in ("curves", "published", "classes") for form in ("svg", "png")]
+    assert named["table-demo"] == [
+        *(f"reports/demo.{form}" for form in tables),
+        *(f"reports/figures/demo/{name}" for name in drawn),
+    ]
+    assert named["table-released"] == [f"reports/released.{form}" for form in tables]
     assert len(named) == 2 * len(demo.experiments) + len(demo.released) + 2
 
 

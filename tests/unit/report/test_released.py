@@ -10,8 +10,9 @@ from recu.experiment import params, paths
 from recu.experiment.released import Released
 from recu.experiment.suite_facts import DatasetFacts, SuiteFacts
 from recu.report.notes import notes
+from recu.report.pages import Suite, suite_page
 from recu.report.summary import RELEASED_RULE, judge_claim, summarise
-from recu.report.tables import csv, html, markdown
+from recu.report.tables import csv, latex, markdown
 from recu.results.records import FORM, EvaluationRecord, ReleasedRecord, as_record
 from recu.results.rows import MixedDataError, RowError, check_rows, result_row
 from tests.unit.results.made import DATASET, evaluation, provenance, training
@@ -149,14 +150,16 @@ def test_all_forms_say_the_same_and_say_the_rule(published, result):
     table = rows(published, *results)
     below = notes(table, results, SUITE)
     text = markdown(table, below, SUITE, with_curves=False)
-    header = next(line for line in text.splitlines() if line.startswith("|"))
-    for name in ("file", "dataset", "model", "shortcuts", "OPs", "Top-1 published", "Top-1 claimed", "Top-1 measured"):
+    header, costs = (line for line in text.splitlines() if line.startswith("| file"))
+    for name in ("file", "dataset", "model", "Top-1 published", "Top-1 claimed", "Top-1 measured"):
         assert f" {name} " in header
+    assert " shortcuts " in costs and " OPs " in costs and " file " in costs
     assert RELEASED_RULE in text and "released/two.pth.tar (SHA-256 sha1)" in text and "evaluated on cpu." in text
     assert "trained on" not in text and "batch_size" not in header and "seeds" not in header
     assert "svg" not in text and "cifar (2021-03)" in text
-    page = html(table, below, SUITE, None)
-    assert "Training curves" not in page and 'class="verdict confirmed"' in page and 'class="verdict differs"' in page
+    page = suite_page(Suite(facts=SUITE, rows=results, table=table))
+    assert "<svg" not in page and '<tr class="good">' in page and '<tr class="bad">' in page
+    assert "seeds" not in page and latex(table, below, SUITE).count("confirmed") > 1
     frame = pandas.read_csv(io.StringIO(csv(table)))
     assert list(frame["file"]) == ["one", "two", "three"] and list(frame["top1"]) == [92.8, 90.0, 92.8]
     assert list(frame["verdict"]) == ["confirmed", "differs", "not comparable"]

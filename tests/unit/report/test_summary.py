@@ -7,7 +7,7 @@ import pytest
 from recu.base.errors import ConfigError, ResultError
 from recu.experiment.schema import Published, PublishedResult
 from recu.report.summary import Spread, judge, spread, summarise, tolerance
-from recu.report.tables import columns_of
+from recu.report.tables import columns_of, lines_of
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_published_number_that_nobody_quotes_is_no_number(published, suite, ro
         [row(row="tau-0.90")], Published(results=(*published.results, there)), suite.methods, suite.datasets
     )
     assert (line.difference, line.verdict) == (None, "not comparable") and "not quoted anywhere" in line.reason
-    assert "not quoted" in [column.text(line) for column in columns_of([line])]
+    assert "not quoted" in [column.text(lines_of([line])[0]) for column in columns_of([line])]
 
 
 def test_methods_and_models_are_lines_of_their_own_in_the_order_given(table, row):

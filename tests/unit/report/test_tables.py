@@ -1,6 +1,7 @@
 """The same table three ways, safe against what names may hold."""
 
 import io
+import json
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -8,10 +9,23 @@ from xml.etree import ElementTree
 import pandas
 import pytest
 
-from recu.report.curves import curves_svg
+from recu.report import figures
 from recu.report.notes import notes
-from recu.report.summary import RULE, summarise
-from recu.report.tables import COLUMNS, columns_of, csv, html, markdown, plain_column
+from recu.report.pages import Suite, suite_page
+from recu.report.summary import RULE, half_width, summarise
+from recu.report.tables import (
+    COLUMNS,
+    as_json,
+    columns_of,
+    csv,
+    latex,
+    lines_of,
+    markdown,
+    parts,
+    plain_column,
+    terminal,
+)
+from recu.results.seal import seal_problem
 
 
 @pytest.fixture
@@ -57,20 +71,74 @@ class Cells(HTMLParser):
 
 def markdown_lines(text):
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("|:")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not re.match(r"\|[-:]+\|", line)]
+
+
+def page_of(table, rows, suite):
+    return suite_page(Suite(facts=suite, rows=rows, table=table))
+
+
+def drawn(name, table, rows, suite):
+    return figures.svg(Suite(facts=suite, rows=rows, table=table).drawing(name))
 
 
 def test_markdown_and_html_show_the_same_cells(table, rows, suite):
     below = notes(table, rows, suite)
     text = markdown_lines(markdown(table, below, suite))
-    assert text == Cells(html(table, below, suite, b"<svg/>")).lines
-    header, first, second, third = (dict(zip(text[0], line, strict=True)) for line in text)
+    assert text == Cells(page_of(table, rows, suite)).lines
+    header, first, second, third = (dict(zip(text[0], line, strict=True)) for line in text[:4])
+    costs = dict(zip(text[4], text[5], strict=True))
     assert list(header)[1] == "model" and "Top-1 published" in header
-    assert first["Top-1 best epoch"] == "92.80 ± 0.14" and first["seeds"] == "2" and first["verdict"] == "reproduced"
+    assert first["Top-1 best epoch"] == "92.80 ± 1.27" and first["seeds"] == "2" and first["verdict"] == "reproduced"
     assert second["training method"] == "finetune (reconstruction)"
     assert second["verdict"] == "single run, within 0.3" and second["Top-1 best epoch"] == "93.20"
     assert third["verdict"].startswith("not comparable: nothing is published for model") and third["difference"] == "-"
-    assert first["shortcuts"] == "one per block"
+    assert costs["shortcuts"] == "one per block" and costs["parameters"] == "1.117e+07" and costs["training (h)"] == "1"
+
+
+def test_the_interval_is_students(table):
+    # Two seeds, 0.2 apart: t(0.975, 1) = 12.706 times 0.1.
+    assert lines_of(table)[0]["top1_best_ci95"] == pytest.approx(1.2706, abs=1e-4)
+    assert lines_of(table)[1]["top1_best_ci95"] is None
+    assert half_width(1.0, 10) == pytest.approx(2.2622 / 10**0.5, abs=1e-4) and half_width(None, 1) is None
+
+
+def test_json_holds_the_csvs_values_and_whole_counts(table, rows, suite):
+    content = json.loads(as_json(table, notes(table, rows, suite), suite))
+    assert seal_problem(content) is None and content["suite"] == "cifar10"
+    frame = pandas.read_csv(io.StringIO(csv(table)))
+    assert list(frame.columns) == list(content["rows"][0])
+    for name in ("parameters", "binary_operations", "epochs", "seeds", "batch_size"):
+        assert all(isinstance(line[name], int) for line in content["rows"])
+    assert ",11172042," in csv(table) and frame["epochs"].dtype.kind == "i"
+
+
+def test_a_narrow_terminal_keeps_what_matters(table, rows, suite):
+    content = json.loads(as_json(table, notes(table, rows, suite), suite))
+    narrow, wide = terminal(content, 80), terminal(content, 200)
+    assert max(map(len, narrow.splitlines())) <= 80
+    for text in (
+        "model",
+        "method",
+        "top-1",
+        "published",
+        "verdict",
+        "reproduced",
+        "92.80 ± 1.27",
+        "single run, within",
+    ):
+        assert text in narrow, narrow
+    assert "not comparable: nothing is published for model resnet20_1w1a on CIFAR-10" in " ".join(narrow.split())
+    assert "last epoch" in wide and "last epoch" not in narrow and "shortcuts" not in wide
+    full = terminal(content, None)
+    assert all(column.header in full for column in parts(columns_of(table))[0])
+    assert max(map(len, terminal(content, 50).splitlines())) <= 80, "the least that keeps its columns readable"
+
+
+def test_latex_has_both_tables_with_booktabs(table, rows, suite):
+    text = latex(table, notes(table, rows, suite), suite)
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2 and "±" not in text.split(r"\begin")[1]
+    assert r"92.80 \ensuremath{\pm} 1.27" in text and r"resnet18\_1w1a" in text
 
 
 def test_csv_reads_back_as_numbers(table):
@@ -108,7 +176,7 @@ def test_rule_reconstruction_and_origin_are_printed_under_the_table(table, rows,
         "git commit aaaaaaaaaaaa",
         "10,000 test images",
         "4 trainings",
-        "(cifar10.svg)",
+        "(figures/cifar10/curves.svg)",
     ):
         assert expected in text
     assert "uncommitted" not in text
@@ -135,7 +203,7 @@ def test_every_piece_of_an_interrupted_training_is_said(row, published, suite):
     text = shown_below([only.model_copy(update={"segments": pieces})], published, suite)
     assert "Date: 2026-11-02 to 2026-11-20" in text and "trained on old GPU, NVIDIA A100" in text
     assert "Code: git commit bbbbbbbbbbbb, git commit aaaaaaaaaaaa." in text
-    assert "epoch 0 by git commit bbbbbbbbbbbb; epochs 1 to 4 by git commit aaaaaaaaaaaa" in text
+    assert "epoch 1 by git commit bbbbbbbbbbbb; epochs 2 to 5 by git commit aaaaaaaaaaaa" in text
 
 
 def with_provenance(row, **changes):
@@ -166,10 +234,11 @@ def nasty(row, published, suite):
 
 
 def test_names_cannot_become_html(nasty):
-    rows, table, below, suite = nasty
-    text = html(table, below, suite, curves_svg(rows, table))
+    rows, table, _, suite = nasty
+    text = page_of(table, rows, suite)
     page = Cells(text)
-    assert "script" not in page.tags and page.lines[1][0] == SHOWN
+    assert page.tags.count("script") == 1, "the page's own"
+    assert page.lines[1][0] == SHOWN
     assert not {"\x1b", "\x00", "\u202e"} & set(text)
     assert not [address for address in page.addresses if "example.org" in address]
 
@@ -178,11 +247,12 @@ def test_names_cannot_become_markdown(nasty):
     _, table, below, suite = nasty
     text = markdown(table, below, suite)
     assert "<script" not in text and "\\| x" in text and not {"\x1b", "\x00", "\u202e"} & set(text)
-    assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 2
     # Every address, image and code mark that is left is the table's own.
     bare = re.sub(r"\\.", "", text)
     assert re.findall(r"\[[^]]*\]\([^)]*\)", bare) == [
-        "[CSV](cifar10.csv)", "[HTML](cifar10.html)", "[Test top-1 by epoch](cifar10.svg)"
+        "[CSV](cifar10.csv)", "[JSON](cifar10.json)", "[LaTeX](cifar10.tex)", "[HTML](cifar10.html)",
+        "[Accuracy and loss by epoch](figures/cifar10/curves.svg)",
     ]  # fmt: skip
     assert "`" not in bare and text.count("\n# ") + text.startswith("# ") == 1
 
@@ -195,33 +265,46 @@ def test_names_cannot_become_formulas_and_read_back(nasty):
     assert line["top1_best_mean"] == 92.8 and line["model"] == "resnet18_1w1a"
 
 
+def test_names_cannot_become_latex_or_json(nasty):
+    _, table, below, suite = nasty
+    text = latex(table, below, suite)
+    assert not {"\x1b", "\x00", "\u202e"} & set(text) and r"\textbackslash{}x1b" in text
+    assert not re.search(r"(?<!\\)[$#&_](?![^\n]*\\\\)", "\n".join(re.findall("^=1.*", text, re.MULTILINE)))
+    content = as_json(table, below, suite)
+    assert not {"\x1b", "\x00", "\u202e"} & set(content) and json.loads(content)["title"] == NASTY
+    assert not {"\x1b", "\x00", "\u202e"} & set(terminal(json.loads(content), 80))
+
+
 def test_negative_numbers_stay_numbers(row, published, suite):
     table = summarise([row(top1=90.0)], published, suite.methods, suite.datasets)
     assert pandas.read_csv(io.StringIO(csv(table)))["difference"].tolist() == [-2.8]
 
 
 def test_names_cannot_become_svg(nasty):
-    rows, table, _, _ = nasty
-    drawn = ElementTree.fromstring(curves_svg(rows, table))  # refuses control characters
-    assert not [each for each in drawn.iter() if each.tag.endswith(("script", "}a", "foreignObject", "image"))]
-    assert any(SHOWN in (each.text or "") for each in drawn.iter())
+    rows, table, _, suite = nasty
+    for name in ("curves", "published"):
+        tree = ElementTree.fromstring(drawn(name, table, rows, suite))  # refuses control characters
+        assert not [each for each in tree.iter() if each.tag.endswith(("script", "}a", "foreignObject", "image"))]
+        assert any(SHOWN in (each.text or "") for each in tree.iter())
 
 
 def test_the_page_needs_no_other_file_and_knows_dark_mode(table, rows, suite):
-    page = html(table, notes(table, rows, suite), suite, b"<svg/>")
-    assert not [address for address in Cells(page).addresses if "//" in address]
-    assert "prefers-color-scheme: dark" in page and "data:image/svg+xml;base64,PHN2Zy8+" in page
+    page = page_of(table, rows, suite)
+    assert Cells(page).addresses == [] and "url(http" not in page
+    assert "prefers-color-scheme: dark" in page and page.count("<svg") == 3
+    assert "#1b1f24" not in page.split("</style>", 1)[1], "figures have the page's ink"
 
 
-def test_curves_are_the_same_bytes_for_the_same_results_and_show_what_is_comparable(table, rows):
-    first = curves_svg(rows, table)
-    assert first == curves_svg(rows, table) and first.lstrip().startswith(b"<?xml")
-    assert b"vanilla, published" in first and b"cifar.resnet20_1w1a on CIFAR-10" in first
+def test_curves_are_the_same_bytes_for_the_same_results_and_show_what_is_comparable(table, rows, suite):
+    first = drawn("curves", table, rows, suite)
+    assert first == drawn("curves", table, rows, suite) and first.lstrip().startswith(b"<?xml")
+    assert b"vanilla, published (92.8 %)" in first and b"cifar.resnet20_1w1a on CIFAR-10" in first
     only_short = [line for line in table if line.result.model == "resnet20_1w1a"]
-    assert b"published" not in curves_svg([rows[-1]], only_short)
+    assert b"published" not in drawn("curves", only_short, [rows[-1]], suite)
 
 
 def test_names_with_dollar_signs_draw(row, published, suite):
     datasets = {"cifar10": suite.datasets["cifar10"].model_copy(update={"title": "$x^{ and $"})}
     rows = [row()]
-    assert b"and $" in curves_svg(rows, summarise(rows, published, suite.methods, datasets))
+    table = summarise(rows, published, suite.methods, datasets)
+    assert b"and $" in drawn("curves", table, rows, suite)

@@ -8,6 +8,7 @@ from recu.base.errors import ResultError
 from recu.results.records import (
     EpochRecord,
     EpochResult,
+    EvaluationRecord,
     Source,
     TrainingRecord,
     as_record,
@@ -15,7 +16,7 @@ from recu.results.records import (
     write_record,
 )
 from recu.results.seal import SEAL
-from tests.unit.results.made import epoch, training
+from tests.unit.results.made import epoch, evaluation, training
 
 AGAIN = "`make it`"
 
@@ -72,3 +73,27 @@ def test_a_value_that_no_stage_writes_is_one_line_with_its_key(key, value):
     with pytest.raises(ResultError, match=rf"^is not of the expected form .*: {key}: .*, found ") as raised:
         as_record(epoch(1, 50.0) | {key: value}, EpochRecord)
     assert "\n" not in str(raised.value)
+
+
+CONFUSED = {"n": 10, "top1": 70.0, "confusion": [[4, 1], [2, 3]], "classes": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"confusion": None, "classes": None}, None),
+        ({"top1": 80.0}, "confusion: does not count the n images of this top1"),
+        ({"n": 20}, "confusion: does not count the n images of this top1"),
+        ({"confusion": [[4, 1], [2]]}, "confusion: expected a line and a column for each of classes"),
+        ({"classes": ["cat"]}, "confusion: expected a line and a column for each of classes"),
+        ({"confusion": [[4, 1], [2, 3.5]]}, "confusion"),
+    ],
+)
+def test_a_confusion_matrix_of_another_evaluation_is_refused(change, message):
+    content = evaluation(training()) | CONFUSED | change
+    if message is None:
+        assert as_record(content, EvaluationRecord).confusion == (((4, 1), (2, 3)) if not change else None)
+    else:
+        with pytest.raises(ResultError, match=message):
+            as_record(content, EvaluationRecord)

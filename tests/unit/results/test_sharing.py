@@ -43,7 +43,7 @@ def test_a_piece_keeps_its_form_on_one_device_and_says_which_epochs_were_shared(
     assert ["shared" in piece.as_plain() for piece in pieces] == [False, True]
     assert [as_record(piece.as_plain(), Piece) for piece in pieces] == pieces
     assert pieces_worded(pieces, 256, 1) == [
-        "epochs 5 to 9 on 2 devices with 128 images each, BatchNorm over 128 of a batch of 256, the recipe says 256"
+        "epochs 6 to 10 on 2 devices with 128 images each, BatchNorm over 128 of a batch of 256, the recipe says 256"
     ]
 
 

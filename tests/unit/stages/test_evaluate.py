@@ -22,8 +22,9 @@ def test_it_measures_what_training_measured(project, augmentation):
     assert set(found) == {
         "experiment_id", "spec_hash", "top1", "top5", "loss", "n", "checkpoint_sha256", "data_fingerprint",
         "provenance", "mlflow_run_id", "content_sha256", "checkpoint", "weights_key", "model", "family", "variant",
-        "stage", "dataset", "data", "test_content", "settings",
+        "stage", "dataset", "data", "test_content", "settings", "confusion", "classes",
     }  # fmt: skip
+    assert len(found["confusion"]) == len(found["classes"]) and sum(map(sum, found["confusion"])) == 18
     assert found["experiment_id"] == experiment.id and found["n"] == 18
     assert {name: found[name] for name in ("top1", "top5")} == {
         name: trained["best"][name] for name in ("top1", "top5")

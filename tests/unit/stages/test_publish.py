@@ -272,7 +272,7 @@ def test_a_table_rests_on_this_measurement_only(measured, tmp_path, dataset):
     places = (tmp_path / "results", tmp_path / "runs", tmp_path / "rows.json")
     collect(facts.experiments, *places)
     files = render(tmp_path / "rows.json", facts, Published(results=()), tmp_path / "reports")
-    assert sorted(file.name for file in files) == ["files.csv", "files.html", "files.md"]
+    assert sorted(file.name for file in files) == ["files.csv", "files.html", "files.json", "files.md", "files.tex"]
     assert f"{found['top1']:.2f}" in (tmp_path / "reports/files.md").read_text()
     with pytest.raises(ResultError, match="belongs to another file or other parameters"):
         collect([make_released(file, dataset, claimed_top1=60.0).origin], *places)

@@ -11,7 +11,7 @@ from recu.experiment.resolving import Origin
 from recu.experiment.schema import Published, PublishedResult
 from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 from recu.results.seal import write_sealed_json
-from recu.stages.report import collect, render
+from recu.stages.report import collect, render, shown_in_terminal, where_to_look
 from tests.unit.results.made import evaluation, training
 
 RUNS = Path("runs")
@@ -45,13 +45,28 @@ def published():
     return Published(results=(result,))
 
 
-def test_results_become_the_suites_four_files(results, suite, published, tmp_path):
+def test_results_become_the_suites_files(results, suite, published, tmp_path):
     rows = tmp_path / "rows.json"
     collect(suite.experiments, results, RUNS, rows)
     files = render(rows, suite, published, tmp_path / "reports")
-    assert sorted(file.name for file in files) == ["demo.csv", "demo.html", "demo.md", "demo.svg"]
+    named = {str(file.relative_to(tmp_path / "reports")) for file in files}
+    drawn = {f"figures/demo/{name}.{form}" for name in ("curves", "published", "classes") for form in ("svg", "png")}
+    assert named == {f"demo.{form}" for form in ("csv", "html", "json", "md", "tex")} | drawn
     assert "not comparable: nothing is published on this dataset" in (tmp_path / "reports" / "demo.md").read_text()
-    assert sorted(file.name for file in (tmp_path / "reports").iterdir()) == sorted(file.name for file in files)
+    assert {file for file in (tmp_path / "reports").rglob("*") if file.is_file()} == set(files)
+
+
+def test_the_terminal_shows_what_was_rendered_and_refuses_what_was_edited(results, suite, published, tmp_path):
+    collect(suite.experiments, results, RUNS, tmp_path / "rows.json")
+    reports = tmp_path / "reports"
+    render(tmp_path / "rows.json", suite, published, reports)
+    text = shown_in_terminal(reports, "demo", 80)
+    assert "95.00" in text and max(map(len, text.splitlines())) <= 80
+    assert where_to_look(reports).startswith(f"All files: {reports}/")
+    file = reports / "demo.json"
+    file.write_text(file.read_text().replace("95.0", "99.0"))
+    with pytest.raises(ResultError, match=r"demo\.json was altered after it was published .*make it again"):
+        shown_in_terminal(reports, "demo", 80)
 
 
 def test_a_missing_result_is_named_and_nothing_is_written(results, suite, tmp_path):

@@ -38,6 +38,22 @@ def test_counts_and_averages_do_not_depend_on_the_batch_size(batch_size):
     assert found.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 17])
+def test_the_confusion_matrix_counts_every_image_once(batch_size):
+    loader = TinyLoader(num_images=17, batch_size=batch_size, training=False)
+    found = evaluate(_Fixed(10), loader, classes=10)
+    expected = [[0] * 10 for _ in range(10)]
+    for images, labels in loader.batches(0):
+        guesses = _Fixed(10)(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+        for label, guess in zip(labels, guesses, strict=True):
+            expected[label][guess] += 1
+    assert found.confusion == tuple(map(tuple, expected))
+    hits = sum(line[place] for place, line in enumerate(found.confusion))
+    assert sum(map(sum, found.confusion)) == 17 and found.top1 == pytest.approx(100 * hits / 17)
+    plain = evaluate(_Fixed(10), loader)
+    assert plain.confusion is None and (plain.loss, plain.top1, plain.top5) == (found.loss, found.top1, found.top5)
+
+
 def test_fewer_than_five_classes_are_all_among_the_first_five():
     found = evaluate(_Fixed(3), TinyLoader(num_images=17, training=False, classes=3))
     assert found.top5 == 100.0 and found.top1 < 100.0

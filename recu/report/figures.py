@@ -1,0 +1,292 @@
+"""Figures of a suite and of one run, by matplotlib: equal results give equal bytes.
+
+The colours are Okabe and Ito's, which people of every colour vision tell apart; what differs in colour differs in line
+or marker too. Whatever is no data is drawn in one ink, which a page replaces by its own (`inline`).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recu.base.text import visible
+from recu.report.summary import TableRow, half_width
+from recu.results.records import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK = "#1b1f24"
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
+_MARKERS = "osD^vPX"
+_STYLE: Any = {
+    # A fixed salt makes element names repeatable; text as text keeps the file small and searchable.
+    "svg.hashsalt": "recu",
+    "svg.fonttype": "none",
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.framealpha": 0.0,
+    "font.size": 9.0,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+_MOST_PANELS = 24
+"""Networks, or runs, of one figure: more could not be read, nor drawn in time."""
+_MOST_NUMBERED = 12
+"""Classes of a confusion matrix whose counts are written into it."""
+_MOST_NAMED = 25
+"""Classes whose names stand at the axes."""
+
+
+def svg(draw: Callable[[], Figure]) -> bytes:
+    """A figure as SVG."""
+    return _saved(draw, "svg", {"Date": None})
+
+
+def png(draw: Callable[[], Figure]) -> bytes:
+    """A figure as PNG on white."""
+    return _saved(draw, "png", {"Software": None}, facecolor="white", dpi=150)
+
+
+def inline(drawn: bytes) -> str:
+    """An SVG of `svg` as a part of an HTML page, in the page's ink (the CSS variable --ink)."""
+    text = drawn.decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], count=1, flags=re.DOTALL)
+    # A page has its own sizes; those of the view box keep the proportions.
+    text = re.sub(r'(<svg[^>]*?) (width|height)="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) (width|height)="[^"]*"', r"\1", text, count=1)
+    return text.replace(_INK, "var(--ink)")
+
+
+def _saved(draw: Callable[[], Figure], form: str, metadata: dict[str, Any], **how: Any) -> bytes:
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        draw().savefig(buffer, format=form, metadata=metadata, **({"transparent": True} if form == "svg" else how))
+    return buffer.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def curves(rows: Sequence[Row], table: Sequence[TableRow]) -> Figure:
+    """Accuracy and loss by epoch, training and test, a line of panels for each network; one colour a method.
+
+    A training that started from another's weights continues where that one's epochs end. Several seeds are drawn as
+    their mean, with a band of one sample standard deviation on each side.
+    """
+    trained = [row for row in rows if row.curve]
+    networks = list(dict.fromkeys((row.dataset, row.network) for row in trained))
+    shown = networks[:_MOST_PANELS]
+    if not shown:
+        return _words("No training of this suite has a history.")
+    figure = _figure(9.0, 3.2 * len(shown))
+    panels = figure.subplots(len(shown), 2, squeeze=False)
+    methods = list(dict.fromkeys(row.method for row in trained))
+    starts = _starts(trained)
+    for (dataset, network), (accuracy, loss) in zip(shown, panels, strict=True):
+        here = [row for row in trained if (row.dataset, row.network) == (dataset, network)]
+        lines = [line for line in table if (line.result.dataset, line.result.network) == (dataset, network)]
+        title = _plain(f"{network} on {lines[0].dataset_title if lines else dataset}")
+        _draw_network(accuracy, loss, here, lines, methods, starts)
+        accuracy.set_title(title, fontsize="medium", loc="left")
+    if len(networks) > len(shown):
+        figure.suptitle(f"{len(shown)} of {len(networks)} networks; every run's page has its own", color=_INK)
+    return figure
+
+
+def _starts(rows: Sequence[Row]) -> dict[str, int]:
+    """By experiment, how many epochs the trainings before it had."""
+    by_id = {row.experiment_id: row for row in rows}
+
+    def start(row: Row) -> int:
+        parent = by_id.get(row.parent.id) if row.parent else None
+        return start(parent) + len(parent.curve.epoch) if parent and parent.curve else 0
+
+    return {row.experiment_id: start(row) for row in rows}
+
+
+def _draw_network(
+    accuracy: Axes,
+    loss: Axes,
+    rows: Sequence[Row],
+    table: Sequence[TableRow],
+    methods: Sequence[str],
+    starts: Mapping[str, int],
+) -> None:
+    for method in dict.fromkeys(row.method for row in rows):
+        place = methods.index(method)
+        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        seeds = [row for row in rows if row.method == method]
+        start = starts[seeds[0].experiment_id]
+        for axes, kind in ((accuracy, "top1"), (loss, "loss")):
+            for split, dashes in (("test", "-"), ("train", "--")):
+                label = _plain(f"{method}, {'test' if split == 'test' else 'training'}")
+                style = {"color": colour, "linestyle": dashes, "linewidth": 1.4, "label": label}
+                # Marked, so that methods differ without colour too.
+                every = max(1, len(seeds[0].curve.epoch) // 10) if seeds[0].curve else 1
+                style |= {"marker": marker, "markersize": 3.5, "markevery": every}
+                # Of a training of one epoch, too, which has no line.
+                style |= {"markerfacecolor": "none"} if split == "train" else {}
+                _draw_seeds(axes, [_by_epoch(row, f"{split}_{kind}") for row in seeds], start, style)
+        line = next((line for line in table if line.result.method == method), None)
+        if line and line.difference is not None and line.published and line.published.top1 is not None:
+            label = _plain(f"{method}, published ({line.published.top1:g} %)")
+            accuracy.axhline(line.published.top1, color=colour, linestyle=":", linewidth=1.4, label=label)
+        if start:
+            for axes in (accuracy, loss):
+                axes.axvline(start + 0.5, color=_INK, linewidth=0.6, alpha=0.5)
+    from matplotlib.ticker import MaxNLocator
+
+    for axes, label in ((accuracy, "top-1 (%)"), (loss, "cross-entropy (nats)")):
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    accuracy.legend(fontsize="small")
+    if not loss.lines:
+        loss.text(0.5, 0.5, "no loss in these rows", ha="center", transform=loss.transAxes)
+
+
+def _by_epoch(row: Row, name: str) -> dict[int, float]:
+    assert row.curve is not None
+    # Rows of earlier versions have no losses.
+    return dict(zip(row.curve.epoch, getattr(row.curve, name), strict=False))
+
+
+def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], start: int, style: dict[str, Any]) -> None:
+    epochs = sorted(set.intersection(*(set(seed) for seed in seeds)))
+    if not epochs:
+        return
+    places = [start + epoch + 1 for epoch in epochs]
+    means = [statistics.fmean(seed[epoch] for seed in seeds) for epoch in epochs]
+    axes.plot(places, means, **style)
+    if len(seeds) > 1:
+        spread = [statistics.stdev(seed[epoch] for seed in seeds) for epoch in epochs]
+        low, high = ([mean + sign * sd for mean, sd in zip(means, spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(places, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def published(table: Sequence[TableRow]) -> Figure:
+    """Published top-1 against ours, with the 95 % interval of our mean; open circles are not comparable."""
+    lines = [line for line in table if line.published and line.published.top1 is not None][:_MOST_PANELS]
+    if not lines:
+        return _words("Nothing is published that any result of this suite could stand beside.")
+    figure = _figure(9.0, 1.1 + 0.42 * len(lines))
+    axes = figure.subplots()
+    for place, line in enumerate(lines):
+        assert line.published is not None and line.published.top1 is not None
+        comparable = line.difference is not None
+        half = half_width(line.top1_best.sd, len(line.seeds))
+        ours: dict[str, Any] = {"color": _COLOURS[0], "marker": "o", "markersize": 7, "linestyle": "none", "capsize": 4}
+        axes.plot(line.published.top1, place, color=_COLOURS[1], marker="D", markersize=7, linestyle="none")
+        axes.errorbar(
+            line.top1_best.mean, place, xerr=half, markerfacecolor=_COLOURS[0] if comparable else "none", **ours
+        )
+    names = [_plain(f"{line.result.model}, {line.result.method}, {line.dataset_title}") for line in lines]
+    axes.set_yticks(range(len(lines)), names)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_xlabel("top-1 (%)")
+    axes.grid(axis="x", alpha=0.25, color=_INK, linewidth=0.5)
+    plain: dict[str, Any] = {"linestyle": "none", "markersize": 7}
+    handles = [
+        axes.plot([], [], color=_COLOURS[1], marker="D", label="published", **plain)[0],
+        axes.plot([], [], color=_COLOURS[0], marker="o", label="ours, best epoch, with 95 % interval", **plain)[0],
+        axes.plot([], [], color=_COLOURS[0], marker="o", mfc="none", label="ours, not comparable", **plain)[0],
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize="small")
+    return figure
+
+
+def classes(rows: Sequence[Row]) -> Figure:
+    """Confusion matrix and accuracy of every class, counted over all seeds, for each network and method."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row.confusion is not None:
+            groups.setdefault((row.dataset, row.network, row.method), []).append(row)
+    if not groups:
+        return _words(
+            "These evaluations have no confusion matrix: an earlier version made them,\n"
+            "or the data have more classes than a matrix is kept for."
+        )
+    shown = list(groups.items())[:_MOST_PANELS]
+    figure = _figure(9.0, 4.0 * len(shown))
+    panels = figure.subplots(len(shown), 2, squeeze=False)
+    for ((dataset, network, method), group), (matrix, bars) in zip(shown, panels, strict=True):
+        counts = [[sum(cell) for cell in zip(*line, strict=True)] for line in _lines_together(group)]
+        names = group[0].classes or tuple(str(number) for number in range(len(counts)))
+        _draw_matrix(matrix, counts, names)
+        _draw_bars(bars, counts, names)
+        seeds = "" if len(group) == 1 else f", {len(group)} seeds"
+        matrix.set_title(_plain(f"{network}, {method}{seeds}, {dataset}"), fontsize="medium", loc="left")
+    if len(groups) > len(shown):
+        figure.suptitle(f"{len(shown)} of {len(groups)}; every run's page has its own", color=_INK)
+    return figure
+
+
+def _lines_together(group: Sequence[Row]) -> list[list[tuple[int, ...]]]:
+    """Line by line of the matrices, the lines of all of them."""
+    return [list(lines) for lines in zip(*(row.confusion for row in group if row.confusion), strict=True)]
+
+
+def _draw_matrix(axes: Axes, counts: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    shares = [[value / max(1, sum(line)) for value in line] for line in counts]
+    size = len(counts)
+    axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, rasterized=size > _MOST_NAMED)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    if size <= _MOST_NUMBERED:
+        for line, values in enumerate(counts):
+            for place, value in enumerate(values):
+                # On the map's own colours, light or dark, whatever the page's ink.
+                colour = "#ffffff" if shares[line][place] > 0.5 else "#101010"
+                if value:
+                    axes.text(place + 0.5, line + 0.5, str(value), ha="center", va="center", color=colour, fontsize=6.5)
+    if size <= _MOST_NAMED:
+        middles = [place + 0.5 for place in range(size)]
+        axes.set_xticks(middles, [_plain(name) for name in names], rotation=90, fontsize=7)
+        axes.set_yticks(middles, [_plain(name) for name in names], fontsize=7)
+    axes.set_xlabel("predicted class (images)")
+    axes.set_ylabel("true class")
+
+
+def _draw_bars(axes: Axes, counts: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    places = [place for place, line in enumerate(counts) if sum(line)]
+    heights = [100 * counts[place][place] / sum(counts[place]) for place in places]
+    axes.barh(places, heights, color=_COLOURS[0], height=0.75)
+    if len(counts) <= _MOST_NAMED:
+        axes.set_yticks(range(len(counts)), [_plain(name) for name in names], fontsize=7)
+        for place, height in zip(places, heights, strict=True):
+            within: dict[str, Any] = (
+                {"ha": "right", "color": "#ffffff"} if height > 12 else {"ha": "left", "color": _INK}
+            )
+            axes.text(max(1.0, height - 1.0), place, f"{height:.1f}", va="center", fontsize=7, **within)
+    axes.set_ylim(len(counts) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("accuracy of the class (%)")
+
+
+def _words(text: str) -> Figure:
+    figure = _figure(9.0, 0.9)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=_INK)
+    return figure
+
+
+def _plain(text: str) -> str:
+    # A dollar sign would start a formula.
+    return visible(text).replace("$", r"\$")

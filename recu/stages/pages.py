@@ -1,0 +1,232 @@
+"""The pages of single runs, and those over all suites: reads what other stages published, and writes HTML."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recu.base.errors import ConfigError, RecuError, ResultError
+from recu.base.files import atomic_write_text, read_object
+from recu.experiment import params, paths, plan
+from recu.experiment.estimate import duration, estimate, jobs_of
+from recu.experiment.plan import Plan
+from recu.experiment.rates import find_rates
+from recu.experiment.remake import afresh, remake
+from recu.experiment.resolving import Experiment
+from recu.experiment.schema import PublishedResult, WorkflowConfig
+from recu.experiment.suite_facts import SuiteFacts
+from recu.report.claims import weigh
+from recu.report.pages import Missing, Run, Suite, address, claims_page, index_page, run_page
+from recu.results.published import Setting, match, seen_data
+from recu.results.records import EvaluationRecord, Row, TrainingRecord, read_record, read_training
+from recu.stages.report import CLAIMS, INDEX, shown_suite
+from recu.stages.verify import grounds_of
+from recu.verify.grounds import Ground, Places
+
+_MOST_WITH_FIGURES = 200
+"""Runs of a suite whose pages have figures: each takes a third of a second."""
+
+
+def write_run_pages(places: Places, rows_file: Path, facts: SuiteFacts) -> list[Path]:
+    """A page for each run of a suite below `reports/runs/SUITE/`, in place of those that are there; returns them.
+
+    Raises:
+        ResultError: rows or results are missing or altered. ConfigError: as `recu verify`. OutputError: as it says.
+    """
+    suite = shown_suite(rows_file, facts, params.load_published(places.params_dir))
+    found = {ground.experiment_id: ground for ground in grounds_of(places, facts.name)}
+    with_figures = len(suite.rows) <= _MOST_WITH_FIGURES
+    pages = {
+        places.reports_dir / address(row.experiment_id): run_page(
+            _run(row, suite, places, found.get(row.experiment_id)), suite, with_figures=with_figures
+        )
+        for row in suite.rows
+    }
+    shutil.rmtree(paths.runs_pages(places.reports_dir, facts.name), ignore_errors=True)
+    for file, page in pages.items():
+        atomic_write_text(file, page)
+    return list(pages)
+
+
+def _run(row: Row, suite: Suite, places: Places, ground: Ground | None) -> Run:
+    results, identifier = places.results_dir, row.experiment_id
+    trained = paths.train_folder(results, identifier) / paths.METRICS
+    evaluated = paths.evaluate_folder(results, identifier) / paths.METRICS
+    again = remake([trained, evaluated], suites=[row.suite], results_dir=results)
+    training = read_training(trained, again=again)
+    evaluation = read_record(evaluated, EvaluationRecord, again=again)
+    if (training.checkpoint_sha256, evaluation.checkpoint_sha256) != (row.checkpoint_sha256, row.checkpoint_sha256):
+        raise ResultError(
+            f"{identifier} was published again since its row was collected: collect again: "
+            f"{remake(['collect'], suites=[row.suite], results_dir=results)}"
+        )
+    line = next(line for line in suite.table if identifier in line.runs)
+    command, note = _command(training, evaluated, trained, places)
+    return Run(
+        row=row,
+        training=training,
+        evaluation=evaluation,
+        siblings=[each for each in line.runs if each != identifier],
+        verified=_verified(ground, row),
+        command=command,
+        command_note=note,
+    )
+
+
+def _command(training: object, evaluated: Path, trained: Path, places: Places) -> tuple[str, str]:
+    """The command that repeats a run elsewhere, and in words the one that does so here."""
+    assert hasattr(training, "id")
+    suite = training.id.partition("/")[0]
+    words = ["snakemake", str(evaluated), "--cores", "all", "--config", f"suites={suite}"]
+    lines = [shlex.join(words)]
+    if not isinstance(training, TrainingRecord):
+        return lines[0], "It measures the file again; nothing is trained."
+    origin = training.provenance
+    if origin.git_commit is not None and origin.git_dirty is False:
+        lines.insert(0, f"git checkout {origin.git_commit}")
+    state = places.runs_dir / training.id
+    here = afresh(
+        [state] if state.exists() else [],
+        [trained],
+        suites=[suite],
+        results_dir=places.results_dir,
+        runs_dir=places.runs_dir,
+    )
+    note = f"In a fresh copy of the project. Here, where the result is there already: {here}".replace("`", "")
+    return "\n".join(lines), note
+
+
+def _verified(ground: Ground | None, row: Row) -> list[str]:
+    command = f"recu verify {row.suite}"
+    if ground is None:
+        return [f"params/ asks for no such experiment any more; {command} says what there is."]
+    parts = (("training", ground.training), ("evaluation", ground.evaluation))
+    return [
+        *(f"{name}: {found.status}{': ' if found.reasons else ''}{'; '.join(found.reasons)}" for name, found in parts),
+        f"As found when this page was made. {command} says it of now: it compares parameters, data, checkpoint and"
+        " records with their hashes.",
+    ]
+
+
+def write_index(places: Places, config: WorkflowConfig) -> list[Path]:
+    """index.html and claims.html, over every suite of params/ that has results for the parameters of now.
+
+    Raises:
+        ConfigError: a file of params/ other than a suite's is wrong. OutputError: as it says.
+    """
+    published = params.load_published(places.params_dir)
+    quoted = [result for result in published.results if result.top1 is not None]
+    found = _Found()
+    for name in params.all_suites(places.params_dir):
+        _look_at(name, places, config, found)
+    tables = [line for suite in found.suites for line in suite.table]
+    compared = [line.published for line in tables if line.difference is not None]
+    missing = [_missing(result, found.plans, places) for result in quoted if result not in compared]
+    rows = [row for suite in found.suites for row in suite.rows]
+    weighed = weigh(params.load_claims(places.params_dir).claims, quoted, tables, rows)
+    pages = {
+        INDEX: index_page(found.suites, quoted, missing, found.problems),
+        CLAIMS: claims_page(weighed),
+    }
+    for name, page in pages.items():
+        atomic_write_text(places.reports_dir / name, page)
+    return [places.reports_dir / name for name in pages]
+
+
+@dataclass
+class _Found:
+    """What the suites of params/ have."""
+
+    suites: list[Suite] = field(default_factory=list)
+    plans: dict[str, Plan] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """Why results that are there are not shown."""
+
+
+def _look_at(name: str, places: Places, config: WorkflowConfig, found: _Found) -> None:
+    rows_file = paths.rows_file(places.results_dir, name)
+    try:
+        planned = plan.load_plan(places.params_dir, config, (name,))
+    except ConfigError as error:
+        found.problems.append(f"Suite {name} is left out: {error}")
+        return
+    found.plans[name] = planned
+    if not rows_file.exists():
+        return
+    facts = planned.facts()[name]
+    try:
+        suite = shown_suite(rows_file, facts, planned.published)
+    except RecuError as error:
+        found.problems.append(f"The results of suite {name} are left out: {error}")
+        return
+    hashes = {origin.id: origin.spec_hash for origin in facts.experiments}
+    if hashes != {row.experiment_id: row.spec_hash for row in suite.rows}:
+        found.problems.append(
+            f"The results of suite {name} are left out: they rest on other parameters than params/ has now; "
+            f"snakemake --cores all --config suites={name} makes them anew."
+        )
+        return
+    found.suites.append(suite)
+
+
+def _missing(result: PublishedResult, plans: Mapping[str, Plan], places: Places) -> Missing:
+    """Which suites would give a published result, and what that takes."""
+    offered = {name: _giving(result, planned) for name, planned in plans.items()}
+    suites = tuple(name for name, experiments in offered.items() if experiments)
+    if not suites:
+        return Missing(published=result, suites=(), cost="not known here")
+    first = plans[suites[0]]
+    return Missing(published=result, suites=suites, cost=_cost(offered[suites[0]], first, places))
+
+
+def _giving(result: PublishedResult, planned: Plan) -> list[Experiment]:
+    """Experiments of a suite whose results may be compared with a published one."""
+    found = []
+    for experiment in planned.experiments.values():
+        dataset, recipe = planned.datasets[experiment.dataset], experiment.hyperparameters
+        setting = Setting(
+            dataset=dataset.published_as,
+            model=experiment.model,
+            family=experiment.family,
+            stage=recipe.stage,
+            binariser=recipe.binariser,
+            row=experiment.row,
+            method=planned.methods[experiment.method].published_as,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            data=seen_data(
+                experiment.data,
+                augmentation=recipe.augmentation or experiment.data["augmentation"],
+                test_images=dataset.test_images or 0,
+            ),
+        )
+        matched = match(setting, planned.published)
+        if matched.result == result and not matched.differences:
+            found.append(experiment)
+    return found
+
+
+def _cost(experiments: Iterable[Experiment], planned: Plan, places: Places) -> str:
+    """Of what is not trained yet: seeds and parents included."""
+    wanted: dict[str, Experiment] = {}
+    open_ones = list(experiments)
+    while open_ones:
+        experiment = open_ones.pop()
+        if experiment.id not in wanted and not _trained(experiment, places):
+            wanted[experiment.id] = experiment
+            open_ones += [planned.experiments[parent.id] for parent in experiment.parents]
+    ordered = [each for name, each in planned.experiments.items() if name in wanted]
+    rates = find_rates(places.params_dir, places.results_dir, None)
+    total = estimate(jobs_of(ordered, planned.datasets, {}, rates), 1)
+    trainings = f"{len(ordered)} training{'' if len(ordered) == 1 else 's'}"
+    epochs = sum(each.hyperparameters.epochs for each in ordered)
+    time = "time not known here" if total.device_seconds is None else f"about {duration(total.device_seconds)}"
+    return f"{trainings} of {epochs:,} epochs in all, {time}"
+
+
+def _trained(experiment: Experiment, places: Places) -> bool:
+    metrics = paths.train_folder(places.results_dir, experiment.id) / paths.METRICS
+    return metrics.is_file() and read_object(metrics).get("spec_hash") == experiment.spec_hash

@@ -1,0 +1,46 @@
+"""`recu report show`: tables in a terminal."""
+
+import pytest
+
+from recu.results.seal import write_sealed_json
+
+ROW = {
+    "dataset_title": "Digits", "model": "resnet20_1w1a", "family": "cifar", "variant": None, "method": "vanilla",
+    "row": None, "reconstruction": False, "epochs": 5, "published_top1": None, "published_source": None,
+    "top1_best_mean": 93.25, "top1_best_sd": None, "top1_last_mean": 93.0, "top1_last_sd": None,
+    "top5_best_mean": 99.0, "top5_best_sd": None, "seeds": 1, "difference": None, "verdict": "not comparable",
+    "reason": "nothing is published on this dataset",
+}  # fmt: skip
+
+
+@pytest.fixture
+def tables(recu):
+    """Two of them, as the workflow leaves them."""
+    for name in ("demo", "other"):
+        content = {"suite": name, "title": name.title(), "released": False, "rows": [ROW]}
+        (recu.folder / "reports").mkdir(exist_ok=True)
+        write_sealed_json(recu.folder / f"reports/{name}.json", content)
+    return recu
+
+
+def test_every_table_or_those_named_in_the_terminals_width(tables, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert tables("report", "show") == 0
+    assert tables.out.count("93.25") == 2 and max(map(len, tables.out.splitlines())) <= 80
+    assert "not comparable: nothing is published on this dataset" in tables.out
+    assert tables.out.splitlines()[-1].startswith("All files: reports/")
+    assert tables("report", "show", "other") == 0 and "Demo" not in tables.out and "last epoch" not in tables.out
+    assert tables("report", "show", "other", "--full") == 0 and "Top-1 last epoch" in tables.out
+    (tables.folder / "reports/index.html").touch()
+    tables("report", "show", "other")
+    assert "All results: reports/index.html" in tables.out
+
+
+def test_a_table_that_is_not_there_is_answered_with_what_makes_it(recu, tables):
+    assert recu("report", "show", "demmo") == 2
+    assert "did you mean 'demo'" in recu.error() and "`snakemake --cores all --config suites=demmo`" in recu.error()
+
+
+def test_without_any_table(recu):
+    assert recu("report", "show") == 2
+    assert "no tables in reports: run `snakemake --cores all`" in recu.error()

@@ -1,0 +1,56 @@
+"""The pages over all suites: what is there is linked, what is not says what it would cost."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from recu.report.pages import Missing, Suite, address, index_page
+from recu.report.summary import summarise
+
+
+class Links(HTMLParser):
+    """Addresses, and the cells of every table line."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.addresses, self.lines = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("href", "src")]
+        if tag == "tr":
+            self.lines.append("")
+
+    def handle_data(self, data):
+        if self.lines:
+            self.lines[-1] += f"{data} "
+
+
+@pytest.fixture
+def shown(row, published, suite):
+    rows = [row(seed=1, top1=92.7), row(seed=2, top1=92.9), row(model="resnet20_1w1a", epochs=10)]
+    return Suite(facts=suite, rows=rows, table=summarise(rows, published, suite.methods, suite.datasets))
+
+
+def test_every_published_row_stands_there_run_or_not(shown, published):
+    missing = [Missing(published=published.results[1], suites=("cifar10",), cost="3 trainings, time not known here")]
+    page = index_page([shown], published.results, missing, ["Suite <x> is left out."])
+    lines = [" ".join(line.split()) for line in Links(page).lines]
+    assert any("vanilla 600 92.80 92.80 ± 1.27" in line and "reproduced" in line for line in lines), lines
+    assert any("finetune 600 93.20 - - - - not run" in line for line in lines)
+    assert any("--config suites=cifar10 3 trainings, time not known here" in line for line in lines)
+    assert "2 published results; 1 of them were run as published, 1 were not. Of the 1 lines" in page
+    assert "Suite &lt;x&gt; is left out." in page
+
+
+def test_every_line_opens_the_pages_of_its_runs(shown, published):
+    addresses = set(Links(index_page([shown], published.results, [], [])).addresses)
+    assert {address(row.experiment_id) for row in shown.rows} <= addresses
+    others = {each for each in addresses if not each.startswith("runs/")}
+    forms = {f"cifar10.{form}" for form in ("md", "csv", "json", "tex", "html")}
+    assert others == forms | {"#cifar10", "claims.html"}
+
+
+def test_nothing_comparable_is_said(published):
+    page = index_page([], published.results, [], [])
+    assert "0 of them were run as published" in page and "Nothing that was run may be compared" in page
