@@ -20,6 +20,7 @@ def test_it_measures_what_training_measured(project, augmentation):
     file = paths.evaluate_folder(project.results, experiment.id) / paths.METRICS
     found = json.loads(file.read_text())
     assert set(found) == {
+        "binariser",
         "experiment_id", "spec_hash", "top1", "top5", "loss", "n", "checkpoint_sha256", "data_fingerprint",
         "provenance", "mlflow_run_id", "content_sha256", "checkpoint", "weights_key", "model", "family", "variant",
         "stage", "dataset", "data", "test_content", "settings", "confusion", "classes",
