@@ -176,7 +176,7 @@ def _add_hyperparameter(group: argparse._ActionsContainer, name: str) -> None:
     """The option of a hyper-parameter, read and explained as its field in the schema says."""
     field = Hyperparameters.model_fields[name]
     kind = next((each for each in get_args(field.annotation) if get_origin(each) is Literal), field.annotation)
-    reading: dict[str, Any] = {"type": kind}
+    reading: dict[str, Any] = {"type": kind if isinstance(kind, type) else str}
     if get_origin(kind) is Literal:
         words = [str(choice) for choice in get_args(kind)]
         reading = {"type": int if words[0].isdigit() else str.lower, "metavar": f"{{{','.join(words)}}}"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from recu.base.errors import ConfigError
+from recu.experiment.own import find_own
 
 Augmentation = Literal[
     "none", "crop", "crop_flip", "rotate_flip", "resized_crop_lighting", "resized_crop_within_lighting"
@@ -37,3 +40,20 @@ CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
 """Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1
 never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
 once."""
+
+
+def own_augmentation(name: str) -> Callable[..., Any] | None:
+    """A user's function of an image, the input's side and a generator; None for an augmentation of the package.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    known = get_args(Augmentation)
+    if name in known:
+        return None
+    found: Callable[..., Any] = find_own("augmentation", name, known).value
+    if not callable(found):
+        raise ConfigError(
+            f"augmentation {name!r} is a {type(found).__name__}: expected a function of image, size and generator"
+        )
+    return found

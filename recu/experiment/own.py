@@ -21,12 +21,13 @@ from recu.base.errors import ConfigError, unknown_name
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-Kind = Literal["binariser", "network", "dataset kind", "learning-rate schedule"]
+Kind = Literal["binariser", "network", "dataset kind", "augmentation", "learning-rate schedule"]
 GROUPS = MappingProxyType(
     {
         "binariser": "recu.binarisers",
         "network": "recu.networks",
         "dataset kind": "recu.dataset_kinds",
+        "augmentation": "recu.augmentations",
         "learning-rate schedule": "recu.schedules",
     }
 )

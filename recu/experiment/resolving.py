@@ -13,6 +13,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import canonical_json, hash_file, hash_text
 from recu.experiment import fit, paths
+from recu.experiment.augmentations import Augmentation
 from recu.experiment.binarisers import package_binarisers
 from recu.experiment.dataset_kinds import KINDS
 from recu.experiment.networks import Family, available_models, check_network
@@ -206,9 +207,13 @@ def own_sources(
         ("network", model, {entry.name for entry in available_models()}),
         ("binariser", binariser, package_binarisers()),
         ("dataset kind", data["kind"], KINDS),
+        ("augmentation", data["augmentation"], get_args(Augmentation)),
     ]
     if recipe is not None:
-        named += [("learning-rate schedule", recipe.lr_type, get_args(LearningRateType))]
+        named += [
+            ("learning-rate schedule", recipe.lr_type, get_args(LearningRateType)),
+            ("augmentation", recipe.augmentation, get_args(Augmentation)),
+        ]
     return tuple(
         file
         for kind, name, known in named

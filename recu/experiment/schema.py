@@ -23,7 +23,7 @@ from pydantic import (
 
 from recu.base.addresses import check_store_address
 from recu.base.errors import ConfigError
-from recu.experiment.augmentations import CROP_SCALES, Augmentation
+from recu.experiment.augmentations import CROP_SCALES, Augmentation, own_augmentation
 from recu.experiment.binarisers import USUAL, find_binariser, package_binarisers
 from recu.experiment.dataset_kinds import KINDS, find_kind
 from recu.experiment.loaders import LoaderName
@@ -132,6 +132,7 @@ BinariserName = Annotated[
 ]
 ScheduleName = Annotated[Line, _known(get_args(LearningRateType), own_schedule), _shown(get_args(LearningRateType))]
 KindChoice = Annotated[Line, _known(KINDS, find_kind), _shown(KINDS)]
+AugmentationName = Annotated[Line, _known(get_args(Augmentation), own_augmentation), _shown(get_args(Augmentation))]
 ModelChoice = Annotated[str, Field(pattern=MODEL_PATTERN, max_length=80), BeforeValidator(number_as_text)]
 
 
@@ -205,7 +206,7 @@ class Hyperparameters(Block):
     teacher: Line | None
     """Distillation teacher: null for none; `NETWORK/METHOD` of an earlier row with the same dataset and seed; or
     `torchvision:NAME` for torchvision's published ImageNet weights."""
-    augmentation: Augmentation | None
+    augmentation: AugmentationName | None
     """Training augmentation in place of the dataset's; null for that."""
     loader: LoaderName
     """Input pipeline: `auto` holds small images in memory and reads large ones with torchvision."""
@@ -345,7 +346,7 @@ class Dataset(Block):
     """Per channel (red, green, blue), of pixel values scaled to [0, 1]: of values up to 255, divide by 255."""
     std: tuple[Spread, Spread, Spread]
     """Per channel, likewise."""
-    augmentation: Augmentation
+    augmentation: AugmentationName
     """Training augmentation; see `recu.data.load.augmentation`."""
     test_view: TestView | None = None
     """How test images are seen; null for `resize_centre` where the augmentation cuts out parts, else `resize`."""

@@ -24,10 +24,10 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from recu.base.errors import DataError
+from recu.base.errors import ConfigError, DataError
 from recu.data.decoding import MAX_PIXELS, as_rgb, opened_image
 from recu.data.load.augmentation import crop_flip
-from recu.experiment.augmentations import BATCH_AUGMENTATIONS, CROP_SCALES
+from recu.experiment.augmentations import BATCH_AUGMENTATIONS, CROP_SCALES, own_augmentation
 from recu.experiment.schema import TestView
 
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -136,7 +136,19 @@ def validation_geometry(height: int, width: int, size: int) -> tuple[tuple[int, 
 
 
 def augment(image: Tensor, augmentation: str, size: int, generator: random.Random) -> Tensor:
-    """The training view of an image: uint8 (3, size, size)."""
+    """The training view of an image: uint8 (3, size, size).
+
+    Raises:
+        ConfigError: one's own augmentation (`recu.experiment.own`) gives something else.
+    """
+    own = own_augmentation(augmentation)
+    if own is not None:
+        view = own(image, size, generator)
+        if not isinstance(view, Tensor) or view.dtype != torch.uint8 or view.shape != (3, size, size):
+            raise ConfigError(
+                f"augmentation {augmentation!r} gives {_described(view)}, expected uint8 (3, {size}, {size})"
+            )
+        return view
     if augmentation in CROP_SCALES:
         box = draw_box(image.shape[-2], image.shape[-1], CROP_SCALES[augmentation], generator)
         part = image[:, box.top : box.top + box.height, box.left : box.left + box.width]
@@ -156,6 +168,10 @@ def augment(image: Tensor, augmentation: str, size: int, generator: random.Rando
     corner = [generator.randrange(2 * small.padding + 1) for _ in range(2)]
     draws = torch.tensor([[*corner, int(small.flip and draw_flip(generator))]])
     return crop_flip(image.permute(1, 2, 0)[None], draws, small.padding)[0].permute(2, 0, 1)
+
+
+def _described(view: object) -> str:
+    return f"{view.dtype} {tuple(view.shape)}" if isinstance(view, Tensor) else f"a {type(view).__name__}"
 
 
 def evaluation_view(image: Tensor, view: TestView, size: int) -> Tensor:

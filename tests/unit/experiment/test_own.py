@@ -1,13 +1,17 @@
 """What a user brings along: found beside params/ or in an installed package, checked, and part of the code hash."""
 
+import random
 import sys
 
 import pytest
+import torch
 
 from recu.base.errors import ConfigError
 from recu.cli.main import main
+from recu.data.load.transforms import augment
 from recu.experiment.binarisers import available_binarisers, find_binariser
 from recu.experiment.dataset_kinds import find_kind
+from recu.experiment.fit import choose_loader
 from recu.experiment.networks import find_network
 from recu.experiment.own import find_own
 from recu.experiment.params import load_datasets, validate_model
@@ -169,6 +173,20 @@ def test_a_binariser_that_forgets_something_is_named(here, old, new, message):
     (here / "forgets.py").write_text(text.replace(old, new).replace("self.weight.abs()", "self.weight.detach().abs()"))
     with pytest.raises(ConfigError, match=message):
         check_binariser("forgets:Forgets")
+
+
+def test_an_augmentation_sees_one_image_and_what_it_gives_is_checked(here):
+    (here / "own_views.py").write_text("def same(image, size, generator): return image\ndef no(*_): return 3\n")
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    assert augment(image, "own_views:same", 8, random.Random(0)) is image
+    with pytest.raises(ConfigError, match=r"gives torch.uint8 \(3, 8, 8\), expected uint8 \(3, 9, 9\)"):
+        augment(image, "own_views:same", 9, random.Random(0))
+    with pytest.raises(ConfigError, match="gives a int, expected"):
+        augment(image, "own_views:no", 8, random.Random(0))
+    digits = load_datasets(PARAMS_DIR)["digits"]
+    assert choose_loader("auto", digits, "arrays", "own_views:same") == "torchvision"
+    seen = digits.identity() | {"augmentation": "own_views:same"}
+    assert [file.name for file in own_sources("resnet20_1w1a", "recu", seen)] == ["own_views.py"]
 
 
 def test_every_place_of_params_takes_one(here):
