@@ -50,8 +50,9 @@ run-gpu: setup
 test: setup
 	@$(MAKE) --no-print-directory --jobs 2 lint test-fast
 
+# Its own calls of make are none of this one's jobs.
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not processes and not workflow and not docs and not gpu"
+	env -u MAKEFLAGS -u MFLAGS $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not processes and not workflow and not docs and not gpu"
 
 # Trainings on several processes, and the process that sends to MLflow: minutes, of which much is waiting.
 test-processes: setup

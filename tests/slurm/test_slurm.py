@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 VANILLA = paths.EXPERIMENT_ID.format(
-    suite="smallest", dataset="tiny", network="cifar.resnet20_1w1a", method="vanilla", seed=1
+    suite="smallest", dataset="tiny", labelled_network="cifar.resnet20_1w1a", method="vanilla", seed=1
 )
 SMALL = ("--set-threads", "train=1", "evaluate=1", "prepare=1")
 # Without accounting only squeue can say how jobs ended.

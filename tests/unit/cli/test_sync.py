@@ -81,7 +81,7 @@ def test_the_runs_of_another_folder_with_the_results_beside_them(recu, job, tmp_
     monkeypatch.chdir(elsewhere)
     assert recu("sync", "--runs_dir", recu.folder / "runs", "--tracking_uri", f"sqlite:///{recu.folder}/mlflow.db") == 0
     monkeypatch.chdir(recu.folder)
-    assert [run.data.metrics["best_top1"] for run in shown()] == [51.0]
+    assert [run.data.metrics["best/top1"] for run in shown()] == [51.0]
 
 
 def test_outboxes_of_an_earlier_version_are_explained_in_one_line(recu, job):

@@ -182,7 +182,7 @@ def test_nothing_published_is_no_fault(project, verify):
 
 def test_another_released_file_or_an_edited_measurement_is_found(project, verify):
     measured, published = (Path(f"results/{stage}/given/best/metrics.json") for stage in ("evaluate", "train"))
-    _edit(measured, _set("top1", 99.9))
+    _edit(measured, _set("loss", 0.001))
     code, shown = verify("given")
     assert code == 4 and f"altered: {measured}: was altered" in shown
     assert "stale: results/report/given/rows.json: cannot be collected again" in shown
@@ -222,7 +222,7 @@ def _set(key, value):
     [
         (_metrics("train"), lambda m: m["best"].__setitem__("top1", 99.9), "was altered after it was published"),
         (_metrics("train"), lambda m: m.pop(SEAL), "has no content_sha256"),
-        (_metrics("evaluate", "finetune"), _set("top1", 99.9), "was altered after it was published"),
+        (_metrics("evaluate", "finetune"), _set("loss", 0.001), "was altered after it was published"),
         (_metrics("evaluate"), lambda m: m.clear(), "is not of the expected form"),
         (Path("results/report/smallest/rows.json"), lambda m: m["rows"].pop(), "was altered after it was published"),
     ],
@@ -370,7 +370,7 @@ def test_a_measurement_of_an_earlier_version_is_a_note(project, verify):
 
 def test_more_than_a_line_holds_is_named_by_rules(project, verify, monkeypatch):
     monkeypatch.setattr("recu.verify.mending._MOST_FILES", 1)
-    _edit(_metrics("evaluate"), _set("top1", 99.9))
+    _edit(_metrics("evaluate"), _set("loss", 0.001))
     Path("reports/smallest.md").write_text("")
     code, shown = verify()
     assert code == 4 and "--config suites=smallest --forcerun evaluate collect report`" in shown
