@@ -16,6 +16,7 @@ from recu.experiment import params, paths, plan
 from recu.experiment.released import load_released
 from recu.experiment.resolving import load_experiments
 from recu.experiment.running import Running
+from recu.report import figures
 from recu.results import provenance
 from recu.results.seal import SEAL, write_sealed_json
 from recu.stages.evaluate import evaluate
@@ -56,6 +57,14 @@ def same_code():
     """A file of the package that is edited while the tests run must not make results old."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provenance, "code_hash", lambda package: "c" * 64)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_drawn():
+    """Seconds for each test; that equal results give equal figures is a test of the report's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_saved", lambda _draw, form, *_, **__: f"<svg>{form}</svg>".encode())
         yield
 
 
