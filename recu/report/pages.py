@@ -354,6 +354,8 @@ def _run_summary(run: Run) -> str:
     text = f"Top-1 {row.top1_best:.2f} %, top-5 {row.top5_best:.2f} % on {row.test_images:,} test images"
     if row.best_epoch is not None:
         text += f", best epoch {row.best_epoch + 1} of {row.epochs}; last epoch {number(row.top1_last)} %"
+    if row.claim is not None:
+        text += f"; claimed {row.claim.top1:.2f} %"
     return f"{text}. A single run says nothing about its spread."
 
 
