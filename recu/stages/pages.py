@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recu.base.errors import ConfigError, RecuError, ResultError
-from recu.base.files import atomic_write_text, read_object
+from recu.base.files import atomic_write_text
 from recu.experiment import params, paths, plan
 from recu.experiment.estimate import duration, estimate, jobs_of
 from recu.experiment.plan import Plan
@@ -21,8 +21,9 @@ from recu.experiment.suite_facts import SuiteFacts
 from recu.report.claims import weigh
 from recu.report.pages import Missing, Run, Suite, address, claims_page, index_page, run_page
 from recu.results.published import Setting, match, seen_data
-from recu.results.records import EvaluationRecord, Row, TrainingRecord, read_record, read_training
+from recu.results.records import EvaluationRecord, ReleasedRecord, Row, TrainingRecord, read_record, read_training
 from recu.stages.report import CLAIMS, INDEX, shown_suite
+from recu.stages.standing import TRAINED, published_state
 from recu.stages.verify import grounds_of
 from recu.verify.grounds import Ground, Places
 
@@ -76,9 +77,10 @@ def _run(row: Row, suite: Suite, places: Places, ground: Ground | None) -> Run:
     )
 
 
-def _command(training: object, evaluated: Path, trained: Path, places: Places) -> tuple[str, str]:
+def _command(
+    training: TrainingRecord | ReleasedRecord, evaluated: Path, trained: Path, places: Places
+) -> tuple[str, str]:
     """The command that repeats a run elsewhere, and in words the one that does so here."""
-    assert hasattr(training, "id")
     suite = training.id.partition("/")[0]
     words = ["snakemake", str(evaluated), "--cores", "all", "--config", f"suites={suite}"]
     lines = [shlex.join(words)]
@@ -215,7 +217,8 @@ def _cost(experiments: Iterable[Experiment], planned: Plan, places: Places) -> s
     open_ones = list(experiments)
     while open_ones:
         experiment = open_ones.pop()
-        if experiment.id not in wanted and not _trained(experiment, places):
+        folder = paths.train_folder(places.results_dir, experiment.id)
+        if experiment.id not in wanted and published_state(folder, experiment) != TRAINED:
             wanted[experiment.id] = experiment
             open_ones += [planned.experiments[parent.id] for parent in experiment.parents]
     ordered = [each for name, each in planned.experiments.items() if name in wanted]
@@ -225,8 +228,3 @@ def _cost(experiments: Iterable[Experiment], planned: Plan, places: Places) -> s
     epochs = sum(each.hyperparameters.epochs for each in ordered)
     time = "time not known here" if total.device_seconds is None else f"about {duration(total.device_seconds)}"
     return f"{trainings} of {epochs:,} epochs in all, {time}"
-
-
-def _trained(experiment: Experiment, places: Places) -> bool:
-    metrics = paths.train_folder(places.results_dir, experiment.id) / paths.METRICS
-    return metrics.is_file() and read_object(metrics).get("spec_hash") == experiment.spec_hash

@@ -46,10 +46,10 @@ def standing(planned: Experiment | Released, results_dir: Path, runs_dir: Path, 
     """Where it is at the time `now`, in Unix seconds."""
     if not isinstance(planned, Experiment):
         missing = "file missing" if planned.sha256 is None else TO_DO
-        said = _published(paths.evaluate_folder(results_dir, planned.id), planned)
+        said = published_state(paths.evaluate_folder(results_dir, planned.id), planned)
         return Standing(experiment=planned.id, state=said or missing)
     state = paths.state_folder(runs_dir, planned.id, planned.spec_hash)
-    said = _published(paths.train_folder(results_dir, planned.id), planned)
+    said = published_state(paths.train_folder(results_dir, planned.id), planned)
     if said is None:
         held = state.is_dir() and is_held(runs_dir / planned.id)
         said = RUNNING if held else BEGUN if state.is_dir() else TO_DO
@@ -72,8 +72,13 @@ def read_history(file: Path) -> tuple[EpochRecord, ...]:
         raise ResultError(f"{file} is damaged, or of another version") from error
 
 
-def _published(folder: Path, planned: Experiment | Released) -> str | None:
-    """What was published of it; None where nothing was."""
+def published_state(folder: Path, planned: Experiment | Released) -> str | None:
+    """`TRAINED` or `MEASURED`, or in words that it was so with other parameters; None where nothing was published.
+
+    Args:
+        folder: where the stage publishes it.
+        planned: as params/ has it now.
+    """
     metrics = folder / paths.METRICS
     if not metrics.is_file():
         return None
