@@ -124,6 +124,9 @@ def _network(row: Row) -> str:
 
 def _paired(what: str, better: Sequence[Row], other: Sequence[Row]) -> Evidence:
     """The differences between trainings of equal seed on equal data."""
+    # Seeds of several methods, each with some of them, would be one mean of none of them.
+    if any(len({(row.network, row.method) for row in side}) > 1 for side in (better, other)):
+        return _nothing(f"{what}: one side is several networks or methods", "undecided")
     one, two = ({(row.dataset, row.data_fingerprint, row.seed): row for row in side} for side in (better, other))
     if len(one) < len(better) or len(two) < len(other):
         return _nothing(f"{what}: several trainings a seed", "undecided")

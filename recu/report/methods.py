@@ -49,15 +49,16 @@ def side_by_side(table: Sequence[TableRow]) -> Grid | None:
     if len({line.result.binariser for line in binary}) < 2:
         return None
     methods = list(dict.fromkeys((line.result.binariser, line.result.method) for line in binary))
-    networks = list(dict.fromkeys((line.dataset_title, line.result.network) for line in binary))
+    # By the dataset's name: two may have one title.
+    networks = {(line.result.dataset, line.result.network): line.dataset_title for line in binary}
     cells = {
-        (line.dataset_title, line.result.network, line.result.binariser, line.result.method): line for line in binary
+        (line.result.dataset, line.result.network, line.result.binariser, line.result.method): line for line in binary
     }
     rows = []
-    for network in networks:
+    for network, dataset_title in networks.items():
         found = [cells.get((*network, *method)) for method in methods]
         best = _clearly_best([line for line in found if line is not None])
-        title = f"{network[1]} on {network[0]}"
+        title = f"{network[1]} on {dataset_title}"
         rows.append((title, tuple(None if line is None else _cell(line, best=line is best) for line in found)))
     return Grid(
         header=("network", *(f"{title_of(binariser)} ({method})" for binariser, method in methods)),

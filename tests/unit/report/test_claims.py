@@ -53,6 +53,14 @@ def test_each_network_is_compared_for_itself_and_only_within_the_suite(row):
     assert weighed.verdict == "1 not run"
 
 
+@pytest.mark.parametrize("mixed", ["better", "than"])
+def test_seeds_of_several_methods_are_no_one_mean(row, mixed):
+    rows = [row(seed=1, row="a"), row(seed=2, row="a"), row(seed=1), row(seed=2, method="finetune")]
+    sides = {"than" if mixed == "better" else "better": "*+a/*", mixed: "*18_1w1a/*"}
+    (weighed,) = weigh([claim(comparisons=(Comparison(suite="cifar10", **sides),))], (), (), rows)
+    assert [(each.verdict, each.difference) for each in weighed.evidence] == [("undecided", None)]
+
+
 def test_published_numbers_have_the_verdict_of_their_table(row, published, suite):
     table = summarise([row(seed=1, top1=92.7), row(seed=2, top1=92.9)], published, suite.methods, suite.datasets)
     (weighed,) = weigh([claim(published_numbers=True)], published.results, table, [])

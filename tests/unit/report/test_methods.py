@@ -18,10 +18,12 @@ class Line:
     published: object = None
     verdict: str = "not comparable"
     dataset_title: str = "Digits"
+    dataset: str = "digits"
     result: object = field(init=False)
 
     def __post_init__(self) -> None:
         words = {"method": self.method, "binariser": self.binariser, "stage": self.stage, "claim": None}
+        words["dataset"] = self.dataset
         self.result = SimpleNamespace(network="cifar.n", **words)
 
     @property
@@ -68,3 +70,10 @@ def test_a_cell_says_what_was_measured_and_published_and_the_verdict():
 
 def test_one_binariser_is_no_comparison():
     assert side_by_side([Line("vanilla", "recu", (90.0,)), Line("finetune", "recu", (91.0,))]) is None
+
+
+def test_datasets_of_one_title_have_a_line_each():
+    lines = [Line("vanilla", "recu", (90.0,)), Line("ir-net", "ir-net", (80.0,))]
+    lines += [Line("vanilla", "recu", (70.0,), dataset="other"), Line("ir-net", "ir-net", (60.0,), dataset="other")]
+    found = [[cell.measured for cell in cells] for _, cells in side_by_side(lines).lines]
+    assert found == [["90.00", "80.00"], ["70.00", "60.00"]]
