@@ -84,7 +84,10 @@ class WeightDiagnostics:
             name: tuple(map(_rounded, column)) for name, column in zip(measured[0], values.T.tolist(), strict=True)
         }
         if histograms:
-            limits = [float(latent.before.abs().max()) or 1.0 for latent in latents]
+            # Both, since a layer of one's own may bring weights to larger values.
+            limits = [
+                max(float(values.abs().max()) for values in (latent.before, latent.after)) or 1.0 for latent in latents
+            ]
             pairs = list(zip(latents, limits, strict=True))
             columns["limit"] = tuple(limits)
             columns["before"] = tuple(histogram(latent.before, limit) for latent, limit in pairs)

@@ -596,6 +596,9 @@ class Trainer:
         # What follows the training reads the history first, and then finds every epoch of it in the other file.
         if self._state.diagnostics:
             _write_lines(self._folder / paths.DIAGNOSTICS, self._state.diagnostics)
+        else:
+            # One that lies there is of a training that was removed.
+            (self._folder / paths.DIAGNOSTICS).unlink(missing_ok=True)
         _write_lines(self._folder / paths.HISTORY, map(_line, self._state.history))
 
     def _write_best(self) -> None:

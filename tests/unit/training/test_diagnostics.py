@@ -132,3 +132,22 @@ def test_signs_travel_in_bits():
     assert {name: value.numel() for name, value in packed.items()} == {"conv2": 18}
     empty.continue_epoch(packed)
     assert torch.equal(empty._start["conv2"], noted._start["conv2"])
+
+
+def test_histograms_count_weights_that_a_layer_brings_to_larger_values(monkeypatch):
+    from recu.binarisers import recu
+
+    plain = recu.BinaryConv2d.latent_weights
+    monkeypatch.setattr(
+        recu.BinaryConv2d, "latent_weights", lambda self: plain(self)._replace(after=3 * plain(self).before)
+    )
+    found = WeightDiagnostics(torch.nn.Sequential(recu.BinaryConv2d(2, 3, 3))).measured(0, histograms=True)
+    assert (sum(found.before[0]), sum(found.after[0])) == (54, 54)
+
+
+def test_a_file_of_a_removed_training_does_not_stay(tmp_path):
+    tiny_trainer(tmp_path).run(never)
+    for file in tmp_path.glob("*.pth.tar"):
+        file.unlink()
+    tiny_trainer(tmp_path, running=Running(diagnostics=False)).run(never)
+    assert (tmp_path / paths.HISTORY).exists() and not (tmp_path / paths.DIAGNOSTICS).exists()
