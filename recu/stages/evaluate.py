@@ -209,8 +209,10 @@ class Testbed:
         """What the subject's network gives on the images. Raises Interrupted when a signal came."""
         from recu.results.provenance import with_own
 
-        evaluation = self.evaluation(network)
+        # Hashed before it computes, as it was imported: the files may change meanwhile.
         own = own_sources(subject.model, subject.binariser, self.how.dataset.identity())
+        code = with_own(self.origin.code_hash, own)
+        evaluation = self.evaluation(network)
         manifest = self.loaders.manifest
         return Measurement(
             **asdict(evaluation),
@@ -228,7 +230,7 @@ class Testbed:
             data_fingerprint=manifest.fingerprint,
             test_content=manifest.content["test"],
             settings=self.settings,
-            provenance=self.origin.model_copy(update={"code_hash": with_own(self.origin.code_hash, own)}),
+            provenance=self.origin.model_copy(update={"code_hash": code}),
         )
 
 

@@ -2,6 +2,8 @@
 
 import random
 import sys
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,6 +22,10 @@ from recu.experiment.resolving import own_sources
 from recu.experiment.schedules import learning_rate_at
 from recu.models.checks import check_binariser, check_network_code
 from recu.results.provenance import with_own
+from recu.results.records import Provenance
+from recu.stages import evaluate
+from recu.training.evaluation import Evaluation
+from tests.unit.results import made
 
 RATE = {"epochs": 10, "lr": 0.5, "warm_up": False}
 
@@ -130,6 +136,25 @@ def test_the_source_of_ones_own_is_in_the_code_hash(here):
     before = with_own("a" * 64, sources)
     file.write_text("from recu.binarisers.sign import SignConv2d as Own  # changed\n")
     assert len({before, with_own("a" * 64, sources), "a" * 64}) == 3
+
+
+def test_an_evaluation_names_the_source_as_it_was_when_it_began(here, monkeypatch):
+    file = here / "own_c.py"
+    file.write_text("from recu.binarisers.sign import SignConv2d as Own\n")
+    began = with_own("a" * 64, [file])
+
+    def edited(_network):
+        file.write_text("# changed meanwhile\n")
+        return Evaluation(loss=1.0, top1=0.0, top5=0.0, n=1)
+
+    monkeypatch.setattr(evaluate, "Measurement", lambda **values: SimpleNamespace(**values))
+    dataset = load_datasets(PARAMS_DIR)["digits"]
+    origin = Provenance(**made.provenance() | {"code_hash": "a" * 64})
+    testbed = Mock(how=Mock(dataset=dataset), origin=origin, evaluation=edited, _counted=0)
+    testbed.loaders.manifest.content = {"test": "b" * 64}
+    subject = Mock(model="resnet20_1w1a", binariser="own_c:Own")
+    found = evaluate.Testbed.measure(testbed, subject, None)
+    assert found.provenance.code_hash == began != with_own("a" * 64, [file])
 
 
 @pytest.mark.parametrize(("kind", "check"), [("binariser", check_binariser), ("network", check_network_code)])
