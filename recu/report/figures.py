@@ -198,7 +198,7 @@ def published(table: Sequence[TableRow]) -> Figure:
         axes.errorbar(
             line.top1_best.mean, place, xerr=half, markerfacecolor=_COLOURS[0] if comparable else "none", **ours
         )
-    names = [_plain(f"{line.result.model}, {line.result.method}, {line.dataset_title}") for line in lines]
+    names = [_plain(f"{line.result.model}, {line.result.labelled_method}, {line.dataset_title}") for line in lines]
     axes.set_yticks(range(len(lines)), names)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel("top-1 (%)")

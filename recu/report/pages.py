@@ -261,7 +261,8 @@ def _summary(found: Sequence[tuple[PublishedResult, Sequence[TableRow]]]) -> str
         furthest = max(lines, key=lambda line: abs(line.difference or 0.0))
         text += (
             f" Of the {len(lines)} lines that may be compared: {counted}. The largest difference is "
-            f"{number(furthest.difference, '+.2f')} points ({furthest.result.model}, {furthest.result.method})."
+            f"{number(furthest.difference, '+.2f')} points ({furthest.result.model},"
+            f" {furthest.result.labelled_method})."
         )
     else:
         text += " Nothing that was run may be compared with a published number; each suite below says why."

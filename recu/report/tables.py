@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_module
 import io
 import json
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -299,7 +300,10 @@ def latex(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
 
 
 def _latex(columns: Sequence[Column], lines: Sequence[Line]) -> str:
-    return _grid(columns, lines, visible, "latex_booktabs").replace("±", r"\ensuremath{\pm}")
+    grid = _grid(columns, lines, visible, "latex_booktabs")
+    # Two hyphens would be set as a dash, and a bracket or star at a line's beginning be taken for an option of `\\`.
+    grid = re.sub(r"^ *([\[*])", r" {\1}", grid.replace("--", "-{}-").replace("--", "-{}-"), flags=re.MULTILINE)
+    return grid.replace("±", r"\ensuremath{\pm}")
 
 
 def _grid(columns: Sequence[Column], lines: Sequence[Line], escape: Callable[[str], str], form: str) -> str:

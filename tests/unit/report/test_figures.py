@@ -67,13 +67,14 @@ def test_each_network_has_its_line_of_panels_up_to_what_can_be_read() -> None:
 
 def test_published_and_ours_with_their_interval() -> None:
     def line(difference, *top1):
-        result = SimpleNamespace(model="m", method="vanilla")
+        result = SimpleNamespace(model="m", labelled_method="vanilla, tau-0.9")
         return SimpleNamespace(
             result=result, dataset_title="D", published=SimpleNamespace(top1=92.8), difference=difference,
             top1_best=spread(top1), seeds=tuple(range(len(top1))),
         )  # fmt: skip
 
     (axes,) = figures.published([line(0.0, 92.7, 92.9), line(None, 60.0)]).axes
+    assert axes.get_yticklabels()[0].get_text() == "m, vanilla, tau-0.9, D"
     (compared, alone) = (bar for bar in axes.containers)
     assert compared.lines[0].get_markerfacecolor() != "none" and alone.lines[0].get_markerfacecolor() == "none"
     low, high = compared.lines[2][0].get_segments()[0][:, 0]

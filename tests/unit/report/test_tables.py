@@ -142,6 +142,15 @@ def test_latex_has_both_tables_with_booktabs(table, rows, suite):
     assert r"92.80 \ensuremath{\pm} 1.27" in text and r"resnet18\_1w1a" in text
 
 
+def test_latex_sets_names_of_rows_as_they_are(row, published, suite):
+    datasets = {"cifar10": suite.datasets["cifar10"].model_copy(update={"title": "[a] b"})}
+    rows = [row(row="tau-0.9--lr-0.1")]
+    table = summarise(rows, published, suite.methods, datasets)
+    text = latex(table, notes(table, rows, suite), suite)
+    assert "tau-0.9-{}-lr-0.1" in text and "--" not in text.split(r"\begin", 1)[1]
+    assert re.search(r"^ \{\[\}a\] b", text, re.MULTILINE)
+
+
 def test_csv_reads_back_as_numbers(table):
     frame = pandas.read_csv(io.StringIO(csv(table)))
     assert list(frame["model"]) == ["resnet18_1w1a", "resnet18_1w1a", "resnet20_1w1a"]
