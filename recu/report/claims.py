@@ -89,7 +89,7 @@ def weigh(
 def _numbers(published: Sequence[PublishedResult], tables: Sequence[TableRow]) -> Iterable[Evidence]:
     for result in published:
         what = f"{result.dataset}, {result.model}, {result.method}: {result.top1:g} %"
-        lines = [line for line in tables if line.published == result and line.difference is not None]
+        lines = [line for line in tables if line.published == result and line.against_published]
         if not lines:
             yield _nothing(what)
         for line in lines:

@@ -248,7 +248,7 @@ def _mood(verdict: str) -> str:
 def _comparable(result: PublishedResult, suites: Iterable[Suite]) -> list[TableRow]:
     """Lines of all suites that were compared with this published result."""
     lines = (line for suite in suites for line in suite.table)
-    return [line for line in lines if line.published == result and line.difference is not None]
+    return [line for line in lines if line.published == result and line.against_published]
 
 
 def _summary(found: Sequence[tuple[PublishedResult, Sequence[TableRow]]]) -> str:

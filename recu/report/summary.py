@@ -71,6 +71,12 @@ class TableRow:
     reason: str | None
     """Why it is not comparable."""
 
+    @property
+    def against_published(self) -> bool:
+        """Whether `difference` is to `published`: a released file's is to its claim, which may be another number."""
+        claim, published = self.result.claim, self.published
+        return self.difference is not None and (claim is None or (published and published.top1) == claim.top1)
+
 
 def summarise(
     rows: Iterable[Row],

@@ -125,7 +125,7 @@ def write_index(places: Places, config: WorkflowConfig) -> list[Path]:
     for name in params.all_suites(places.params_dir):
         _look_at(name, places, config, found)
     tables = [line for suite in found.suites for line in suite.table]
-    compared = [line.published for line in tables if line.difference is not None]
+    compared = [line.published for line in tables if line.against_published]
     missing = [_missing(result, found.plans, places) for result in quoted if result not in compared]
     rows = [row for suite in found.suites for row in suite.rows]
     weighed = weigh(params.load_claims(places.params_dir).claims, quoted, tables, rows)

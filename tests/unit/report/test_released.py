@@ -8,7 +8,9 @@ import pytest
 from recu.base.errors import ResultError
 from recu.experiment import params, paths
 from recu.experiment.released import Released
+from recu.experiment.schema import Claim
 from recu.experiment.suite_facts import DatasetFacts, SuiteFacts
+from recu.report.claims import weigh
 from recu.report.notes import notes
 from recu.report.pages import Suite, suite_page
 from recu.report.summary import RELEASED_RULE, judge_claim, summarise
@@ -124,6 +126,14 @@ def test_published_claimed_and_measured_stand_side_by_side(published, result):
     assert (row.published.top1, row.result.claim.top1, row.result.top1_best) == (92.8, 92.5, 92.0)
     assert (row.verdict, row.reason, row.result.variant) == ("differs", None, "2021-03")
     assert row.difference == pytest.approx(-0.5), "to the claim, not to the publication"
+
+
+@pytest.mark.parametrize(("claimed", "expected"), [(92.8, -0.8), (92.5, None)])
+def test_a_difference_to_a_claim_is_none_to_another_published_number(published, result, claimed, expected):
+    table = rows(published, result(top1=92.0, claimed=claimed))
+    numbers = Claim(name="c", claim="Numbers.", source="README", test="Suites.", published_numbers=True)
+    (weighed,) = weigh([numbers], [table[0].published], table, [])
+    assert [each.difference for each in weighed.evidence] == [expected and pytest.approx(expected)]
 
 
 def test_a_claim_on_other_data_is_not_judged(published, result):
