@@ -95,12 +95,13 @@ def _origin(rows: Sequence[Row], files: Sequence[Row]) -> tuple[str, ...]:
 
 def _pieces(rows: Sequence[Row]) -> list[str]:
     """Which epochs of a training that was interrupted rest on what."""
-    interrupted = [row for row in rows if len({commit(piece.provenance) for piece in row.segments}) > 1]
+    worded = ((row, _codes([piece.provenance for piece in row.segments])) for row in rows)
     return [
         f"Pieces: {row.experiment_id} was trained by more than one code: "
-        + "; ".join(f"{piece.epochs} by {commit(piece.provenance)}" for piece in row.segments)
+        + "; ".join(f"{piece.epochs} by {code}" for piece, code in zip(row.segments, codes, strict=True))
         + "."
-        for row in interrupted
+        for row, codes in worded
+        if len(set(codes)) > 1
     ]
 
 
@@ -125,8 +126,19 @@ def _versions(origins: Sequence[Provenance]) -> tuple[str, ...]:
     return (
         f"Software: torch {listed(each.packages.get('torch') for each in origins)}, Python "
         f"{listed(each.packages.get('python') for each in origins)}.",
-        f"Code: {listed(commit(each) for each in origins)}.",
+        f"Code: {listed(_codes(origins))}.",
     )
+
+
+def _codes(origins: Sequence[Provenance]) -> list[str]:
+    """The code of each in words, with its hash where one commit was several: changed files, or a user's own."""
+    hashes: dict[str, set[str]] = {}
+    for each in origins:
+        hashes.setdefault(commit(each), set()).add(each.code_hash)
+    return [
+        f"{word}, code hash {each.code_hash[:16]}" if len(hashes[word]) > 1 else word
+        for each, word in ((each, commit(each)) for each in origins)
+    ]
 
 
 def _data_of(row: Row) -> str:

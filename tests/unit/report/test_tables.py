@@ -142,6 +142,24 @@ def test_latex_has_both_tables_with_booktabs(table, rows, suite):
     assert r"92.80 \ensuremath{\pm} 1.27" in text and r"resnet18\_1w1a" in text
 
 
+def test_seeds_of_one_commit_and_other_code_are_told_apart(row, published, suite):
+    def notes_of(*hashes):
+        rows = []
+        for seed, code in enumerate(hashes):
+            found = row(seed=seed)
+            pieces = tuple(
+                piece.model_copy(update={"provenance": piece.provenance.model_copy(update={"code_hash": code})})
+                for piece in found.segments
+            )
+            rows.append(found.model_copy(update={"segments": pieces, "evaluate_provenance": pieces[0].provenance}))
+        table = summarise(rows, published, suite.methods, suite.datasets)
+        return next(note for note in notes(table, rows, suite).origin if note.startswith("Code: "))
+
+    one, two = "1" * 64, "2" * 64
+    assert "code hash" not in notes_of(one, one)
+    assert [f"code hash {each[:16]}" in notes_of(one, two) for each in (one, two)] == [True, True]
+
+
 def test_latex_sets_names_of_rows_as_they_are(row, published, suite):
     datasets = {"cifar10": suite.datasets["cifar10"].model_copy(update={"title": "[a] b"})}
     rows = [row(row="tau-0.9--lr-0.1")]
