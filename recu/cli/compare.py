@@ -1,4 +1,4 @@
-"""`recu compare`: show the methods of a suite side by side, one line a network and one column a method."""
+"""`recu compare`: show the binarisers of a suite side by side, one line a network and one column a method."""
 
 from __future__ import annotations
 
@@ -34,5 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
     rows = read_record(file, Rows, again=remake([file], suites=[name])).rows
     grid = side_by_side(summarise(rows, params.load_published(where), facts.methods, facts.datasets))
     if grid is None:
-        raise ConfigError(f"suite {name} has networks of one binariser only, and nothing to compare")
+        raise ConfigError(
+            f"suite {name} has networks of one binariser only: name one whose rows or methods set binariser, such as"
+            f" methods-demo; the table of this one is in reports/{name}.md"
+        )
     print(markdown_grid(grid, markdown_text))

@@ -91,15 +91,15 @@ def test_{name}() -> None:
     assert load_experiments(find_params(), ("{name}",))
 '''
 _KINDS = {
-    "binariser": ({"{name}.py": _BINARISER}, "check_binariser", "recu train --binariser {name}:{title}"),
-    "network": ({"{name}.py": _NETWORK}, "check_network_code", "recu train --model {name}:{title}"),
+    "binariser": ({"{name}.py": _BINARISER}, "check_binariser", "recu train --binariser {name}:{title} {first}"),
+    "network": ({"{name}.py": _NETWORK}, "check_network_code", "recu train --model {name}:{title} {first}"),
     "suite": ({"params/suites/{name}.yaml": _SUITE}, "", "snakemake --cores all --config suites={name}"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("kind", choices=tuple(_KINDS), help="of thing")
+    parser.add_argument("kind", choices=tuple(_KINDS), help="what to begin")
     parser.add_argument("name", help="of the file, a Python name such as my_sign")
 
 
@@ -112,11 +112,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("there is no params/suites here: call it in the folder that holds params/")
     files, check, command = _KINDS[kind]
     words = {"kind": kind, "name": name, "check": check, "title": "".join(map(str.capitalize, name.split("_")))}
+    words["first"] = "--dataset digits --epochs 1 --no-warm_up"
+    if kind == "binariser":
+        words["first"] += " --model resnet20_1w1a"
     files = files | {"test_{name}.py": _TEST_OF_CODE if check else _TEST_OF_SUITE}
     written = {Path(file.format(**words)): text.format(**words) for file, text in files.items()}
     there = [str(file) for file in written if file.exists()]
     if there:
-        raise OutputError(f"{' and '.join(there)} exists: choose another name, or move it away")
+        raise OutputError(
+            f"{' and '.join(there)} {'exist' if len(there) > 1 else 'exists'}: choose another name, or move it away"
+        )
     for file, text in written.items():
         atomic_write_text(file, text)
     print(f"written: {', '.join(map(str, written))}")

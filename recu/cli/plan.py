@@ -22,7 +22,7 @@ from recu.experiment.estimate import Estimate, Job, duration, estimate, jobs_of
 from recu.experiment.paths import METRICS, evaluate_folder, manifest_file, user_path
 from recu.experiment.rates import DeviceRates, find_rates, setup_of
 from recu.experiment.values import MOST_PROCESSES
-from recu.stages.standing import MEASURED, TRAINED, Standing, standing
+from recu.stages.standing import MEASURED, RUNNING, TRAINED, Standing, standing
 
 _WATCH_S = 5.0
 _CLEAR = "\x1b[H\x1b[J"
@@ -130,7 +130,9 @@ def _progress(standings: Sequence[Standing]) -> str:
     ]
     states = [each.state for each in standings]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{_table(standings, ('top-1', 'best', 'images/s', 'finish'), numbers)}\n{counts}"
+    idle = RUNNING not in states and not {*states} <= {TRAINED, MEASURED}
+    waits = "; nothing runs now: this goes on looking until all is done (Ctrl-C ends it)" if idle else ""
+    return f"{_table(standings, ('top-1', 'best', 'images/s', 'finish'), numbers)}\n{counts}{waits}"
 
 
 def _table(standings: Sequence[Standing], headers: tuple[str, ...], columns: Sequence[tuple[str, ...]]) -> str:

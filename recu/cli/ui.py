@@ -9,10 +9,11 @@ import subprocess
 import sys
 
 from recu.base.addresses import SERVER, sqlite_file
-from recu.base.errors import ConfigError, RecuError
+from recu.base.errors import ConfigError, RecuError, unknown_name
 from recu.cli import options
 from recu.experiment import params
 from recu.tracking import resolve_tracking_uri
+from recu.tracking.view import address_of
 
 _OPENER = """
 import socket, sys, time, webbrowser
@@ -63,9 +64,10 @@ def run(arguments: argparse.Namespace) -> None:
     file = sqlite_file(uri)
     _check_free(arguments.host, arguments.port)
     server = f"http://{_in_address(arguments.host)}:{arguments.port}"
-    page = _page(server, uri, suite) if file is None or file.exists() else None
-    if page is None and arguments.suite is not None:
-        raise ConfigError(f"MLflow has no experiment {suite!r}: its store gets one when the suite is run")
+    numbers = _experiments(uri) if file is None or file.exists() else {}
+    if suite not in numbers and arguments.suite is not None:
+        raise unknown_name("MLflow experiment (there is one of each suite that was run)", suite, numbers)
+    page = address_of(server, numbers[suite]) if suite in numbers else server
     if file is not None and file.exists():
         from recu.tracking.store import note_sizes
 
@@ -81,25 +83,25 @@ def run(arguments: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", arguments.host, "--port", str(arguments.port)]
     # One process serves one person; MLflow's own four take 1.3 GB.
     command += ["--workers", "1"]
-    print(f"MLflow UI (Ctrl-C ends it), answers in some seconds: {page or server}", flush=True)
+    if suite not in numbers:
+        print(f"note: suite {suite} was not run yet; `recu ui SUITE` opens another: {', '.join(numbers) or 'none yet'}")
+    print(f"MLflow UI (Ctrl-C ends it), answers in some seconds: {page}", flush=True)
     if arguments.browser:
-        _open_once_served(page or server, arguments.host, arguments.port)
+        _open_once_served(page, arguments.host, arguments.port)
     os.execve(sys.executable, command, environment)
 
 
-def _page(server: str, uri: str, suite: str) -> str | None:
-    """Where the server shows a suite's trainings; None where the store does not have them yet.
+def _experiments(uri: str) -> dict[str, str]:
+    """The ids of a store's experiments, by name.
 
     Raises:
         RecuError: in one line, where the server would show a traceback or nothing.
     """
     from recu.tracking.client import connect
     from recu.tracking.store import prepare_store
-    from recu.tracking.view import address_of
 
     prepare_store(uri, [])  # artifacts are found after a move
-    experiment = connect(uri).get_experiment_by_name(suite)
-    return None if experiment is None else address_of(server, experiment.experiment_id)
+    return {found.name: found.experiment_id for found in connect(uri).search_experiments() if found.name != "Default"}
 
 
 def _in_address(host: str) -> str:

@@ -41,8 +41,15 @@ def test_it_opens_where_the_suites_trainings_are(started, monkeypatch, capsys, t
     assert main(["ui", "--params_dir", str(PARAMS_DIR), "--port", "0"]) == 0, "the suite of params/config.yaml"
     assert capsys.readouterr().out.endswith(f": {page}\n")
     assert main(["ui", "cifar10", "--params_dir", str(PARAMS_DIR), "--port", "0"]) == 2
-    assert "MLflow has no experiment 'cifar10'" in capsys.readouterr().err
+    assert "unknown MLflow experiment" in (said := capsys.readouterr().err) and "'cifar10'" in said and "demo" in said
     assert len(started) == 2
+
+
+def test_a_suite_that_was_not_run_yet_is_said(started, monkeypatch, capsys, tmp_path):
+    prepare_store(f"sqlite:///{tmp_path}/mlflow.db", ["other"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert main(["ui", "--params_dir", str(PARAMS_DIR), "--port", "0"]) == 0
+    assert "note: suite demo was not run yet; `recu ui SUITE` opens another: other" in capsys.readouterr().out
 
 
 def test_the_browser_opens_once_the_server_answers(monkeypatch, tmp_path):
@@ -59,7 +66,7 @@ def test_the_browser_opens_once_the_server_answers(monkeypatch, tmp_path):
 
 def test_a_databases_password_is_on_no_command_line_and_not_printed(started, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://alice:pa55word@host/db")
-    monkeypatch.setattr(ui, "_page", lambda server, uri, suite: server)
+    monkeypatch.setattr(ui, "_experiments", lambda uri: {})
     assert main(["ui", "--params_dir", str(PARAMS_DIR), "--port", "0"]) == 0
     ((command, environment),) = started
     assert "pa55word" not in " ".join(command)

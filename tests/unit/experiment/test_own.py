@@ -164,7 +164,7 @@ def test_what_new_writes_does_all_that_is_asked(here, capsys, kind, check):
     check(f"my_{kind}:My{kind.capitalize()}")
     assert f'{check.__name__}("my_{kind}:My{kind.capitalize()}")' in (here / f"test_my_{kind}.py").read_text()
     assert main(["new", kind, f"my_{kind}"]) == 2
-    assert "exists: choose another name" in capsys.readouterr().err
+    assert "exist: choose another name" in capsys.readouterr().err
     assert main(["new", kind, "My-Name"]) == 2
 
 
