@@ -14,8 +14,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recu.binarisers.estimators import polynomial_gradient
 from recu.binarisers.recu import LAPLACIAN_STD, VARIANCE_EPSILON, BinaryConv2d, quantile_threshold
-from recu.kernels import sign_bits, unit_loops, winograd
-from recu.kernels.compiled import compiled_for
+from recu.kernels import sign_convolution, unit_loops, winograd
+from recu.kernels.tensors import compiled_for
 
 _PER_FILTER = (1, 2, 3)
 _PER_SAMPLE = (1, 2, 3)
@@ -104,11 +104,11 @@ def scaled_convolution(
     padding: tuple[int, int],
 ) -> Tensor:
     """The convolution of sign(activation) with binary weights, a whole number, times alpha (O, 1, 1)."""
-    if sign_bits.suits(activation, binary_weight, padding) and scales_filters(alpha, binary_weight):
-        filters = sign_bits.pack_filters(binary_weight)
+    if sign_convolution.suits(activation, binary_weight, padding) and scales_filters(alpha, binary_weight):
+        filters = sign_convolution.pack_filters(binary_weight)
         if filters is not None:
-            images = sign_bits.pack_images(activation, padding)
-            return sign_bits.convolve_to_values(images, filters, stride, alpha.detach().flatten())
+            images = sign_convolution.pack_images(activation, padding)
+            return sign_convolution.convolve_to_values(images, filters, stride, alpha.detach().flatten())[0]
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
     return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding).mul_(alpha)

@@ -16,15 +16,15 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recu.binarisers.protocol import has_plain_geometry
 from recu.binarisers.recu import BinaryConv2d
-from recu.kernels import sign_bits, unit_loops, winograd
+from recu.kernels import sign_convolution, unit_loops, winograd
 from recu.kernels.binary_conv import (
     convolution_gradients,
     latent_weight_gradient,
     scales_filters,
     standardised_weight,
 )
-from recu.kernels.compiled import compiled_for
 from recu.kernels.exact import is_exactly
+from recu.kernels.tensors import compiled_for
 
 _CONVOLUTION_VALUES = 1 << 20
 """Of the activations of one gradient of a convolution, so that little memory is taken beside the whole batch's."""
@@ -94,7 +94,7 @@ def _fits(conv: BinaryConv2d, norm: nn.BatchNorm2d, activation: Tensor, residual
     """Whether all tensors are on the CPU, of one type and of shapes that fit together."""
     per_channel = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     return (
-        sign_bits.suits(activation, conv.weight, conv.padding)
+        sign_convolution.suits(activation, conv.weight, conv.padding)
         and scales_filters(conv.alpha, conv.weight)
         and all(values is not None and values.shape == (len(conv.weight),) for values in per_channel)
         and compiled_for(activation, *per_channel, *(() if residual is None else (residual,)))
@@ -199,12 +199,12 @@ class _NormGradient(NamedTuple):
 
 def _convolve(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> tuple[Tensor, Tensor, Tensor]:
     """The convolution of signs, int16 (N, O, H', W'), with its mean and variance (O,) in float64."""
-    filters = sign_bits.pack_filters(binary_weight)
+    filters = sign_convolution.pack_filters(binary_weight)
     if filters is None:
         counts, total, squares = _convolve_floats(activation, binary_weight, conv)
     else:
-        images = sign_bits.pack_images(activation, conv.padding)
-        counts, total, squares = sign_bits.convolve(images, filters, conv.stride)
+        images = sign_convolution.pack_images(activation, conv.padding)
+        counts, total, squares = sign_convolution.convolve(images, filters, conv.stride)
     size = counts.numel() // counts.shape[1]
     if size < 2:
         raise ValueError(f"BatchNorm needs more than one value per channel in training, got {tuple(counts.shape)}")
@@ -214,7 +214,7 @@ def _convolve(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> 
 
 
 def _convolve_floats(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> tuple[Tensor, Tensor, Tensor]:
-    """As `sign_bits.convolve`, for weights with a zero."""
+    """As `sign_convolution.convolve`, for weights with a zero."""
     whole = F.conv2d(torch.sign(activation), binary_weight, None, conv.stride, conv.padding)
     sums = (values.sum((0, 2, 3), dtype=torch.float64) for values in (whole, whole.square()))
     return whole.to(torch.int16, memory_format=torch.channels_last), *sums

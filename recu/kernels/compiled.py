@@ -13,11 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import numba
-import numpy as np
-import torch
 from numba.extending import intrinsic
-from torch import Tensor
-from torch.nn import Parameter
 
 from recu.base.errors import ConfigError
 from recu.kernels.machine_code import MachineCode
@@ -34,9 +30,6 @@ _SETTINGS = {
     "DEBUGINFO_DEFAULT": 0,
 }
 """numba's settings with which the loops were tested. Others give other machine code, which may round differently."""
-
-_PLAIN = (Tensor, Parameter)
-"""Not the classes derived from them, which may mean something else by their memory."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,39 +60,20 @@ def _check_settings() -> None:
             )
 
 
-def compiled_for(*tensors: Tensor) -> bool:
-    """Whether loops can take these: plain tensors on the CPU, all float32 or all float64, outside of mixed precision.
-
-    While PyTorch records or compiles a network they cannot: what they compute would be recorded as a constant.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-        and all(
-            type(tensor) in _PLAIN
-            and tensor.device.type == "cpu"
-            and tensor.layout is torch.strided
-            and tensor.dtype in (torch.float32, torch.float64)
-            and tensor.dtype == tensors[0].dtype
-            and not tensor.is_neg()
-            for tensor in tensors
-        )
-    )
-
-
-@intrinsic
-def fused_multiply_add(_context: Any, factor: Any, _other: Any, _term: Any) -> Any:
-    """The first times the second plus the third, rounded once; all of the type of the first."""
+def _fuse(_context: Any, factor: Any, _other: Any, _term: Any) -> Any:
     return factor(factor, factor, factor), lambda _target, builder, _signature, arguments: builder.fma(*arguments)
 
 
-def over_samples(loop: Callable[..., Any], count: int, *arguments: Any) -> None:
-    """Call loop(first, stop, *arguments) on ranges of `count` samples, one for each of PyTorch's threads.
+fused_multiply_add: Any = intrinsic(_fuse)
+"""The first times the second plus the third, rounded once; all of the type of the first."""
+
+
+def in_threads(loop: Callable[..., Any], threads: int, count: int, *arguments: Any) -> None:
+    """Call loop(first, stop, *arguments) on ranges of `count` samples, one for each thread.
 
     A loop must write what belongs to its samples and nothing else; then no result depends on the number of threads.
     """
-    parts = max(1, min(torch.get_num_threads(), count))
+    parts = max(1, min(threads, count))
     own, *others = pairwise(count * part // parts for part in range(parts + 1))
     running = [_threads(parts - 1).submit(loop, *part, *arguments) for part in others]
     try:
@@ -107,21 +81,6 @@ def over_samples(loop: Callable[..., Any], count: int, *arguments: Any) -> None:
     finally:
         for other in running:
             other.result()
-
-
-def as_rows(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) as an array (N, H, W, C) in one piece; the same memory, where they are channels_last."""
-    return images.detach().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
-
-
-def as_images(rows: np.ndarray) -> Tensor:
-    """The inverse of `as_rows`: (N, C, H, W), channels_last, in the array's memory."""
-    return torch.from_numpy(rows).permute(0, 3, 1, 2)
-
-
-def as_row(per_channel: Tensor, images: np.ndarray) -> np.ndarray:
-    """Values of each channel (C,) for a whole row of images (N, H, W, C): (W * C,), over which loops are long."""
-    return np.tile(per_channel.detach().numpy(), images.shape[2])
 
 
 @cache

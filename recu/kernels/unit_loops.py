@@ -2,7 +2,7 @@
 
 Each reads and writes memory once where the same in PyTorch's operations takes up to a dozen passes. Images are arrays
 (N, H, W, C), channel after channel; every loop takes the samples from `first` to `stop`, see
-`recu.kernels.compiled.over_samples`.
+`recu.kernels.compiled.in_threads`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from recu.binarisers.recu import VARIANCE_EPSILON
-from recu.kernels.compiled import as_images, as_row, as_rows, compiled, compiled_sums, over_samples
+from recu.kernels.compiled import compiled, compiled_sums
+from recu.kernels.tensors import as_images, as_row, as_rows, over_samples
 
 
 def normalise(counts: Tensor, scale: Tensor, shift: Tensor, added: Tensor | None, hardtanh: bool) -> Tensor:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recu.kernels.compiled import as_images, as_rows, compiled, compiled_for, over_samples
+from recu.kernels.compiled import compiled
+from recu.kernels.tensors import as_images, as_rows, compiled_for, over_samples
 
 _OUT = 4
 """Outputs of a tile along a side."""

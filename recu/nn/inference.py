@@ -79,6 +79,7 @@ def inference_form(model: nn.Module) -> nn.Module:
             if _calls(node, layers, nn.Conv2d):
                 _replace_norm(form, node, layers)
     _work_in_place(graph, layers)
+    _pass_signs_on(graph, layers)
     graph.lint()
     form.delete_all_unused_submodules()
     form.recompile()
@@ -146,6 +147,28 @@ def _work_in_place(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
             layers[node.target].in_place = _calls(residual, layers, *_FRESH) and all(
                 _calls(user, layers, InferenceConv2d) and order[user] <= order[node] for user in residual.users
             )
+
+
+def _pass_signs_on(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
+    """Let a layer write the signs of its values too, in the same pass, where a binary convolution takes them."""
+    for node in list(graph.nodes):
+        readers = [user for user in node.users if _calls(user, layers, InferenceConv2d) and user.args[0] is node]
+        if not readers or not _calls(node, layers, InferenceConv2d, InferenceNorm2d):
+            continue
+        layer = layers[node.target]
+        layer.code_padding = layers[readers[0].target].padding
+        if isinstance(layer, InferenceConv2d) and layer.sign_threshold is not None:
+            continue
+        with graph.inserting_after(node):
+            signs = graph.call_function(operator.getitem, (node, 1))
+            values = graph.call_function(operator.getitem, (node, 0))
+        for user in list(node.users):
+            if user not in (signs, values):
+                user.replace_input_with(node, values)
+        for reader in readers:
+            reader.update_arg(0, signs)
+        if not values.users:
+            graph.erase_node(values)
 
 
 def _replace(form: fx.GraphModule, node: fx.Node, layers: dict[str, nn.Module]) -> None:

@@ -1,7 +1,7 @@
 """A binary convolution for evaluation alone: its weights are binarised once, what follows it happens in the same pass.
 
-On a CPU signs are convolved as bits (`recu.kernels.sign_bits`), and a result whose sign alone is looked at stays in
-bits. Everywhere else, and for what bits cannot express, the same is computed by the library's operations.
+On a CPU signs are convolved as codes (`recu.kernels.sign_codes`), and a result whose sign alone is looked at stays in
+these. Everywhere else, and for what codes cannot express, the same is computed by the library's operations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recu.kernels import sign_bits
-from recu.kernels.compiled import compiled_for
+from recu.kernels import sign_codes, sign_convolution
 from recu.kernels.inference_norm import factor_and_shift
-from recu.kernels.sign_bits import SignBits
+from recu.kernels.sign_codes import SignCodes
+from recu.kernels.tensors import compiled_for
+
+Signed = tuple[Tensor, "Tensor | SignCodes"]
+"""A result and what the next binary convolution takes of it: its signs, or the result itself."""
 
 
 class InferenceConv2d(nn.Module):
@@ -30,10 +33,12 @@ class InferenceConv2d(nn.Module):
         hardtanh: whether the result is clipped to [-1, 1].
         sign_threshold: int32 direction and threshold, both (O,), where all that will be looked at is whether
             convolution * direction is above the threshold; in the place of scale, norm and hardtanh. The result may
-            then come as bits, which only this class understands.
+            then come as codes, which only this class understands.
 
     Attributes:
         in_place: whether the result may take the residual's memory; set it where nothing reads that later.
+        code_padding: set it where a convolution of this padding takes the result's signs: the result is `Signed` then,
+            or, where the signs are all of it, has this padding.
     """
 
     def __init__(
@@ -52,20 +57,23 @@ class InferenceConv2d(nn.Module):
         self.register_buffer("scale", scale)
         self.stride, self.padding = tuple(stride), tuple(padding)
         self.in_place = False
+        self.code_padding: tuple[int, int] | None = None
         self.norm, self.hardtanh, self.sign_threshold = copy.deepcopy(norm), hardtanh, sign_threshold
         self._filters = self._factor_and_shift = None
-        if sign_bits.suits(binary_weight, binary_weight):
-            self._filters = sign_bits.pack_filters(binary_weight)
+        if sign_convolution.suits(binary_weight, binary_weight):
+            self._filters = sign_convolution.pack_filters(binary_weight)
             self._factor_and_shift = None if self.norm is None else factor_and_shift(self.norm)
 
-    def forward(self, activation: Tensor | SignBits, residual: Tensor | None = None) -> Tensor | SignBits:
-        """(N, I, H, W), real values or another layer's bits, to (N, O, H', W'); `residual` like the result."""
-        images = self._as_bits(activation)
+    def forward(self, activation: Tensor | SignCodes, residual: Tensor | None = None) -> Tensor | SignCodes | Signed:
+        """(N, I, H, W), real values or another layer's signs, to (N, O, H', W'); `residual` like the result."""
+        images = self._as_codes(activation)
         if images is None or not self._can_add(residual, images):
-            return self._convolve_floats(activation, residual)
+            floats = self._convolve_floats(activation, residual)
+            return floats if self.code_padding is None or self.sign_threshold is not None else (floats, floats)
         if self.sign_threshold is not None:
-            return sign_bits.convolve_to_signs(images, self._filters, self.stride, *self.sign_threshold)
-        return sign_bits.convolve_to_values(
+            padding = self.code_padding or (0, 0)
+            return sign_convolution.convolve_to_signs(images, self._filters, self.stride, *self.sign_threshold, padding)
+        values, signs = sign_convolution.convolve_to_values(
             images,
             self._filters,
             self.stride,
@@ -74,30 +82,32 @@ class InferenceConv2d(nn.Module):
             residual=residual,
             hardtanh=self.hardtanh,
             in_place=self.in_place,
+            code_padding=self.code_padding,
         )
+        return values if signs is None else (values, signs)
 
-    def _can_add(self, residual: Tensor | None, images: SignBits) -> bool:
+    def _can_add(self, residual: Tensor | None, images: SignCodes) -> bool:
         """Whether a residual has the result's shape and type, so that nothing has to be broadcast or converted."""
         return residual is None or (
-            residual.shape == sign_bits.result_shape(images, self._filters, self.stride)
+            residual.shape == sign_convolution.result_shape(images, self._filters, self.stride)
             and compiled_for(residual, self.scale)
         )
 
-    def _as_bits(self, activation: Tensor | SignBits) -> SignBits | None:
+    def _as_codes(self, activation: Tensor | SignCodes) -> SignCodes | None:
         """None where floats are needed."""
         if self._filters is None:
             return None
-        if isinstance(activation, SignBits):
-            images = sign_bits.with_padding(activation, self.padding)
-            fits = sign_bits.can_filter(images.words.shape[1:3], self.weight.shape[2:], (0, 0))
+        if isinstance(activation, SignCodes):
+            images = sign_codes.with_padding(activation, self.padding)
+            fits = sign_convolution.can_filter(images.codes.shape[1:3], self.weight.shape[2:], (0, 0))
             return images if fits else None
-        if not sign_bits.suits(activation, self.weight, self.padding):
+        if not sign_convolution.suits(activation, self.weight, self.padding):
             return None
-        return sign_bits.pack_images(activation, self.padding)
+        return sign_convolution.pack_images(activation, self.padding)
 
-    def _convolve_floats(self, activation: Tensor | SignBits, residual: Tensor | None) -> Tensor:
-        if isinstance(activation, SignBits):
-            activation = sign_bits.unpack_images(activation, self.weight.shape[1], self.weight.dtype)
+    def _convolve_floats(self, activation: Tensor | SignCodes, residual: Tensor | None) -> Tensor:
+        if isinstance(activation, SignCodes):
+            activation = sign_convolution.unpack_images(activation, self.weight.dtype)
         whole = F.conv2d(torch.sign(activation), self.weight, None, self.stride, self.padding)
         if self.sign_threshold is not None:
             direction, threshold = (values.to(whole).view(-1, 1, 1) for values in self.sign_threshold)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from recu.kernels.sign_bits import SignBits
+from recu.kernels.sign_codes import SignCodes
 from recu.nn.inference_conv import InferenceConv2d
 
 SHAPES = pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_signs_above_a_threshold_pass_from_layer_to_layer(shape, zeros) -> None:
     whole = whole_numbers(first, values) * direction.view(-1, 1, 1)
     expected = torch.where(whole > threshold.view(-1, 1, 1), 1.0, -1.0)
     signs = first(values)
-    assert isinstance(signs, SignBits) != zeros
+    assert isinstance(signs, SignCodes) != zeros
     for next_zeros in (False, True):
         second = layer(outputs, 8, 3, 1, zeros=next_zeros)
         assert torch.equal(second(signs), second(expected))

@@ -32,7 +32,7 @@ CHANNELS, SIDE = 20, 6
 def plainly() -> Iterator[None]:
     """Within the block no loop is taken."""
     with pytest.MonkeyPatch.context() as patch:
-        kernels = ("sign_bits", "winograd", "binary_conv", "binary_unit", "inference_norm")
+        kernels = ("sign_convolution", "winograd", "binary_conv", "binary_unit", "inference_norm")
         for module in (*(f"recu.kernels.{kernel}" for kernel in kernels), "recu.nn.inference_conv"):
             patch.setattr(importlib.import_module(module), "compiled_for", lambda *_: False)
         yield

@@ -142,7 +142,7 @@ def test_a_variable_that_hides_all_gpus_is_named(gpus, monkeypatch, caplog, visi
 )
 def test_networks_are_one_graph_for_the_compiler(monkeypatch, family, name, size):
     """With the operations that a GPU runs: whatever made the host wait, or a choice by value, would break the graph."""
-    for module in ("sign_bits", "winograd", "binary_conv"):
+    for module in ("sign_convolution", "winograd", "binary_conv"):
         monkeypatch.setattr(importlib.import_module(f"recu.kernels.{module}"), "compiled_for", lambda *_: False)
     network = build_model(name, family=family, num_classes=4)
     images, labels = torch.randn(4, 3, size, size), torch.arange(4)

@@ -1,4 +1,4 @@
-"""Convolutions of signs on bits give the whole numbers that a convolution of floats gives."""
+"""Convolutions of signs give the whole numbers that a convolution of floats gives."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recu.kernels import sign_bits
-from recu.kernels.compiled import as_images
+from recu.kernels import sign_codes, sign_convolution
+from recu.kernels.tensors import as_images
 
 
 def random_signs(*shape: int, seed: int, dtype: torch.dtype = torch.float32, zeros: float = 0.0) -> torch.Tensor:
@@ -17,6 +17,13 @@ def random_signs(*shape: int, seed: int, dtype: torch.dtype = torch.float32, zer
     values = torch.randn(*shape, generator=generator, dtype=torch.float64)
     values[torch.rand(*shape, generator=generator) < zeros] = 0
     return values.to(dtype)
+
+
+def convolve(
+    values: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int], stride: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    images, filters = sign_convolution.pack_images(values, padding), sign_convolution.pack_filters(weight)
+    return sign_convolution.convolve(images, filters, stride)
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,8 +44,7 @@ def test_every_shape(seed, count, channels, outputs, size, kernel, stride, paddi
         return
     values = random_signs(count, channels, *size, seed=seed, dtype=dtype, zeros=zeros)
     weight = random_signs(outputs, channels, kernel, kernel, seed=seed + 1, dtype=dtype).sign()
-    images, filters = sign_bits.pack_images(values, padding), sign_bits.pack_filters(weight)
-    counts, total, squares = sign_bits.convolve(images, filters, stride)
+    counts, total, squares = convolve(values, weight, padding, stride)
     expected = F.conv2d(values.sign().double(), weight.double(), None, stride, padding)
     assert torch.equal(counts.double(), expected)
     assert torch.equal(total, expected.sum((0, 2, 3)))
@@ -47,24 +53,22 @@ def test_every_shape(seed, count, channels, outputs, size, kernel, stride, paddi
 
 def test_sums_of_many_large_numbers_do_not_overflow() -> None:
     values, weight = torch.ones(2, 512, 40, 40), torch.ones(3, 512, 7, 7)
-    assert sign_bits.suits(values, weight)
-    counts, total, squares = sign_bits.convolve(
-        sign_bits.pack_images(values, (0, 0)), sign_bits.pack_filters(weight), (1, 1)
-    )
+    assert sign_convolution.suits(values, weight)
+    counts, total, squares = convolve(values, weight, (0, 0), (1, 1))
     size, numbers = 512 * 49, 2 * 34 * 34
     assert (counts == size).all()
     assert total.tolist() == [size * numbers] * 3 and squares.tolist() == [size**2 * numbers] * 3
 
 
 def test_filters_too_large_for_two_bytes_are_refused() -> None:
-    assert not sign_bits.suits(torch.empty(1, 4096, 3, 3), torch.empty(1, 4096, 3, 3))
+    assert not sign_convolution.suits(torch.empty(1, 4096, 3, 3), torch.empty(1, 4096, 3, 3))
 
 
 @pytest.mark.parametrize("bad", [0.0, torch.nan])
 def test_weights_without_a_sign_are_refused(bad) -> None:
     weight = torch.ones(3, 5, 3, 3)
     weight[1, 2, 0, 1] = bad
-    assert sign_bits.pack_filters(weight) is None
+    assert sign_convolution.pack_filters(weight) is None
 
 
 @pytest.mark.parametrize("channel", [3, 19])  # among the sixteen packed at once, and behind them
@@ -73,18 +77,20 @@ def test_what_is_not_a_number_has_sign_zero_as_in_the_library(channel) -> None:
     values[2, channel, 1, 1] = torch.nan
     expected = F.conv2d(values.sign(), weight, None, 1, 1)
     assert expected.isfinite().all()
-    counts, _, _ = sign_bits.convolve(sign_bits.pack_images(values, (1, 1)), sign_bits.pack_filters(weight), (1, 1))
+    counts, _, _ = sign_convolution.convolve(
+        sign_convolution.pack_images(values, (1, 1)), sign_convolution.pack_filters(weight), (1, 1)
+    )
     assert torch.equal(counts.float(), expected)
 
 
 @pytest.mark.parametrize("channels", [5, 16, 33, 200])
 def test_packing_padding_and_unpacking(channels) -> None:
     values = random_signs(2, channels, 3, 4, seed=0)
-    images = sign_bits.pack_images(values, (1, 0))
+    images = sign_convolution.pack_images(values, (1, 0))
     for padding in ((1, 0), (0, 0), (2, 3)):
-        again = sign_bits.with_padding(images, padding)
-        assert again.words.shape[1:3] == (3 + 2 * padding[0], 4 + 2 * padding[1])
-        assert torch.equal(sign_bits.unpack_images(again, channels, torch.float32), values.sign())
+        again = sign_codes.with_padding(images, padding)
+        assert again.codes.shape[1:3] == (3 + 2 * padding[0], 4 + 2 * padding[1])
+        assert torch.equal(sign_convolution.unpack_images(again, torch.float32), values.sign())
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
@@ -93,8 +99,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for threads in (1, 2, 3, 16):
             torch.set_num_threads(threads)
-            images, filters = sign_bits.pack_images(values, (1, 1)), sign_bits.pack_filters(weight)
-            results.append(sign_bits.convolve(images, filters, (1, 1)))
+            results.append(convolve(values, weight, (1, 1), (1, 1)))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(*pair) for result in results[1:] for pair in zip(result, results[0], strict=True))
@@ -102,6 +107,8 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_memory_format() -> None:
     values, weight = random_signs(2, 3, 5, 5, seed=1), random_signs(4, 3, 3, 3, seed=2).sign()
-    counts, _, _ = sign_bits.convolve(sign_bits.pack_images(values, (1, 1)), sign_bits.pack_filters(weight), (1, 1))
+    counts, _, _ = sign_convolution.convolve(
+        sign_convolution.pack_images(values, (1, 1)), sign_convolution.pack_filters(weight), (1, 1)
+    )
     assert counts.dtype == torch.int16 and counts.is_contiguous(memory_format=torch.channels_last)
     assert as_images(counts.permute(0, 2, 3, 1).numpy()).data_ptr() == counts.data_ptr()

@@ -1,0 +1,451 @@
+"""Convolutions of signs, on arrays of NumPy: four signs a byte, products looked up (`recu.kernels.sign_lookup`).
+
+The result is the whole number that a convolution of floats gives, for every shape; the sign of zero and of what is not
+a number is 0 as in PyTorch. Filters with a zero are refused. Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from recu.kernels.compiled import compiled, fused_multiply_add, in_threads
+from recu.kernels.sign_lookup import GROUP, PLACES, SIGNS, SPARE_STARTS, ZEROS, count, products
+
+LARGEST_COUNT = int(np.iinfo(np.int16).max)
+"""Weights of a filter at most: results are kept in two bytes."""
+_POSITIONS = 128
+"""Of a result that are worked on at once, about, so that they stay in the cache."""
+_GATHER = sum(place << 8 * (SIGNS - 1 - i if sys.byteorder == "little" else i) for i, place in enumerate(PLACES))
+"""Times four bytes, the signs plus 1, it has their code in its highest byte."""
+_NO_CODES = np.empty((0, 0, 0, 0), np.uint8)
+
+
+class FilterCodes(NamedTuple):
+    """Binary weights (O, I, kH, kW), four a number: bit i is 1 where the i-th of them is +1."""
+
+    numbers: np.ndarray
+    """uint8 (kH * kW * K, O'): K numbers for the channels of a pixel, O' the next multiple of 16."""
+    taps: tuple[int, int]
+    """kH and kW."""
+    channels: int
+    """I."""
+    filters: int
+    """O."""
+
+
+class SignCodes(NamedTuple):
+    """Signs of images (N, I, H, W), four a code."""
+
+    codes: np.ndarray
+    """uint8 (N, H + 2 * padding, W + 2 * padding, K)."""
+    padding: tuple[int, int]
+    """Rows above and below, columns left and right, all of signs 0."""
+    channels: int
+    """I."""
+
+
+class Affine(NamedTuple):
+    """What becomes of a convolution: convolution * scale * factor + shift, all (O,) and of the type of the result."""
+
+    scale: np.ndarray
+    factor: np.ndarray
+    """Multiplied and the shift added with one rounding, as PyTorch's BatchNorm does."""
+    shift: np.ndarray
+
+
+def pack_filters(weight: np.ndarray) -> FilterCodes | None:
+    """Binary weights (O, I, kH, kW) in numbers of four; None where one of them is zero or not a number."""
+    if not ((weight > 0) | (weight < 0)).all():
+        return None
+    filters, channels, *taps = weight.shape
+    depth = _depth(channels)
+    bits = np.zeros((*taps, depth * SIGNS, -(-filters // GROUP) * GROUP), np.uint8)
+    bits[:, :, :channels, :filters] = weight.transpose(2, 3, 1, 0) > 0
+    numbers = np.packbits(bits.reshape(-1, SIGNS, bits.shape[-1]), axis=1, bitorder="little")[:, 0]
+    return FilterCodes(np.ascontiguousarray(numbers), (taps[0], taps[1]), channels, filters)
+
+
+def pack_images(values: np.ndarray, padding: tuple[int, int], threads: int) -> SignCodes:
+    """The signs of images (N, H, W, C), in one piece, as codes."""
+    images, height, width, channels = values.shape
+    codes = empty_codes(images, (height, width), channels, padding)
+    in_threads(_pack_images, threads, images, values, codes, *padding)
+    return SignCodes(codes, padding, channels)
+
+
+def empty_codes(images: int, size: tuple[int, int], channels: int, padding: tuple[int, int]) -> np.ndarray:
+    """Room for codes, of which the padding is to be written too: uint8 (N, H + 2 * padding, W + 2 * padding, K)."""
+    height, width = (side + 2 * zeros for side, zeros in zip(size, padding, strict=True))
+    return np.empty((images, height, width, _depth(channels)), np.uint8)
+
+
+def unpack_images(images: SignCodes) -> np.ndarray:
+    """The signs (N, H, W, C) as int8, without padding."""
+    codes = _inside(images)[..., None] // 2 // 3 ** np.arange(SIGNS) % 3
+    return codes.astype(np.int8).reshape(*codes.shape[:3], -1)[..., : images.channels] - np.int8(1)
+
+
+def with_padding(images: SignCodes, padding: tuple[int, int]) -> SignCodes:
+    """The same images with another padding, so that layers of different padding can take them."""
+    if padding == images.padding:
+        return images
+    inside, (down, across) = _inside(images), padding
+    codes = empty_codes(len(inside), inside.shape[1:3], images.channels, padding)
+    codes[:] = ZEROS
+    codes[:, down : down + inside.shape[1], across : across + inside.shape[2]] = inside
+    return images._replace(codes=codes, padding=padding)
+
+
+def result_size(images: SignCodes, filters: FilterCodes, stride: tuple[int, int]) -> tuple[int, int]:
+    """(H', W') of a convolution."""
+    sides = images.codes.shape[1:3]
+    height, width = ((side - tap) // step + 1 for side, tap, step in zip(sides, filters.taps, stride, strict=True))
+    return height, width
+
+
+def convolve(
+    images: SignCodes, filters: FilterCodes, stride: tuple[int, int], threads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The convolution of signs, padded as the images are, and what a BatchNorm wants to know of it.
+
+    Returns:
+        The convolution, int16 (N, H', W', O); its sum and the sum of its squares over each image's pixels, int64
+        (N, O).
+    """
+    geometry = _Geometry.of(images, filters, stride)
+    number = len(images.codes)
+    counts = np.empty((number, *geometry.size, filters.filters), np.int16)
+    sums, squares = (np.empty((number, filters.filters), np.int64) for _ in range(2))
+    largest = filters.channels * filters.taps[0] * filters.taps[1]
+    in_threads(_convolve, threads, number, images.codes, filters.numbers, geometry, largest, counts, sums, squares)
+    return counts, sums, squares
+
+
+def convolve_to_values(
+    images: SignCodes,
+    filters: FilterCodes,
+    stride: tuple[int, int],
+    affine: Affine,
+    threads: int,
+    *,
+    residual: np.ndarray | None = None,
+    hardtanh: bool = False,
+    in_place: bool = False,
+    code_padding: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, SignCodes | None]:
+    """hardtanh(affine(convolution) + residual), each part finished while it is in the cache, and its signs if wanted.
+
+    Args:
+        images: signs of images.
+        filters: binary weights.
+        stride: of the convolution.
+        affine: scale and BatchNorm.
+        threads: at most.
+        residual: (N, H', W', O) in one piece, or None for none.
+        hardtanh: whether the result is clipped to [-1, 1].
+        in_place: whether the result may take the residual's memory.
+        code_padding: of the result's signs as codes; None where these are not wanted.
+
+    Returns:
+        (N, H', W', O), of the type of the scale, and its signs or None.
+    """
+    geometry = _Geometry.of(images, filters, stride)
+    shape = (len(images.codes), *geometry.size, filters.filters)
+    out = residual if in_place and residual is not None else np.empty(shape, affine.scale.dtype)
+    padding = code_padding or (0, 0)
+    codes = _NO_CODES if code_padding is None else empty_codes(shape[0], geometry.size, filters.filters, padding)
+    tiled = (np.tile(values, geometry.size[1]) for values in affine)
+    added, bound = (out if residual is None else residual), out.dtype.type(1.0 if hardtanh else np.inf)
+    operands = (images.codes, filters.numbers, geometry, *tiled, added, residual is not None, bound)
+    in_threads(_convolve_to_values, threads, shape[0], *operands, out, codes, *padding)
+    return out, None if code_padding is None else SignCodes(codes, padding, filters.filters)
+
+
+def convolve_to_signs(
+    images: SignCodes,
+    filters: FilterCodes,
+    stride: tuple[int, int],
+    direction: np.ndarray,
+    threshold: np.ndarray,
+    threads: int,
+    code_padding: tuple[int, int] = (0, 0),
+) -> SignCodes:
+    """The signs +1 where convolution * direction > threshold, both int32 (O,), and else -1."""
+    geometry = _Geometry.of(images, filters, stride)
+    codes = empty_codes(len(images.codes), geometry.size, filters.filters, code_padding)
+    tiled = (np.tile(values, geometry.size[1]) for values in (direction, threshold))
+    operands = (images.codes, filters.numbers, geometry, *tiled, filters.filters)
+    in_threads(_convolve_to_signs, threads, len(codes), *operands, codes, *code_padding)
+    return SignCodes(codes, code_padding, filters.filters)
+
+
+def normalise(
+    values: np.ndarray,
+    factor: np.ndarray,
+    shift: np.ndarray,
+    threads: int,
+    *,
+    hardtanh: bool = False,
+    code_padding: tuple[int, int] | None = None,
+) -> SignCodes | None:
+    """Write hardtanh(values * factor + shift), a BatchNorm, over values (N, H, W, C) in one piece.
+
+    Args:
+        values: overwritten.
+        factor: (C,), of the type of the values.
+        shift: likewise.
+        threads: at most.
+        hardtanh: whether the result is clipped to [-1, 1].
+        code_padding: of the result's signs as codes; None where these are not wanted.
+
+    Returns:
+        The signs, or None.
+    """
+    images, height, width, channels = values.shape
+    padding = code_padding or (0, 0)
+    codes = _NO_CODES if code_padding is None else empty_codes(images, (height, width), channels, padding)
+    tiled = (np.tile(each, width) for each in (factor, shift))
+    bound = values.dtype.type(1.0 if hardtanh else np.inf)
+    in_threads(_normalise, threads, images, values, *tiled, bound, codes, *padding)
+    return None if code_padding is None else SignCodes(codes, padding, channels)
+
+
+class _Geometry(NamedTuple):
+    """Where filters lie on the codes of an image; the rows of a result are worked on some at a time."""
+
+    starts: np.ndarray
+    """Where the patches of so many rows begin, from that of the first, int64 (rows * W' + SPARE_STARTS,)."""
+    offsets: np.ndarray
+    """Where the codes of a patch lie, int64 (kH * kW * K,)."""
+    rows: int
+    row_step: int
+    """Codes from a row of the result to the next."""
+    size: tuple[int, int]
+    """(H', W')."""
+    table: np.ndarray
+    """Of products, flat."""
+
+    @classmethod
+    def of(cls, images: SignCodes, filters: FilterCodes, stride: tuple[int, int]) -> _Geometry:
+        return _geometry(*images.codes.shape[2:], filters.taps, tuple(stride), result_size(images, filters, stride))
+
+
+@cache
+def _geometry(
+    width: int, depth: int, taps: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]
+) -> _Geometry:
+    rows = _rows_at_once(*size)
+    starts = _grid((rows, size[1]), (stride[0] * width * depth, stride[1] * depth))
+    offsets = _grid((*taps, depth), (width * depth, depth, 1))
+    starts = np.concatenate([starts, np.repeat(starts[-1:], SPARE_STARTS)])
+    for array in (starts, offsets):
+        array.setflags(write=False)
+    return _Geometry(starts, offsets, rows, stride[0] * width * depth, size, products().reshape(-1))
+
+
+def _rows_at_once(height: int, width: int) -> int:
+    """As many as make about `_POSITIONS`, all parts of a result about alike."""
+    parts = -(-height // max(1, _POSITIONS // width))
+    return -(-height // parts)
+
+
+def _grid(counts: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+    """Places of a grid in memory, the last axis fastest."""
+    axes = np.ix_(*(np.arange(number) * step for number, step in zip(counts, steps, strict=True)))
+    return sum(axes, np.zeros((), np.int64)).reshape(-1)
+
+
+def _inside(images: SignCodes) -> np.ndarray:
+    (down, across), (height, width) = images.padding, images.codes.shape[1:3]
+    return images.codes[:, down : height - down, across : width - across]
+
+
+def _depth(channels: int) -> int:
+    return -(-channels // SIGNS)
+
+
+@compiled
+def _write_padding(codes, down, across):
+    """The zeros around one image's codes (H + 2 * down, W + 2 * across, K)."""
+    height, width, _ = codes.shape
+    codes[:down] = ZEROS
+    codes[height - down :] = ZEROS
+    for y in range(down, height - down):
+        codes[y, :across] = ZEROS
+        codes[y, width - across :] = ZEROS
+
+
+@compiled
+def _pack_row(values, channels, signs, codes):
+    """Write the codes (W * K,) of a row of pixels (W * C,); `signs` is room, (W * K * 4,), 1 beyond the channels."""
+    pixels = len(values) // channels
+    if len(codes) * SIGNS == len(values):
+        for i in range(len(values)):
+            signs[i] = 1 + (values[i] > 0) - (values[i] < 0)
+    else:
+        wide = len(signs) // pixels
+        for x in range(pixels):
+            for c in range(channels):
+                value = values[x * channels + c]
+                signs[x * wide + c] = 1 + (value > 0) - (value < 0)
+    _gather(signs, codes)
+
+
+@compiled
+def _gather(signs, codes):
+    """Four signs plus 1, a byte each, to a code."""
+    fours = signs.view(np.uint32)
+    for i in range(len(codes)):
+        codes[i] = (fours[i] * np.uint32(_GATHER)) >> np.uint32(24)
+
+
+@compiled
+def _pack_images(first, stop, values, codes, down, across):
+    _, height, width, channels = values.shape
+    signs = np.ones(width * codes.shape[3] * SIGNS, np.uint8)
+    for image in range(first, stop):
+        _write_padding(codes[image], down, across)
+        for y in range(height):
+            inside = codes[image, down + y, across : across + width].reshape(-1)
+            _pack_row(values[image, y].reshape(-1), channels, signs, inside)
+
+
+@compiled
+def _normalise(first, stop, values, factor, shift, bound, codes, down, across):
+    _, height, width, channels = values.shape
+    signs = np.ones(width * codes.shape[3] * SIGNS, np.uint8)
+    for image in range(first, stop):
+        if len(codes):
+            _write_padding(codes[image], down, across)
+        for y in range(height):
+            row = values[image, y].reshape(-1)
+            for i in range(len(row)):
+                # In this form what is not a number stays so.
+                value = fused_multiply_add(row[i], factor[i], shift[i])
+                value = -bound if value < -bound else value
+                row[i] = bound if value > bound else value
+            if len(codes):
+                _pack_row(row, channels, signs, codes[image, down + y, across : across + width].reshape(-1))
+
+
+@compiled
+def _count_rows(image, top, codes, numbers, geometry, sums):
+    """Sums (rows * W' + SPARE_STARTS, O') of the rows of an image's result from `top` on."""
+    place = image * codes[0].size + top * geometry.row_step
+    positions = geometry.rows * geometry.size[1]
+    count(codes.reshape(-1), place, geometry.starts, positions, geometry.offsets, numbers, geometry.table, sums)
+
+
+@compiled
+def _row_of(sums, row, width, dense):
+    """The sums of a row of pixels in one piece, (W' * O,); `dense` is room for it where O is no multiple of 16."""
+    whole = sums[row * width : (row + 1) * width]
+    if len(dense) == whole.size:
+        return whole.reshape(-1)
+    filters = len(dense) // width
+    for x in range(width):
+        for o in range(filters):
+            dense[x * filters + o] = whole[x, o]
+    return dense
+
+
+@compiled
+def _sum_image(counts, largest, total, squares):
+    """Write sum and sum of squares of one image's convolution (H', W', O) over its pixels, int64 (O,)."""
+    height, width, out_channels = counts.shape
+    row_total, row_squares = np.empty((width, out_channels), np.int32), np.empty((width, out_channels), np.int32)
+    totals, all_squares = row_total.reshape(-1), row_squares.reshape(-1)
+    # As many rows as four bytes hold the sum of for sure: sums of eight take twice as long.
+    step = (2**31 - 1) // (largest * largest)
+    total[:] = 0
+    squares[:] = 0
+    for first in range(0, height, step):
+        totals[:] = 0
+        all_squares[:] = 0
+        for y in range(first, min(first + step, height)):
+            row = counts[y].reshape(-1)
+            for i in range(len(row)):
+                value = np.int32(row[i])
+                totals[i] += value
+                all_squares[i] += value * value
+        for x in range(width):
+            for o in range(out_channels):
+                total[o] += row_total[x, o]
+                squares[o] += row_squares[x, o]
+
+
+@compiled
+def _convolve(first, stop, codes, numbers, geometry, largest, counts, sums, squares):
+    _, height, width, filters = counts.shape
+    room, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
+    for image in range(first, stop):
+        for y in range(0, height, geometry.rows):
+            # The last rows are done together with some before them, so that there are always as many.
+            top = min(y, height - geometry.rows)
+            _count_rows(image, top, codes, numbers, geometry, room)
+            for row in range(y - top, geometry.rows):
+                counts[image, top + row].reshape(-1)[:] = _row_of(room, row, width, dense)
+        _sum_image(counts[image], largest, sums[image], squares[image])
+
+
+@compiled
+def _convolve_to_values(
+    first, stop, codes, numbers, geometry, scale, factor, shift, added, adds, bound, out, out_codes, down, across
+):
+    _, height, width, filters = out.shape
+    room, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
+    values, signs = np.empty(width * filters, out.dtype), np.ones(width * out_codes.shape[3] * SIGNS, np.uint8)
+    for image in range(first, stop):
+        if len(out_codes):
+            _write_padding(out_codes[image], down, across)
+        for y in range(0, height, geometry.rows):
+            top = min(y, height - geometry.rows)
+            _count_rows(image, top, codes, numbers, geometry, room)
+            for row in range(y - top, geometry.rows):
+                counts, result = _row_of(room, row, width, dense), out[image, top + row].reshape(-1)
+                more = added[image, top + row].reshape(-1)
+                if adds:
+                    for i in range(len(values)):
+                        value = fused_multiply_add(out.dtype.type(counts[i]) * scale[i], factor[i], shift[i]) + more[i]
+                        # In this form what is not a number stays so.
+                        value = -bound if value < -bound else value
+                        values[i] = bound if value > bound else value
+                else:
+                    for i in range(len(values)):
+                        value = fused_multiply_add(out.dtype.type(counts[i]) * scale[i], factor[i], shift[i])
+                        value = -bound if value < -bound else value
+                        values[i] = bound if value > bound else value
+                # Apart, since the result may lie where the residual was.
+                for i in range(len(values)):
+                    result[i] = values[i]
+                if len(out_codes):
+                    inside = out_codes[image, down + top + row, across : across + width].reshape(-1)
+                    _pack_row(values, filters, signs, inside)
+
+
+@compiled
+def _convolve_to_signs(first, stop, codes, numbers, geometry, direction, threshold, filters, out_codes, down, across):
+    height, width = geometry.size
+    wide = out_codes.shape[3] * SIGNS
+    room, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
+    signs = np.ones(width * wide, np.uint8)
+    for image in range(first, stop):
+        _write_padding(out_codes[image], down, across)
+        for y in range(0, height, geometry.rows):
+            top = min(y, height - geometry.rows)
+            _count_rows(image, top, codes, numbers, geometry, room)
+            for row in range(y - top, geometry.rows):
+                counts = _row_of(room, row, width, dense)
+                if wide == filters:
+                    for i in range(len(counts)):
+                        signs[i] = 2 * (np.int32(counts[i]) * direction[i] > threshold[i])
+                else:
+                    for i in range(len(counts)):
+                        above = np.int32(counts[i]) * direction[i] > threshold[i]
+                        signs[i // filters * wide + i % filters] = 2 * above
+                _gather(signs, out_codes[image, down + top + row, across : across + width].reshape(-1))
