@@ -6,6 +6,8 @@ latent ones, real in stage 1 and its sign in stage 2, which starts from stage 1'
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from recu.experiment.schedules import check_epoch
 
 FREQUENCY = 20.0
 """f of the paper's commands for stage 1; docs/deviations.md has more of it."""
+UNNAMED_FREQUENCY = 30.0
+"""f of the authors' program where a command names none, as theirs for stage 2."""
 
 
 class PeriodicWeightConv2d(RealConv2d):
@@ -28,19 +32,20 @@ class PeriodicWeightConv2d(RealConv2d):
     """
 
     f: Tensor
+    frequency: ClassVar[float] = FREQUENCY
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding)
         self.alpha = nn.Parameter(torch.rand(out_channels, 1, 1))
-        self.register_buffer("f", torch.tensor(FREQUENCY))
+        self.register_buffer("f", torch.tensor(self.frequency))
 
-    @staticmethod
-    def epoch_values(epoch: int, epochs: int) -> dict[str, float]:
+    @classmethod
+    def epoch_values(cls, epoch: int, epochs: int) -> dict[str, float]:
         """The buffer's value, the same in all epochs; see `recu.binarisers.protocol.set_epoch_values`."""
         check_epoch(epoch, epochs)
-        return {"f": FREQUENCY}
+        return {"f": cls.frequency}
 
     def used_weight(self) -> Tensor:
         """What the activations are convolved with, (O, I, kH, kW)."""
@@ -77,6 +82,13 @@ class BiPerConv2d(PeriodicWeightConv2d):
         """sin(f w), which nothing bounds; alpha."""
         weight = periodic(self.weight, self.f)
         return LatentWeights(weight, weight, None, self.alpha.flatten())
+
+
+class FasterBiPerConv2d(BiPerConv2d):
+    """Stage 2 with the f that the authors' program has where a command names none."""
+
+    frequency = UNNAMED_FREQUENCY
+    layer_cost, latent_weights = BiPerConv2d.layer_cost, BiPerConv2d.latent_weights
 
 
 def periodic(weight: Tensor, f: Tensor) -> Tensor:

@@ -53,6 +53,10 @@ _BINARISERS: Mapping[str, Binariser] = MappingProxyType(
         "biper": Binariser(
             "BiPer", {1: "recu.binarisers.biper:PeriodicWeightConv2d", 2: "recu.binarisers.biper:BiPerConv2d"}
         ),
+        "biper-f30": Binariser(
+            "BiPer, f = 30 in stage 2",
+            {1: "recu.binarisers.biper:PeriodicWeightConv2d", 2: "recu.binarisers.biper:FasterBiPerConv2d"},
+        ),
         "sign": Binariser("plain sign", {2: "recu.binarisers.sign:SignConv2d"}),
         "recu-centred": Binariser("ReCU, centred only", {2: "recu.binarisers.ablation:CentredBinaryConv2d"}),
         "recu-unstandardised": Binariser(
@@ -106,6 +110,12 @@ def _own(name: str) -> Binariser:
             " the stages 1 and 2"
         )
     return Binariser(name.rpartition(":")[2], convolutions)
+
+
+def is_same_at(stage: int, name: str, other: str) -> bool:
+    """Whether two binarisers have one convolution at a stage."""
+    both = [_BINARISERS[each].convolutions.get(stage) for each in (name, other) if each in _BINARISERS]
+    return name == other or (len(both) == 2 and both[0] is not None and both[0] == both[1])
 
 
 def check_binariser(name: str, *, family: str, stage: int) -> None:

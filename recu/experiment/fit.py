@@ -10,6 +10,7 @@ from typing import get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.experiment.augmentations import CROP_SCALES
+from recu.experiment.binarisers import is_same_at
 from recu.experiment.dataset_kinds import Storage, find_kind
 from recu.experiment.loaders import LOADERS, LoaderKind, LoaderName
 from recu.experiment.networks import TORCHVISION_TEACHERS, TORCHVISION_UNPUBLISHED
@@ -148,7 +149,7 @@ def check_initial_binariser(parent: str, parent_stage: int, theirs: str, ours: s
         theirs: its binariser.
         ours: the one that follows.
     """
-    if parent_stage and theirs != ours:
+    if parent_stage and not is_same_at(parent_stage, theirs, ours):
         raise ConfigError(
             f"init_from: {parent} has binariser {theirs!r}, this one {ours!r}: its weights are made for the other;"
             " start from one of the same binariser, or of stage 0"

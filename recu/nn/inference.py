@@ -18,12 +18,19 @@ import copy
 import logging
 import operator
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from recu.binarisers.biper import BiPerConv2d, FasterBiPerConv2d
+from recu.binarisers.irnet import IRNetConv2d, balanced_weight, power_of_two_scale
 from recu.binarisers.protocol import has_plain_geometry
+from recu.binarisers.recu import centre_weight
+from recu.binarisers.reste import ReSTEConv2d
+from recu.binarisers.sign import SignConv2d
 from recu.kernels.exact import is_altered, is_exactly
 from recu.kernels.inference_norm import InferenceNorm2d
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
@@ -31,11 +38,34 @@ from recu.nn.inference_conv import InferenceConv2d
 from recu.nn.layers import HardTanh
 
 _log = logging.getLogger(__name__)
-_BINARY = (BinaryConv2d, CompetitorBinaryConv2d)
 _PREFIX = "inference_"
 """Of the names of the layers put into a graph."""
 _FRESH = (InferenceConv2d, InferenceNorm2d, nn.BatchNorm2d)
 """Layers whose result nothing else has a name for."""
+
+
+def _magnitudes(weight: Tensor) -> Tensor:
+    """mean|w| of each filter, (O,)."""
+    return weight.abs().mean((1, 2, 3))
+
+
+def _of_irnet(layer: IRNetConv2d) -> tuple[Tensor, Tensor]:
+    weight = balanced_weight(layer.weight)
+    return weight, power_of_two_scale(weight)
+
+
+_BINARY: Mapping[type[nn.Conv2d], Callable[[Any], tuple[Tensor, Tensor]]] = MappingProxyType(
+    {
+        BinaryConv2d: lambda layer: (centre_weight(layer.weight), layer.alpha.flatten()),
+        CompetitorBinaryConv2d: lambda layer: (layer.weight, _magnitudes(layer.weight)),
+        IRNetConv2d: _of_irnet,
+        ReSTEConv2d: lambda layer: (layer.weight, layer.weight.abs().mean().expand(layer.out_channels)),
+        **dict.fromkeys((BiPerConv2d, FasterBiPerConv2d), lambda layer: (layer.used_weight(), layer.alpha.flatten())),
+        SignConv2d: lambda layer: (layer.weight, _magnitudes(layer.weight)),
+    }
+)
+"""For each known binary convolution the values whose signs its forward takes, (O, I, kH, kW), and what it multiplies
+the whole numbers with, (O,)."""
 _WITHOUT_SIDE_EFFECTS = (*_FRESH, *_BINARY, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
 """Layers that leave what they are given as it is: one before them may as well be called after them."""
 
@@ -116,15 +146,13 @@ def _obstacle(model: nn.Module) -> str | None:
 
 def _is_known_binary(layer: nn.Module) -> bool:
     """Whether a layer is one of the known binary convolutions, and so can be replaced."""
-    return (
-        is_exactly(layer, *_BINARY)
-        and has_plain_geometry(layer)
-        and (type(layer) is not BinaryConv2d or _has_usual_alpha(layer))
-    )
+    return is_exactly(layer, *_BINARY) and has_plain_geometry(layer) and _has_usual_alpha(layer)
 
 
-def _has_usual_alpha(layer: BinaryConv2d) -> bool:
-    return layer.alpha.shape == (len(layer.weight), 1, 1) and layer.alpha.dtype == layer.weight.dtype
+def _has_usual_alpha(layer: nn.Conv2d) -> bool:
+    """Also where there is none."""
+    alpha = getattr(layer, "alpha", None)
+    return alpha is None or (alpha.shape == (len(layer.weight), 1, 1) and alpha.dtype == layer.weight.dtype)
 
 
 def _remove_identities(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
@@ -373,8 +401,5 @@ def _calls_binary(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
 
 def _binarised(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Binary weights (O, I, kH, kW) and their scale (O,)."""
-    per_filter = (1, 2, 3)
-    if isinstance(layer, BinaryConv2d):
-        centred = layer.weight - layer.weight.mean(per_filter, keepdim=True)
-        return torch.sign(centred), layer.alpha.detach().flatten().clone()
-    return torch.sign(layer.weight), layer.weight.abs().mean(per_filter)
+    signed, scale = _BINARY[type(layer)](layer)
+    return torch.sign(signed), scale.detach().clone()

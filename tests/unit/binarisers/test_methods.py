@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from recu.base.errors import ConfigError
-from recu.binarisers.biper import FREQUENCY, BiPerConv2d, PeriodicWeightConv2d
+from recu.binarisers.biper import FREQUENCY, BiPerConv2d, FasterBiPerConv2d, PeriodicWeightConv2d
 from recu.binarisers.irnet import IRNetConv2d, power_of_two_scale, t_at, tanh_gradient
 from recu.binarisers.protocol import set_epoch_values
 from recu.binarisers.recu import BinaryConv2d
@@ -36,6 +36,7 @@ def test_o_of_reste(epoch: int) -> None:
 @pytest.mark.parametrize("epoch", TEN)
 def test_f_of_biper_stays(epoch: int) -> None:
     assert BiPerConv2d.epoch_values(epoch, EPOCHS) == PeriodicWeightConv2d.epoch_values(epoch, EPOCHS) == {"f": 20.0}
+    assert FasterBiPerConv2d.epoch_values(epoch, EPOCHS) == {"f": 30.0}
 
 
 @pytest.mark.parametrize("kind", [IRNetConv2d, ReSTEConv2d, BiPerConv2d])
@@ -107,6 +108,15 @@ def test_stage_2_of_biper_has_the_state_of_stage_1_and_its_signs() -> None:
     assert torch.equal(torch.sign(first.used_weight()), second.used_weight())
     images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     assert not torch.allclose(first(images), second(images))
+
+
+def test_the_f_that_no_command_names_begins_from_other_signs() -> None:
+    usual, faster = BiPerConv2d(4, 4, 3), FasterBiPerConv2d(4, 4, 3)
+    assert float(faster.f) == 30.0
+    faster.load_state_dict(usual.state_dict())  # of stage 1, whose f is 20 until an epoch begins
+    assert torch.equal(faster.used_weight(), usual.used_weight())
+    assert set_epoch_values(faster, 0, EPOCHS) == {"f": 30.0}
+    assert torch.equal(faster.used_weight(), torch.sign(torch.sin(30.0 * usual.weight)))
 
 
 def test_without_gradients_nothing_is_computed_for_them() -> None:

@@ -146,6 +146,16 @@ def test_every_method_has_the_recipe_of_its_authors(method):
     assert (large.epochs, large.batch_size) == (2000, 96)
 
 
+def test_biper_as_its_authors_command_runs_starts_from_stage_1_with_another_f(defaults, datasets):
+    methods = {"biper-stage1": {}, "biper": {}, "biper-f30": {}}
+    first, usual, theirs = resolve(defaults, datasets, dataset="cifar10", seeds=[1], methods=methods).values()
+    assert theirs.init_from == usual.init_from == first.origin
+    assert theirs.hyperparameters == usual.hyperparameters.model_copy(update={"binariser": "biper-f30"})
+    with pytest.raises(ConfigError, match="'biper', this one 'ir-net': its weights are made for the other"):
+        other = {"ir-net": {"init_from": "biper-stage1"}}
+        resolve(defaults, datasets, dataset="cifar10", methods={"biper-stage1": {}} | other)
+
+
 def test_methods_with_one_recipe_differ_in_nothing_but_what_binarises():
     found = load_experiments(PARAMS_DIR, ("methods-same-recipe",))
     assert len(found) == 3 * 6 * 3

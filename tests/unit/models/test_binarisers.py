@@ -40,7 +40,9 @@ def build(entry: ModelName, binariser: str, stage: int, classes: int = 5) -> nn.
 
 
 def images(count: int = 4) -> torch.Tensor:
-    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    """As training and evaluation lay them out."""
+    drawn = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return drawn.contiguous(memory_format=torch.channels_last)
 
 
 def binarised(model: nn.Module, binariser: str, stage: int) -> list[nn.Module]:

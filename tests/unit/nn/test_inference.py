@@ -9,8 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.reference.networks import BUILDERS
+from recu.binarisers.biper import BiPerConv2d
+from recu.binarisers.irnet import IRNetConv2d
+from recu.binarisers.reste import ReSTEConv2d
+from recu.binarisers.sign import SignConv2d
 from recu.experiment.networks import find_network
 from recu.models import ModelName, available_models, build_model
+from recu.models.build import convolution_of
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
 from recu.nn.inference import inference_form
 from recu.nn.inference_conv import InferenceConv2d
@@ -20,10 +25,11 @@ from tests.golden.fill import fill
 CLASSES = 7
 
 
-def network(entry: ModelName, stage: int = 2) -> nn.Module:
+def network(entry: ModelName, stage: int = 2, binariser: str = "recu") -> nn.Module:
     """With all kinds of values in every tensor, scales of BatchNorm below zero included."""
     torch.manual_seed(0)
-    model = build_model(entry.name, family=entry.family, variant=entry.variant, num_classes=CLASSES, stage=stage)
+    which = {"family": entry.family, "variant": entry.variant, "stage": stage, "binariser": binariser}
+    model = build_model(entry.name, num_classes=CLASSES, **which)
     fill(model, 0.9)
     for layer in model.modules():
         if isinstance(layer, (nn.BatchNorm2d, nn.BatchNorm1d)):
@@ -73,6 +79,36 @@ def test_logits_and_predictions_in_float32(entry: ModelName) -> None:
     assert binary or entry not in BUILDERS  # a network of one's own may have a binariser of one's own
     # Batches of other sizes go through what was prepared for the first.
     assert torch.equal(torch.cat([form(part) for part in batch.split(7)]).argmax(1), expected.argmax(1))
+
+
+@pytest.mark.parametrize("binariser", ["ir-net", "reste", "biper", "biper-f30", "sign"])
+@pytest.mark.parametrize(
+    ("family", "name"), [("cifar", "resnet20_1w1a"), ("imagenet", "resnet18_1w1a"), ("reactnet", "resnet18_1w1a")]
+)
+@torch.no_grad()
+def test_other_binarisers_are_convolved_as_bits_too(family: str, name: str, binariser: str) -> None:
+    entry = ModelName(family, name, None)
+    model, batch = place(network(entry, binariser=binariser), torch.device("cpu")), images(entry, 3)
+    form, kind = inference_form(model), convolution_of(entry.family, 2, binariser)
+    binary = [layer for layer in model.modules() if type(layer) is kind]
+    layers = inference_layers(form)
+    assert len(layers) == len(binary) >= 10
+    assert sum(layer._filters is None for layer in layers) <= 1, "where a weight happens to be zero"
+    assert torch.equal(form(batch), model(batch))
+
+
+@pytest.mark.parametrize("kind", [IRNetConv2d, ReSTEConv2d, BiPerConv2d, SignConv2d])
+@torch.no_grad()
+def test_weights_without_a_sign_stay_without_one(kind) -> None:
+    """A filter of equal weights has no deviation in IR-Net; in the others zeros are 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(kind(4, 6, 3), nn.BatchNorm2d(6), nn.Hardtanh()).eval()
+    model[0].weight[2] = 0.0
+    batch = torch.randn(3, 4, 6, 6)
+    form, expected = inference_form(model), model(batch)
+    assert len(inference_layers(form)) == 1
+    assert torch.equal(form(batch).nan_to_num(7.0), expected.nan_to_num(7.0))
+    assert bool(expected[:, 2].isnan().all()) == (kind is IRNetConv2d)
 
 
 def inference_layers(form: nn.Module) -> list[InferenceConv2d]:
