@@ -182,7 +182,7 @@ class _Sender:
         from mlflow.entities import Metric
 
         stored = set(_stored_rows(self._client, self._run, rows)) if self._run.data.metrics else set()
-        missing = [row for row in rows if (min(row.numbers), row.epoch) not in stored]
+        missing = [row for row in rows if (row.mark, row.epoch) not in stored]
 
         def send(some: list[Row]) -> None:
             metrics = [Metric(name, value, row.time, row.epoch) for row in some for name, value in row.numbers.items()]
@@ -284,7 +284,7 @@ def _is_ours(client: MlflowClient, run: Run, wanted: Wanted) -> bool:
     if not run.data.metrics:
         # Nothing can be mixed up, but a training that runs beside this one may be about to log to it.
         return wanted.started_ns is not None and run.data.tags.get(_STARTED) == str(wanted.started_ns)
-    known = {(min(row.numbers), row.epoch): row for row in wanted.rows}
+    known = {(row.mark, row.epoch): row for row in wanted.rows}
     stored = _stored_rows(client, run, wanted.rows)
     return bool(stored) and all(
         place in known and time == known[place].time and _same_number(value, known[place].numbers[place[0]])
@@ -293,10 +293,10 @@ def _is_ours(client: MlflowClient, run: Run, wanted: Wanted) -> bool:
 
 
 def _stored_rows(client: MlflowClient, run: Run, rows: Sequence[Row]) -> dict[tuple[str, int], tuple[int, float]]:
-    """By metric and epoch, time and value of what the run has of the metrics that tell rows apart."""
+    """By metric and epoch, time and value of what the run has of the metrics that stand for rows."""
     return {
         (metric, entry.step): (entry.timestamp, entry.value)
-        for metric in sorted({min(row.numbers) for row in rows})
+        for metric in sorted({row.mark for row in rows})
         for entry in client.get_metric_history(run.info.run_id, metric)
     }
 

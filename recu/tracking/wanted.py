@@ -34,7 +34,8 @@ MOST_NUMBERS = 1000
 
 
 _SECTIONS = ("train", "test", "best", "last")
-_OTHER_NAMES = {"lr": "schedule/lr", "tau": "schedule/tau", "seconds": "system/seconds"}
+_RATE = "schedule/lr"
+_OTHER_NAMES = {"lr": _RATE, "tau": "schedule/tau", "seconds": "system/seconds"}
 
 
 class Folders(NamedTuple):
@@ -61,6 +62,11 @@ class Row(NamedTuple):
     time: Annotated[int, Field(ge=0, lt=_LATEST)]
     """When it ended, in Unix milliseconds."""
     numbers: dict[str, float]
+
+    @property
+    def mark(self) -> str:
+        """The metric by which a store is asked for the row: one that every version of this program has sent."""
+        return _RATE if _RATE in self.numbers else min(self.numbers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,12 +232,15 @@ def numbers_of_weights(content: EpochWeights) -> dict[str, float]:
 
 
 def numbers_of(content: Mapping[str, object]) -> dict[str, float]:
-    """The values of `content` that are numbers, but for "epoch" and "time", by the names MLflow shows."""
-    return {
-        _shown(name): float(value)
-        for name, value in content.items()
-        if name not in ("epoch", "time") and isinstance(value, int | float)
-    }
+    """The values of `content` that are numbers, but for "epoch" and "time", by the names MLflow shows.
+
+    What binarisers set for an epoch (`scheduled`) is shown beside tau; a layer's own "lr" is not the learning rate.
+    """
+    scheduled = content.get("scheduled")
+    layers = {f"schedule/{name}": value for name, value in scheduled.items()} if isinstance(scheduled, Mapping) else {}
+    shown = {_shown(name): value for name, value in content.items() if name not in ("epoch", "time")}
+    together = shown | layers | ({_RATE: shown[_RATE]} if _RATE in shown else {})
+    return {name: float(value) for name, value in together.items() if isinstance(value, int | float)}
 
 
 def _shown(name: str) -> str:

@@ -20,6 +20,20 @@ def test_a_run_at_each_moment(job):
     assert wanted.numbers["best/top1"] == 51.0 and wanted.checkpoint == job.results / "model_best.pth.tar"
 
 
+def test_what_a_binariser_sets_for_an_epoch_is_a_metric_as_tau_is(job):
+    first = row(0, tau=0.85, scheduled={"t": 0.001, "lr": 7.0, "odd": "no number"})
+    (found, plain) = read_run(job.note().history(first, row(1, tau=0.9)).folders, live=True).rows
+    assert {name: value for name, value in found.numbers.items() if name.startswith("schedule/")} == {
+        "schedule/lr": 0.1,
+        "schedule/tau": 0.85,
+        "schedule/t": 0.001,
+    }
+    # The metric that finds a row again is one that earlier versions sent too: "schedule/f" would come before it.
+    assert {found.mark, plain.mark, found._replace(numbers={"schedule/f": 20.0, "schedule/lr": 0.1}).mark} == {
+        "schedule/lr"
+    }
+
+
 def test_a_job_that_was_killed_after_it_published_has_finished(job):
     assert read_run(finished(job).note("RUNNING").folders).status == "FINISHED"
 
