@@ -7,13 +7,15 @@ changes a sign.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from recu.binarisers.estimators import polynomial_gradient
-from recu.binarisers.recu import LAPLACIAN_STD, VARIANCE_EPSILON, BinaryConv2d, quantile_threshold
+from recu.binarisers.recu import LAPLACIAN_STD, VARIANCE_EPSILON, BinaryConv2d, centre_weight, quantile_threshold
 from recu.kernels import sign_convolution, unit_loops, winograd
 from recu.kernels.tensors import compiled_for
 
@@ -24,7 +26,9 @@ _PER_SAMPLE = (1, 2, 3)
 def convolve(conv: BinaryConv2d, activation: Tensor) -> Tensor:
     """What a layer that is exactly a `BinaryConv2d` gives: (N, I, H, W) to (N, O, H', W')."""
     if not torch.is_grad_enabled():
-        return scaled_convolution(activation, torch.sign(_centred(conv.weight)), conv.alpha, conv.stride, conv.padding)
+        return scaled_convolution(
+            activation, torch.sign(centre_weight(conv.weight)), conv.alpha, conv.stride, conv.padding
+        )
     return _BinaryConvolution.apply(
         activation, conv.weight, conv.alpha, conv.tau, conv.stride, conv.padding, conv.training
     )
@@ -35,7 +39,7 @@ class _BinaryConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         activation: Tensor,
         weight: Tensor,
         alpha: Tensor,
@@ -51,7 +55,7 @@ class _BinaryConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         activation, standardised, std, alpha, threshold = ctx.saved_tensors
         # With alpha folded into the weight, the result of the convolution before alpha need not be kept:
         # alpha's gradient follows from that of the weight.
@@ -73,10 +77,6 @@ class _BinaryConvolution(torch.autograd.Function):
         return grad_activation, grad_weight, grad_alpha, None, None, None, None
 
 
-def _centred(weight: Tensor) -> Tensor:
-    return weight - weight.mean(_PER_FILTER, keepdim=True)
-
-
 def standardised_weight(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Steps 1 and 2 of the method: what the binary weight is the sign of, and what its gradient needs.
 
@@ -88,7 +88,7 @@ def standardised_weight(weight: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Te
         Standardised weights (O, I, kH, kW), not clamped, which no sign depends on; standard deviations of the filters
         (O, 1, 1, 1); Q(tau), ().
     """
-    centred = _centred(weight)
+    centred = centre_weight(weight)
     # Several times faster on a CPU than torch.var and as exact, since the mean is already taken off.
     variance = centred.square().sum(_PER_FILTER, keepdim=True) / (weight[0].numel() - 1)
     std = torch.sqrt(variance + VARIANCE_EPSILON)

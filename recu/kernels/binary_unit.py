@@ -7,12 +7,12 @@ signs, whole numbers, which two bytes hold exactly.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from recu.binarisers.protocol import has_plain_geometry
 from recu.binarisers.recu import BinaryConv2d
@@ -106,7 +106,7 @@ class _BinaryUnit(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         activation: Tensor,
         residual: Tensor | None,
         weight: Tensor,
@@ -145,7 +145,7 @@ class _BinaryUnit(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         activation, output, counts, standardised, std, alpha, threshold, gamma, mean, inverse_std = ctx.saved_tensors
         unit: _Unit = ctx.unit
         # Behind the hardtanh: the gradient of the BatchNorm's result, and of what was added to it.
