@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_output_options(parser, "write the measurement and what it rests on here")
     options.add_network_options(parser)
     options.add_place_options(parser)
+    options.add_end_time(parser, "it stops before, and nothing of it is kept")
     parser.add_argument("--tracking_uri", help="MLflow store, with --experiment; empty for none")
 
 

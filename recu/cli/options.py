@@ -188,6 +188,18 @@ def _add_hyperparameter(group: argparse._ActionsContainer, name: str) -> None:
     group.add_argument(*_SHORT.get(name, ()), f"--{name}", default=NOT_GIVEN, help=said, **reading)
 
 
+def add_end_time(parser: argparse._ActionsContainer, before: str) -> None:
+    """When the job's scheduler ends it; `before` says what is done first."""
+    parser.add_argument(
+        "--end_time",
+        type=float,
+        default=os.environ.get("SLURM_JOB_END_TIME", Running.end_time),
+        metavar="SECONDS",
+        help=f"Unix time at which a scheduler ends this process: {before} (default: Slurm's SLURM_JOB_END_TIME, or 0"
+        " for never)",
+    )
+
+
 def check_count(name: str, value: int, most: int, *, least: int = 1) -> None:
     """Raise ConfigError where the value of --NAME is no number from `least` to `most`."""
     if not least <= value <= most:

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_output_options(parser, "write the guesses here")
     group = parser.add_argument_group("what the file does not say itself")
     options.add_identity_options(group)
+    group.add_argument(
+        "--changed_code",
+        action="store_true",
+        help="take a network or binariser of one's own as its code is now, although it was trained as other code",
+    )
     options.add_params_option(parser)
     options.add_dirs(parser, "results_dir")
     options.add_device_options(parser, gpus="cpu")
@@ -45,7 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
     options.check_count("top", arguments.top, 1_000_000)
     options.check_output(arguments)
     told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
-    places = {name: getattr(arguments, name) for name in ("params_dir", "results_dir", "gpus", "kernels")}
+    places = {
+        name: getattr(arguments, name) for name in ("params_dir", "results_dir", "gpus", "kernels", "changed_code")
+    }
     classifier = load(arguments.source, **told, **places)
     found = []
     guesses = classifier.predict_all(arguments.images, arguments.top)

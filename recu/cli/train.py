@@ -9,7 +9,6 @@ import argparse
 import functools
 import json
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -129,14 +128,7 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--time_estimate", type=int, nargs="?", const=1, default=1, help="0: no finish estimate (default: %(default)s)"
     )
-    group.add_argument(
-        "--end_time",
-        type=float,
-        default=os.environ.get("SLURM_JOB_END_TIME", Running.end_time),
-        metavar="SECONDS",
-        help="Unix time at which a scheduler ends this process: its state is saved before (default: Slurm's"
-        " SLURM_JOB_END_TIME, or 0 for never)",
-    )
+    options.add_end_time(group, "its state is saved before")
     group.add_argument(
         "--keep_resumable",
         action="store_true",

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from recu.base.errors import ConfigError, unknown_name
 
@@ -34,13 +34,21 @@ GROUPS = MappingProxyType(
 """Of entry points, by kind."""
 
 
+class CodeFile(NamedTuple):
+    """One file of a user's code."""
+
+    name: str
+    """With its folders, below the one that holds params/, or of an installed package from its name on."""
+    path: Path
+
+
 @dataclass(frozen=True)
 class Own:
     """One thing that a user brought."""
 
     value: Any
     """What the name stands for in its module."""
-    sources: tuple[Path, ...]
+    sources: tuple[CodeFile, ...]
     """Every file of code behind it that is no part of another installed package."""
 
 
@@ -119,7 +127,7 @@ def _loaded(kind: Kind, place: str, folder: str) -> Own:
     if not hasattr(module, name):
         defined = [each for each in vars(module) if not each.startswith("_")]
         raise ConfigError(f"{what}: {unknown_name(f'name in {module_name}', name, defined)}")
-    sources = _beside(beside, Path(folder)) if beside is not None else _of_package(module)
+    sources = _beside(module_name, Path(folder)) if beside is not None else _of_package(module)
     return Own(getattr(module, name), tuple(sorted(sources)))
 
 
@@ -133,9 +141,10 @@ def _file_of(module_name: str, folder: Path) -> Path | None:
     return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
 
 
-def _beside(file: Path, folder: Path) -> set[Path]:
-    """A file and all those in the same project that it imports, directly or not."""
-    found, waiting = set(), [file]
+def _beside(module_name: str, folder: Path) -> set[CodeFile]:
+    """A module's file and all those in the same project that it imports, directly or not, its packages' among them."""
+    files = [_file_of(name, folder) for name in _parents(module_name)]
+    found, waiting = set(), [file for file in files if file is not None]
     while waiting:
         if (current := waiting.pop()) in found:
             continue
@@ -148,12 +157,17 @@ def _beside(file: Path, folder: Path) -> set[Path]:
                 names = [start, *(f"{start}.{alias.name}" if start else alias.name for alias in node.names)]
             every = {part for name in names if name for part in _parents(name)}
             waiting += [other for name in every if (other := _file_of(name, folder)) is not None]
-    return found
+    return {CodeFile(each.relative_to(folder).as_posix(), each) for each in found}
 
 
-def _of_package(module: ModuleType) -> set[Path]:
+def _of_package(module: ModuleType) -> set[CodeFile]:
     """Every file of code of the installed package that a module belongs to."""
     top = sys.modules[module.__name__.partition(".")[0]]
     folders = [Path(folder) for folder in getattr(top, "__path__", ())]
-    files = {file for folder in folders for file in folder.rglob("*.py")}
-    return files or ({Path(module.__file__)} if module.__file__ else set())
+    files = {
+        CodeFile(file.relative_to(folder.parent).as_posix(), file)
+        for folder in folders
+        for file in folder.rglob("*.py")
+    }
+    alone = Path(module.__file__ or "")
+    return files or ({CodeFile(alone.name, alone)} if module.__file__ else set())

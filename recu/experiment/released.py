@@ -10,6 +10,7 @@ from pydantic import Field
 from recu.base.errors import ConfigError, ResultError, unknown_name
 from recu.base.files import hash_file, read_json
 from recu.experiment import paths
+from recu.experiment.binarisers import USUAL
 from recu.experiment.fit import settled_loader
 from recu.experiment.loaders import LoaderName
 from recu.experiment.networks import check_network, find_network
@@ -29,6 +30,8 @@ class Released(Planned):
     """Where to get the file; only while it is missing, so that rewording it publishes nothing again."""
     stage: int | None
     """None where the file is to say; see `recu.stages.subject`."""
+    binariser: str | None = None
+    """Likewise: of our own files; of others it is then the usual one."""
     claimed_top1: float
     """Percent."""
     claimed_on: str | None
@@ -149,7 +152,14 @@ def _resolve(
     dataset, recipe = datasets[dataset_name], defaults.hyperparameters
     family = file.family or dataset.family
     stage = find_network(file.model, family=family).stages[-1] if file.stage is None else file.stage
-    check_network(file.model, family=family, variant=None, stage=stage, image_size=dataset.image_size)
+    check_network(
+        file.model,
+        family=family,
+        variant=None,
+        stage=stage,
+        image_size=dataset.image_size,
+        binariser=file.binariser or USUAL,
+    )
     sha256 = _sha256(file.path, paths.train_folder(results_dir, f"{suite_name}/{file.name}"))
     return Released(
         suite=suite_name,
@@ -160,6 +170,7 @@ def _resolve(
         model=file.model,
         family=family,
         stage=file.stage,
+        binariser=file.binariser,
         dataset=dataset_name,
         data=dataset.identity(),
         method=file.method,

@@ -17,7 +17,7 @@ from recu.experiment.augmentations import Augmentation
 from recu.experiment.binarisers import package_binarisers
 from recu.experiment.dataset_kinds import KINDS
 from recu.experiment.networks import Family, available_models, check_network
-from recu.experiment.own import Kind, find_own
+from recu.experiment.own import CodeFile, Kind, find_own
 from recu.experiment.params import load_datasets, load_defaults, load_suites, validate_model
 from recu.experiment.schedules import LearningRateType
 from recu.experiment.schema import (
@@ -48,6 +48,8 @@ def later_defaults(kind: type[Hyperparameters]) -> dict[str, Any]:
 
 
 _LATER = later_defaults(Hyperparameters)
+_LATER_FIELDS = ("row", "binariser")
+"""Of what is planned; they came after the first results and are not written where they are None."""
 
 
 class Origin(Model):
@@ -68,6 +70,11 @@ class Planned(Model):
     data: dict[str, Any]
     """`Dataset.identity()` of the dataset."""
     recipe_version: int
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = whole(self)
+        return {name: value for name, value in plain.items() if name not in _LATER_FIELDS or value is not None}
 
     @property
     @abstractmethod
@@ -123,11 +130,6 @@ class Experiment(Planned):
         """Its place in every folder: `SUITE/DATASET/NETWORK[+ROW]/METHOD/seedSEED`."""
         names = {name: getattr(self, name) for name in ("suite", "dataset", "labelled_network", "method", "seed")}
         return paths.EXPERIMENT_ID.format(**names)
-
-    @model_serializer(mode="wrap")
-    def _without_no_row(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        plain: dict[str, Any] = whole(self)
-        return {name: value for name, value in plain.items() if name != "row" or value is not None}
 
     @property
     def hashed(self) -> dict[str, Any]:
@@ -192,9 +194,16 @@ def network_name(family: str, variant: str | None, model: str) -> str:
     return f"{family}{f'-{variant}' if variant else ''}.{model.replace(':', '.')}"
 
 
+def network_sources(model: str, binariser: str) -> tuple[CodeFile, ...]:
+    """The files of users' code that a network is made of; none for one of this package alone."""
+    return _sources(
+        ("network", model, {entry.name for entry in available_models()}), ("binariser", binariser, package_binarisers())
+    )
+
+
 def own_sources(
     model: str, binariser: str, data: Mapping[str, Any], recipe: Hyperparameters | None = None
-) -> tuple[Path, ...]:
+) -> tuple[CodeFile, ...]:
     """The files of users' code that a training or an evaluation runs; none for one of this package alone.
 
     Args:
@@ -203,9 +212,7 @@ def own_sources(
         data: `Dataset.identity()` of its dataset.
         recipe: of a training.
     """
-    named: list[tuple[Kind, str | None, Iterable[str]]] = [
-        ("network", model, {entry.name for entry in available_models()}),
-        ("binariser", binariser, package_binarisers()),
+    named: list[_Named] = [
         ("dataset kind", data["kind"], KINDS),
         ("augmentation", data["augmentation"], get_args(Augmentation)),
     ]
@@ -214,6 +221,14 @@ def own_sources(
             ("learning-rate schedule", recipe.lr_type, get_args(LearningRateType)),
             ("augmentation", recipe.augmentation, get_args(Augmentation)),
         ]
+    return (*network_sources(model, binariser), *_sources(*named))
+
+
+_Named = tuple[Kind, str | None, Iterable[str]]
+"""A kind of thing, the name of one, and the names that this package has."""
+
+
+def _sources(*named: _Named) -> tuple[CodeFile, ...]:
     return tuple(
         file
         for kind, name, known in named

@@ -224,8 +224,8 @@ class Hyperparameters(Block):
     batch_size / replicas images. A training on another number of devices says so in its record and in tables."""
     binariser: BinariserName = USUAL
     """What binarises, at the stage that `stage` names: `recu` (in family `birealnet` that is the competitor's own),
-    `ir-net`, `reste`, `biper` or `sign`; for ablations ReCU as `recu-centred`, `recu-unstandardised`, `recu-b1` or
-    `recu-b4`."""
+    `ir-net`, `reste`, `biper`, `biper-f30` or `sign`; for ablations ReCU as `recu-centred`, `recu-unstandardised`,
+    `recu-b1` or `recu-b4`."""
     sync_batch_norm: bool = False
     """BatchNorm sees the whole batch however many devices share it, as on one."""
 
@@ -437,6 +437,8 @@ class ReleasedFile(Block):
     stage: Annotated[Stage, BeforeValidator(whole)] | None = None
     """What the network binarises: 0 nothing, 1 activations only, 2 activations and weights; null where the file itself
     or its tensors say."""
+    binariser: BinariserName | None = None
+    """What binarises, as in a recipe; null for what the file itself says, and for `recu` where it says nothing."""
     dataset: Name | None = None
     """Measured on its test split; defaults to the suite's."""
     method: Name

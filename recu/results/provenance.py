@@ -20,13 +20,14 @@ from recu import __version__
 from recu.base.errors import Interrupted
 from recu.base.files import canonical_json, hash_file, hash_text
 from recu.experiment import paths
+from recu.experiment.own import CodeFile
 from recu.results.records import Provenance
 
 _PACKAGES = ("torch", "torchvision", "numpy", "numba", "pillow", "mlflow", "snakemake")
 _GIT_TIMEOUT_S = 10
 
 
-def collect(device: str, own: Iterable[Path] = ()) -> Provenance:
+def collect(device: str, own: Iterable[CodeFile] = ()) -> Provenance:
     """Everything about this process that a result should name.
 
     Args:
@@ -96,10 +97,16 @@ def code_now() -> str:
     return code_hash(paths.PROJECT_DIR / "recu")
 
 
-def with_own(code: str, sources: Iterable[Path]) -> str:
+def with_own(code: str, sources: Iterable[CodeFile]) -> str:
     """A code hash that sees files of users' code too; unchanged where there are none."""
-    files = sorted([file.name, hash_file(file)] for file in sources)
-    return hashlib.sha256(canonical_json([code, files]).encode()).hexdigest() if files else code
+    own = own_hash(sources)
+    return code if own is None else hashlib.sha256(f"{code} {own}".encode()).hexdigest()
+
+
+def own_hash(sources: Iterable[CodeFile]) -> str | None:
+    """SHA-256 over names and contents of files of users' code; None where there are none."""
+    files = sorted({(file.name, hash_file(file.path)) for file in sources})
+    return hashlib.sha256(canonical_json(files).encode()).hexdigest() if files else None
 
 
 def code_hash(package: Path) -> str:

@@ -99,8 +99,14 @@ def evaluate_file(
         processes: as for `evaluate`.
 
     Raises:
-        RecuError: one line each: a checkpoint that does not fit, bad data.
+        RecuError: one line each: a checkpoint that does not fit, bad data, a network of a user's code that has changed,
+            where the images are not those that its training measured it on.
     """
+    from recu.training.checkpoint_identity import check_code
+
+    identity = subject.identity
+    if identity is not None and identity.data_fingerprint != how.prepared.manifest.fingerprint:
+        check_code(identity, subject.file.path)
     network, report = load(subject, how.prepared.manifest.classes)
     measured = Testbed.opened(how, processes).measure(subject, network)
     _check_agreement(subject, measured)
@@ -173,7 +179,7 @@ class Testbed:
         """Of the first process's network, which no other process has to give. Raises Interrupted when a signal came."""
         from tqdm import tqdm
 
-        from recu.base.signals import stop_on_signals
+        from recu.base.signals import TIME_LIMIT, stop_on_signals
         from recu.training.device import place
         from recu.training.evaluation import evaluate as evaluate_network
         from recu.training.seeding import make_deterministic
@@ -183,7 +189,7 @@ class Testbed:
         bar = tqdm(
             desc="evaluating", total=images, unit=" images", leave=False, disable=None if processes.first else True
         )
-        with stop_on_signals() as stop, processes.in_words(), bar:
+        with stop_on_signals(self.how.running.end_time) as stop, processes.in_words(), bar:
             shared = processes.from_first(lambda: cast("nn.Module", network))
             placed = place(shared, self.device, kernels=self.settings.kernels)
             evaluation = evaluate_network(
@@ -196,7 +202,8 @@ class Testbed:
             )
         if evaluation is None:
             reason = stop.reason or "a signal to another process"
-            raise Interrupted(f"evaluation stopped by {reason}: run the same command again")
+            more = " with more of it, since nothing of an evaluation is kept" if reason == TIME_LIMIT else ""
+            raise Interrupted(f"evaluation stopped by {reason}: run the same command again{more}")
         return evaluation
 
     @property

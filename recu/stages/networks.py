@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from recu.base.errors import CheckpointError, ConfigError
 from recu.experiment.fit import check_pretrained_teacher
+from recu.experiment.own import CodeFile
 from recu.experiment.paths import user_path
-from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights
+from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights, network_sources
 from recu.results.records import Source
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Taught:
     """Of the tensors loaded."""
     checkpoint_sha256: str | None
     """Of their file; None where it is none of this program."""
+    sources: tuple[CodeFile, ...] = ()
+    """Users' code that the network is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +194,8 @@ def teacher_of(parent: Trained, classes: Sequence[str]) -> Taught:
     return _teacher_from_checkpoint(parent.checkpoint, classes, parent=parent.record.as_source())
 
 
-def _taught(network: nn.Module, file_digest: str | None) -> Taught:
-    return Taught(network=network, weights_sha256=hash_weights(network), checkpoint_sha256=file_digest)
+def _taught(network: nn.Module, file_digest: str | None, sources: tuple[CodeFile, ...] = ()) -> Taught:
+    return Taught(network=network, weights_sha256=hash_weights(network), checkpoint_sha256=file_digest, sources=sources)
 
 
 def hash_weights(network: nn.Module) -> str:
@@ -228,7 +231,7 @@ def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: Source 
         binariser=says.binariser,
     )
     _load(opened, network, _TEACHER_WEIGHTS)
-    return _taught(network.eval(), opened.sha256)
+    return _taught(network.eval(), opened.sha256, network_sources(says.model, says.binariser))
 
 
 def _torchvision_teacher(name: str, weights: Path | None, num_classes: int) -> Taught:

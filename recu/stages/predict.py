@@ -120,6 +120,7 @@ def load(
     kernels: Kernels = "auto",
     params_dir: str | Path | None = None,
     results_dir: str | Path = "results",
+    changed_code: bool = False,
 ) -> Classifier:
     """A trained network with its classes and its test view, e.g. `recu.load("model_best.pth.tar").predict("cat.png")`.
 
@@ -136,11 +137,14 @@ def load(
         kernels: "off" for the layers' own forwards alone.
         params_dir: None for the working directory's params/ or, where it has none, the package's.
         results_dir: published results.
+        changed_code: whether a network or binariser of one's own is taken as its code is now, although it was trained
+            as other code.
 
     Raises:
         RecuError: one line each: no such file, one that is damaged or not what its training published, that does not
             fit its network or classes, or says too little.
     """
+    from recu.training.checkpoint_identity import check_code
     from recu.training.device import choose_device, place
     from recu.training.seeding import check_arithmetic, make_deterministic
 
@@ -155,6 +159,8 @@ def load(
     else:
         seen = validate_model({"title": released.dataset, "family": released.family, **released.data}, Dataset, "data")
         subject = recognise_released(file, released, seen)
+    if subject.identity is not None and not changed_code:
+        check_code(subject.identity, file.path)
     network, _ = load_network(subject, seen.num_classes)
     classes = None if subject.identity is None else subject.identity.classes
     if classes is None:

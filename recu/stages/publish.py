@@ -10,6 +10,7 @@ from recu.base.files import hash_file, link_or_copy
 from recu.experiment import paths
 from recu.experiment.networks import find_network
 from recu.experiment.released import Released, file_state
+from recu.experiment.resolving import network_sources
 from recu.experiment.schema import Dataset
 from recu.results.records import Cost, ReleasedRecord, as_record, write_record
 from recu.stages.networks import describe_cost
@@ -55,7 +56,9 @@ def publish_released(released: Released, *, dataset: Dataset, results_dir: Path)
         load=report.as_json(),
         shortcut=find_network(subject.model, family=subject.family, variant=subject.variant).shortcut,
         cost=as_record(describe_cost(network, dataset.image_size), Cost),
-        provenance=provenance.collect(describe(choose_device("cpu"))),
+        provenance=provenance.collect(
+            describe(choose_device("cpu")), network_sources(subject.model, subject.binariser)
+        ),
     )
     write_record(folder / paths.METRICS, record)
     _log.info("%s: %s is %s: %s", released.id, path, subject.network, report)

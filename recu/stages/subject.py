@@ -99,10 +99,11 @@ def recognise(
 
 def recognise_released(file: CheckpointFile, released: Released, dataset: Dataset) -> Subject:
     """A released file as its entry names it; of our own, only if it says the same of itself. Raises as `recognise`."""
-    stage = {} if released.stage is None else {"stage": released.stage}
+    given = {name: getattr(released, name) for name in ("stage", "binariser")}
     return recognise(
         file,
-        {"model": released.model, "family": released.family} | stage,
+        {"model": released.model, "family": released.family}
+        | {name: value for name, value in given.items() if value is not None},
         released.dataset,
         dataset,
         by=released.entry,

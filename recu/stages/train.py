@@ -19,9 +19,10 @@ from recu.base.place import ONLY, Place
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
-from recu.experiment.resolving import Experiment, Origin, own_sources
+from recu.experiment.resolving import Experiment, Origin, network_sources, own_sources
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
+from recu.results.provenance import own_hash
 from recu.results.records import (
     Cost,
     Origins,
@@ -294,11 +295,11 @@ def _ready(job: _Job, found: Found | None, processes: Processes) -> tuple[Traine
     use_threads(job.running.threads, processes)
     loaders = _build_loaders(job, device, processes)
     experiment, recipe = job.experiment, job.experiment.hyperparameters
-    own = own_sources(experiment.model, recipe.binariser, experiment.data, recipe)
-    origin = origin_of(device, processes, own)
-    _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
     # Before seeding, so that a teacher changes nothing in the student's random numbers.
     taught = None if job.build_teacher is None else job.build_teacher(job.prepared.manifest.classes)
+    own = own_sources(experiment.model, recipe.binariser, experiment.data, recipe)
+    origin = origin_of(device, processes, own if taught is None else own + taught.sources)
+    _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
     if taught is not None and len(set(processes.gather(taught.weights_sha256))) > 1:
         raise CheckpointError(
             f"{experiment.teacher.id} has other weights on some of the machines: give them the same file"
@@ -380,6 +381,7 @@ def _prepare_trainer(
         data_fingerprint=loaders.manifest.fingerprint,
         classes=loaders.manifest.classes,
         seed=experiment.seed,
+        network_code=own_hash(network_sources(experiment.model, recipe.binariser)),
         validity=validity,
         provenance=provenance,
         settings={

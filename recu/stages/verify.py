@@ -13,8 +13,10 @@ from recu.base.files import check_ordinary, hash_file, read_object
 from recu.data import open_prepared
 from recu.data.opening import check_contents
 from recu.experiment import params, paths, plan
+from recu.experiment.binarisers import USUAL
+from recu.experiment.own import CodeFile
 from recu.experiment.released import Released, load_planned
-from recu.experiment.resolving import Experiment, own_sources
+from recu.experiment.resolving import Experiment, network_sources, own_sources
 from recu.experiment.schema import Dataset, Method, ReleasedSuite, Suite
 from recu.results import provenance
 from recu.results.records import (
@@ -101,14 +103,15 @@ class _Shared:
             packages=provenance.package_versions(),
         )
 
-    def facts(self, planned: Experiment | Released, content: Any, *, trains: bool) -> dict[str, Any]:
-        """What judging a training or an evaluation takes of now; nothing is read for a result that is not there."""
+    def facts(self, planned: Experiment | Released, content: Any, own: Iterable[CodeFile]) -> dict[str, Any]:
+        """What judging a training or an evaluation takes of now, with users' code that takes part in it; nothing is
+        read for a result that is not there."""
         fingerprint = None if content is None else self.fingerprint(planned.dataset)
-        now, recipe = self.surroundings, getattr(planned, "hyperparameters", None)
-        if recipe is not None:
-            own = own_sources(planned.model, recipe.binariser, planned.data, recipe if trains else None)
-            now = replace(now, code_hash=provenance.with_own(now.code_hash, own))
-        return {"data_fingerprint": fingerprint, "now": now}
+        now = self.surroundings
+        return {
+            "data_fingerprint": fingerprint,
+            "now": replace(now, code_hash=provenance.with_own(now.code_hash, own)),
+        }
 
     def fingerprint(self, dataset: str) -> str | None:
         """Of the prepared data where it is here, else of the copy of its manifest among the results."""
@@ -171,7 +174,8 @@ class _SuiteVerifier:
         stated = digest or getattr(record, "checkpoint_sha256", None)
         if stated is not None:
             self._checkpoints[experiment.id] = stated
-        training = self._training(experiment, folder / paths.METRICS, trained, digest)
+        binariser = self._binariser(experiment, measurement)
+        training = self._training(experiment, folder / paths.METRICS, trained, digest, binariser)
         self._statuses[experiment.id] = training.status
         return Ground(
             experiment_id=experiment.id,
@@ -192,18 +196,36 @@ class _SuiteVerifier:
                 evaluated,
                 experiment.origin,
                 checkpoint_sha256=stated,
-                **self._shared.facts(experiment, evaluated, trains=False),
+                **self._shared.facts(experiment, evaluated, own_sources(experiment.model, binariser, experiment.data)),
             ),
         )
 
-    def _training(self, experiment: Experiment | Released, file: Path, content: Any, digest: str | None) -> Finding:
+    @staticmethod
+    def _binariser(experiment: Experiment | Released, measurement: EvaluationRecord | None) -> str:
+        if isinstance(experiment, Experiment):
+            return experiment.hyperparameters.binariser
+        # A released file of this program says it itself, and its evaluation has read that.
+        return experiment.binariser or getattr(measurement, "binariser", USUAL)
+
+    def _own_of_training(self, experiment: Experiment | Released, binariser: str) -> tuple[CodeFile, ...]:
+        if isinstance(experiment, Released):
+            return network_sources(experiment.model, binariser)
+        own = own_sources(experiment.model, binariser, experiment.data, experiment.hyperparameters)
+        teacher = self._experiments.get(experiment.teacher.id) if experiment.teacher else None
+        if not isinstance(teacher, Experiment):
+            return own
+        return own + network_sources(teacher.model, teacher.hyperparameters.binariser)
+
+    def _training(
+        self, experiment: Experiment | Released, file: Path, content: Any, digest: str | None, binariser: str
+    ) -> Finding:
         judged = judge_training(
             str(file),
             content,
             experiment,
             checkpoint_sha256=digest,
             checkpoints=self._checkpoints,
-            **self._shared.facts(experiment, content, trains=True),
+            **self._shared.facts(experiment, content, self._own_of_training(experiment, binariser)),
         )
         faults = tuple(
             f"rests on {parent.id}, which is {self._statuses[parent.id]}"

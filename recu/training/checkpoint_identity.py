@@ -19,8 +19,9 @@ from recu.base.files import hash_text
 from recu.experiment.binarisers import USUAL
 from recu.experiment.networks import Stage
 from recu.experiment.params import validate_model
-from recu.experiment.resolving import network_name
+from recu.experiment.resolving import network_name, network_sources
 from recu.experiment.schema import Dataset
+from recu.results.provenance import own_hash
 from recu.results.records import Accuracy, EpochResult, as_record
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 
@@ -56,6 +57,9 @@ class CheckpointIdentity:
     data_fingerprint: str
     classes: tuple[str, ...] | None
     """Names in label order; None in files of versions that did not write them."""
+    network_code: str | None
+    """`recu.results.provenance.own_hash` of users' code that the network was made of; None for none, and in files of
+    versions that did not write it."""
     trained: Accuracy | None
     """`top1`, `top5` and `loss` that its training measured with these very weights; None within an epoch."""
 
@@ -125,6 +129,7 @@ def identity_of(checkpoint: Mapping[str, Any], path: Path) -> CheckpointIdentity
         spec_hash=own.spec_hash,
         data_fingerprint=own.data_fingerprint,
         classes=None if own.classes is None else tuple(own.classes),
+        network_code=own.network_code,
         trained=_trained(ours),
     )
 
@@ -208,6 +213,25 @@ def check_classes(identity: CheckpointIdentity, path: Path, classes: Sequence[st
         )
 
 
+def check_code(identity: CheckpointIdentity, path: Path) -> None:
+    """Refuse a network that would be made of other code of its user's than the one that was trained.
+
+    Args:
+        identity: what the file says.
+        path: the file, for the message.
+
+    Raises:
+        CheckpointError: naming the files of code.
+    """
+    sources = network_sources(identity.model, identity.binariser)
+    if identity.network_code is not None and identity.network_code != (now := own_hash(sources)):
+        raise CheckpointError(
+            f"{path} was trained with other code than {', '.join(sorted(each.name for each in sources))} now (SHA-256"
+            f" {identity.network_code:.12}, now {now or 'none':.12}), which may be another network: put the code back"
+            " as it was then, or train again"
+        )
+
+
 _ANOTHER_FILE = "give another copy of the file, or train again"
 
 
@@ -227,6 +251,7 @@ class _Own(_Lenient):
     spec_hash: str
     data_fingerprint: str
     classes: list[str] | None = None
+    network_code: str | None = None
     seed: int
 
 

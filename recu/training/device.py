@@ -13,6 +13,7 @@ from torch import nn
 
 from recu.base.errors import ConfigError
 from recu.base.place import ONLY, Place
+from recu.experiment.own import CodeFile
 from recu.experiment.running import Kernels
 from recu.experiment.schema import gpu_numbers
 from recu.kernels.exact import switch_off
@@ -96,7 +97,7 @@ def describe(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads ({_processor_name()})"
 
 
-def origin_of(device: torch.device, processes: Processes, sources: Iterable[Path] = ()) -> Provenance:
+def origin_of(device: torch.device, processes: Processes, sources: Iterable[CodeFile] = ()) -> Provenance:
     """What computes in all processes: their devices in one text, e.g. "2 x NVIDIA A100-SXM4-40GB", code and packages.
 
     Args:

@@ -81,6 +81,8 @@ class Identity:
     """How several devices share the batches from here on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How it runs, for the record; nothing in it changes a result beyond rounding."""
+    network_code: str | None = None
+    """`recu.results.provenance.own_hash` of users' code that the network is made of; None for none."""
     origins: Origins = field(default_factory=Origins)
 
     def as_plain(self) -> dict[str, Any]:
@@ -92,6 +94,7 @@ class Identity:
             "data_fingerprint": self.data_fingerprint,
             "classes": list(self.classes),
             "seed": self.seed,
+            **({} if self.network_code is None else {"network_code": self.network_code}),
         }
 
     def piece(self, epoch: int) -> TrainedPiece:

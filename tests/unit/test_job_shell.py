@@ -1,6 +1,7 @@
 """workflow/job.sh: which ends of a job are worth another attempt."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -145,6 +146,22 @@ def test_when_a_job_ends(tmp_path):
     path = f"{tmp_path}:{os.environ['PATH']}"
     assert job_end("90", SLURM_JOB_ID="7", PATH=path) == "1234567890"
     assert abs(int(job_end("90", SLURM_JOB_ID="8", PATH=path)) - time.time() - 5400) < 30, "where Slurm cannot say"
+
+
+def test_an_evaluation_ends_with_its_piece_of_time_and_waits_in_no_queue():
+    """Of the shell line of rule evaluate: the end that `make run-gpu` sets, and none for a scheduler's job."""
+    rule = (PROJECT_DIR / "workflow/rules/evaluate.smk").read_text()
+    line = re.search(r'^ +"(end_time=.*; )"$', rule, re.MULTILINE)[1].format()
+    assert "--end_time ${{end_time:-0}}" in rule
+
+    def end(*, remote: bool, **environment: str) -> str:
+        command = plan.shell_prefix("python", PROJECT_DIR, remote=remote).format() + line + "echo ${end_time:-0}"
+        environment = outside_slurm() | environment
+        done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert end(remote=False, SLURM_JOB_END_TIME="1234567890") == "1234567890" and end(remote=False) == "0"
+    assert end(remote=True, SLURM_JOB_END_TIME="1234567890") == "0"
 
 
 @pytest.mark.parametrize(

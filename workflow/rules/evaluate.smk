@@ -21,5 +21,8 @@ rule evaluate:
     message:
         "Evaluating {wildcards.trained} (log: {log})"
     shell:
+        # Of an evaluation nothing is kept, so a scheduler would let one that is too long wait in its queue for ever.
+        "end_time=$([[ -n ${{RECU_REMOTE-}} ]] || job_end 0); "
         f"{JOB} evaluate {RUN_OPTIONS} {DEVICES_OPTION} --threads {{threads}} --manifest {{input.manifest:q}}"
-        f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}} > {{log:q}} 2>&1"
+        f" --experiment {{params.experiment:q}} --batch_size_test {{resources.batch_size_test}}"
+        " --end_time ${{end_time:-0}} > {log:q} 2>&1"

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy
 import pytest
+import torch
 
 from recu.base.files import hash_file
 from recu.cli.main import main
@@ -16,6 +18,7 @@ from recu.experiment import params, paths, plan
 from recu.experiment.released import load_released
 from recu.experiment.resolving import load_experiments
 from recu.experiment.running import Running
+from recu.models import build_model
 from recu.report import figures
 from recu.results import provenance
 from recu.results.seal import SEAL, write_sealed_json
@@ -24,6 +27,8 @@ from recu.stages.prepare import prepare
 from recu.stages.publish import publish_released
 from recu.stages.report import collect, render
 from recu.stages.train import train
+from recu.stages.verify import _Shared, _SuiteVerifier, grounds_of
+from recu.verify.grounds import Places
 
 SUITE = """
 title: Smallest
@@ -112,6 +117,15 @@ def _measure_released(datasets, numbers) -> None:
     results = Path("results")
     released = load_released(Path("params"), ("given",), results)
     (file,) = released.values()
+    _publish_and_measure(file, datasets)
+    suite = params.load_suites(Path("params"), ("given",))["given"]
+    facts, rows = plan.suite_facts("given", suite, released, datasets, {}), paths.rows_file(results, "given")
+    collect(facts.experiments, results, Path("runs"), rows)
+    render(rows, facts, numbers, Path("reports"))
+
+
+def _publish_and_measure(file, datasets) -> None:
+    results = Path("results")
     publish_released(file, dataset=datasets["tiny"], results_dir=results)
     evaluate(
         file,
@@ -121,10 +135,6 @@ def _measure_released(datasets, numbers) -> None:
         runs_dir=Path("runs"),
         running=Running(gpus="cpu", workers=0),
     )
-    suite = params.load_suites(Path("params"), ("given",))["given"]
-    facts, rows = plan.suite_facts("given", suite, released, datasets, {}), paths.rows_file(results, "given")
-    collect(facts.experiments, results, Path("runs"), rows)
-    render(rows, facts, numbers, Path("reports"))
 
 
 @pytest.fixture
@@ -203,6 +213,42 @@ def test_another_released_file_or_an_edited_measurement_is_found(project, verify
     _edit(published, lambda content: content["released"].__setitem__("claimed_top1", 99.0), seal=True)
     code, shown = verify("given")
     assert code == 4 and f"altered: {published}: its parameters do not give its spec_hash" in shown
+
+
+OWN = "from recu.binarisers.sign import SignConv2d as Own\n"
+
+
+def test_users_code_behind_a_released_file_and_behind_a_teacher_is_looked_at(project, verify, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (before,) = load_released(Path("params"), ("given",), Path("results")).values()
+    assert "binariser" not in before.canonical, "hashes of entries that name none stay as they were"
+    (project / "own_given.py").write_text(OWN)
+    network = build_model("resnet20_1w1a", family="cifar", num_classes=6, binariser="own_given:Own")
+    torch.save({"state_dict": network.state_dict()}, "given.pth.tar")
+    shutil.rmtree("results/train/given")
+    (project / "params/suites/given.yaml").write_text(GIVEN + "    binariser: own_given:Own\n    stage: 2\n")
+    datasets = params.load_datasets(project / "params")
+    (file,) = load_released(Path("params"), ("given",), Path("results")).values()
+    _publish_and_measure(file, datasets)
+    places = Places(
+        params_dir=Path("params"),
+        data_dir=Path("data"),
+        results_dir=Path("results"),
+        runs_dir=Path("runs"),
+        reports_dir=Path("reports"),
+    )
+    assert "made by other code" not in verify("given")[1]
+    (project / "own_given.py").write_text(OWN + "# changed\n")
+    assert "made by other code" in verify("given")[1]
+    (ground,) = grounds_of(places, "given")
+    assert all("made by other code" in each.notes[0] for each in (ground.training, ground.evaluation))
+    teacher = "  - {model: resnet20_1w1a, methods: {vanilla: {binariser: own_given:Own}}}\n"
+    student = "  - {model: resnet20_1w1a, name: taught, methods: {vanilla: {teacher: cifar.resnet20_1w1a/vanilla}}}\n"
+    text = SUITE[: SUITE.index("rows:")].replace("  finetune: {epochs: 1}\n", "") + "rows:\n" + teacher + student
+    (project / "params/suites/taught.yaml").write_text(text)
+    verifier = _SuiteVerifier(_Shared(places), "taught", params.load_suite(Path("params"), "taught"))
+    own = [verifier._own_of_training(each, each.hyperparameters.binariser) for each in verifier._experiments.values()]
+    assert [[code.name for code in each] for each in own] == [["own_given.py"], ["own_given.py"]]
 
 
 def test_the_table_of_a_released_file_outlives_the_file(project, verify):

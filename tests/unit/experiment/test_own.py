@@ -15,13 +15,13 @@ from recu.experiment.binarisers import available_binarisers, find_binariser
 from recu.experiment.dataset_kinds import find_kind
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import find_network
-from recu.experiment.own import find_own
+from recu.experiment.own import CodeFile, find_own
 from recu.experiment.params import load_datasets, validate_model
 from recu.experiment.paths import PARAMS_DIR
-from recu.experiment.resolving import own_sources
+from recu.experiment.resolving import network_sources, own_sources
 from recu.experiment.schedules import learning_rate_at
 from recu.models.checks import check_binariser, check_network_code
-from recu.results.provenance import with_own
+from recu.results.provenance import own_hash, with_own
 from recu.results.records import Provenance
 from recu.stages import evaluate
 from recu.training.evaluation import Evaluation
@@ -102,7 +102,10 @@ def test_an_installed_package_gives_names(here, monkeypatch):
     assert available_binarisers()[-1] == "mine"
     assert find_binariser("mine", family="cifar").stages == (0, 2)
     assert learning_rate_at(3, lr_type="flat", **RATE) == 0.5
-    assert {file.name for file in find_own("binariser", "mine", ()).sources} == {"__init__.py", "layers.py"}
+    assert {file.name for file in find_own("binariser", "mine", ()).sources} == {
+        "own_pack/__init__.py",
+        "own_pack/layers.py",
+    }
     with pytest.raises(ConfigError, match=r"unknown binariser 'mien'; did you mean 'mine'"):
         find_binariser("mien", family="cifar")
 
@@ -132,7 +135,7 @@ def test_the_source_of_ones_own_is_in_the_code_hash(here):
     data = load_datasets(PARAMS_DIR)["digits"].identity()
     assert own_sources("resnet20_1w1a", "recu", data) == () and with_own("a" * 64, ()) == "a" * 64
     sources = own_sources("resnet20_1w1a", "own_b:Own", data)
-    assert [each.name for each in sources] == ["own_b.py"]
+    assert [each.name for each in sources] == ["own_b.py"] and sources == network_sources("resnet20_1w1a", "own_b:Own")
     before = with_own("a" * 64, sources)
     file.write_text("from recu.binarisers.sign import SignConv2d as Own  # changed\n")
     assert len({before, with_own("a" * 64, sources), "a" * 64}) == 3
@@ -141,7 +144,7 @@ def test_the_source_of_ones_own_is_in_the_code_hash(here):
 def test_an_evaluation_names_the_source_as_it_was_when_it_began(here, monkeypatch):
     file = here / "own_c.py"
     file.write_text("from recu.binarisers.sign import SignConv2d as Own\n")
-    began = with_own("a" * 64, [file])
+    began = with_own("a" * 64, [CodeFile("own_c.py", file)])
 
     def edited(_network):
         file.write_text("# changed meanwhile\n")
@@ -154,7 +157,28 @@ def test_an_evaluation_names_the_source_as_it_was_when_it_began(here, monkeypatc
     testbed.loaders.manifest.content = {"test": "b" * 64}
     subject = Mock(model="resnet20_1w1a", binariser="own_c:Own")
     found = evaluate.Testbed.measure(testbed, subject, None)
-    assert found.provenance.code_hash == began != with_own("a" * 64, [file])
+    assert found.provenance.code_hash == began != with_own("a" * 64, [CodeFile("own_c.py", file)])
+
+
+def test_the_code_hash_sees_folders_and_no_order_or_place(here):
+    for folder in ("one", "two"):
+        (here / folder / "pack").mkdir(parents=True)
+        (here / folder / "pack/a.py").write_text("x = 1\n")
+    (here / "one/pack/b.py").write_text("x = 2\n")
+
+    def files(top, *names):
+        return [CodeFile(name, here / top / name) for name in names]
+
+    assert own_hash(files("one", "pack/a.py")) == own_hash(files("two", "pack/a.py", "pack/a.py"))
+    both = files("one", "pack/a.py", "pack/b.py")
+    assert own_hash(both) == own_hash(both[::-1])
+    moved = [CodeFile("other/a.py", here / "one/pack/a.py")]
+    assert own_hash(moved) != own_hash(files("one", "pack/a.py"))
+    (here / "own_pack").mkdir()
+    (here / "own_pack/__init__.py").touch()
+    (here / "own_pack/rates.py").write_text("import math\ndef rate(e, E): return 1\n")
+    found = find_own("learning-rate schedule", "own_pack.rates:rate", ()).sources
+    assert [each.name for each in found] == ["own_pack/__init__.py", "own_pack/rates.py"]
 
 
 @pytest.mark.parametrize(("kind", "check"), [("binariser", check_binariser), ("network", check_network_code)])

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from recu.base.errors import ResultError
+from recu.base.errors import Interrupted, ResultError
 from recu.base.files import hash_file
 from recu.experiment import paths
 from recu.results.seal import write_sealed_json
@@ -33,6 +33,15 @@ def test_it_measures_what_training_measured(project, augmentation):
     assert found["loss"] == pytest.approx(trained["best"]["loss"], rel=1e-6)
     for name in ("spec_hash", "checkpoint_sha256", "data_fingerprint"):
         assert found[name] == trained[name]
+
+
+def test_an_evaluation_stops_before_its_time_is_over_and_says_that_it_begins_anew(project):
+    experiment = project.experiment(epochs=1)
+    project.train(experiment)
+    project.end_time = 1.0
+    with pytest.raises(Interrupted, match=r"stopped by the time limit: run the same command again with more of it"):
+        project.evaluate(experiment)
+    assert not (paths.evaluate_folder(project.results, experiment.id) / paths.METRICS).exists()
 
 
 def test_a_training_of_other_parameters_or_altered_is_refused(project):

@@ -1,6 +1,7 @@
 """A trained network in a person's hands: the right class under its right name, or none."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from recu.base.errors import CheckpointError, ConfigError, DataError, ResultErro
 from recu.base.files import canonical_json, hash_text
 from recu.experiment import paths
 from recu.experiment.params import load_datasets
+from recu.experiment.resolving import network_sources
 from recu.models import build_model
+from recu.results.provenance import own_hash
 from recu.stages.publish import publish_released
 from tests.unit.stages.test_publish import make_released
 from tests.unit.training.ours import DATASET, experiment, our_checkpoint
@@ -117,6 +120,26 @@ def test_an_older_file_that_does_not_say_its_test_view_needs_a_dataset_of_the_sa
         else:
             with pytest.raises(CheckpointError, match="image_size 8, but dataset tiny would have image_size 16"):
                 recu.load(file, dataset="tiny", params_dir=params)
+
+
+def test_a_network_of_ones_own_is_not_taken_as_other_code_than_was_trained(tmp_path, images, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code = tmp_path / "own_loaded.py"
+    code.write_text("from recu.binarisers.sign import SignConv2d as Own\n")
+    trained = experiment(binariser="own_loaded:Own")
+    network = build_model("resnet20_1w1a", family="cifar", num_classes=6, binariser="own_loaded:Own")
+    now = own_hash(network_sources("resnet20_1w1a", "own_loaded:Own"))
+    file = saved(tmp_path, trained, network, classes=NAMES, network_code=now)
+    guess = recu.load(file).predict(images[0])
+    file = saved(tmp_path, trained, network, classes=NAMES, network_code="0" * 64)
+    with pytest.raises(
+        CheckpointError, match=r"was trained with other code than own_loaded.py now .* put the code back"
+    ):
+        recu.load(file)
+    assert recu.load(file, changed_code=True).predict(images[0]) == guess
+    # A file of an earlier version does not say which code it was.
+    assert recu.load(saved(tmp_path, trained, network, classes=NAMES)).predict(images[0]) == guess
 
 
 def test_a_published_training_whose_checkpoint_is_another_is_refused(project):

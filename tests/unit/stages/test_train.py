@@ -210,6 +210,18 @@ def test_stage_2_starts_from_stage_1_and_a_teacher_is_read(project):
     assert project.train(taught)["history"][0]["train_loss"] != project.trained(second)["history"][0]["train_loss"]
 
 
+def test_the_code_of_a_teacher_of_ones_own_is_in_the_students_code_hash(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (project.folder / "own_teacher.py").write_text("from recu.binarisers.sign import SignConv2d as Own\n")
+    teacher = project.experiment("teacher", epochs=1, binariser="own_teacher:Own")
+    of_teacher = project.train(teacher)["provenance"]["code_hash"]
+    student = project.experiment(epochs=1)
+    alone = project.train(student)["provenance"]["code_hash"]
+    taught = student.model_copy(update={"teacher": teacher.origin, "method": "taught"})
+    assert project.train(taught)["provenance"]["code_hash"] == of_teacher != alone == provenance.code_at_start()
+
+
 def test_stage_2_of_biper_takes_every_tensor_of_stage_1_and_records_its_schedule(project, caplog):
     first = project.experiment("stage1", stage=1, binariser="biper")
     assert project.train(first)["history"][1]["scheduled"] == {"f": 20.0}
