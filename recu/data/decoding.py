@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
-from recu.base.errors import DataError, RecuError
+from recu.base.errors import AlteredData, DataError, RecuError
 from recu.base.file_kinds import describe_bytes, describe_kind
+from recu.base.files import check_ordinary, reading
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -105,6 +106,24 @@ def unreadable_format(name: str) -> str | None:
         return None
     missing = ", which the installed Pillow was built without" if name in _FORMATS else ""
     return f"it is a {name} image{missing}"
+
+
+def read_image(file: Path) -> bytes:
+    """The content of an image file; of one that is too large for an image, enough to refuse it. Raises DataError."""
+    with reading(file, DataError):
+        check_ordinary(file)
+        with file.open("rb") as stream:
+            return stream.read(MAX_IMAGE_BYTES + 1)
+
+
+def unusable(name: str, error: Exception) -> DataError:
+    """What went wrong while an image was read, decoded or viewed, in one line that names the image."""
+    if isinstance(error, AlteredData):
+        return error
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RecuError):
+        return DataError(reason if name in str(error) else f"image {name}: {reason}")
+    return DataError(f"cannot use image {name} ({type(error).__name__}: {reason[:200]}); replace it or move it away")
 
 
 @contextmanager

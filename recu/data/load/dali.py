@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from recu.base.errors import ConfigError, DataError
-from recu.data.decoding import as_rgb, open_image, opened_image
+from recu.data.decoding import as_rgb, open_image, opened_image, unusable
 from recu.data.index import FileIndex
+from recu.data.load.plain_view import Box, validation_geometry
 from recu.data.load.split_loader import Request, Settings, SplitLoader
-from recu.data.load.torchvision_loader import image_generator, unusable
-from recu.data.load.transforms import Box, draw_box, draw_flip, validation_geometry
+from recu.data.load.torchvision_loader import image_generator
+from recu.data.load.transforms import draw_box, draw_flip
 from recu.data.opening import open_index
 from recu.experiment.augmentations import CROP_SCALES
 from recu.experiment.schema import TestView

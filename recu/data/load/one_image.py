@@ -9,10 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from recu.base.errors import DataError
-from recu.base.files import check_ordinary, reading
-from recu.data.decoding import MAX_IMAGE_BYTES, as_rgb, fit_square, open_image
-from recu.data.load.torchvision_loader import unusable
+from recu.data.decoding import as_rgb, fit_square, open_image, read_image, unusable
 from recu.data.load.transforms import decode, evaluation_view
 from recu.experiment.fit import stored_size_of
 from recu.experiment.schema import Dataset
@@ -31,20 +28,13 @@ def as_test_image(image: Path | Image.Image, dataset: Dataset) -> Tensor:
     name, side = str(image) if isinstance(image, Path) else "as given", stored_size_of(dataset)
     try:
         if isinstance(image, Path):
-            data = _read(image)
+            data = read_image(image)
             pixels = decode(data, name) if side is None else _stored(open_image(data, name), side)
         else:
             pixels = _stored(as_rgb(image, name), side)
         return evaluation_view(pixels, dataset.seen_as, dataset.image_size).permute(1, 2, 0).contiguous()
     except Exception as error:  # whatever it is, only here it is known which image it was
         raise unusable(name, error) from error
-
-
-def _read(file: Path) -> bytes:
-    with reading(file, DataError):
-        check_ordinary(file)
-        with file.open("rb") as stream:
-            return stream.read(MAX_IMAGE_BYTES + 1)  # of a larger one no more is needed to refuse it
 
 
 def _stored(image: Image.Image, side: int | None) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from recu.base.errors import AlteredData, ConfigError, DataError, RecuError, StalledError
+from recu.base.errors import ConfigError, DataError, StalledError
+from recu.data.decoding import unusable
 from recu.data.index import FileIndex
 from recu.data.load.memory import load_arrays
 from recu.data.load.randomness import derive_seed
@@ -84,16 +85,6 @@ class ArrayImages:
     def read(self, index: int) -> Tensor:
         """See `Images.read`."""
         return self._images[index].permute(2, 0, 1)
-
-
-def unusable(name: str, error: Exception) -> DataError:
-    """What went wrong while an image was read, decoded or viewed, in one line that names the image."""
-    if isinstance(error, AlteredData):
-        return error
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, RecuError):
-        return DataError(reason if name in str(error) else f"image {name}: {reason}")
-    return DataError(f"cannot use image {name} ({type(error).__name__}: {reason[:200]}); replace it or move it away")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ import math
 import operator
 import random
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,9 +23,10 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from recu.base.errors import ConfigError, DataError
-from recu.data.decoding import MAX_PIXELS, as_rgb, opened_image
+from recu.base.errors import ConfigError
+from recu.data.decoding import as_rgb, opened_image
 from recu.data.load.augmentation import crop_flip
+from recu.data.load.plain_view import Box, validation_geometry
 from recu.experiment.augmentations import BATCH_AUGMENTATIONS, CROP_SCALES, own_augmentation
 from recu.experiment.schema import TestView
 
@@ -44,20 +44,8 @@ LIGHTING_EIGENVECTORS = (
     (-0.5836, -0.6948, 0.4203),
 )
 """Rows red, green, blue; Krizhevsky et al., "ImageNet classification with deep convolutional neural networks", 2012."""
-RESIZE_RATIO = 256 / 224
-"""Validation images are resized to this multiple of the network's input before their centre is cut out."""
 
 _ATTEMPTS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A part of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def decode(data: bytes, name: str) -> Tensor:
@@ -118,21 +106,6 @@ def lighting(image: Tensor, alphas: tuple[float, float, float]) -> Tensor:
     rows = image.permute(1, 2, 0).flatten(1).to(torch.int16)
     rows.add_(torch.tensor(levels, dtype=torch.int16).repeat(image.shape[-1])).clamp_(0, 255)
     return rows.to(torch.uint8).view(*image.shape[1:], 3).permute(2, 0, 1)
-
-
-def validation_geometry(height: int, width: int, size: int) -> tuple[tuple[int, int], Box]:
-    """Resized height and width (shorter side `size` * 256/224) and the central part that is kept.
-
-    Raises:
-        DataError: the image is so long and narrow that it would take all memory.
-    """
-    shorter = round(size * RESIZE_RATIO)
-    longer = int(shorter * max(height, width) / min(height, width))  # rounded down, as torchvision does
-    if shorter * longer > MAX_PIXELS:
-        message = f"{width}x{height} pixels would be scaled to {shorter * longer}, more than {MAX_PIXELS}"
-        raise DataError(f"{message}; cut the image or move it away")
-    resized = (shorter, longer) if height <= width else (longer, shorter)
-    return resized, Box(round((resized[0] - size) / 2), round((resized[1] - size) / 2), size, size)
 
 
 def augment(image: Tensor, augmentation: str, size: int, generator: random.Random) -> Tensor:

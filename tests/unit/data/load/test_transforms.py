@@ -7,16 +7,8 @@ from PIL import Image
 from torchvision import transforms
 
 from recu.base.errors import DataError
-from recu.data.load.transforms import (
-    CROP_RATIO,
-    Box,
-    augment,
-    decode,
-    draw_box,
-    evaluation_view,
-    lighting,
-    validation_geometry,
-)
+from recu.data.load.plain_view import Box, validation_geometry
+from recu.data.load.transforms import CROP_RATIO, augment, decode, draw_box, evaluation_view, lighting
 from recu.experiment.augmentations import CROP_SCALES
 from tests.unit.data.builders import image_bytes
 
