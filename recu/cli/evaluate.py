@@ -28,7 +28,11 @@ _log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand; those of the authors' program have its names."""
     parser.add_argument(
-        "-e", "--evaluate", type=user_path, metavar="FILE", help="checkpoint of this program or the authors'"
+        "-e",
+        "--evaluate",
+        type=user_path,
+        metavar="FILE",
+        help="checkpoint of this program or the authors', or a packed file",
     )
     parser.add_argument(
         "--experiment", metavar="JSON", help="an experiment or released file of the workflow, as it was published"
@@ -42,11 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print; `recu train --evaluate FILE` comes here too."""
+    from recu.stages.packed import is_packed
+
     code_at_start()
     if arguments.evaluate is not None and arguments.experiment is not None:
         raise ConfigError("--evaluate and --experiment both name what to evaluate: choose one")
     if arguments.experiment is not None:
         options.together(arguments, functools.partial(_evaluate_experiment, arguments))
+    elif arguments.evaluate is not None and is_packed(arguments.evaluate):
+        _evaluate_packed(arguments)
     elif arguments.evaluate is not None:
         options.together(arguments, functools.partial(_evaluate_file, arguments))
     else:
@@ -69,6 +77,34 @@ def _evaluate_experiment(arguments: argparse.Namespace, processes: Processes | N
         running=options.running_of(arguments),
         processes=processes,
     )
+
+
+def _evaluate_packed(arguments: argparse.Namespace) -> None:
+    """What `_evaluate_file` does of a checkpoint, without PyTorch."""
+    from recu.data import prepare_beside
+    from recu.stages.packed import evaluate_packed, open_packed
+
+    options.check_packed(arguments, *(name for name in options.OF_A_FILE if name != "dataset" and name in arguments))
+    options.check_output(arguments)
+    packed = open_packed(arguments.evaluate)
+    name = getattr(arguments, "dataset", packed.header["dataset"])
+    dataset = options.dataset_of(arguments, name)
+    prepared = prepare_beside(
+        name,
+        dataset,
+        data_dir=arguments.data_dir,
+        source=options.data_source(arguments),
+        workers=arguments.workers,
+        needed=("test",),
+    )
+    found = evaluate_packed(packed, prepared)
+    print(f"{packed.path} (SHA-256 {packed.sha256[:12]}), {packed.header['network']}, packed, without PyTorch")
+    print(
+        f"{dataset.title} (data {found['data_fingerprint'][:12]}): top-1 {found['top1']:.2f} %, top-5"
+        f" {found['top5']:.2f} %, loss {found['loss']:.4f} on {found['n']} images"
+    )
+    if arguments.output is not None:
+        atomic_write_json(arguments.output, found)
 
 
 def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -> None:

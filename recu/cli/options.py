@@ -119,6 +119,15 @@ def add_identity_options(group: argparse._ActionsContainer) -> None:
         _add_hyperparameter(group, name)
 
 
+def add_changed_code_option(group: argparse._ActionsContainer) -> None:
+    """What `recu.stages.predict.load` is told of one's own code."""
+    group.add_argument(
+        "--changed_code",
+        action="store_true",
+        help="take a network or binariser of one's own as its code is now, although it was trained as other code",
+    )
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Which network, on which data, read how."""
     group = parser.add_argument_group("network and data")
@@ -143,13 +152,26 @@ def add_output_options(parser: argparse._ActionsContainer, what: str) -> None:
 
 def check_output(arguments: argparse.Namespace) -> None:
     """Raise OutputError where what `add_output_options` gives could not be written, or must not be replaced."""
-    from recu.stages.train import check_writable_file
-
     if arguments.output is None:
         return
+    from recu.stages.train import check_writable_file
+
     if arguments.output.exists() and not arguments.overwrite:
         raise OutputError(f"{arguments.output} exists: choose another --output, or add --overwrite")
     check_writable_file(arguments.output)
+
+
+def check_packed(arguments: argparse.Namespace, *given: str) -> None:
+    """Raise ConfigError for options that a packed file has no use for: it says what it is, and runs on the CPU.
+
+    Args:
+        arguments: with those of `add_device_options`.
+        given: names of options that stand on the command line and say what a checkpoint may not say itself.
+    """
+    if given:
+        raise ConfigError(f"a packed file says what it is: leave {', '.join(f'--{name}' for name in given)} out")
+    if arguments.gpus not in ("", "cpu"):
+        raise ConfigError(f"--gpus is {arguments.gpus}: packed files run on the CPU; leave it out")
 
 
 def add_project_options(parser: argparse.ArgumentParser, *names: str) -> None:

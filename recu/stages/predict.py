@@ -19,6 +19,7 @@ from recu.experiment.params import load_datasets, validate_model
 from recu.experiment.running import Kernels
 from recu.experiment.schema import Dataset
 from recu.results.records import ReleasedRecord
+from recu.stages.guess import Guess, guesses
 from recu.stages.subject import Subject, load_network, recognise, recognise_released
 from recu.stages.trained import read_whole
 
@@ -34,21 +35,6 @@ _BATCH = 32
 """Images at once."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """One class that an image may be of."""
-
-    label: int
-    """Number of the class, counted from 0."""
-    name: str | None
-    """Of the class, as its training's data called it; None where the file does not say."""
-    probability: float
-    """Softmax of the logits, 0 to 1."""
-
-    def __str__(self) -> str:
-        return f"{self.label if self.name is None else self.name} {100 * self.probability:.2f} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +86,7 @@ class Classifier:
             for image, each in zip(batch, shares, strict=True):
                 if not bool(each.isfinite().all()):
                     raise CheckpointError(f"{self.subject.file.path} gives no finite numbers for {image}: train again")
-                values, labels = each.topk(min(top, len(each)))
-                yield [self._guess(*pair) for pair in zip(labels.tolist(), values.tolist(), strict=True)]
-
-    def _guess(self, label: int, probability: float) -> Guess:
-        return Guess(label, None if self.classes is None else self.classes[label], probability)
+                yield guesses(each.numpy(), self.classes, top)
 
 
 def load(

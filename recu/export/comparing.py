@@ -1,0 +1,128 @@
+"""What an exported form gives beside the network that it was made of, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recu.runtime.operations import OPERATIONS, Apply, Pair, Values
+
+Form = Callable[[Values], Values]
+"""From normalised images (N, S, S, 3) float32 to logits (N, classes)."""
+
+
+@dataclass
+class Comparison:
+    """Of one form with the network, over images; counted batch by batch."""
+
+    images: int = 0
+    right: int | None = 0
+    """Images whose label is the likeliest class; None where they have no labels."""
+    differing: int = 0
+    """Images for which form and network take another class for the likeliest."""
+    unequal: int = 0
+    """Logits that differ in at least one bit."""
+    largest: float = 0.0
+    """Largest difference of two logits."""
+
+    def add(self, network: Values, form: Values, labels: np.ndarray | None) -> None:
+        """Count a batch: logits of both, (N, classes), and labels (N,)."""
+        taken = form.argmax(1)
+        self.images += len(taken)
+        self.right = None if labels is None or self.right is None else self.right + int((taken == labels).sum())
+        self.differing += int((taken != network.argmax(1)).sum())
+        self.unequal += int((form != network).sum())
+        self.largest = max(self.largest, float(np.abs(form.astype(np.float64) - network).max(initial=0.0)))
+
+    @property
+    def top1(self) -> float | None:
+        """Per cent of the images; None where they have no labels."""
+        return None if self.right is None else 100 * self.right / self.images
+
+
+@torch.inference_mode()
+def compare(
+    network: Callable[[Tensor], Tensor], forms: Mapping[str, Form], batches: Iterable[tuple[Tensor, Tensor | None]]
+) -> dict[str, Comparison]:
+    """Run a network and forms of it over batches.
+
+    Args:
+        network: from (N, 3, S, S), channels_last, to logits.
+        forms: by name.
+        batches: normalised images, and labels where there are any.
+
+    Returns:
+        The network itself as "network", then each form.
+    """
+    found = {name: Comparison() for name in ("network", *forms)}
+    for images, labels in batches:
+        # Before the network has a chance to write into them.
+        seen, given = images.permute(0, 2, 3, 1).contiguous().numpy().copy(), None if labels is None else labels.numpy()
+        expected = network(images.contiguous(memory_format=torch.channels_last)).numpy()
+        found["network"].add(expected, expected, given)
+        for name, form in forms.items():
+            found[name].add(expected, form(seen), given)
+    return found
+
+
+def _convolution(*, weight: Values, stride: Pair, padding: Pair, bias: Values | None = None) -> Apply:
+    filters = torch.from_numpy(weight).permute(0, 3, 1, 2)
+    shift = None if bias is None else torch.from_numpy(bias)
+
+    def apply(x: Values) -> Values:
+        out = F.conv2d(torch.from_numpy(x).permute(0, 3, 1, 2), filters, shift, stride, padding)
+        return np.ascontiguousarray(out.permute(0, 2, 3, 1).numpy())
+
+    return apply
+
+
+def _linear(*, weight: Values, bias: Values | None = None) -> Apply:
+    rows, shift = torch.from_numpy(weight), None if bias is None else torch.from_numpy(bias)
+    return lambda x: F.linear(torch.from_numpy(np.ascontiguousarray(x)), rows, shift).numpy()
+
+
+def _mean() -> Apply:
+    return lambda x: (
+        F.adaptive_avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), 1).permute(0, 2, 3, 1).contiguous().numpy()
+    )
+
+
+LIBRARY: Mapping[str, Any] = MappingProxyType(
+    {**OPERATIONS, "convolution": _convolution, "linear": _linear, "mean": _mean}
+)
+"""The runtime's operations with PyTorch's own order of summation where that is another: a packed file of which these
+give the very bits of the network holds everything that the network is."""
+
+
+class Zeros:
+    """Counts the activations whose sign is 0 where a network takes signs.
+
+    Attributes:
+        zeros: how many.
+        activations: of how many.
+        made: `LIBRARY`, with operations that count.
+    """
+
+    def __init__(self) -> None:
+        self.zeros = self.activations = 0
+        self.made = {**LIBRARY, **{name: self._counting(OPERATIONS[name]) for name in ("binary", "sign")}}
+
+    def _counting(self, make: Callable[..., Apply]) -> Callable[..., Apply]:
+        def made(**attributes: Any) -> Apply:
+            apply = make(**attributes)
+
+            def counted(x: Values, *more: Values) -> Values:
+                self.zeros += x.size - int(np.count_nonzero((x > 0) | (x < 0)))
+                self.activations += x.size
+                return apply(x, *more)
+
+            return counted
+
+        return made

@@ -1,0 +1,1 @@
+"""A packed network at work without PyTorch: its file read, its operations in NumPy."""

@@ -1,0 +1,188 @@
+"""`recu export`, and what takes the file that it writes."""
+
+import resource
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+import yaml
+
+from recu.runtime.reader import parse
+from tests.unit.training.ours import experiment, our_checkpoint
+
+NAMES = [f"class{number}" for number in range(6)]
+
+
+@pytest.fixture
+def file(recu):
+    """A trained network and prepared data."""
+    assert recu.train("--save", "run") == 0, recu.err
+    return "results/run/model_best.pth.tar"
+
+
+def export(recu, file, target, output, *words) -> int:
+    return recu("export", file, "--to", target, "--output", output, "--params_dir", recu.project / "params", *words)
+
+
+def test_a_packed_file_gives_what_the_checkpoint_gives(recu, file):
+    assert export(recu, file, "packed", "net.recu") == 0, recu.err
+    assert "compared on all 18 test images of tiny" in recu.out
+    lines = [line.split("  ") for line in recu.out.splitlines() if line.startswith(("network", "packed"))]
+    rows = {line[0]: [each.strip() for each in line[1:] if each.strip()] for line in lines}
+    assert rows["packed"][:4] == ["18", "0", "0", "0"] and rows["packed, without PyTorch"][:2] == ["18", "0"]
+    assert rows["network"][-1] == rows["packed"][-1]
+    header = parse((recu.folder / "net.recu").read_bytes()).header
+    assert header["classes"] == NAMES and header["dataset"] == "tiny" and header["network"] == "cifar.resnet20_1w1a"
+    places = ["--params_dir", recu.project / "params"]
+    assert recu("evaluate", "-e", file, "--output", "a.json", *places) == 0, recu.err
+    assert recu("evaluate", "-e", "net.recu", "--output", "b.json", *places) == 0, recu.err
+    whole, packed = recu.json("a.json"), recu.json("b.json")
+    assert {key: packed[key] for key in ("top1", "top5", "n")} == {key: whole[key] for key in ("top1", "top5", "n")}
+    assert packed["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    assert packed["data_fingerprint"] == whole["data_fingerprint"] and "without PyTorch" in recu.out
+    image = recu.project / "images/test/class1/0.png"
+    assert recu("predict", file, image) == 0, recu.err
+    expected = recu.out
+    assert recu("predict", "net.recu", image, "--output", "c.json") == 0, recu.err
+    assert recu.out == expected and recu.json("c.json")["network"] == "cifar.resnet20_1w1a"
+
+
+def test_nothing_of_pytorch_is_imported_and_it_starts_in_a_second(recu, file):
+    assert export(recu, file, "packed", "net.recu", "--quick") == 0, recu.err
+    image = str(recu.project / "images/test/class1/0.png")
+    code = (
+        "import sys; from recu.cli.main import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or any(name in sys.modules for name in ('torch', 'torchvision', 'mlflow')))"
+    )
+    took = []
+    for words in [["predict", "net.recu", image]] * 3 + [
+        ["evaluate", "-e", "net.recu", "--params_dir", str(recu.project / "params")]
+    ]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.returncode == 0, done.stderr
+    # Of the processor's time, whatever else the machine has to do meanwhile.
+    assert min(took[:3]) < 1
+
+
+def test_equal_networks_give_equal_bytes_and_an_existing_file_is_kept(recu, file):
+    for name in ("a.recu", "b.recu"):
+        assert export(recu, file, "packed", name, "--quick") == 0, recu.err
+    assert "compared on 32 random images" in recu.out
+    assert (recu.folder / "a.recu").read_bytes() == (recu.folder / "b.recu").read_bytes()
+    assert export(recu, file, "packed", "a.recu", "--quick") == 2
+    assert "a.recu exists: choose another --output, or add --overwrite" in recu.error()
+    assert export(recu, file, "packed", "a.recu", "--quick", "--overwrite") == 0, recu.err
+
+
+def test_data_that_is_not_there_is_asked_for(recu):
+    torch.manual_seed(0)
+    torch.save(our_checkpoint(experiment(name="tiny"), classes=NAMES), "ours.pth.tar")
+    assert export(recu, "ours.pth.tar", "packed", "net.recu") == 2
+    assert "no prepared data in data/tiny" in recu.error() and not (recu.folder / "net.recu").exists()
+    assert export(recu, "ours.pth.tar", "packed", "net.recu", "--quick") == 0, recu.err
+
+
+@pytest.fixture
+def packed(recu):
+    torch.manual_seed(0)
+    torch.save(our_checkpoint(experiment(name="tiny"), classes=NAMES), "ours.pth.tar")
+    assert export(recu, "ours.pth.tar", "packed", "net.recu", "--quick") == 0, recu.err
+    return recu.folder / "net.recu"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-1], "is damaged or cut off"),
+        (lambda data: data[:20], "is cut off after 20 bytes"),
+        (lambda data: data[:900] + bytes([data[900] ^ 4]) + data[901:], "is damaged or cut off"),
+        (lambda data: data[:8] + b"\x02" + data[9:], "has version 2 of the packed form, expected 1"),
+    ],
+)
+def test_a_file_that_is_damaged_or_newer(recu, packed, change, message):
+    packed.write_bytes(change(packed.read_bytes()))
+    for words in (["predict", packed, recu.project / "images/test/class1/0.png"], ["evaluate", "-e", packed]):
+        assert recu(*words) == 2
+        assert f"{packed} {message}" in recu.error()
+
+
+def test_options_that_a_packed_file_has_no_use_for(recu, packed):
+    image = recu.project / "images/test/class1/0.png"
+    assert recu("predict", packed, image, "--stage", 2) == 2
+    assert "a packed file says what it is: leave --stage out" in recu.error()
+    assert recu("predict", packed, image, "--gpus", "0") == 2
+    assert "packed files run on the CPU" in recu.error()
+
+
+def test_data_of_other_classes_is_refused(recu, packed):
+    folder = recu.folder / "renamed"
+    for label in range(6):
+        target = folder / f"test/other{label}"
+        target.mkdir(parents=True)
+        for image in (recu.project / f"images/test/class{label}").iterdir():
+            (target / image.name).write_bytes(image.read_bytes())
+    words = ["--data_path", folder, "--params_dir", recu.project / "params"]
+    assert recu("evaluate", "-e", packed, *words) == 2
+    assert "was trained on other classes" in recu.error()
+
+
+def needs(package: str):
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"needs {package}, of the extra `export`")
+
+
+@needs("onnx")
+@needs("onnxruntime")
+def test_onnx(recu, file):
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    assert export(recu, file, "onnx", "net.onnx") == 0, recu.err
+    assert "ONNX's Sign gives 0 of them, as the network does" in recu.out
+    model = onnx.load("net.onnx")
+    arrays = [numpy_helper.to_array(each) for each in model.graph.initializer]
+    binary = [each for each in arrays if each.ndim == 4 and set(np.unique(each)) <= {-1.0, 1.0}]
+    assert len(binary) == 18
+    assert {each.key for each in model.metadata_props} >= {"image", "classes", "source"}
+    assert [each.op_type for each in model.graph.node].count("Sign") == 18
+
+
+@needs("onnx")
+@needs("qonnx")
+def test_qonnx(recu, file):
+    import onnx
+
+    assert export(recu, file, "qonnx", "net.onnx") == 0, recu.err
+    assert "BipolarQuant gives +1 of them where the network has 0" in recu.out
+    kinds = [each.op_type for each in onnx.load("net.onnx").graph.node]
+    assert kinds.count("BipolarQuant") == 36 and "Sign" not in kinds
+
+
+@needs("safetensors")
+def test_safetensors_and_a_model_card(recu, file):
+    from safetensors.torch import load_file
+
+    assert export(recu, file, "safetensors", "card", "--license", "mit") == 0, recu.err
+    tensors = load_file("card/model.safetensors")
+    state = torch.load(file, weights_only=True)["state_dict"]
+    assert tensors.keys() == state.keys() and all(torch.equal(tensors[name], state[name]) for name in state)
+    _, front, prose = (recu.folder / "card/README.md").read_text().split("---\n", 2)
+    said = yaml.safe_load(front)
+    assert said["license"] == "mit" and said["datasets"] == ["tiny"]
+    (result,) = said["model-index"][0]["results"]
+    top1 = result["metrics"][0]["value"]
+    assert recu("evaluate", "-e", file, "--params_dir", recu.project / "params", "--output", "a.json") == 0
+    assert 100 * top1 == pytest.approx(recu.json("a.json")["top1"]) and "Top-1" in prose
+    assert recu.json("a.json")["checkpoint_sha256"] in prose
+
+
+@pytest.mark.parametrize(("target", "package"), [("onnx", "onnx"), ("qonnx", "onnx"), ("safetensors", "safetensors")])
+def test_a_package_that_is_missing_is_named(recu, packed, target, package, monkeypatch):
+    monkeypatch.setattr("recu.export.needed.find_spec", lambda name: None)
+    assert export(recu, "ours.pth.tar", target, "out", "--quick") == 2
+    assert f"{package}" in recu.error() and "'.[export]'" in recu.error()
