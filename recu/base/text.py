@@ -50,6 +50,11 @@ def csv_text(text: str) -> str:
     return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what is counted, e.g. "1 training" and "1,200 trainings"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _byte_escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     # Python reads a byte of a file name that is no UTF-8 as U+DC00 plus its value.

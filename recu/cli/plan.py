@@ -15,7 +15,7 @@ from typing import Any
 
 from recu.base.errors import ConfigError
 from recu.base.files import atomic_write_json, read_object
-from recu.base.text import visible
+from recu.base.text import counted, visible
 from recu.cli import options
 from recu.experiment import params, plan
 from recu.experiment.estimate import Estimate, Job, duration, estimate, jobs_of
@@ -190,7 +190,8 @@ def _totals(
     trainings = sum(name.startswith("train ") for name in left)
     lines = [
         "",
-        f"left to do: {trainings} trainings and {len(left) - trainings} evaluations, {_count(total.images)} images",
+        f"left to do: {counted(trainings, 'training')} and {counted(len(left) - trainings, 'evaluation')}, "
+        f"{_count(total.images)} images",
     ]
     if found.devices > 1:
         return [*lines, f"how long they take on {found.devices} devices each is not known: rates are of one device"]

@@ -78,8 +78,10 @@ def package_binarisers() -> tuple[str, ...]:
     return tuple(_BINARISERS)
 
 
-def title_of(name: str) -> str:
-    """How tables call a binariser; one that this version does not know by its name."""
+def title_of(name: str, *, family: str = "") -> str:
+    """How tables call the binariser of a network; one that this version does not know by its name."""
+    if family == "birealnet":
+        return _COMPETITOR.title
     return _BINARISERS[name].title if name in _BINARISERS else name
 
 

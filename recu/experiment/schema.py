@@ -555,6 +555,8 @@ class Comparison(Block):
     """Ids of the better ones below the suite, `DATASET/NETWORK/METHOD/seedN` with `*` for anything."""
     than: Line
     """Ids of the others, likewise; compared seed by seed."""
+    what: Advice
+    """Both in words, as in "finetune against vanilla"."""
 
 
 class Claim(Block):

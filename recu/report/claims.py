@@ -100,7 +100,7 @@ def _numbers(published: Sequence[PublishedResult], tables: Sequence[TableRow]) -
 def _compared(comparison: Comparison, rows: Sequence[Row]) -> list[Evidence]:
     """One piece of evidence for each row of the other side, against the same network where both sides have it."""
     better, other = (_matching(comparison.suite, pattern, rows) for pattern in (comparison.better, comparison.than))
-    what = f"suite {comparison.suite}: {comparison.better} against {comparison.than}"
+    what = f"{comparison.what} (suite {comparison.suite})"
     if not better or not other:
         return [_nothing(what)]
     shared = {_network(row) for row in better} & {_network(row) for row in other}
@@ -109,7 +109,7 @@ def _compared(comparison: Comparison, rows: Sequence[Row]) -> list[Evidence]:
         there = [row for row in other if (row.dataset, row.network) == labelled]
         here = [row for row in better if not shared or _network(row) == _network(there[0])]
         if here:
-            found.append(_paired(f"{what}, {there[0].network} on {there[0].dataset}", here, there))
+            found.append(_paired(f"{what}: {_side(here)} against {_side(there)} on {there[0].dataset}", here, there))
     return found
 
 
@@ -120,6 +120,10 @@ def _matching(suite: str, pattern: str, rows: Sequence[Row]) -> list[Row]:
 def _network(row: Row) -> str:
     """Without the name of the suite's row."""
     return f"{row.network.partition('+')[0]} on {row.dataset}"
+
+
+def _side(rows: Sequence[Row]) -> str:
+    return " and ".join(dict.fromkeys(f"{row.network} ({row.method})" for row in rows))
 
 
 def _paired(what: str, better: Sequence[Row], other: Sequence[Row]) -> Evidence:

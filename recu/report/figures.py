@@ -48,7 +48,46 @@ _MOST_NAMED = 25
 
 def svg(draw: Callable[[], Figure]) -> bytes:
     """A figure as SVG."""
-    return _saved(draw, "svg", {"Date": None})
+    return _saved(draw, "svg", {"Date": None}, transparent=True)
+
+
+def panels(draw: Callable[[], Figure]) -> tuple[list[list[bytes]], str]:
+    """A figure's panels line by line, each as SVG in one scale, for a page to put beside or below one another; and the
+    figure's title. No panels where it shows no data.
+    """
+    import matplotlib
+    from matplotlib.transforms import Bbox
+
+    with matplotlib.rc_context(_STYLE):
+        figure = draw()
+        figure.draw_without_rendering()  # which lays it out
+    if len(figure.axes) < 2:
+        return ([[svg(lambda: figure)]] if figure.axes else []), ""
+    figure.set_layout_engine("none")
+    for text in figure.texts:
+        text.set_visible(False)
+    inches = figure.dpi_scale_trans.inverted()
+    boxes: dict[Axes, Bbox] = {}
+    lines: dict[int, list[Axes]] = {}
+    for axes in figure.axes:
+        box, place = axes.get_tightbbox(), axes.get_subplotspec()
+        assert box is not None and place is not None, "a panel of a grid that is drawn"
+        boxes[axes] = box.transformed(inches)
+        lines.setdefault(place.rowspan.start, []).append(axes)
+    width = max(each.width for each in boxes.values()) + 0.1
+
+    def panel(axes: Axes, low: float, high: float) -> bytes:
+        for each in figure.axes:
+            each.set_visible(each is axes)
+        middle = (boxes[axes].x0 + boxes[axes].x1) / 2
+        box = Bbox([[middle - width / 2, low - 0.05], [middle + width / 2, high + 0.05]])
+        return _saved(lambda: figure, "svg", {"Date": None}, transparent=True, bbox_inches=box)
+
+    drawn = [
+        [panel(axes, min(boxes[each].y0 for each in line), max(boxes[each].y1 for each in line)) for axes in line]
+        for line in lines.values()
+    ]
+    return drawn, figure.get_suptitle()
 
 
 def png(draw: Callable[[], Figure]) -> bytes:
@@ -71,7 +110,7 @@ def _saved(draw: Callable[[], Figure], form: str, metadata: dict[str, Any], **ho
 
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        draw().savefig(buffer, format=form, metadata=metadata, **({"transparent": True} if form == "svg" else how))
+        draw().savefig(buffer, format=form, metadata=metadata, **how)
     return buffer.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from recu.base.text import counted
 from recu.experiment.binarisers import title_of
 from recu.report.summary import TableRow, half_width
 
@@ -104,12 +105,11 @@ def _clearly_best(lines: Sequence[TableRow]) -> TableRow | None:
 def _cell(line: TableRow, *, best: bool) -> Cell:
     half = half_width(line.top1_best.sd, len(line.seeds))
     measured = f"{line.top1_best.mean:.2f}" + ("" if half is None else f" ± {half:.2f}")
-    seeds = f"{len(line.seeds)} seed{'s' if len(line.seeds) > 1 else ''}"
     published = "nothing published"
     if line.published is not None and line.published.top1 is not None:
         others = ", ".join(f"{other.top1:.2f}" for other in line.published.elsewhere)
         published = f"published {line.published.top1:.2f}" + (f" [{others}]" if others else "")
-    return Cell(measured, f"({seeds}); {published}; {line.verdict}", best)
+    return Cell(measured, f"({counted(len(line.seeds), 'seed')}); {published}; {line.verdict}", best)
 
 
 def _elsewhere(lines: Sequence[TableRow]) -> list[str]:

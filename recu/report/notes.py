@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from recu.base.text import counted
 from recu.experiment.suite_facts import MethodFacts, SuiteFacts
 from recu.report.summary import RELEASED_RULE, RULE, TableRow
 from recu.results.records import Provenance, Row
@@ -79,7 +80,7 @@ def _origin(rows: Sequence[Row], files: Sequence[Row]) -> tuple[str, ...]:
         trained_on = listed(each.device for each in trained)
         hardware = f"trained on {trained_on}; {hardware}. Training took {hours:.2f} h in all"
     names = (f"{row.claim.path} (SHA-256 {row.checkpoint_sha256[:16]})" for row in files if row.claim)
-    what = "released files" if files else "trainings"
+    what = "released file" if files else "training"
     return (
         _dates(everything),
         f"Hardware: {hardware}.",
@@ -88,8 +89,9 @@ def _origin(rows: Sequence[Row], files: Sequence[Row]) -> tuple[str, ...]:
         *_sharing(rows),
         f"Data: {listed(_data_of(row) for row in rows)}.",
         *([f"Files: {listed(names)}."] if files else []),
-        f"Rests on: {len(rows)} {what} and the evaluation of each one's best checkpoint, whose parameters, data and "
-        "checkpoint hashes agree: metrics.json below results/train/ and results/evaluate/, by the experiments' names.",
+        f"Rests on: {counted(len(rows), what)} and the evaluation of each one's best checkpoint, whose parameters, "
+        "data and checkpoint hashes agree: metrics.json below results/train/ and results/evaluate/, by the "
+        "experiments' names.",
     )
 
 

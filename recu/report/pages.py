@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from recu.base.text import visible
-from recu.experiment.plan import FIGURES
+from recu.base.text import counted, visible
+from recu.experiment.binarisers import title_of
+from recu.experiment.plan import FIGURES, TABLE_FORMATS
 from recu.experiment.schema import PublishedResult
 from recu.experiment.suite_facts import SuiteFacts
 from recu.report import figures
@@ -28,9 +29,13 @@ CAPTIONS = {
     "from another's weights continues its epochs. Several seeds: mean, and a band of one standard deviation "
     "on each side.",
     "published": "Published top-1 and ours (best epoch, mean over the seeds with its 95 % interval).",
-    "classes": "Confusion matrix (images, rows are the true classes) and accuracy of every class, over all seeds.",
+    "classes": "Confusion matrix (images, rows are the true classes) and accuracy of every class; several seeds are "
+    "counted together.",
 }
 """What each figure shows."""
+
+_ON_INDEX = ("curves", "published")
+"""Figures of each suite on the page over all suites; the page of the suite has all of them, that of a run its own."""
 
 _GOOD, _BAD = ("reproduced", "above", "confirmed", "supported"), ("below", "differs", "contradicted")
 
@@ -64,13 +69,13 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """A published result of which nothing comparable was run."""
+    """Published results of which nothing comparable was run, and a suite that would give them."""
 
-    published: PublishedResult
-    suites: tuple[str, ...]
-    """That would give it."""
+    published: Sequence[PublishedResult]
+    suite: str | None
+    """None where no suite of params/ would."""
     cost: str
-    """In words."""
+    """Of the whole suite, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +89,13 @@ class Run:
     """Ids of the other seeds."""
     verified: Sequence[str]
     """What was found about it, in sentences."""
-    command: str
-    command_note: str
+    commands: Sequence[tuple[str, str]]
+    """That repeat it: where, in words, and the command."""
 
 
 def suite_page(suite: Suite) -> str:
     """SUITE.html."""
-    return _render("suite.html.j2", title=visible(suite.facts.title), suite=_shown(suite, linked=False))
+    return _render("suite.html.j2", title=visible(suite.facts.title), suite=_shown(suite, FIGURES, linked=False))
 
 
 def index_page(
@@ -101,7 +106,7 @@ def index_page(
     Args:
         suites: that have results.
         published: every published result, in order.
-        missing: those of which nothing comparable was run.
+        missing: those of which nothing comparable was run, by the suites that would give them.
         problems: what could not be shown, in sentences.
     """
     found = [(result, _comparable(result, suites)) for result in published]
@@ -109,7 +114,7 @@ def index_page(
         "index.html.j2",
         title="ReCU: published and reproduced",
         summary=_summary(found),
-        suites=[(suite.facts.name, _shown(suite, linked=True)) for suite in suites],
+        suites=[(suite.facts.name, _shown(suite, _ON_INDEX, linked=True)) for suite in suites],
         published=_published_grid(found),
         missing=_missing_grid(missing),
         problems=[visible(problem) for problem in problems],
@@ -128,8 +133,7 @@ def run_page(run: Run, suite: Suite, *, with_figures: bool) -> str:
         up="../" * (len(place.parts) - 1),
         summary=_run_summary(run),
         facts=_run_facts(run),
-        command=run.command,
-        command_note=visible(run.command_note),
+        commands=run.commands,
         verified=[visible(line) for line in run.verified],
         figures=drawn,
         figure_notes=[] if with_figures else [note],
@@ -167,10 +171,25 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def _safe(drawn: bytes) -> Any:
+def _drawn(drawings: Mapping[str, Callable[[], Any]]) -> list[_Figure]:
+    """Those figures that have anything to show, by name."""
     from markupsafe import Markup
 
-    return Markup(figures.inline(drawn))
+    found = []
+    for name, draw in drawings.items():
+        lines, title = figures.panels(draw)
+        if lines:
+            panels = [Markup(figures.inline(panel)) for line in lines for panel in line]
+            caption = CAPTIONS[name] + (f" {title}." if title else "")
+            found.append(_Figure(caption=caption, panels=panels, columns=len(lines[0])))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Figure:
+    caption: str
+    panels: Sequence[Any]
+    columns: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,10 +220,9 @@ class _Grid:
     sortable: bool = True
 
 
-def _shown(suite: Suite, *, linked: bool) -> dict[str, Any]:
+def _shown(suite: Suite, shown: Iterable[str], *, linked: bool) -> dict[str, Any]:
     facts, below = suite.facts, suite.notes
     results, costs = parts(columns_of(suite.table))
-    drawn = [(CAPTIONS[name], _safe(figures.svg(suite.drawing(name)))) for name in FIGURES if suite.trains]
     return {
         "title": visible(facts.title),
         "description": visible(facts.description),
@@ -212,8 +230,8 @@ def _shown(suite: Suite, *, linked: bool) -> dict[str, Any]:
         "costs": _table_grid(suite.table, costs, linked=linked),
         "reading": [visible(note) for note in below.reading],
         "origin": [visible(note) for note in below.origin],
-        "figures": drawn,
-        "forms": [f"{facts.name}.{form}" for form in ("md", "csv", "json", "tex", "html")],
+        "figures": _drawn({name: suite.drawing(name) for name in shown if suite.trains}),
+        "forms": [f"{facts.name}.{form}" for form in TABLE_FORMATS if form != "html"],
     }
 
 
@@ -254,13 +272,13 @@ def _comparable(result: PublishedResult, suites: Iterable[Suite]) -> list[TableR
 def _summary(found: Sequence[tuple[PublishedResult, Sequence[TableRow]]]) -> str:
     lines = [line for _, each in found for line in each]
     run = sum(bool(each) for _, each in found)
-    text = f"{len(found)} published results; {run} of them were run as published, {len(found) - run} were not."
+    text = f"{counted(len(found), 'published result')}: {run} run as published, {len(found) - run} not."
     if lines:
         verdicts = [line.verdict for line in lines]
-        counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+        listed = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
         furthest = max(lines, key=lambda line: abs(line.difference or 0.0))
         text += (
-            f" Of the {len(lines)} lines that may be compared: {counted}. The largest difference is "
+            f" Of {counted(len(lines), 'line')} that may be compared: {listed}. The largest difference is "
             f"{number(furthest.difference, '+.2f')} points ({furthest.result.model},"
             f" {furthest.result.labelled_method})."
         )
@@ -307,27 +325,23 @@ def _published_lines(result: PublishedResult, lines: Sequence[TableRow]) -> Iter
 
 
 def _missing_grid(missing: Sequence[Missing]) -> _Grid:
-    heads = [
-        *(_Head(text=name, kind=name) for name in ("dataset", "model", "method")),
-        _Head(text="published", numeric=True),
-        *(_Head(text=name, kind=name) for name in ("command", "cost")),
-    ]
+    heads = [_Head(text=name, kind=name) for name in ("command", "cost", "gives")]
     lines = [
         _Line(
             cells=[
-                *(_Cell(text=visible(text or "-")) for text in (each.published.dataset, each.published.model)),
-                _Cell(text=visible(each.published.method)),
-                _Cell(text=number(each.published.top1), sort=each.published.top1),
-                _Cell(
-                    text=" or ".join(f"snakemake --cores all --config suites={name}" for name in each.suites)
-                    or "no suite of params/suites/ has it"
-                ),
+                _Cell(text=f"snakemake --cores all --config suites={each.suite}" if each.suite else "no suite has it"),
                 _Cell(text=each.cost),
+                _Cell(text=visible("; ".join(map(_in_words, each.published)))),
             ]
         )
         for each in missing
     ]
     return _Grid(heads=heads, lines=lines)
+
+
+def _in_words(result: PublishedResult) -> str:
+    named = [text for text in (result.dataset, result.model, result.method) if text]
+    return f"{' '.join(named)} {number(result.top1)}"
 
 
 def _chain(row: Row, rows: Sequence[Row]) -> list[str]:
@@ -341,13 +355,13 @@ def _chain(row: Row, rows: Sequence[Row]) -> list[str]:
         row = by_id[row.parent.id]
 
 
-def _run_figures(rows: Sequence[Row], row: Row, suite: Suite) -> list[tuple[str, Any]]:
+def _run_figures(rows: Sequence[Row], row: Row, suite: Suite) -> list[_Figure]:
     lines = [line for line in suite.table if row.experiment_id in line.runs]
     draw: dict[str, Callable[[], Any]] = {}
     if row.curve is not None:
         draw["curves"] = lambda: figures.curves(rows, lines)
     draw["classes"] = lambda: figures.classes([row])
-    return [(CAPTIONS[name], _safe(figures.svg(each))) for name, each in draw.items()]
+    return _drawn(draw)
 
 
 def _run_summary(run: Run) -> str:
@@ -360,10 +374,14 @@ def _run_summary(run: Run) -> str:
     return f"{text}. A single run says nothing about its spread."
 
 
+_STAGES = {0: "none: real weights and activations", 1: "{}, activations alone", 2: "{}, activations and weights"}
+
+
 def _run_facts(run: Run) -> list[tuple[str, str]]:
     row, training = run.row, run.training
     pairs = {
         "network": f"{row.network}, shortcuts {row.shortcut}",
+        "binariser": _STAGES[row.stage].format(title_of(row.binariser, family=row.family)),
         "dataset": f"{row.dataset}, fingerprint {row.data_fingerprint}",
         "parameters": f"hash {row.spec_hash}",
         "checkpoint": f"SHA-256 {row.checkpoint_sha256}",
@@ -423,7 +441,7 @@ def _claim(weighed: Weighed) -> Mapping[str, Any]:
         pairs.append(("cannot be decided yet", claim.undecided))
     heads = [
         *(_Head(text=name, kind=name) for name in ("what", "runs")),
-        _Head(text="difference and 95 % interval (points)", numeric=True),
+        _Head(text="difference", numeric=True),
         _Head(text="verdict", kind="verdict"),
     ]
     lines = [

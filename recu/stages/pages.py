@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from recu.base.errors import ConfigError, RecuError, ResultError
 from recu.base.files import atomic_write_text
+from recu.base.text import counted
 from recu.experiment import params, paths, plan
 from recu.experiment.estimate import duration, estimate, jobs_of
 from recu.experiment.plan import Plan
 from recu.experiment.rates import find_rates
 from recu.experiment.remake import afresh, remake
-from recu.experiment.resolving import Experiment
 from recu.experiment.schema import PublishedResult, WorkflowConfig
 from recu.experiment.suite_facts import SuiteFacts
 from recu.report.claims import weigh
@@ -65,40 +65,34 @@ def _run(row: Row, suite: Suite, places: Places, ground: Ground | None) -> Run:
             f"{remake(['collect'], suites=[row.suite], results_dir=results)}"
         )
     line = next(line for line in suite.table if identifier in line.runs)
-    command, note = _command(training, evaluated, trained, places)
     return Run(
         row=row,
         training=training,
         evaluation=evaluation,
         siblings=[each for each in line.runs if each != identifier],
         verified=_verified(ground, row),
-        command=command,
-        command_note=note,
+        commands=_commands(training, evaluated, trained, places),
     )
 
 
-def _command(
+def _commands(
     training: TrainingRecord | ReleasedRecord, evaluated: Path, trained: Path, places: Places
-) -> tuple[str, str]:
-    """The command that repeats a run elsewhere, and in words the one that does so here."""
+) -> list[tuple[str, str]]:
+    """The commands that repeat a run: elsewhere, and here."""
     suite = training.id.partition("/")[0]
-    words = ["snakemake", str(evaluated), "--cores", "all", "--config", f"suites={suite}"]
-    lines = [shlex.join(words)]
-    if not isinstance(training, TrainingRecord):
-        return lines[0], "It measures the file again; nothing is trained."
-    origin = training.provenance
-    if origin.git_commit is not None and origin.git_dirty is False:
-        lines.insert(0, f"git checkout {origin.git_commit}")
-    state = places.runs_dir / training.id
-    here = afresh(
-        [state] if state.exists() else [],
-        [trained],
-        suites=[suite],
-        results_dir=places.results_dir,
-        runs_dir=places.runs_dir,
-    )
-    note = f"In a fresh copy of the project. Here, where the result is there already: {here}".replace("`", "")
-    return "\n".join(lines), note
+    lines = [shlex.join(["snakemake", str(evaluated), "--cores", "all", "--config", f"suites={suite}"])]
+    if isinstance(training, TrainingRecord):
+        origin, state = training.provenance, places.runs_dir / training.id
+        if origin.git_commit is not None and origin.git_dirty is False:
+            lines.insert(0, f"git checkout {origin.git_commit}")
+        states, targets = [state] if state.exists() else [], [trained]
+    else:
+        states, targets = [], [evaluated]  # nothing is trained
+    here = afresh(states, targets, suites=[suite], results_dir=places.results_dir, runs_dir=places.runs_dir)
+    return [
+        ("In a fresh copy of the project", "\n".join(lines)),
+        ("Here, where the result is there already", here[1:-1]),
+    ]
 
 
 def _verified(ground: Ground | None, row: Row) -> list[str]:
@@ -126,7 +120,7 @@ def write_index(places: Places, config: WorkflowConfig) -> list[Path]:
         _look_at(name, places, config, found)
     tables = [line for suite in found.suites for line in suite.table]
     compared = [line.published for line in tables if line.against_published]
-    missing = [_missing(result, found.plans, places) for result in quoted if result not in compared]
+    missing = _missing([result for result in quoted if result not in compared], found.plans, places)
     rows = [row for suite in found.suites for row in suite.rows]
     weighed = weigh(params.load_claims(places.params_dir).claims, quoted, tables, rows)
     pages = {
@@ -174,19 +168,20 @@ def _look_at(name: str, places: Places, config: WorkflowConfig, found: _Found) -
     found.suites.append(suite)
 
 
-def _missing(result: PublishedResult, plans: Mapping[str, Plan], places: Places) -> Missing:
-    """Which suites would give a published result, and what that takes."""
-    offered = {name: _giving(result, planned) for name, planned in plans.items()}
-    suites = tuple(name for name, experiments in offered.items() if experiments)
-    if not suites:
-        return Missing(published=result, suites=(), cost="not known here")
-    first = plans[suites[0]]
-    return Missing(published=result, suites=suites, cost=_cost(offered[suites[0]], first, places))
+def _missing(results: Sequence[PublishedResult], plans: Mapping[str, Plan], places: Places) -> list[Missing]:
+    """Which suites would give published results, and what each takes."""
+    given = {name: [result for result in results if _giving(result, planned)] for name, planned in plans.items()}
+    found = [
+        Missing(published=offered, suite=name, cost=_cost(plans[name], places))
+        for name, offered in given.items()
+        if offered
+    ]
+    by_none = [result for result in results if not any(result in offered for offered in given.values())]
+    return [*found, Missing(published=by_none, suite=None, cost="not known here")] if by_none else found
 
 
-def _giving(result: PublishedResult, planned: Plan) -> list[Experiment]:
-    """Experiments of a suite whose results may be compared with a published one."""
-    found = []
+def _giving(result: PublishedResult, planned: Plan) -> bool:
+    """Whether a suite has experiments whose results may be compared with a published one."""
     for experiment in planned.experiments.values():
         dataset, recipe = planned.datasets[experiment.dataset], experiment.hyperparameters
         setting = Setting(
@@ -207,24 +202,19 @@ def _giving(result: PublishedResult, planned: Plan) -> list[Experiment]:
         )
         matched = match(setting, planned.published)
         if matched.result == result and not matched.differences:
-            found.append(experiment)
-    return found
+            return True
+    return False
 
 
-def _cost(experiments: Iterable[Experiment], planned: Plan, places: Places) -> str:
-    """Of what is not trained yet: seeds and parents included."""
-    wanted: dict[str, Experiment] = {}
-    open_ones = list(experiments)
-    while open_ones:
-        experiment = open_ones.pop()
-        folder = paths.train_folder(places.results_dir, experiment.id)
-        if experiment.id not in wanted and published_state(folder, experiment) != TRAINED:
-            wanted[experiment.id] = experiment
-            open_ones += [planned.experiments[parent.id] for parent in experiment.parents]
-    ordered = [each for name, each in planned.experiments.items() if name in wanted]
+def _cost(planned: Plan, places: Places) -> str:
+    """Of what of a suite is not trained yet."""
+    ordered = [
+        each
+        for name, each in planned.experiments.items()
+        if published_state(paths.train_folder(places.results_dir, name), each) != TRAINED
+    ]
     rates = find_rates(places.params_dir, places.results_dir, None)
     total = estimate(jobs_of(ordered, planned.datasets, {}, rates), 1)
-    trainings = f"{len(ordered)} training{'' if len(ordered) == 1 else 's'}"
-    epochs = sum(each.hyperparameters.epochs for each in ordered)
+    epochs = counted(sum(each.hyperparameters.epochs for each in ordered), "epoch")
     time = "time not known here" if total.device_seconds is None else f"about {duration(total.device_seconds)}"
-    return f"{trainings} of {epochs:,} epochs in all, {time}"
+    return f"{counted(len(ordered), 'training')} of {epochs} in all, {time}"

@@ -71,7 +71,7 @@ def test_time_is_counted_for_what_is_left(place, tmp_path, capsys):
         (tmp_path / "results" / stage / first / "metrics.json").write_text(json.dumps({"spec_hash": spec_hash}))
     left = total("two")
     assert len(left["jobs"]) == 2 and left["total"]["wall_seconds"] == pytest.approx(epochs * 11 + 3 + 1)
-    assert "left to do: 1 trainings and 1 evaluations" in capsys.readouterr().out
+    assert "left to do: 1 training and 1 evaluation," in capsys.readouterr().out
 
 
 def test_more_at_once_than_were_measured_is_said_to_take_more_devices(place, tmp_path, capsys):

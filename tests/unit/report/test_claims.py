@@ -9,7 +9,7 @@ from recu.report.claims import weigh
 from recu.report.pages import claims_page
 from recu.report.summary import summarise
 
-COMPARISON = Comparison(suite="cifar10", better="*/finetune/*", than="*/vanilla/*")
+COMPARISON = Comparison(suite="cifar10", better="*/finetune/*", than="*/vanilla/*", what="finetune against vanilla")
 
 
 def claim(**more) -> Claim:
@@ -35,7 +35,9 @@ def test_trainings_are_compared_seed_by_seed(row, differences, expected, interva
     rows += [row(seed=seed, top1=90.0 + seed + more, method="finetune") for seed, more in enumerate(differences)]
     (found,) = verdict(rows)
     assert (found.verdict, found.interval) == (expected, interval)
-    assert len(found.runs) == 2 * len(differences) and "cifar.resnet18_1w1a on cifar10" in found.what
+    sides = "cifar.resnet18_1w1a (finetune) against cifar.resnet18_1w1a (vanilla) on cifar10"
+    assert len(found.runs) == 2 * len(differences)
+    assert found.what == f"finetune against vanilla (suite cifar10): {sides}"
 
 
 def test_what_was_not_run_says_so(row):
@@ -48,7 +50,7 @@ def test_each_network_is_compared_for_itself_and_only_within_the_suite(row):
     rows = [row(model=model, method=method) for model in ("resnet18_1w1a", "resnet20_1w1a")
             for method in ("vanilla", "finetune")]  # fmt: skip
     assert [found.verdict for found in verdict(rows)] == ["single run, undecided"] * 2
-    elsewhere = Comparison(suite="ablation", better="*", than="*")
+    elsewhere = Comparison(suite="ablation", better="*", than="*", what="all")
     (weighed,) = weigh([claim(comparisons=(elsewhere,))], (), (), rows)
     assert weighed.verdict == "1 not run"
 
@@ -57,7 +59,7 @@ def test_each_network_is_compared_for_itself_and_only_within_the_suite(row):
 def test_seeds_of_several_methods_are_no_one_mean(row, mixed):
     rows = [row(seed=1, row="a"), row(seed=2, row="a"), row(seed=1), row(seed=2, method="finetune")]
     sides = {"than" if mixed == "better" else "better": "*+a/*", mixed: "*18_1w1a/*"}
-    (weighed,) = weigh([claim(comparisons=(Comparison(suite="cifar10", **sides),))], (), (), rows)
+    (weighed,) = weigh([claim(comparisons=(Comparison(suite="cifar10", what="mixed", **sides),))], (), (), rows)
     assert [(each.verdict, each.difference) for each in weighed.evidence] == [("undecided", None)]
 
 

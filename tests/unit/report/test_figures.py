@@ -92,6 +92,22 @@ def test_a_confusion_matrix_counts_all_seeds() -> None:
     assert "have no confusion matrix" in figures.classes([row("a", "vanilla", [1.0])]).texts[0].get_text()
 
 
+def test_a_page_gets_a_figures_panels_in_one_scale_and_nothing_where_there_is_no_data() -> None:
+    lines, title = figures.panels(lambda: curves(*(row(name, "vanilla", [50.0, 60.0]) for name in "ab")))
+    texts = [[panel.decode() for panel in line] for line in lines]
+    for (accuracy, loss), name in zip(texts, "ab", strict=True):
+        assert f">{name} on Digits<" in accuracy and ">top-1 (%)<" in accuracy and ">cross-entropy" not in accuracy
+        assert ">cross-entropy (nats)<" in loss and ">top-1 (%)<" not in loss
+    widths = {float(re.search(r'viewBox="0 0 ([0-9.]+)', text)[1]) for line in texts for text in line}
+    assert len(widths) == 1 and 300 < widths.pop() < 360, "half of nine inches, in points"
+    assert title == "" and figures.panels(lambda: figures.published([])) == ([], "")
+
+
+def test_the_title_of_a_figure_is_beside_its_panels() -> None:
+    lines, title = figures.panels(lambda: curves(*(row(f"n{number}", "vanilla", [50.0]) for number in range(30))))
+    assert title.startswith("24 of 30 networks") and title.encode() not in b"".join(line[0] for line in lines)
+
+
 def test_the_same_rows_give_the_same_bytes_in_both_forms() -> None:
     for save in (figures.svg, figures.png):
         one, two = (save(lambda: curves(row("a", "vanilla", [50.0, 60.0]))) for _ in range(2))

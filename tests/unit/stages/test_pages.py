@@ -93,7 +93,12 @@ def test_a_run_has_everything_that_is_known_of_it(places):
         f"snakemake {places.results_dir}/evaluate/{ID}/metrics.json --cores all --config suites=smallest",
     ):  # fmt: skip
         assert text in page, text
-    assert page.count("<svg") == 2 and 'href="../../../../../index.html"' in page
+    assert page.count("<svg") == 4, "two columns of curves, two of classes"
+    assert "<dt>binariser</dt><dd>ReCU, activations and weights</dd>" in page
+    state, target = places.runs_dir / ID, places.results_dir / f"train/{ID}/metrics.json"
+    assert f'<pre class="command">mv {state} {state}.old &amp;&amp; snakemake --cores all' in page
+    assert f"--forcerun {target}</pre>" in page
+    assert 'href="../../../../../index.html"' in page
     assert (places.reports_dir / f"runs/{ID}.html").parent.joinpath("../../../../../index.html").parent.resolve() == (
         places.reports_dir.resolve()
     )
@@ -125,11 +130,14 @@ def test_pages_of_runs_that_are_no_more_go(places):
 
 def test_the_index_has_the_suite_and_what_is_missing_costs(places):
     page, claims = _index(places)
-    assert f'href="runs/{ID}.html"' in page and f"{_quoted(places)} published results; 0 of them were run" in page
+    assert f'href="runs/{ID}.html"' in page and f"{_quoted(places)} published results: 0 run as" in page
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
-    first = r"snakemake --cores all --config suites=cifar10[^,]* 3 trainings of 1,800 epochs in all, time not known"
-    assert re.search(first, text)
-    assert "6 trainings of 3,600 epochs in all" in text, "finetune takes its vanilla trainings too"
+    whole = (
+        "suites=cifar10 18 trainings of 10,800 epochs in all, time not known here CIFAR-10 resnet18_1w1a vanilla 92.80;"
+    )
+    assert f"snakemake --cores all --config {whole}" in text
+    results = [line for line in text.split("snakemake --cores all --config ") if line.startswith("suites=imagenet ")]
+    assert len(results) == 1 and "ImageNet resnet34_1w1a finetune 65.25" in results[0], "once, with all that it gives"
     assert claims.count(">not run<") > _quoted(places)
 
 
