@@ -108,7 +108,7 @@ def scaled_convolution(
         filters = sign_convolution.pack_filters(binary_weight)
         if filters is not None:
             images = sign_convolution.pack_images(activation, padding)
-            return sign_convolution.convolve_to_values(images, filters, stride, alpha.detach().flatten())[0]
+            return sign_convolution.convolve_to_values(images, filters, stride, alpha.detach().flatten())
     # alpha comes after the convolution although folding it into the weight would save a pass: sums of signs
     # are exact in every precision.
     return F.conv2d(torch.sign(activation), binary_weight, None, stride, padding).mul_(alpha)

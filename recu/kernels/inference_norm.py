@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.kernels import sign_codes
-from recu.kernels.sign_codes import SignCodes
 from recu.kernels.tensors import as_images, as_rows, compiled_for
 
 
@@ -31,27 +30,22 @@ class InferenceNorm2d(nn.Module):
         hardtanh: whether the result is clipped to [-1, 1].
 
     Attributes:
-        code_padding: set it where a convolution of this padding takes the result's signs.
+        factor_and_shift: of the BatchNorm, both (C,); None where loops cannot take them.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, *, hardtanh: bool) -> None:
         super().__init__()
         self.norm, self.hardtanh = copy.deepcopy(norm), hardtanh
-        self.code_padding: tuple[int, int] | None = None
-        self._factor_and_shift = factor_and_shift(self.norm) if compiled_for(norm.running_mean) else None
+        self.factor_and_shift = factor_and_shift(self.norm) if compiled_for(norm.running_mean) else None
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor | SignCodes]:
-        """(N, C, H, W) to the same shape; with a `code_padding` to that and its signs, or to it twice."""
-        if self._factor_and_shift is None or not self._fits(x):
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        if self.factor_and_shift is None or not self._fits(x):
             out = self.norm(x)
-            out = F.hardtanh(out, inplace=True) if self.hardtanh else out
-            return out if self.code_padding is None else (out, out)
-        rows, (factor, shift) = as_rows(x), (values.numpy() for values in self._factor_and_shift)
-        signs = sign_codes.normalise(
-            rows, factor, shift, torch.get_num_threads(), hardtanh=self.hardtanh, code_padding=self.code_padding
-        )
-        values = as_images(rows)
-        return values if signs is None else (values, signs)
+            return F.hardtanh(out, inplace=True) if self.hardtanh else out
+        rows, (factor, shift) = as_rows(x), (values.numpy() for values in self.factor_and_shift)
+        sign_codes.normalise(rows, factor, shift, torch.get_num_threads(), hardtanh=self.hardtanh)
+        return as_images(rows)
 
     def _fits(self, x: Tensor) -> bool:
         return compiled_for(x, self.norm.running_mean) and x.dim() == 4 and x.shape[1] == len(self.norm.running_mean)

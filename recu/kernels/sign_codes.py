@@ -6,7 +6,6 @@ a number is 0 as in PyTorch. Filters with a zero are refused. Nothing here needs
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -14,15 +13,22 @@ from typing import NamedTuple
 import numpy as np
 
 from recu.kernels.compiled import compiled, fused_multiply_add, in_threads
-from recu.kernels.sign_lookup import GROUP, PLACES, SIGNS, SPARE_STARTS, ZEROS, count, products
+from recu.kernels.sign_lanes import (
+    GATHER,
+    LANES,
+    compare_lanes,
+    finish_and_pack_lanes,
+    finish_and_pack_lanes_with,
+    finish_lanes,
+    finish_lanes_with,
+    pack_lanes,
+)
+from recu.kernels.sign_lookup import GROUP, RUN, SIGNS, SPARE_STARTS, ZEROS, count, products
 
 LARGEST_COUNT = int(np.iinfo(np.int16).max)
 """Weights of a filter at most: results are kept in two bytes."""
 _POSITIONS = 128
 """Of a result that are worked on at once, about, so that they stay in the cache."""
-_GATHER = sum(place << 8 * (SIGNS - 1 - i if sys.byteorder == "little" else i) for i, place in enumerate(PLACES))
-"""Times four bytes, the signs plus 1, it has their code in its highest byte."""
-_NO_CODES = np.empty((0, 0, 0, 0), np.uint8)
 
 
 class FilterCodes(NamedTuple):
@@ -117,7 +123,7 @@ def convolve(
         The convolution, int16 (N, H', W', O); its sum and the sum of its squares over each image's pixels, int64
         (N, O).
     """
-    geometry = _Geometry.of(images, filters, stride)
+    geometry = Geometry.of(images, filters, stride)
     number = len(images.codes)
     counts = np.empty((number, *geometry.size, filters.filters), np.int16)
     sums, squares = (np.empty((number, filters.filters), np.int64) for _ in range(2))
@@ -136,9 +142,8 @@ def convolve_to_values(
     residual: np.ndarray | None = None,
     hardtanh: bool = False,
     in_place: bool = False,
-    code_padding: tuple[int, int] | None = None,
-) -> tuple[np.ndarray, SignCodes | None]:
-    """hardtanh(affine(convolution) + residual), each part finished while it is in the cache, and its signs if wanted.
+) -> np.ndarray:
+    """hardtanh(affine(convolution) + residual), each part finished while it is in the cache.
 
     Args:
         images: signs of images.
@@ -149,21 +154,18 @@ def convolve_to_values(
         residual: (N, H', W', O) in one piece, or None for none.
         hardtanh: whether the result is clipped to [-1, 1].
         in_place: whether the result may take the residual's memory.
-        code_padding: of the result's signs as codes; None where these are not wanted.
 
     Returns:
-        (N, H', W', O), of the type of the scale, and its signs or None.
+        (N, H', W', O), of the type of the scale.
     """
-    geometry = _Geometry.of(images, filters, stride)
+    geometry = Geometry.of(images, filters, stride)
     shape = (len(images.codes), *geometry.size, filters.filters)
     out = residual if in_place and residual is not None else np.empty(shape, affine.scale.dtype)
-    padding = code_padding or (0, 0)
-    codes = _NO_CODES if code_padding is None else empty_codes(shape[0], geometry.size, filters.filters, padding)
-    tiled = (np.tile(values, geometry.size[1]) for values in affine)
+    tiled = Affine(*(np.tile(values, geometry.size[1]) for values in affine))
     added, bound = (out if residual is None else residual), out.dtype.type(1.0 if hardtanh else np.inf)
-    operands = (images.codes, filters.numbers, geometry, *tiled, added, residual is not None, bound)
-    in_threads(_convolve_to_values, threads, shape[0], *operands, out, codes, *padding)
-    return out, None if code_padding is None else SignCodes(codes, padding, filters.filters)
+    operands = (images.codes, filters.numbers, geometry, tiled, added, residual is not None, bound)
+    in_threads(_convolve_to_values, threads, shape[0], *operands, out)
+    return out
 
 
 def convolve_to_signs(
@@ -173,15 +175,14 @@ def convolve_to_signs(
     direction: np.ndarray,
     threshold: np.ndarray,
     threads: int,
-    code_padding: tuple[int, int] = (0, 0),
 ) -> SignCodes:
-    """The signs +1 where convolution * direction > threshold, both int32 (O,), and else -1."""
-    geometry = _Geometry.of(images, filters, stride)
-    codes = empty_codes(len(images.codes), geometry.size, filters.filters, code_padding)
-    tiled = (np.tile(values, geometry.size[1]) for values in (direction, threshold))
+    """The signs +1 where convolution * direction > threshold, both int32 (O,), and else -1; without padding."""
+    geometry = Geometry.of(images, filters, stride)
+    codes = empty_codes(len(images.codes), geometry.size, filters.filters, (0, 0))
+    tiled = (np.tile(values.astype(np.int16), geometry.size[1]) for values in (direction, threshold))
     operands = (images.codes, filters.numbers, geometry, *tiled, filters.filters)
-    in_threads(_convolve_to_signs, threads, len(codes), *operands, codes, *code_padding)
-    return SignCodes(codes, code_padding, filters.filters)
+    in_threads(_convolve_to_signs, threads, len(codes), *operands, codes)
+    return SignCodes(codes, (0, 0), filters.filters)
 
 
 def normalise(
@@ -191,8 +192,7 @@ def normalise(
     threads: int,
     *,
     hardtanh: bool = False,
-    code_padding: tuple[int, int] | None = None,
-) -> SignCodes | None:
+) -> None:
     """Write hardtanh(values * factor + shift), a BatchNorm, over values (N, H, W, C) in one piece.
 
     Args:
@@ -201,27 +201,21 @@ def normalise(
         shift: likewise.
         threads: at most.
         hardtanh: whether the result is clipped to [-1, 1].
-        code_padding: of the result's signs as codes; None where these are not wanted.
-
-    Returns:
-        The signs, or None.
     """
-    images, height, width, channels = values.shape
-    padding = code_padding or (0, 0)
-    codes = _NO_CODES if code_padding is None else empty_codes(images, (height, width), channels, padding)
-    tiled = (np.tile(each, width) for each in (factor, shift))
+    tiled = (np.tile(each, values.shape[2]) for each in (factor, shift))
     bound = values.dtype.type(1.0 if hardtanh else np.inf)
-    in_threads(_normalise, threads, images, values, *tiled, bound, codes, *padding)
-    return None if code_padding is None else SignCodes(codes, padding, channels)
+    in_threads(_normalise, threads, len(values), values, *tiled, bound)
 
 
-class _Geometry(NamedTuple):
+class Geometry(NamedTuple):
     """Where filters lie on the codes of an image; the rows of a result are worked on some at a time."""
 
     starts: np.ndarray
     """Where the patches of so many rows begin, from that of the first, int64 (rows * W' + SPARE_STARTS,)."""
     offsets: np.ndarray
     """Where the codes of a patch lie, int64 (kH * kW * K,)."""
+    run: int
+    """How many of these lie one behind the other, at least."""
     rows: int
     row_step: int
     """Codes from a row of the result to the next."""
@@ -231,21 +225,24 @@ class _Geometry(NamedTuple):
     """Of products, flat."""
 
     @classmethod
-    def of(cls, images: SignCodes, filters: FilterCodes, stride: tuple[int, int]) -> _Geometry:
+    def of(cls, images: SignCodes, filters: FilterCodes, stride: tuple[int, int]) -> Geometry:
+        """Of a convolution of these."""
         return _geometry(*images.codes.shape[2:], filters.taps, tuple(stride), result_size(images, filters, stride))
 
 
 @cache
 def _geometry(
     width: int, depth: int, taps: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]
-) -> _Geometry:
+) -> Geometry:
     rows = _rows_at_once(*size)
     starts = _grid((rows, size[1]), (stride[0] * width * depth, stride[1] * depth))
     offsets = _grid((*taps, depth), (width * depth, depth, 1))
     starts = np.concatenate([starts, np.repeat(starts[-1:], SPARE_STARTS)])
     for array in (starts, offsets):
         array.setflags(write=False)
-    return _Geometry(starts, offsets, rows, stride[0] * width * depth, size, products().reshape(-1))
+    return Geometry(
+        starts, offsets, RUN if depth % RUN == 0 else 1, rows, stride[0] * width * depth, size, products().reshape(-1)
+    )
 
 
 def _rows_at_once(height: int, width: int) -> int:
@@ -283,16 +280,16 @@ def _write_padding(codes, down, across):
 @compiled
 def _pack_row(values, channels, signs, codes):
     """Write the codes (W * K,) of a row of pixels (W * C,); `signs` is room, (W * K * 4,), 1 beyond the channels."""
+    if len(codes) * SIGNS == len(values) and len(values) % LANES == 0:
+        for i in range(0, len(values), LANES):
+            pack_lanes(values, i, codes)
+        return
     pixels = len(values) // channels
-    if len(codes) * SIGNS == len(values):
-        for i in range(len(values)):
-            signs[i] = 1 + (values[i] > 0) - (values[i] < 0)
-    else:
-        wide = len(signs) // pixels
-        for x in range(pixels):
-            for c in range(channels):
-                value = values[x * channels + c]
-                signs[x * wide + c] = 1 + (value > 0) - (value < 0)
+    wide = len(signs) // pixels
+    for x in range(pixels):
+        for c in range(channels):
+            value = values[x * channels + c]
+            signs[x * wide + c] = 1 + (value > 0) - (value < 0)
     _gather(signs, codes)
 
 
@@ -301,44 +298,58 @@ def _gather(signs, codes):
     """Four signs plus 1, a byte each, to a code."""
     fours = signs.view(np.uint32)
     for i in range(len(codes)):
-        codes[i] = (fours[i] * np.uint32(_GATHER)) >> np.uint32(24)
+        codes[i] = (fours[i] * np.uint32(GATHER)) >> np.uint32(24)
+
+
+@compiled
+def pack_image(values, signs, codes, down, across):
+    """One image's `pack_images`: values (H, W, C); signs: room, W * K * 4 bytes 1; codes: with the padding."""
+    _write_padding(codes, down, across)
+    for y in range(len(values)):
+        inside = codes[down + y, across : across + values.shape[1]].reshape(-1)
+        _pack_row(values[y].reshape(-1), values.shape[2], signs, inside)
+
+
+@compiled
+def normalise_image(values, factor, shift, bound):
+    """One image's `normalise`: factor and shift of a row of pixels."""
+    for y in range(len(values)):
+        row = values[y].reshape(-1)
+        for i in range(len(row)):
+            # In this form what is not a number stays so.
+            value = fused_multiply_add(row[i], factor[i], shift[i])
+            value = -bound if value < -bound else value
+            row[i] = bound if value > bound else value
 
 
 @compiled
 def _pack_images(first, stop, values, codes, down, across):
-    _, height, width, channels = values.shape
-    signs = np.ones(width * codes.shape[3] * SIGNS, np.uint8)
+    signs = np.ones(values.shape[2] * codes.shape[3] * SIGNS, np.uint8)
     for image in range(first, stop):
-        _write_padding(codes[image], down, across)
-        for y in range(height):
-            inside = codes[image, down + y, across : across + width].reshape(-1)
-            _pack_row(values[image, y].reshape(-1), channels, signs, inside)
+        pack_image(values[image], signs, codes[image], down, across)
 
 
 @compiled
-def _normalise(first, stop, values, factor, shift, bound, codes, down, across):
-    _, height, width, channels = values.shape
-    signs = np.ones(width * codes.shape[3] * SIGNS, np.uint8)
+def _normalise(first, stop, values, factor, shift, bound):
     for image in range(first, stop):
-        if len(codes):
-            _write_padding(codes[image], down, across)
-        for y in range(height):
-            row = values[image, y].reshape(-1)
-            for i in range(len(row)):
-                # In this form what is not a number stays so.
-                value = fused_multiply_add(row[i], factor[i], shift[i])
-                value = -bound if value < -bound else value
-                row[i] = bound if value > bound else value
-            if len(codes):
-                _pack_row(row, channels, signs, codes[image, down + y, across : across + width].reshape(-1))
+        normalise_image(values[image], factor, shift, bound)
 
 
 @compiled
-def _count_rows(image, top, codes, numbers, geometry, sums):
-    """Sums (rows * W' + SPARE_STARTS, O') of the rows of an image's result from `top` on."""
-    place = image * codes[0].size + top * geometry.row_step
+def _count_rows(place, top, codes, numbers, geometry, sums):
+    """Sums (rows * W' + SPARE_STARTS, O') of the rows from `top` on of an image whose codes begin at `place`."""
     positions = geometry.rows * geometry.size[1]
-    count(codes.reshape(-1), place, geometry.starts, positions, geometry.offsets, numbers, geometry.table, sums)
+    count(
+        codes,
+        place + top * geometry.row_step,
+        geometry.starts,
+        positions,
+        geometry.offsets,
+        geometry.run,
+        numbers,
+        geometry.table,
+        sums,
+    )
 
 
 @compiled
@@ -387,65 +398,110 @@ def _convolve(first, stop, codes, numbers, geometry, largest, counts, sums, squa
         for y in range(0, height, geometry.rows):
             # The last rows are done together with some before them, so that there are always as many.
             top = min(y, height - geometry.rows)
-            _count_rows(image, top, codes, numbers, geometry, room)
+            _count_rows(image * codes[0].size, top, codes.reshape(-1), numbers, geometry, room)
             for row in range(y - top, geometry.rows):
                 counts[image, top + row].reshape(-1)[:] = _row_of(room, row, width, dense)
         _sum_image(counts[image], largest, sums[image], squares[image])
 
 
 @compiled
-def _convolve_to_values(
-    first, stop, codes, numbers, geometry, scale, factor, shift, added, adds, bound, out, out_codes, down, across
-):
-    _, height, width, filters = out.shape
-    room, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
-    values, signs = np.empty(width * filters, out.dtype), np.ones(width * out_codes.shape[3] * SIGNS, np.uint8)
-    for image in range(first, stop):
-        if len(out_codes):
-            _write_padding(out_codes[image], down, across)
-        for y in range(0, height, geometry.rows):
-            top = min(y, height - geometry.rows)
-            _count_rows(image, top, codes, numbers, geometry, room)
-            for row in range(y - top, geometry.rows):
-                counts, result = _row_of(room, row, width, dense), out[image, top + row].reshape(-1)
-                more = added[image, top + row].reshape(-1)
-                if adds:
-                    for i in range(len(values)):
-                        value = fused_multiply_add(out.dtype.type(counts[i]) * scale[i], factor[i], shift[i]) + more[i]
-                        # In this form what is not a number stays so.
-                        value = -bound if value < -bound else value
-                        values[i] = bound if value > bound else value
-                else:
-                    for i in range(len(values)):
-                        value = fused_multiply_add(out.dtype.type(counts[i]) * scale[i], factor[i], shift[i])
-                        value = -bound if value < -bound else value
-                        values[i] = bound if value > bound else value
-                # Apart, since the result may lie where the residual was.
-                for i in range(len(values)):
-                    result[i] = values[i]
-                if len(out_codes):
-                    inside = out_codes[image, down + top + row, across : across + width].reshape(-1)
-                    _pack_row(values, filters, signs, inside)
+def _finish_row(counts, filters, scale, factor, shift, added, adds, bound, out, signs, codes):
+    """Write a row of values (W * O,), which may lie where `added` does, and its codes, or none if there is no room."""
+    done = 0
+    if len(codes) == 0:
+        done = len(out) - len(out) % LANES
+        if adds:
+            for i in range(0, done, LANES):
+                finish_lanes_with(counts, scale, factor, shift, added, bound, i, out, codes)
+        else:
+            for i in range(0, done, LANES):
+                finish_lanes(counts, scale, factor, shift, added, bound, i, out, codes)
+    elif len(codes) * SIGNS == len(out) and len(out) % LANES == 0:
+        done = len(out)
+        if adds:
+            for i in range(0, done, LANES):
+                finish_and_pack_lanes_with(counts, scale, factor, shift, added, bound, i, out, codes)
+        else:
+            for i in range(0, done, LANES):
+                finish_and_pack_lanes(counts, scale, factor, shift, added, bound, i, out, codes)
+    if done == len(out):
+        return
+    for i in range(done, len(out)):
+        value = fused_multiply_add(out.dtype.type(counts[i]) * scale[i], factor[i], shift[i])
+        value = value + added[i] if adds else value
+        # In this form what is not a number stays so.
+        value = -bound if value < -bound else value
+        out[i] = bound if value > bound else value
+    if len(codes):
+        _pack_row(out, filters, signs, codes)
 
 
 @compiled
-def _convolve_to_signs(first, stop, codes, numbers, geometry, direction, threshold, filters, out_codes, down, across):
-    height, width = geometry.size
-    wide = out_codes.shape[3] * SIGNS
-    room, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
-    signs = np.ones(width * wide, np.uint8)
+def rooms(geometry, numbers, filters, depth):
+    """What the next two functions need: room for sums, for those of a row in one piece, and for its signs."""
+    width = geometry.size[1]
+    sums, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
+    return sums, dense, np.ones(width * depth * SIGNS, np.uint8)
+
+
+@compiled
+def image_to_values(place, codes, numbers, geometry, affine, added, adds, bound, out, out_codes, down, across, room):
+    """One image's `convolve_to_values`.
+
+    codes: flat, the image's begin at `place`; affine: scale, factor and shift of a row of pixels, (W' * O,); added and
+    out: (H', W', O); out_codes: (H' + 2 * down, W' + 2 * across, K), or (0, 0, 0) for none; room: of `rooms`.
+    """
+    (height, width), (scale, factor, shift), (sums, dense, signs) = geometry.size, affine, room
+    filters = out.shape[2]
+    if len(out_codes):
+        _write_padding(out_codes, down, across)
+    for y in range(0, height, geometry.rows):
+        # The last rows are done together with some before them, so that there are always as many.
+        top = min(y, height - geometry.rows)
+        _count_rows(place, top, codes, numbers, geometry, sums)
+        for row in range(y - top, geometry.rows):
+            counts, result = _row_of(sums, row, width, dense), out[top + row].reshape(-1)
+            inside = signs[:0]
+            if len(out_codes):
+                inside = out_codes[down + top + row, across : across + width].reshape(-1)
+            more = added[top + row].reshape(-1)
+            _finish_row(counts, filters, scale, factor, shift, more, adds, bound, result, signs, inside)
+
+
+@compiled
+def image_to_signs(place, codes, numbers, geometry, direction, threshold, filters, out_codes, down, across, room):
+    """One image's `convolve_to_signs`; as `image_to_values`, with direction and threshold int16 (W' * O,)."""
+    (height, width), (sums, dense, signs) = geometry.size, room
+    wide = out_codes.shape[2] * SIGNS
+    _write_padding(out_codes, down, across)
+    for y in range(0, height, geometry.rows):
+        top = min(y, height - geometry.rows)
+        _count_rows(place, top, codes, numbers, geometry, sums)
+        for row in range(y - top, geometry.rows):
+            counts = _row_of(sums, row, width, dense)
+            inside = out_codes[down + top + row, across : across + width].reshape(-1)
+            if wide == filters and len(counts) % LANES == 0:
+                for i in range(0, len(counts), LANES):
+                    compare_lanes(counts, direction, threshold, i, inside)
+            else:
+                for i in range(len(counts)):
+                    above = np.int32(counts[i]) * direction[i] > threshold[i]
+                    signs[i // filters * wide + i % filters] = 2 * above
+                _gather(signs, inside)
+
+
+@compiled
+def _convolve_to_values(first, stop, codes, numbers, geometry, affine, added, adds, bound, out):
+    room, flat, size = rooms(geometry, numbers, out.shape[3], 0), codes.reshape(-1), codes[0].size
+    none = np.empty((0, 0, 0), np.uint8)
     for image in range(first, stop):
-        _write_padding(out_codes[image], down, across)
-        for y in range(0, height, geometry.rows):
-            top = min(y, height - geometry.rows)
-            _count_rows(image, top, codes, numbers, geometry, room)
-            for row in range(y - top, geometry.rows):
-                counts = _row_of(room, row, width, dense)
-                if wide == filters:
-                    for i in range(len(counts)):
-                        signs[i] = 2 * (np.int32(counts[i]) * direction[i] > threshold[i])
-                else:
-                    for i in range(len(counts)):
-                        above = np.int32(counts[i]) * direction[i] > threshold[i]
-                        signs[i // filters * wide + i % filters] = 2 * above
-                _gather(signs, out_codes[image, down + top + row, across : across + width].reshape(-1))
+        more, result = added[image], out[image]
+        image_to_values(image * size, flat, numbers, geometry, affine, more, adds, bound, result, none, 0, 0, room)
+
+
+@compiled
+def _convolve_to_signs(first, stop, codes, numbers, geometry, direction, threshold, filters, out):
+    room, flat, size = rooms(geometry, numbers, filters, out.shape[3]), codes.reshape(-1), codes[0].size
+    for image in range(first, stop):
+        signs = out[image]
+        image_to_signs(image * size, flat, numbers, geometry, direction, threshold, filters, signs, 0, 0, room)

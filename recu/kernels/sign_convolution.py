@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recu.kernels import sign_codes
-from recu.kernels.sign_codes import LARGEST_COUNT, FilterCodes, SignCodes
+from recu.kernels.sign_codes import LARGEST_COUNT, Affine, FilterCodes, SignCodes
 from recu.kernels.tensors import as_images, as_rows, compiled_for
 
 
@@ -68,6 +68,12 @@ def convolve(images: SignCodes, filters: FilterCodes, stride: tuple[int, int]) -
     return as_images(counts), total, squares
 
 
+def affine_of(scale: Tensor, norm: tuple[Tensor, Tensor] | None) -> Affine:
+    """A scale (O,) and factor and shift of a BatchNorm, or None, as arrays."""
+    factor, shift = norm or (torch.ones_like(scale), torch.zeros_like(scale))
+    return Affine(*(values.detach().numpy() for values in (scale, factor, shift)))
+
+
 def convolve_to_values(
     images: SignCodes,
     filters: FilterCodes,
@@ -78,8 +84,7 @@ def convolve_to_values(
     residual: Tensor | None = None,
     hardtanh: bool = False,
     in_place: bool = False,
-    code_padding: tuple[int, int] | None = None,
-) -> tuple[Tensor, SignCodes | None]:
+) -> Tensor:
     """hardtanh(convolution * scale * factor + shift + residual).
 
     Args:
@@ -91,34 +96,26 @@ def convolve_to_values(
         residual: (N, O, H', W') or None for none.
         hardtanh: whether the result is clipped to [-1, 1].
         in_place: whether the result may take the residual's memory.
-        code_padding: of the result's signs as codes; None where these are not wanted.
 
     Returns:
-        (N, O, H', W') in channels_last memory format, of the type of `scale`; and its signs or None.
+        (N, O, H', W') in channels_last memory format, of the type of `scale`.
     """
-    factor, shift = norm or (torch.ones_like(scale), torch.zeros_like(scale))
-    out, codes = sign_codes.convolve_to_values(
+    out = sign_codes.convolve_to_values(
         images,
         filters,
         stride,
-        sign_codes.Affine(*(values.detach().numpy() for values in (scale, factor, shift))),
+        affine_of(scale, norm),
         torch.get_num_threads(),
         residual=None if residual is None else as_rows(residual),
         hardtanh=hardtanh,
         in_place=in_place,
-        code_padding=code_padding,
     )
-    return as_images(out), codes
+    return as_images(out)
 
 
 def convolve_to_signs(
-    images: SignCodes,
-    filters: FilterCodes,
-    stride: tuple[int, int],
-    direction: Tensor,
-    threshold: Tensor,
-    code_padding: tuple[int, int] = (0, 0),
+    images: SignCodes, filters: FilterCodes, stride: tuple[int, int], direction: Tensor, threshold: Tensor
 ) -> SignCodes:
     """The signs +1 where convolution * direction > threshold, both int32 (O,), and else -1."""
     bounds = direction.numpy(), threshold.numpy()
-    return sign_codes.convolve_to_signs(images, filters, stride, *bounds, torch.get_num_threads(), code_padding)
+    return sign_codes.convolve_to_signs(images, filters, stride, *bounds, torch.get_num_threads())

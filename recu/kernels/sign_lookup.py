@@ -12,7 +12,9 @@ A code is kept as twice its number, which a byte holds and an address takes time
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal
 
@@ -32,8 +34,10 @@ GROUP = 16
 """Filters come in groups of so many."""
 SPARE_STARTS = 7
 """A block of positions may reach so many beyond those asked for."""
-_LARGEST_BYTES = 31
-"""Sums of four products that a signed byte holds the sum of for sure."""
+RUN = 4
+"""Codes that are read at once, where so many lie one behind the other."""
+_BYTES = 28
+"""Sums of four products that are added up in a byte, which holds the sum of 31 for sure: a multiple of RUN."""
 
 Form = Literal["avx2", "ssse3", "neon", "portable"]
 
@@ -69,6 +73,7 @@ def count(
     starts: np.ndarray,
     positions: int,
     offsets: np.ndarray,
+    run: int,
     numbers: np.ndarray,
     table: np.ndarray,
     sums: np.ndarray,
@@ -81,6 +86,7 @@ def count(
         starts: where the others' begin, from there, int64 (positions + SPARE_STARTS,).
         positions: how many are wanted.
         offsets: where the codes of a patch lie, from its begin, int64 (K,).
+        run: how many codes lie one behind the other, RUN or anything else for 1.
         numbers: weights, four a number, uint8 (K, O), O a multiple of GROUP.
         table: `products()`, flat.
         sums: int16 (positions + SPARE_STARTS, O), to be written.
@@ -89,7 +95,7 @@ def count(
 
 
 @overload(count)
-def _count(codes, first, starts, positions, offsets, numbers, table, sums):  # noqa: ARG001
+def _count(codes, first, starts, positions, offsets, run, numbers, table, sums):  # noqa: ARG001
     return {
         "avx2": count_by_32_lanes,
         "ssse3": count_by_16_lanes,
@@ -110,9 +116,9 @@ def _adding(pixels: int, vectors: int, lanes: int, *, pairs: bool = False) -> An
 
     @intrinsic
     def add(
-        _context: Any, codes: Any, first: Any, starts: Any, offsets: Any, weights: Any, table: Any, sums: Any
+        _context: Any, codes: Any, first: Any, starts: Any, offsets: Any, run: Any, weights: Any, table: Any, sums: Any
     ) -> Any:
-        signature = types.void(codes, first, starts, offsets, weights, table, sums)
+        signature = types.void(codes, first, starts, offsets, run, weights, table, sums)
 
         def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             arrays = [
@@ -128,13 +134,13 @@ def _adding(pixels: int, vectors: int, lanes: int, *, pairs: bool = False) -> An
 
 
 class _Block:
-    """Writes the instructions of one block; a sum of up to 31 looked-up bytes is a byte, those are added in two."""
+    """Writes the instructions of one block; sums of 28 that are looked up are bytes, those are added in two."""
 
     def __init__(
         self, builder: ir.IRBuilder, arrays: Sequence[Any], lanes: int, pixels: int, vectors: int, pairs: bool
     ) -> None:
         self.builder, self.lanes, self.pairs = builder, lanes, pairs
-        self.codes, self.first, self.starts, self.offsets, self.weights, self.table, self.sums = arrays
+        self.codes, self.first, self.starts, self.offsets, self.run, self.weights, self.table, self.sums = arrays
         self.places = [(pixel, vector) for pixel in range(pixels) for vector in range(vectors)]
         self.pixels, self.vectors = pixels, vectors
         self.bytes, self.words = (ir.VectorType(ir.IntType(bits), lanes) for bits in (8, 16))
@@ -145,25 +151,44 @@ class _Block:
         small, large = ([cgutils.alloca_once(builder, kind) for _ in self.places] for kind in (self.bytes, self.words))
         self._clear(large, self.words)
         taps, _ = cgutils.unpack_tuple(builder, self.weights.shape)
-        step = _number(_LARGEST_BYTES)
-        with cgutils.for_range_slice(builder, _number(0), taps, step, intp=step.type) as (chunk, _):
-            self._clear(small, self.bytes)
-            end = builder.add(chunk, step)
-            end = builder.select(builder.icmp_signed("<", end, taps), end, taps)
-            with cgutils.for_range_slice(builder, chunk, end, _number(1), intp=step.type) as (tap, _):
-                self._look_up(tap, begin, small)
-            for byte, word in zip(small, large, strict=True):
-                builder.store(builder.add(builder.load(word), builder.sext(builder.load(byte), self.words)), word)
+        with builder.if_else(builder.icmp_signed("==", self.run, _number(RUN))) as (in_runs, else_):
+            for branch, run in ((in_runs, RUN), (else_, 1)):
+                with branch, self._range(_number(0), taps, _BYTES) as chunk:
+                    self._clear(small, self.bytes)
+                    end = builder.add(chunk, _number(_BYTES))
+                    end = builder.select(builder.icmp_signed("<", end, taps), end, taps)
+                    with self._range(chunk, end, run) as tap:
+                        self._look_up(tap, run, begin, small)
+                    for byte, word in zip(small, large, strict=True):
+                        wide = builder.sext(builder.load(byte), self.words)
+                        builder.store(builder.add(builder.load(word), wide), word)
         self._write(large)
+
+    @contextmanager
+    def _range(self, start: ir.Value, stop: ir.Value, step: int) -> Iterator[ir.Value]:
+        with cgutils.for_range_slice(self.builder, start, stop, _number(step), intp=start.type) as (index, _):
+            yield index
 
     def _begin_of(self, position: int) -> ir.Value:
         """Where the patch of a position begins."""
         start = self.builder.load(self._at(self.starts.data, _number(position)))
         return self._at(self.codes.data, self.builder.add(self.first, start))
 
-    def _look_up(self, tap: ir.Value, begin: Sequence[ir.Value], small: Sequence[ir.Value]) -> None:
-        builder = self.builder
+    def _look_up(self, tap: ir.Value, run: int, begin: Sequence[ir.Value], small: Sequence[ir.Value]) -> None:
+        """Add the products of a tap, or of a run of them, whose codes are read at once."""
+        builder, kind = self.builder, ir.IntType(8 * run)
         offset = builder.load(self._at(self.offsets.data, tap))
+        places = (builder.bitcast(self._at(each, offset), kind.as_pointer()) for each in begin)
+        codes = [builder.load(place, align=1) for place in places]
+        for each in range(run):
+            shift = 8 * (each if sys.byteorder == "little" else run - 1 - each)
+            bytes_ = [
+                builder.trunc(builder.lshr(code, kind(shift)), ir.IntType(8)) if run > 1 else code for code in codes
+            ]
+            self._add_tap(builder.add(tap, _number(each)), bytes_, small)
+
+    def _add_tap(self, tap: ir.Value, codes: Sequence[ir.Value], small: Sequence[ir.Value]) -> None:
+        builder = self.builder
         row = self._at(self.weights.data, builder.mul(tap, self._stride(self.weights)))
         if self.pairs:
             half = self._load(row, GROUP)
@@ -172,7 +197,7 @@ class _Block:
             numbers = [
                 self._load(self._at(row, _number(self.lanes * each)), self.lanes) for each in range(self.vectors)
             ]
-        tables = [self._row_of_table(self._at(each, offset)) for each in begin]
+        tables = [self._row_of_table(code) for code in codes]
         for (pixel, vector), total in zip(self.places, small, strict=True):
             if self.pairs:
                 table = self._joined(tables[2 * pixel], tables[2 * pixel + 1])
@@ -183,7 +208,7 @@ class _Block:
 
     def _row_of_table(self, code: ir.Value) -> ir.Value:
         builder = self.builder
-        twice = builder.zext(builder.load(code), ir.IntType(64))
+        twice = builder.zext(code, ir.IntType(64))
         return self._load(self._at(self.table.data, builder.mul(twice, _number(8))), GROUP)
 
     def _shuffle(self, table: ir.Value, numbers: ir.Value) -> ir.Value:
@@ -233,37 +258,43 @@ _add_8_by_16 = _adding(4, 1, 32, pairs=True)
 _add_4_by_16 = _adding(4, 1, 16)
 
 
-def count_by_32_lanes(codes, first, starts, positions, offsets, numbers, table, sums):
+def count_by_32_lanes(codes, first, starts, positions, offsets, run, numbers, table, sums):
     """`count` for vectors of 32 bytes."""
     filters = numbers.shape[1]
     column = 0
     while column + 64 <= filters:
         for position in range(0, positions, 4):
-            _add_4_by_64(codes, first, starts[position:], offsets, numbers[:, column:], table, sums[position:, column:])
+            _add_4_by_64(
+                codes, first, starts[position:], offsets, run, numbers[:, column:], table, sums[position:, column:]
+            )
         column += 64
     if column + 32 <= filters:
         for position in range(0, positions, 8):
-            _add_8_by_32(codes, first, starts[position:], offsets, numbers[:, column:], table, sums[position:, column:])
+            _add_8_by_32(
+                codes, first, starts[position:], offsets, run, numbers[:, column:], table, sums[position:, column:]
+            )
         column += 32
     if column < filters:
         if column == 0:
             for position in range(0, positions, 8):
-                _add_8_by_16(codes, first, starts[position:], offsets, numbers, table, sums[position:])
+                _add_8_by_16(codes, first, starts[position:], offsets, run, numbers, table, sums[position:])
         else:
             for position in range(0, positions, 4):
                 _add_4_by_16(
-                    codes, first, starts[position:], offsets, numbers[:, column:], table, sums[position:, column:]
+                    codes, first, starts[position:], offsets, run, numbers[:, column:], table, sums[position:, column:]
                 )
 
 
-def count_by_16_lanes(codes, first, starts, positions, offsets, numbers, table, sums):
+def count_by_16_lanes(codes, first, starts, positions, offsets, run, numbers, table, sums):
     """`count` for vectors of 16 bytes."""
     for column in range(0, numbers.shape[1], 16):
         for position in range(0, positions, 4):
-            _add_4_by_16(codes, first, starts[position:], offsets, numbers[:, column:], table, sums[position:, column:])
+            _add_4_by_16(
+                codes, first, starts[position:], offsets, run, numbers[:, column:], table, sums[position:, column:]
+            )
 
 
-def count_one_by_one(codes, first, starts, positions, offsets, numbers, table, sums):
+def count_one_by_one(codes, first, starts, positions, offsets, run, numbers, table, sums):  # noqa: ARG001
     """`count` for any processor."""
     for position in range(positions):
         total = sums[position]

@@ -34,6 +34,7 @@ from recu.binarisers.sign import SignConv2d
 from recu.kernels.exact import is_altered, is_exactly
 from recu.kernels.inference_norm import InferenceNorm2d
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
+from recu.nn.inference_body import gather_bodies
 from recu.nn.inference_conv import InferenceConv2d
 from recu.nn.layers import HardTanh
 
@@ -106,14 +107,13 @@ def inference_form(model: nn.Module) -> nn.Module:
             if _calls_binary(node, layers):
                 _replace(form, node, layers)
         for node in list(graph.nodes):
-            if _calls(node, layers, nn.Conv2d):
+            if _calls(node, layers, nn.Conv2d, nn.MaxPool2d):
                 _replace_norm(form, node, layers)
     _work_in_place(graph, layers)
-    _pass_signs_on(graph, layers)
     graph.lint()
     form.delete_all_unused_submodules()
     form.recompile()
-    return form.eval()
+    return gather_bodies(form).eval()
 
 
 def _refuse_weights(*_: object) -> None:
@@ -177,28 +177,6 @@ def _work_in_place(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _pass_signs_on(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
-    """Let a layer write the signs of its values too, in the same pass, where a binary convolution takes them."""
-    for node in list(graph.nodes):
-        readers = [user for user in node.users if _calls(user, layers, InferenceConv2d) and user.args[0] is node]
-        if not readers or not _calls(node, layers, InferenceConv2d, InferenceNorm2d):
-            continue
-        layer = layers[node.target]
-        layer.code_padding = layers[readers[0].target].padding
-        if isinstance(layer, InferenceConv2d) and layer.sign_threshold is not None:
-            continue
-        with graph.inserting_after(node):
-            signs = graph.call_function(operator.getitem, (node, 1))
-            values = graph.call_function(operator.getitem, (node, 0))
-        for user in list(node.users):
-            if user not in (signs, values):
-                user.replace_input_with(node, values)
-        for reader in readers:
-            reader.update_arg(0, signs)
-        if not values.users:
-            graph.erase_node(values)
-
-
 def _replace(form: fx.GraphModule, node: fx.Node, layers: dict[str, nn.Module]) -> None:
     """Put an `InferenceConv2d` in the place of a binary convolution, and of what follows it and can be part of it."""
     layer = layers[node.target]
@@ -240,17 +218,17 @@ def _add_layer(form: fx.GraphModule, node: fx.Node, layer: nn.Module, layers: di
     return name
 
 
-def _replace_norm(form: fx.GraphModule, conv: fx.Node, layers: dict[str, nn.Module]) -> None:
-    """Put an `InferenceNorm2d` in the place of a BatchNorm, and its hardtanh, that alone follow a real convolution."""
-    norm = _only_user(conv)
-    if norm is None or not _is_folding_norm(norm, layers[conv.target], layers):
+def _replace_norm(form: fx.GraphModule, before: fx.Node, layers: dict[str, nn.Module]) -> None:
+    """Put an `InferenceNorm2d` in the place of a BatchNorm, and its hardtanh, that alone follow a new result."""
+    norm = _only_user(before)
+    if norm is None or not _is_folding_norm(norm, layers[before.target], layers):
         return
     tail, following = [norm], _only_user(norm)
     if following is not None and _clips_to_one(following, layers):
         tail.append(following)
     name = _add_layer(form, norm, InferenceNorm2d(layers[norm.target], hardtanh=len(tail) == 2), layers)
     with form.graph.inserting_before(tail[-1]):
-        tail[-1].replace_all_uses_with(form.graph.call_module(name, (conv,)))
+        tail[-1].replace_all_uses_with(form.graph.call_module(name, (before,)))
     for old in reversed(tail):
         form.graph.erase_node(old)
 
@@ -348,8 +326,8 @@ def _is_sum(node: fx.Node) -> bool:
     return isinstance(first, fx.Node) and isinstance(second, fx.Node) and first is not second
 
 
-def _is_folding_norm(node: fx.Node, conv: nn.Conv2d, layers: Mapping[str, nn.Module]) -> bool:
-    """Whether a node is a BatchNorm that depends on nothing but the value it is given, a convolution's result."""
+def _is_folding_norm(node: fx.Node, before: nn.Module, layers: Mapping[str, nn.Module]) -> bool:
+    """Whether a node is a BatchNorm that depends on nothing but the value it is given, the result of `before`."""
     if not _calls(node, layers, nn.BatchNorm2d):
         return False
     norm = layers[node.target]
@@ -358,8 +336,18 @@ def _is_folding_norm(node: fx.Node, conv: nn.Conv2d, layers: Mapping[str, nn.Mod
         norm.track_running_stats
         and norm.running_mean is not None
         and norm.running_var is not None
-        and all(values.shape == (len(conv.weight),) and values.dtype == conv.weight.dtype for values in tensors)
+        and (norm.num_features, norm.running_mean.dtype) == _result_of(before, norm)
+        and all(
+            values.shape == norm.running_mean.shape and values.dtype == norm.running_mean.dtype for values in tensors
+        )
     )
+
+
+def _result_of(layer: nn.Module, norm: nn.BatchNorm2d) -> tuple[int, torch.dtype]:
+    """Channels and type of a convolution's result; of a pooling's nothing is known, so that they are the norm's."""
+    if isinstance(layer, nn.Conv2d):
+        return len(layer.weight), layer.weight.dtype
+    return norm.num_features, norm.running_mean.dtype
 
 
 def _is_hardtanh(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:

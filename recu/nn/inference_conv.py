@@ -14,11 +14,8 @@ from torch import Tensor, nn
 
 from recu.kernels import sign_codes, sign_convolution
 from recu.kernels.inference_norm import factor_and_shift
-from recu.kernels.sign_codes import SignCodes
+from recu.kernels.sign_codes import Affine, FilterCodes, SignCodes
 from recu.kernels.tensors import compiled_for
-
-Signed = tuple[Tensor, "Tensor | SignCodes"]
-"""A result and what the next binary convolution takes of it: its signs, or the result itself."""
 
 
 class InferenceConv2d(nn.Module):
@@ -37,8 +34,7 @@ class InferenceConv2d(nn.Module):
 
     Attributes:
         in_place: whether the result may take the residual's memory; set it where nothing reads that later.
-        code_padding: set it where a convolution of this padding takes the result's signs: the result is `Signed` then,
-            or, where the signs are all of it, has this padding.
+        filters: the weights in numbers of four; None where they are not all signs.
     """
 
     def __init__(
@@ -55,47 +51,54 @@ class InferenceConv2d(nn.Module):
         super().__init__()
         self.register_buffer("weight", binary_weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("scale", scale)
-        self.stride, self.padding = tuple(stride), tuple(padding)
+        self.stride, self.padding = stride, padding
         self.in_place = False
-        self.code_padding: tuple[int, int] | None = None
         self.norm, self.hardtanh, self.sign_threshold = copy.deepcopy(norm), hardtanh, sign_threshold
-        self._filters = self._factor_and_shift = None
+        self.filters: FilterCodes | None = None
+        self._factor_and_shift: tuple[Tensor, Tensor] | None = None
         if sign_convolution.suits(binary_weight, binary_weight):
-            self._filters = sign_convolution.pack_filters(binary_weight)
+            self.filters = sign_convolution.pack_filters(binary_weight)
             self._factor_and_shift = None if self.norm is None else factor_and_shift(self.norm)
 
-    def forward(self, activation: Tensor | SignCodes, residual: Tensor | None = None) -> Tensor | SignCodes | Signed:
+    def can_take(self, shape: tuple[int, int, int]) -> bool:
+        """Whether an image (I, H, W) has its channels, and is no smaller than its filters."""
+        channels, *sides = shape
+        return channels == self.weight.shape[1] and sign_convolution.can_filter(
+            sides, self.weight.shape[2:], self.padding
+        )
+
+    def affine(self) -> Affine:
+        """What its convolution is multiplied with and what is added to it, as arrays."""
+        return sign_convolution.affine_of(self.scale, self._factor_and_shift)
+
+    def forward(self, activation: Tensor | SignCodes, residual: Tensor | None = None) -> Tensor | SignCodes:
         """(N, I, H, W), real values or another layer's signs, to (N, O, H', W'); `residual` like the result."""
         images = self._as_codes(activation)
         if images is None or not self._can_add(residual, images):
-            floats = self._convolve_floats(activation, residual)
-            return floats if self.code_padding is None or self.sign_threshold is not None else (floats, floats)
+            return self._convolve_floats(activation, residual)
         if self.sign_threshold is not None:
-            padding = self.code_padding or (0, 0)
-            return sign_convolution.convolve_to_signs(images, self._filters, self.stride, *self.sign_threshold, padding)
-        values, signs = sign_convolution.convolve_to_values(
+            return sign_convolution.convolve_to_signs(images, self.filters, self.stride, *self.sign_threshold)
+        return sign_convolution.convolve_to_values(
             images,
-            self._filters,
+            self.filters,
             self.stride,
             self.scale,
             norm=self._factor_and_shift,
             residual=residual,
             hardtanh=self.hardtanh,
             in_place=self.in_place,
-            code_padding=self.code_padding,
         )
-        return values if signs is None else (values, signs)
 
     def _can_add(self, residual: Tensor | None, images: SignCodes) -> bool:
         """Whether a residual has the result's shape and type, so that nothing has to be broadcast or converted."""
         return residual is None or (
-            residual.shape == sign_convolution.result_shape(images, self._filters, self.stride)
+            residual.shape == sign_convolution.result_shape(images, self.filters, self.stride)
             and compiled_for(residual, self.scale)
         )
 
     def _as_codes(self, activation: Tensor | SignCodes) -> SignCodes | None:
         """None where floats are needed."""
-        if self._filters is None:
+        if self.filters is None:
             return None
         if isinstance(activation, SignCodes):
             images = sign_codes.with_padding(activation, self.padding)

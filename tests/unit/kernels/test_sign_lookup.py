@@ -35,7 +35,7 @@ def compiled(form: str) -> Any:
 
 @pytest.mark.parametrize("form", _FORMS)
 @pytest.mark.parametrize("filters", [16, 32, 48, 64, 112, 128])
-@pytest.mark.parametrize("channels", [3, 16, 130])
+@pytest.mark.parametrize("channels", [3, 16, 64, 130])
 def test_sums(form, filters, channels) -> None:
     if not available(form):
         pytest.skip(f"this processor has no {form}")
@@ -44,7 +44,7 @@ def test_sums(form, filters, channels) -> None:
     signs = random.integers(-1, 2, (2, 7, 5, channels)).astype(np.float32)
     weight = random.choice(np.float32([-1, 1]), (filters, channels, 3, 3))
     images, packed = sign_codes.pack_images(signs, (1, 1), 1), sign_codes.pack_filters(weight)
-    geometry = sign_codes._Geometry.of(images, packed, (1, 1))
+    geometry = sign_codes.Geometry.of(images, packed, (1, 1))
     positions = geometry.rows * geometry.size[1]
     sums = np.full((positions + SPARE_STARTS, filters), -1, np.int16)
     second = images.codes[0].size
@@ -54,6 +54,7 @@ def test_sums(form, filters, channels) -> None:
         geometry.starts,
         positions,
         geometry.offsets,
+        geometry.run,
         packed.numbers,
         geometry.table,
         sums,
@@ -82,4 +83,4 @@ def test_products_of_every_code_and_weight() -> None:
 
 def test_only_compiled_loops_call_it() -> None:
     with pytest.raises(NotImplementedError):
-        sign_lookup.count(*[None] * 8)
+        sign_lookup.count(*[None] * 9)

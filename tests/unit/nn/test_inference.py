@@ -93,7 +93,7 @@ def test_other_binarisers_are_convolved_as_bits_too(family: str, name: str, bina
     binary = [layer for layer in model.modules() if type(layer) is kind]
     layers = inference_layers(form)
     assert len(layers) == len(binary) >= 10
-    assert sum(layer._filters is None for layer in layers) <= 1, "where a weight happens to be zero"
+    assert sum(layer.filters is None for layer in layers) <= 1, "where a weight happens to be zero"
     assert torch.equal(form(batch), model(batch))
 
 

@@ -1,0 +1,448 @@
+"""A network's layers between the first convolution and the last pooling, image by image in one call.
+
+Layer by layer every image of a batch passes through memory once and more a layer. Here a thread takes an image through
+all layers before it takes the next, so that what a layer writes is still in the cache when the next one reads it, and a
+single image pays for one call instead of one for each layer. Every value is that of the layers one by one, to the last
+bit: the loops are those of `recu.kernels.sign_codes`.
+
+A `Program` is built step by step, then run on arrays. Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from recu.kernels.compiled import compiled, in_threads
+from recu.kernels.sign_codes import (
+    Affine,
+    FilterCodes,
+    Geometry,
+    SignCodes,
+    image_to_signs,
+    image_to_values,
+    normalise_image,
+    pack_image,
+    rooms,
+)
+from recu.kernels.sign_lookup import SIGNS, products
+
+_VALUES, _SIGNS, _NORMALISE, _PACK, _AVERAGE, _LARGEST = range(6)
+"""What a step does."""
+_ALIGNMENT = 64
+
+
+class Shape(NamedTuple):
+    """Of one image."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def size(self) -> int:
+        """Numbers it has."""
+        return self.height * self.width * self.channels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Values:
+    """Real values of one image that a step wrote, at a place of the memory for them."""
+
+    shape: Shape
+    place: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signs:
+    """Signs of one image that a step wrote, as codes with a padding, at a place of the memory for them."""
+
+    shape: Shape
+    padding: tuple[int, int]
+    place: int
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        """Of the codes, with their padding."""
+        (down, across), (height, width, channels) = self.padding, self.shape
+        return height + 2 * down, width + 2 * across, -(-channels // SIGNS)
+
+
+_FIELDS = (
+    *("kind", "source", "out", "residual", "constants", "clips"),
+    *("in_height", "in_width", "in_channels", "height", "width", "channels"),
+    *("codes_in", "numbers", "taps", "padded_filters", "starts", "starts_size", "offsets", "run", "rows", "row_step"),
+    *("codes_out", "down", "across", "window", "stride", "padding"),
+)
+"""Of a step, in whole numbers: sizes, and places in the arrays of a program; -1 for none."""
+_STEP = np.dtype([(name, np.int64) for name in _FIELDS])
+
+
+class Program:
+    """Steps over the values of one image, (H, W, C) each, and the memory they need.
+
+    Args:
+        dtype: float32 or float64, of all values.
+        inputs: shapes of what the program is given.
+
+    Attributes:
+        inputs: what stands for each of these.
+    """
+
+    def __init__(self, dtype: np.dtype, inputs: Sequence[Shape]) -> None:
+        self._dtype = np.dtype(dtype)
+        self._steps: list[dict[str, int]] = []
+        self._constants, self._bounds, self._numbers, self._places = (
+            _Pool(kind) for kind in (self._dtype, np.dtype(np.int16), np.dtype(np.uint8), np.dtype(np.int64))
+        )
+        self._values, self._codes = _Memory(), _Memory()
+        self.inputs = [self._new_values(shape) for shape in inputs]
+        self._outputs: list[Values] = []
+        self._arrays: tuple[np.ndarray, ...] | None = None
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """Values and codes that there must be room for, for one image."""
+        return self._values.size, self._codes.size
+
+    def convolve_to_values(
+        self,
+        signs: Signs,
+        filters: FilterCodes,
+        stride: tuple[int, int],
+        affine: Affine,
+        *,
+        residual: Values | None = None,
+        hardtanh: bool = False,
+        in_place: bool = False,
+        code_padding: tuple[int, int] | None = None,
+    ) -> tuple[Values, Signs | None]:
+        """As `sign_codes.convolve_to_values`; the residual must have the result's shape."""
+        step, shape = self._convolution(signs, filters, stride)
+        if residual is not None and residual.shape != shape:
+            raise ValueError(f"the residual's shape is {residual.shape}, the convolution's {shape}")
+        out = residual if in_place and residual is not None else self._new_values(shape)
+        codes = None if code_padding is None else self._new_signs(shape, code_padding)
+        step |= {
+            "kind": _VALUES,
+            "out": out.place,
+            "residual": -1 if residual is None else residual.place,
+            "constants": self._constants.add(*(np.tile(values, shape.width) for values in affine)),
+            "clips": int(hardtanh),
+        }
+        self._steps.append(step | _codes_of(codes))
+        return out, codes
+
+    def convolve_to_signs(
+        self,
+        signs: Signs,
+        filters: FilterCodes,
+        stride: tuple[int, int],
+        direction: np.ndarray,
+        threshold: np.ndarray,
+        code_padding: tuple[int, int],
+    ) -> Signs:
+        """As `sign_codes.convolve_to_signs`."""
+        step, shape = self._convolution(signs, filters, stride)
+        bounds = (np.tile(values.astype(np.int16), shape.width) for values in (direction, threshold))
+        codes = self._new_signs(shape, code_padding)
+        self._steps.append(step | {"kind": _SIGNS, "constants": self._bounds.add(*bounds)} | _codes_of(codes))
+        return codes
+
+    def normalise(
+        self,
+        values: Values,
+        factor: np.ndarray,
+        shift: np.ndarray,
+        *,
+        hardtanh: bool = False,
+        code_padding: tuple[int, int] | None = None,
+    ) -> Signs | None:
+        """As `sign_codes.normalise`: the values are overwritten."""
+        codes = None if code_padding is None else self._new_signs(values.shape, code_padding)
+        constants = self._constants.add(*(np.tile(each, values.shape.width) for each in (factor, shift)))
+        step = {"kind": _NORMALISE, "out": values.place, "constants": constants, "clips": int(hardtanh)}
+        self._steps.append(step | values.shape._asdict() | _codes_of(codes))
+        return codes
+
+    def pack(self, values: Values, padding: tuple[int, int]) -> Signs:
+        """As `sign_codes.pack_images`."""
+        codes = self._new_signs(values.shape, padding)
+        self._steps.append({"kind": _PACK, "out": values.place} | values.shape._asdict() | _codes_of(codes))
+        return codes
+
+    def average(self, values: Values, stride: int, before: int, after: int) -> Values:
+        """Average pooling over stride x stride, fewer at the far edges, between `before` and `after` channels of 0."""
+        height, width, channels = values.shape
+        shape = Shape(-(-height // stride), -(-width // stride), before + channels + after)
+        return self._pooling(values, shape, {"kind": _AVERAGE, "stride": stride, "padding": before})
+
+    def largest(self, values: Values, window: int, stride: int, padding: int) -> Values:
+        """Maximum pooling over window x window with padding on all sides; what is not a number stays so."""
+        height, width = (
+            (side + 2 * padding - window) // stride + 1 for side in (values.shape.height, values.shape.width)
+        )
+        shape = Shape(height, width, values.shape.channels)
+        step = {"kind": _LARGEST, "window": window, "stride": stride, "padding": padding}
+        return self._pooling(values, shape, step)
+
+    def release(self, written: Values | Signs) -> None:
+        """What no later step reads, whose memory a later one may take."""
+        memory = self._values if isinstance(written, Values) else self._codes
+        memory.release(written.place)
+
+    def finish(self, outputs: Sequence[Values]) -> Program:
+        """Name the results; nothing can be added any more."""
+        self._outputs = list(outputs)
+        steps = np.zeros(len(self._steps), _STEP)
+        for row, step in zip(steps, self._steps, strict=True):
+            for name in _FIELDS:
+                row[name] = step.get(name, -1 if name in ("residual", "codes_out") else 0)
+        pools = (self._constants, self._bounds, self._numbers, self._places)
+        self._arrays = (steps, *(pool.array() for pool in pools), products().reshape(-1))
+        return self
+
+    def run(self, inputs: Sequence[np.ndarray], threads: int) -> list[np.ndarray]:
+        """Arrays (N, H, W, C) in one piece to the results, likewise; the inputs are left as they are."""
+        if self._arrays is None:
+            raise ValueError("a program is finished before it is run")
+        count = len(inputs[0])
+        for values, given in zip(self.inputs, inputs, strict=True):
+            if given.shape != (count, *values.shape) or given.dtype != self._dtype:
+                raise ValueError(f"a program for {self._dtype} {values.shape} was given {given.dtype} {given.shape}")
+        outputs = [np.empty((count, *values.shape), self._dtype) for values in self._outputs]
+        rows = (tuple(array.reshape(count, -1) for array in arrays) for arrays in (inputs, outputs))
+        places = (tuple(values.place for values in each) for each in (self.inputs, self._outputs))
+        in_threads(_run, threads, count, *self._arrays, self.memory, *rows, *places)
+        return outputs
+
+    def result_shape(self, signs: Signs, filters: FilterCodes, stride: tuple[int, int]) -> Shape:
+        """Of a convolution."""
+        return Shape(*_geometry_of(signs, filters, stride).size, filters.filters)
+
+    def _convolution(self, signs: Signs, filters: FilterCodes, stride: tuple[int, int]) -> tuple[dict[str, int], Shape]:
+        geometry = _geometry_of(signs, filters, stride)
+        shape = Shape(*geometry.size, filters.filters)
+        taps, padded_filters = filters.numbers.shape
+        step = {
+            "codes_in": signs.place,
+            "numbers": self._numbers.add(filters.numbers.reshape(-1)),
+            "taps": taps,
+            "padded_filters": padded_filters,
+            "starts": self._places.add(geometry.starts),
+            "starts_size": len(geometry.starts),
+            "offsets": self._places.add(geometry.offsets),
+            "run": geometry.run,
+            "rows": geometry.rows,
+            "row_step": geometry.row_step,
+        }
+        return step | shape._asdict(), shape
+
+    def _pooling(self, values: Values, shape: Shape, step: dict[str, int]) -> Values:
+        out = self._new_values(shape)
+        sides = {"in_height": values.shape.height, "in_width": values.shape.width}
+        step |= {"source": values.place, "out": out.place, "in_channels": values.shape.channels}
+        self._steps.append(step | sides | shape._asdict())
+        return out
+
+    def _new_values(self, shape: Shape) -> Values:
+        return Values(shape, self._values.take(shape.size))
+
+    def _new_signs(self, shape: Shape, padding: tuple[int, int]) -> Signs:
+        codes = Signs(shape, padding, 0)
+        return Signs(shape, padding, self._codes.take(int(np.prod(codes.code_shape))))
+
+
+def _geometry_of(signs: Signs, filters: FilterCodes, stride: tuple[int, int]) -> Geometry:
+    # A stand-in for one image: a geometry depends on shapes alone.
+    images = SignCodes(np.empty((1, *signs.code_shape), np.uint8), signs.padding, signs.shape.channels)
+    return Geometry.of(images, filters, stride)
+
+
+def _codes_of(signs: Signs | None) -> dict[str, int]:
+    if signs is None:
+        return {}
+    return {"codes_out": signs.place, "down": signs.padding[0], "across": signs.padding[1]}
+
+
+class _Pool:
+    """Arrays behind one another."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self._dtype, self._parts, self._size = dtype, [np.zeros(0, dtype)], 0
+
+    def add(self, *parts: np.ndarray) -> int:
+        """Where the first of them begins."""
+        place = self._size
+        self._parts += [part.astype(self._dtype, copy=False) for part in parts]
+        self._size += sum(len(part) for part in parts)
+        return place
+
+    def array(self) -> np.ndarray:
+        return np.concatenate(self._parts)
+
+
+class _Memory:
+    """Places for arrays of which not all are needed at once."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._sizes: dict[int, int] = {}
+        self._free: list[tuple[int, int]] = []
+
+    def take(self, size: int) -> int:
+        """The smallest free place that is large enough, or a new one."""
+        size = -(-size // _ALIGNMENT) * _ALIGNMENT
+        fitting = [(room, place) for room, place in self._free if room >= size]
+        if fitting:
+            room, place = min(fitting)
+            self._free.remove((room, place))
+        else:
+            room, place = size, self.size
+            self.size += size
+        self._sizes[place] = room
+        return place
+
+    def release(self, place: int) -> None:
+        self._free.append((self._sizes.pop(place), place))
+
+
+@compiled
+def _run(
+    first,
+    stop,
+    steps,
+    constants,
+    bounds,
+    numbers,
+    places,
+    table,
+    sizes,
+    inputs,
+    outputs,
+    input_places,
+    output_places,
+):
+    values, codes = np.empty(sizes[0], constants.dtype), np.empty(sizes[1], np.uint8)
+    for image in range(first, stop):
+        for i in range(len(inputs)):
+            given = inputs[i][image]
+            values[input_places[i] : input_places[i] + len(given)] = given
+        for i in range(len(steps)):
+            step = steps[i]
+            if step.kind == _VALUES or step.kind == _SIGNS:
+                _convolve(step, values, codes, constants, bounds, numbers, places, table)
+            elif step.kind == _NORMALISE or step.kind == _PACK:
+                _over_rows(step, values, codes, constants)
+            elif step.kind == _AVERAGE:
+                _average(step, values)
+            else:
+                _largest(step, values)
+        for i in range(len(outputs)):
+            result = outputs[i][image]
+            result[:] = values[output_places[i] : output_places[i] + len(result)]
+
+
+@compiled
+def _image(memory, place, height, width, channels):
+    return memory[place : place + height * width * channels].reshape(height, width, channels)
+
+
+@compiled
+def _codes_out(step, codes):
+    """Room for the codes of a step's result, (0, 0, 0) where it writes none."""
+    if step.codes_out < 0:
+        return codes[:0].reshape(0, 0, 0)
+    depth = (step.channels + SIGNS - 1) // SIGNS
+    return _image(codes, step.codes_out, step.height + 2 * step.down, step.width + 2 * step.across, depth)
+
+
+@compiled
+def _convolve(step, values, codes, constants, bounds, numbers, places, table):
+    filters = numbers[step.numbers : step.numbers + step.taps * step.padded_filters].reshape(
+        step.taps, step.padded_filters
+    )
+    starts, offsets = places[step.starts :][: step.starts_size], places[step.offsets :][: step.taps]
+    size = (step.height, step.width)
+    geometry = Geometry(starts, offsets, step.run, step.rows, step.row_step, size, table)
+    written, row = _codes_out(step, codes), step.width * step.channels
+    room = rooms(geometry, filters, step.channels, written.shape[2])
+    if step.kind == _SIGNS:
+        direction, threshold = bounds[step.constants :][:row], bounds[step.constants + row :][:row]
+        image_to_signs(
+            step.codes_in,
+            codes,
+            filters,
+            geometry,
+            direction,
+            threshold,
+            step.channels,
+            written,
+            step.down,
+            step.across,
+            room,
+        )
+        return
+    affine = (
+        constants[step.constants :][:row],
+        constants[step.constants + row :][:row],
+        constants[step.constants + 2 * row :][:row],
+    )
+    out = _image(values, step.out, step.height, step.width, step.channels)
+    adds, bound = step.residual >= 0, values.dtype.type(1.0 if step.clips else np.inf)
+    added = _image(values, step.residual if adds else step.out, step.height, step.width, step.channels)
+    image_to_values(
+        step.codes_in, codes, filters, geometry, affine, added, adds, bound, out, written, step.down, step.across, room
+    )
+
+
+@compiled
+def _over_rows(step, values, codes, constants):
+    row, image = step.width * step.channels, _image(values, step.out, step.height, step.width, step.channels)
+    if step.kind == _NORMALISE:
+        factor, shift = constants[step.constants :][:row], constants[step.constants + row :][:row]
+        normalise_image(image, factor, shift, values.dtype.type(1.0 if step.clips else np.inf))
+    written = _codes_out(step, codes)
+    if len(written):
+        signs = np.ones(step.width * written.shape[2] * SIGNS, np.uint8)
+        pack_image(image, signs, written, step.down, step.across)
+
+
+@compiled
+def _average(step, values):
+    source = _image(values, step.source, step.in_height, step.in_width, step.in_channels)
+    out = _image(values, step.out, step.height, step.width, step.channels)
+    out[:] = 0
+    for y in range(step.height):
+        bottom = min(step.in_height, (y + 1) * step.stride)
+        for x in range(step.width):
+            right = min(step.in_width, (x + 1) * step.stride)
+            pixel = out[y, x, step.padding : step.padding + step.in_channels]
+            for down in range(y * step.stride, bottom):
+                for across in range(x * step.stride, right):
+                    seen = source[down, across]
+                    for c in range(len(pixel)):
+                        pixel[c] += seen[c]
+            seen_pixels = values.dtype.type((bottom - y * step.stride) * (right - x * step.stride))
+            for c in range(len(pixel)):
+                pixel[c] /= seen_pixels
+
+
+@compiled
+def _largest(step, values):
+    source = _image(values, step.source, step.in_height, step.in_width, step.in_channels)
+    out = _image(values, step.out, step.height, step.width, step.channels)
+    out[:] = -np.inf
+    for y in range(step.height):
+        top = y * step.stride - step.padding
+        for x in range(step.width):
+            left, pixel = x * step.stride - step.padding, out[y, x]
+            for down in range(max(top, 0), min(top + step.window, step.in_height)):
+                for across in range(max(left, 0), min(left + step.window, step.in_width)):
+                    seen = source[down, across]
+                    for c in range(len(pixel)):
+                        # Either what is larger or what is not a number.
+                        pixel[c] = pixel[c] if seen[c] <= pixel[c] or pixel[c] != pixel[c] else seen[c]

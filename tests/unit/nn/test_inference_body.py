@@ -1,0 +1,120 @@
+"""Layers that are taken image by image give what they give one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from recu.models import build_model
+from recu.nn import BinaryConv2d
+from recu.nn.inference import inference_form
+from recu.nn.inference_body import SignBody
+from recu.nn.inference_conv import InferenceConv2d
+from tests.golden.fill import fill
+
+
+def network(name: str, family: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = build_model(name, family=family, num_classes=5)
+    fill(model, 0.9)
+    return model.eval()
+
+
+def bodies(form: nn.Module) -> list[SignBody]:
+    return [layer for layer in form.modules() if isinstance(layer, SignBody)]
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "parts"),
+    [
+        ("cifar", "resnet20_1w1a", 1),
+        ("cifar", "resnet18_1w1a", 1),
+        ("cifar", "vgg_small_1w1a", 1),
+        ("imagenet", "resnet18_1w1a", 4),
+    ],
+)
+@torch.inference_mode()
+def test_how_much_of_a_network_is_taken_at_once(family, name, parts) -> None:
+    form = inference_form(network(name, family))
+    found = bodies(form)
+    assert len(found) == parts
+    inside = {layer for body in found for layer in body.modules() if isinstance(layer, InferenceConv2d)}
+    assert inside == {layer for layer in form.modules() if isinstance(layer, InferenceConv2d)}
+
+
+@pytest.mark.parametrize(("family", "name"), [("cifar", "resnet20_1w1a"), ("imagenet", "resnet18_1w1a")])
+@torch.inference_mode()
+def test_images_of_every_size_and_number(family, name) -> None:
+    model = network(name, family)
+    form = inference_form(model)
+    for shape in ((1, 32, 32), (5, 32, 32), (2, 45, 32), (3, 65, 70)):
+        batch = torch.randn(shape[0], 3, *shape[1:]).contiguous(memory_format=torch.channels_last)
+        assert torch.equal(form(batch), model(batch))
+
+
+@torch.inference_mode()
+def test_other_types_go_layer_by_layer() -> None:
+    model = network("resnet20_1w1a", "cifar")
+    form, batch = inference_form(model), torch.randn(3, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(form(batch).float(), model(batch).float(), rtol=0.05, atol=0.05)
+    assert not any(body._programs for body in bodies(form))
+
+
+@torch.inference_mode()
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    form, batch = inference_form(network("resnet18_1w1a", "cifar")), torch.randn(5, 3, 32, 32)
+    (body,) = bodies(form)
+    stem = torch.randn(5, 64, 32, 32)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(body(stem))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(each, found[0]) for each in found[1:])
+    assert form(batch).shape == (5, 5)
+
+
+class Branches(nn.Module):
+    """Results that are read inside and outside of what is taken at once, with different paddings, and a pooling."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm0 = nn.BatchNorm2d(16)
+        self.wide, self.narrow = BinaryConv2d(16, 16, 3, padding=1), BinaryConv2d(16, 16, 1)
+        self.norm1, self.norm2 = nn.BatchNorm2d(16), nn.BatchNorm2d(16)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.hardtanh(self.norm0(self.stem(x)))
+        one, other = self.norm1(self.wide(x)), self.norm2(self.narrow(x))
+        last = self.pool(F.hardtanh(self.narrow(F.hardtanh(one)) + other))
+        return torch.cat([last.flatten(1), torch.sin(other).flatten(1), one.flatten(1)], 1)
+
+
+@torch.inference_mode()
+def test_results_that_others_read_too() -> None:
+    torch.manual_seed(0)
+    model = Branches()
+    fill(model, 0.9)
+    model.eval()
+    form, batch = inference_form(model), torch.randn(4, 3, 8, 6).contiguous(memory_format=torch.channels_last)
+    assert bodies(form)
+    assert torch.equal(form(batch), model(batch))
+
+
+@torch.inference_mode()
+def test_images_too_small_are_refused_as_by_the_network() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(BinaryConv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Hardtanh(), BinaryConv2d(4, 4, 3)).eval()
+    form, batch = inference_form(model), torch.randn(2, 4, 4, 4)
+    for network in (model, form):
+        with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
+            network(batch)
