@@ -20,7 +20,7 @@ from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 
 TABLE_FORMATS = ("md", "csv", "json", "tex", "html")
 """The forms of a suite's table."""
-FIGURES = ("curves", "published", "classes")
+FIGURES = ("curves", "published", "classes", "weights", "histograms")
 """Of a suite that trains; see `recu.report.pages.CAPTIONS`."""
 FIGURE_FORMATS = ("svg", "png")
 

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK = "#1b1f24"
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
-_MARKERS = "osD^vPX"
+INK = "#1b1f24"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
+MARKERS = "osD^vPX"
 _STYLE: Any = {
     # A fixed salt makes element names repeatable; text as text keeps the file small and searchable.
     "svg.hashsalt": "recu",
     "svg.fonttype": "none",
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "legend.framealpha": 0.0,
     "font.size": 9.0,
     "font.family": "sans-serif",
@@ -102,7 +102,7 @@ def inline(drawn: bytes) -> str:
     # A page has its own sizes; those of the view box keep the proportions.
     text = re.sub(r'(<svg[^>]*?) (width|height)="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) (width|height)="[^"]*"', r"\1", text, count=1)
-    return text.replace(_INK, "var(--ink)")
+    return text.replace(INK, "var(--ink)")
 
 
 def _saved(draw: Callable[[], Figure], form: str, metadata: dict[str, Any], **how: Any) -> bytes:
@@ -114,7 +114,8 @@ def _saved(draw: Callable[[], Figure], form: str, metadata: dict[str, Any], **ho
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """A figure without panels yet, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -133,23 +134,23 @@ def curves(rows: Sequence[Row], table: Sequence[TableRow]) -> Figure:
     networks = list(dict.fromkeys((row.dataset, row.network) for row in trained))
     shown = networks[:_MOST_PANELS]
     if not shown:
-        return _words("No training of this suite has a history.")
-    figure = _figure(9.0, 3.2 * len(shown))
+        return words("No training of this suite has a history.")
+    figure = blank(9.0, 3.2 * len(shown))
     panels = figure.subplots(len(shown), 2, squeeze=False)
     methods = list(dict.fromkeys(row.method for row in trained))
-    starts = _starts(trained)
+    starts = starts_of(trained)
     for (dataset, network), (accuracy, loss) in zip(shown, panels, strict=True):
         here = [row for row in trained if (row.dataset, row.network) == (dataset, network)]
         lines = [line for line in table if (line.result.dataset, line.result.network) == (dataset, network)]
-        title = _plain(f"{network} on {lines[0].dataset_title if lines else dataset}")
+        title = plain(f"{network} on {lines[0].dataset_title if lines else dataset}")
         _draw_network(accuracy, loss, here, lines, methods, starts)
         accuracy.set_title(title, fontsize="medium", loc="left")
     if len(networks) > len(shown):
-        figure.suptitle(f"{len(shown)} of {len(networks)} networks; every run's page has its own", color=_INK)
+        figure.suptitle(f"{len(shown)} of {len(networks)} networks; every run's page has its own", color=INK)
     return figure
 
 
-def _starts(rows: Sequence[Row]) -> dict[str, int]:
+def starts_of(rows: Sequence[Row]) -> dict[str, int]:
     """By experiment, how many epochs the trainings before it had."""
     by_id = {row.experiment_id: row for row in rows}
 
@@ -170,12 +171,12 @@ def _draw_network(
 ) -> None:
     for method in dict.fromkeys(row.method for row in rows):
         place = methods.index(method)
-        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         seeds = [row for row in rows if row.method == method]
         start = starts[seeds[0].experiment_id]
         for axes, kind in ((accuracy, "top1"), (loss, "loss")):
             for split, dashes in (("test", "-"), ("train", "--")):
-                label = _plain(f"{method}, {'test' if split == 'test' else 'training'}")
+                label = plain(f"{method}, {'test' if split == 'test' else 'training'}")
                 style = {"color": colour, "linestyle": dashes, "linewidth": 1.4, "label": label}
                 # Marked, so that methods differ without colour too.
                 every = max(1, len(seeds[0].curve.epoch) // 10) if seeds[0].curve else 1
@@ -185,21 +186,30 @@ def _draw_network(
                 _draw_seeds(axes, [_by_epoch(row, f"{split}_{kind}") for row in seeds], start, style)
         line = next((line for line in table if line.result.method == method), None)
         if line and line.difference is not None and line.published and line.published.top1 is not None:
-            label = _plain(f"{method}, published ({line.published.top1:g} %)")
+            label = plain(f"{method}, published ({line.published.top1:g} %)")
             accuracy.axhline(line.published.top1, color=colour, linestyle=":", linewidth=1.4, label=label)
         if start:
             for axes in (accuracy, loss):
-                axes.axvline(start + 0.5, color=_INK, linewidth=0.6, alpha=0.5)
-    from matplotlib.ticker import MaxNLocator
-
+                axes.axvline(start + 0.5, color=INK, linewidth=0.6, alpha=0.5)
     for axes, label in ((accuracy, "top-1 (%)"), (loss, "cross-entropy (nats)")):
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    accuracy.legend(fontsize="small")
+        by_epochs(axes, label)
+    named = [
+        line for line in accuracy.lines if line.get_linestyle() != "--" and not str(line.get_label()).startswith("_")
+    ]
+    dashed = accuracy.plot([], [], color=INK, linestyle="--", label="training")
+    accuracy.legend(handles=[*named, *dashed], fontsize="small")
     if not loss.lines:
         loss.text(0.5, 0.5, "no loss in these rows", ha="center", transform=loss.transAxes)
+
+
+def by_epochs(axes: Axes, label: str) -> None:
+    """Label a panel over epochs, which count from 1."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.25, color=INK, linewidth=0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _by_epoch(row: Row, name: str) -> dict[int, float]:
@@ -223,32 +233,35 @@ def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], start: int, st
 
 def published(table: Sequence[TableRow]) -> Figure:
     """Published top-1 against ours, with the 95 % interval of our mean; open circles are not comparable."""
-    lines = [line for line in table if line.published and line.published.top1 is not None][:_MOST_PANELS]
+    quoted = [line for line in table if line.published and line.published.top1 is not None]
+    lines = quoted[:_MOST_PANELS]
     if not lines:
-        return _words("Nothing is published that any result of this suite could stand beside.")
-    figure = _figure(9.0, 1.1 + 0.42 * len(lines))
+        return words("Nothing is published that any result of this suite could stand beside.")
+    figure = blank(9.0, 1.1 + 0.42 * len(lines))
     axes = figure.subplots()
     for place, line in enumerate(lines):
         assert line.published is not None and line.published.top1 is not None
         comparable = line.difference is not None
         half = half_width(line.top1_best.sd, len(line.seeds))
-        ours: dict[str, Any] = {"color": _COLOURS[0], "marker": "o", "markersize": 7, "linestyle": "none", "capsize": 4}
-        axes.plot(line.published.top1, place, color=_COLOURS[1], marker="D", markersize=7, linestyle="none")
+        ours: dict[str, Any] = {"color": COLOURS[0], "marker": "o", "markersize": 7, "linestyle": "none", "capsize": 4}
+        axes.plot(line.published.top1, place, color=COLOURS[1], marker="D", markersize=7, linestyle="none")
         axes.errorbar(
-            line.top1_best.mean, place, xerr=half, markerfacecolor=_COLOURS[0] if comparable else "none", **ours
+            line.top1_best.mean, place, xerr=half, markerfacecolor=COLOURS[0] if comparable else "none", **ours
         )
-    names = [_plain(f"{line.result.model}, {line.result.labelled_method}, {line.dataset_title}") for line in lines]
+    names = [plain(f"{line.result.model}, {line.result.labelled_method}, {line.dataset_title}") for line in lines]
     axes.set_yticks(range(len(lines)), names)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel("top-1 (%)")
-    axes.grid(axis="x", alpha=0.25, color=_INK, linewidth=0.5)
-    plain: dict[str, Any] = {"linestyle": "none", "markersize": 7}
+    axes.grid(axis="x", alpha=0.25, color=INK, linewidth=0.5)
+    point: dict[str, Any] = {"linestyle": "none", "markersize": 7}
     handles = [
-        axes.plot([], [], color=_COLOURS[1], marker="D", label="published", **plain)[0],
-        axes.plot([], [], color=_COLOURS[0], marker="o", label="ours, best epoch, with 95 % interval", **plain)[0],
-        axes.plot([], [], color=_COLOURS[0], marker="o", mfc="none", label="ours, not comparable", **plain)[0],
+        axes.plot([], [], color=COLOURS[1], marker="D", label="published", **point)[0],
+        axes.plot([], [], color=COLOURS[0], marker="o", label="ours, best epoch, with 95 % interval", **point)[0],
+        axes.plot([], [], color=COLOURS[0], marker="o", mfc="none", label="ours, not comparable", **point)[0],
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize="small")
+    if len(quoted) > len(lines):
+        figure.suptitle(f"{len(lines)} of {len(quoted)} lines; the table has all", color=INK)
     return figure
 
 
@@ -259,12 +272,12 @@ def classes(rows: Sequence[Row]) -> Figure:
         if row.confusion is not None:
             groups.setdefault((row.dataset, row.network, row.method), []).append(row)
     if not groups:
-        return _words(
+        return words(
             "These evaluations have no confusion matrix: an earlier version made them,\n"
             "or the data have more classes than a matrix is kept for."
         )
     shown = list(groups.items())[:_MOST_PANELS]
-    figure = _figure(9.0, 4.0 * len(shown))
+    figure = blank(9.0, 4.0 * len(shown))
     panels = figure.subplots(len(shown), 2, squeeze=False)
     for ((dataset, network, method), group), (matrix, bars) in zip(shown, panels, strict=True):
         counts = [[sum(cell) for cell in zip(*line, strict=True)] for line in _lines_together(group)]
@@ -272,9 +285,9 @@ def classes(rows: Sequence[Row]) -> Figure:
         _draw_matrix(matrix, counts, names)
         _draw_bars(bars, counts, names)
         seeds = "" if len(group) == 1 else f", {len(group)} seeds"
-        matrix.set_title(_plain(f"{network}, {method}{seeds}, {dataset}"), fontsize="medium", loc="left")
+        matrix.set_title(plain(f"{network}, {method}{seeds}, {dataset}"), fontsize="medium", loc="left")
     if len(groups) > len(shown):
-        figure.suptitle(f"{len(shown)} of {len(groups)}; every run's page has its own", color=_INK)
+        figure.suptitle(f"{len(shown)} of {len(groups)}; every run's page has its own", color=INK)
     return figure
 
 
@@ -298,8 +311,8 @@ def _draw_matrix(axes: Axes, counts: Sequence[Sequence[int]], names: Sequence[st
                     axes.text(place + 0.5, line + 0.5, str(value), ha="center", va="center", color=colour, fontsize=6.5)
     if size <= _MOST_NAMED:
         middles = [place + 0.5 for place in range(size)]
-        axes.set_xticks(middles, [_plain(name) for name in names], rotation=90, fontsize=7)
-        axes.set_yticks(middles, [_plain(name) for name in names], fontsize=7)
+        axes.set_xticks(middles, [plain(name) for name in names], rotation=90, fontsize=7)
+        axes.set_yticks(middles, [plain(name) for name in names], fontsize=7)
     axes.set_xlabel("predicted class (images)")
     axes.set_ylabel("true class")
 
@@ -307,12 +320,12 @@ def _draw_matrix(axes: Axes, counts: Sequence[Sequence[int]], names: Sequence[st
 def _draw_bars(axes: Axes, counts: Sequence[Sequence[int]], names: Sequence[str]) -> None:
     places = [place for place, line in enumerate(counts) if sum(line)]
     heights = [100 * counts[place][place] / sum(counts[place]) for place in places]
-    axes.barh(places, heights, color=_COLOURS[0], height=0.75)
+    axes.barh(places, heights, color=COLOURS[0], height=0.75)
     if len(counts) <= _MOST_NAMED:
-        axes.set_yticks(range(len(counts)), [_plain(name) for name in names], fontsize=7)
+        axes.set_yticks(range(len(counts)), [plain(name) for name in names], fontsize=7)
         for place, height in zip(places, heights, strict=True):
             within: dict[str, Any] = (
-                {"ha": "right", "color": "#ffffff"} if height > 12 else {"ha": "left", "color": _INK}
+                {"ha": "right", "color": "#ffffff"} if height > 12 else {"ha": "left", "color": INK}
             )
             axes.text(max(1.0, height - 1.0), place, f"{height:.1f}", va="center", fontsize=7, **within)
     axes.set_ylim(len(counts) - 0.5, -0.5)
@@ -320,12 +333,14 @@ def _draw_bars(axes: Axes, counts: Sequence[Sequence[int]], names: Sequence[str]
     axes.set_xlabel("accuracy of the class (%)")
 
 
-def _words(text: str) -> Figure:
-    figure = _figure(9.0, 0.9)
-    figure.text(0.5, 0.5, text, ha="center", va="center", color=_INK)
+def words(text: str) -> Figure:
+    """In place of a figure that has nothing to show: why."""
+    figure = blank(9.0, 0.9)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=INK)
     return figure
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A name from elsewhere, as a figure shows it."""
     # A dollar sign would start a formula.
     return visible(text).replace("$", r"\$")

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from recu.base.text import counted
 from recu.experiment.binarisers import title_of
-from recu.report.summary import TableRow, half_width
-
-BINARY = 2
-"""The stage whose networks are compared; those of earlier stages only start them."""
+from recu.report.summary import TableRow, compared_binarisers
 
 RULE = (
     "Methods: top-1 (%) of the best epoch, mean over the seeds with its 95 % interval by Student's t, then the "
@@ -46,8 +43,8 @@ class Grid:
 
 def side_by_side(table: Sequence[TableRow]) -> Grid | None:
     """The lines of a suite's table as a grid; None where they are all of one binariser."""
-    binary = [line for line in table if line.result.stage == BINARY and line.result.claim is None]
-    if len({line.result.binariser for line in binary}) < 2:
+    binary = compared_binarisers(table)
+    if not binary:
         return None
     methods = list(dict.fromkeys((line.result.binariser, line.result.method) for line in binary))
     # By the dataset's name: two may have one title.
@@ -58,9 +55,8 @@ def side_by_side(table: Sequence[TableRow]) -> Grid | None:
     rows = []
     for network, dataset_title in networks.items():
         found = [cells.get((*network, *method)) for method in methods]
-        best = _clearly_best([line for line in found if line is not None])
         title = f"{network[1]} on {dataset_title}"
-        rows.append((title, tuple(None if line is None else _cell(line, best=line is best) for line in found)))
+        rows.append((title, tuple(None if line is None else _cell(line) for line in found)))
     return Grid(
         header=("network", *(f"{title_of(binariser)} ({method})" for binariser, method in methods)),
         lines=tuple(rows),
@@ -88,28 +84,13 @@ def markdown_grid(grid: Grid, escape: Callable[[str], str]) -> str:
     return "\n".join((table, "", *(f"- {escape(note)}" for note in grid.notes)))
 
 
-def _interval(line: TableRow) -> tuple[float, float] | None:
-    half = half_width(line.top1_best.sd, len(line.seeds))
-    return None if half is None else (line.top1_best.mean - half, line.top1_best.mean + half)
-
-
-def _clearly_best(lines: Sequence[TableRow]) -> TableRow | None:
-    """The line whose interval lies above those of all others; None where there is no such or one has none."""
-    best = max(lines, key=lambda line: line.top1_best.mean)
-    own, others = _interval(best), [_interval(line) for line in lines if line is not best]
-    if own is None or not others:
-        return None
-    return best if all(other is not None and other[1] < own[0] for other in others) else None
-
-
-def _cell(line: TableRow, *, best: bool) -> Cell:
-    half = half_width(line.top1_best.sd, len(line.seeds))
-    measured = f"{line.top1_best.mean:.2f}" + ("" if half is None else f" ± {half:.2f}")
+def _cell(line: TableRow) -> Cell:
     published = "nothing published"
     if line.published is not None and line.published.top1 is not None:
         others = ", ".join(f"{other.top1:.2f}" for other in line.published.elsewhere)
         published = f"published {line.published.top1:.2f}" + (f" [{others}]" if others else "")
-    return Cell(measured, f"({counted(len(line.seeds), 'seed')}); {published}; {line.verdict}", best)
+    measured = line.top1_best.with_interval(len(line.seeds))
+    return Cell(measured, f"({counted(len(line.seeds), 'seed')}); {published}; {line.verdict}", bool(line.leads))
 
 
 def _elsewhere(lines: Sequence[TableRow]) -> list[str]:

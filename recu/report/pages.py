@@ -15,15 +15,20 @@ from recu.experiment.binarisers import title_of
 from recu.experiment.plan import FIGURES, TABLE_FORMATS
 from recu.experiment.schema import PublishedResult
 from recu.experiment.suite_facts import SuiteFacts
-from recu.report import figures
+from recu.report import diagnostic_figures, figures
 from recu.report.claims import RULE as CLAIMS_RULE
 from recu.report.claims import Weighed
+from recu.report.methods import Grid, side_by_side
 from recu.report.notes import Notes, commit, notes
 from recu.report.summary import TableRow
-from recu.report.tables import Column, columns_of, lines_of, number, parts, with_interval
+from recu.report.tables import Column, columns_of, lines_of, number, parts
 from recu.results.flatten import flatten_params
 from recu.results.records import EvaluationRecord, Provenance, ReleasedRecord, Row, TrainingRecord
 
+_HISTOGRAMS = (
+    "Latent weights of {} after the first, the middle and the last epoch: before (v) and after (u) they are clamped at "
+    "-Q and Q; the share of the layer's weights is on a logarithmic axis."
+)
 CAPTIONS = {
     "curves": "Top-1 (%) and cross-entropy (nats) by epoch, test solid and training dashed. A training that starts "
     "from another's weights continues its epochs. Several seeds: mean, and a band of one standard deviation "
@@ -31,8 +36,17 @@ CAPTIONS = {
     "published": "Published top-1 and ours (best epoch, mean over the seeds with its 95 % interval).",
     "classes": "Confusion matrix (images, rows are the true classes) and accuracy of every class; several seeds are "
     "counted together.",
+    "weights": "The binary layers by epoch, means over their weights and the seeds (docs/diagnostics.md): dead "
+    "weights, signs flipped, quantisation error, entropy, threshold, and alpha, of all filters the mean and, thin, "
+    "the smallest and the largest.",
+    "histograms": _HISTOGRAMS.format("the middle binary layer, of each first seed,"),
 }
-"""What each figure shows."""
+"""What each figure of a suite shows."""
+_RUN_CAPTIONS = CAPTIONS | {
+    "weights": "The binary layers of this training by epoch (docs/diagnostics.md): the network as a whole, its first, "
+    "middle and last binary layer, and a band over all layers; of alpha the means, and a band over all filters.",
+    "histograms": _HISTOGRAMS.format("the first, the middle and the last binary layer"),
+}
 
 _ON_INDEX = ("curves", "published")
 """Figures of each suite on the page over all suites; the page of the suite has all of them, that of a run its own."""
@@ -64,6 +78,8 @@ class Suite:
             "curves": lambda: figures.curves(self.rows, self.table),
             "published": lambda: figures.published(self.table),
             "classes": lambda: figures.classes(self.rows),
+            "weights": lambda: diagnostic_figures.weights(self.rows),
+            "histograms": lambda: diagnostic_figures.histograms(self.rows),
         }[name]
 
 
@@ -125,7 +141,7 @@ def run_page(run: Run, suite: Suite, *, with_figures: bool) -> str:
     """Of one run, which lies below runs/ where its id says."""
     row, place = run.row, PurePosixPath(address(run.row.experiment_id))
     alone = [each for each in suite.rows if each.experiment_id in _chain(row, suite.rows)]
-    drawn = _run_figures(alone, row, suite) if with_figures else []
+    drawn = _run_figures(alone, run, suite) if with_figures else []
     note = "Figures of single runs are drawn in suites of few runs only; the numbers stand below."
     return _render(
         "run.html.j2",
@@ -171,7 +187,7 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def _drawn(drawings: Mapping[str, Callable[[], Any]]) -> list[_Figure]:
+def _drawn(drawings: Mapping[str, Callable[[], Any]], captions: Mapping[str, str] = CAPTIONS) -> list[_Figure]:
     """Those figures that have anything to show, by name."""
     from markupsafe import Markup
 
@@ -180,7 +196,7 @@ def _drawn(drawings: Mapping[str, Callable[[], Any]]) -> list[_Figure]:
         lines, title = figures.panels(draw)
         if lines:
             panels = [Markup(figures.inline(panel)) for line in lines for panel in line]
-            caption = CAPTIONS[name] + (f" {title}." if title else "")
+            caption = captions[name] + (f" {title}." if title else "")
             found.append(_Figure(caption=caption, panels=panels, columns=len(lines[0])))
     return found
 
@@ -205,6 +221,7 @@ class _Cell:
     address: str = ""
     links: tuple[tuple[str, str], ...] = ()
     sort: Any = None
+    strong: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,16 +240,32 @@ class _Grid:
 def _shown(suite: Suite, shown: Iterable[str], *, linked: bool) -> dict[str, Any]:
     facts, below = suite.facts, suite.notes
     results, costs = parts(columns_of(suite.table))
+    methods = side_by_side(suite.table)
     return {
         "title": visible(facts.title),
         "description": visible(facts.description),
         "results": _table_grid(suite.table, results, linked=linked),
         "costs": _table_grid(suite.table, costs, linked=linked),
+        "methods": _methods_grid(methods) if methods else None,
+        "methods_notes": " ".join(visible(note) for note in methods.notes) if methods else "",
         "reading": [visible(note) for note in below.reading],
         "origin": [visible(note) for note in below.origin],
         "figures": _drawn({name: suite.drawing(name) for name in shown if suite.trains}),
         "forms": [f"{facts.name}.{form}" for form in TABLE_FORMATS if form != "html"],
     }
+
+
+def _methods_grid(methods: Grid) -> _Grid:
+    lines = [
+        _Line(
+            cells=[
+                _Cell(text=visible(title)),
+                *(_Cell(text=visible(cell.plain), strong=cell.best) if cell else _Cell(text="-") for cell in cells),
+            ]
+        )
+        for title, cells in methods.lines
+    ]
+    return _Grid(heads=[_Head(text=visible(name)) for name in methods.header], lines=lines, sortable=False)
 
 
 def _table_grid(table: Sequence[TableRow], columns: Sequence[Column], *, linked: bool) -> _Grid:
@@ -310,9 +343,9 @@ def _published_lines(result: PublishedResult, lines: Sequence[TableRow]) -> Iter
         yield _Line(
             cells=[
                 *(_Cell(text=cell.text, sort=cell.sort, address=page) for cell in known),
-                _Cell(text=with_interval(line.top1_best, n), sort=line.top1_best.mean, address=page),
+                _Cell(text=line.top1_best.with_interval(n), sort=line.top1_best.mean, address=page),
                 _Cell(
-                    text=with_interval(line.top1_last, n),
+                    text=line.top1_last.with_interval(n) if line.top1_last else "-",
                     sort=line.top1_last.mean if line.top1_last else "",
                     address=page,
                 ),
@@ -355,13 +388,18 @@ def _chain(row: Row, rows: Sequence[Row]) -> list[str]:
         row = by_id[row.parent.id]
 
 
-def _run_figures(rows: Sequence[Row], row: Row, suite: Suite) -> list[_Figure]:
+def _run_figures(rows: Sequence[Row], run: Run, suite: Suite) -> list[_Figure]:
+    row, training = run.row, run.training
     lines = [line for line in suite.table if row.experiment_id in line.runs]
     draw: dict[str, Callable[[], Any]] = {}
     if row.curve is not None:
         draw["curves"] = lambda: figures.curves(rows, lines)
     draw["classes"] = lambda: figures.classes([row])
-    return _drawn(draw)
+    if isinstance(training, TrainingRecord):
+        start = figures.starts_of(rows)[row.experiment_id]
+        draw["weights"] = lambda: diagnostic_figures.layers(training.diagnostics, start)
+        draw["histograms"] = lambda: diagnostic_figures.layer_histograms(training.diagnostics)
+    return _drawn(draw, _RUN_CAPTIONS)
 
 
 def _run_summary(run: Run) -> str:

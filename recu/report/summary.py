@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recu.base.errors import ResultError, unknown_name
@@ -17,6 +17,8 @@ from recu.results.records import Claim, Row
 FLOOR = 0.3
 CEILING = 1.0
 TOLERANCE = 0.05
+BINARY = 2
+"""The stage whose networks are compared."""
 
 RULE = (
     "Verdict: the mean top-1 of the best epoch over n seeds is compared with the published top-1. "
@@ -46,6 +48,11 @@ class Spread:
     sd: float | None
     """Sample standard deviation (n - 1); None for a single run."""
 
+    def with_interval(self, n: int) -> str:
+        """The mean of n seeds with half of its 95 % interval, where there are several."""
+        half = half_width(self.sd, n)
+        return f"{self.mean:.2f}" + ("" if half is None else f" ± {half:.2f}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
@@ -70,6 +77,9 @@ class TableRow:
     verdict: str
     reason: str | None
     """Why it is not comparable."""
+    leads: bool | None = None
+    """Whether its mean is clearly the best of its network's methods, see `leaders_of`; None where the suite compares no
+    binarisers."""
 
     @property
     def against_published(self) -> bool:
@@ -94,7 +104,39 @@ def summarise(
     for row in rows:
         file = row.claim.name if row.claim else None
         groups.setdefault((row.dataset, row.network, row.method, file), []).append(row)
-    return [_table_row(group, published, methods, datasets) for group in groups.values()]
+    table = [_table_row(group, published, methods, datasets) for group in groups.values()]
+    compared = compared_binarisers(table)
+    leads = dict.fromkeys((line.runs for line in compared), False) | {line.runs: True for line in leaders_of(compared)}
+    return [replace(line, leads=leads.get(line.runs)) for line in table]
+
+
+def compared_binarisers(table: Sequence[TableRow]) -> list[TableRow]:
+    """The lines of binary networks, where they are of several binarisers; those of earlier stages only start them."""
+    binary = [line for line in table if line.result.stage == BINARY and line.result.claim is None]
+    return binary if len({line.result.binariser for line in binary}) > 1 else []
+
+
+def leaders_of(compared: Sequence[TableRow]) -> list[TableRow]:
+    """Of each network the line whose 95 % interval lies above those of all its others; none where intervals meet or a
+    line is of a single run.
+    """
+    networks: dict[tuple[str, str], list[TableRow]] = {}
+    for line in compared:
+        networks.setdefault((line.result.dataset, line.result.network), []).append(line)
+    return [best for lines in networks.values() if (best := _leader(lines)) is not None]
+
+
+def _leader(lines: Sequence[TableRow]) -> TableRow | None:
+    best = max(lines, key=lambda line: line.top1_best.mean)
+    own, others = _interval(best), [_interval(line) for line in lines if line is not best]
+    if own is None or not others:
+        return None
+    return best if all(other is not None and other[1] < own[0] for other in others) else None
+
+
+def _interval(line: TableRow) -> tuple[float, float] | None:
+    half = half_width(line.top1_best.sd, len(line.seeds))
+    return None if half is None else (line.top1_best.mean - half, line.top1_best.mean + half)
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -14,6 +14,7 @@ from typing import Any
 
 from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
 from recu.experiment.suite_facts import SuiteFacts
+from recu.report.methods import Cell, Grid, markdown_grid, side_by_side
 from recu.report.notes import Notes
 from recu.report.summary import Spread, TableRow, half_width
 from recu.results.seal import SEAL, content_hash
@@ -88,25 +89,18 @@ def number(value: float | None, form: str = ".2f") -> str:
     return _NONE if value is None else format(value, form)
 
 
-def with_interval(value: Spread | None, n: int) -> str:
-    """A mean with half of its 95 % interval, where there are several seeds."""
-    if value is None:
-        return _NONE
-    half = half_width(value.sd, n)
-    return number(value.mean) + ("" if half is None else f" ± {half:.2f}")
-
-
-def _spread_column(header: str, name: str, rank: int | None = None) -> Column:
+def _spread_column(header: str, name: str, rank: int | None = None, more: Mapping[str, Read] | None = None) -> Column:
     def part(of: Callable[[Spread, int], float | None]) -> Read:
         return lambda line: of(getattr(line, name), len(line.seeds))
 
     return Column(
         header=header,
-        text=lambda line: with_interval(Spread(line[f"{name}_mean"], line[f"{name}_sd"]), line["seeds"]),
+        text=lambda line: Spread(line[f"{name}_mean"], line[f"{name}_sd"]).with_interval(line["seeds"]),
         values={
             f"{name}_mean": part(lambda value, _: value.mean),
             f"{name}_sd": part(lambda value, _: value.sd),
             f"{name}_ci95": part(lambda value, n: half_width(value.sd, n)),
+            **(more or {}),
         },
         numeric=True,
         released=False,
@@ -183,7 +177,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         header="training method",
         text=lambda line: _labelled(line) + (" (reconstruction)" if line["reconstruction"] else ""),
-        values={**of_result("method"), "reconstruction": attrgetter("reconstruction"), **of_result("row")},
+        values={**of_result("method"), "reconstruction": attrgetter("reconstruction"), **of_result("row", "binariser")},
         cost=None,
         rank=2,
     ),
@@ -211,7 +205,7 @@ COLUMNS: tuple[Column, ...] = (
         numeric=True,
         released=True,
     ),
-    _spread_column("Top-1 best epoch", "top1_best", rank=3),
+    _spread_column("Top-1 best epoch", "top1_best", rank=3, more={"top1_best_leads": attrgetter("leads")}),
     _spread_column("Top-1 last epoch", "top1_last", rank=10),
     _spread_column("Top-5 best epoch", "top5_best"),
     Column(
@@ -280,11 +274,13 @@ def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, *, with
     lines = lines_of(table)
     listed = "\n".join(f"- {markdown_text(note)}" for note in (*notes.reading, *notes.origin))
     curves = f"\n![Accuracy and loss by epoch](figures/{suite.name}/curves.svg)\n"
+    methods = side_by_side(table)
+    compared = "" if methods is None else f"## Methods side by side\n\n{markdown_grid(methods, markdown_text)}\n\n"
     return (
         f"# {markdown_text(suite.title)}\n\n{markdown_paragraph(suite.description)}\n\n"
         f"{_grid(results, lines, markdown_text, 'pipe')}\n\n"
         f"Accuracies in percent. As [CSV]({suite.name}.csv), [JSON]({suite.name}.json), [LaTeX]({suite.name}.tex) and "
-        f"[HTML]({suite.name}.html).\n\n{_grid(costs, lines, markdown_text, 'pipe')}\n\n{listed}\n"
+        f"[HTML]({suite.name}.html).\n\n{compared}{_grid(costs, lines, markdown_text, 'pipe')}\n\n{listed}\n"
         + (curves if with_curves else "")
     )
 
@@ -296,11 +292,31 @@ def latex(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
     narrow = [column for column in results if column.rank is not None]
     head = [f"% {visible(suite.title)}: results, then costs. Needs \\usepackage{{booktabs}}. Accuracies in percent."]
     head += [f"% {visible(note)}" for note in notes.reading]
-    return "\n".join((*head, _latex(narrow, lines), "", _latex(costs, lines), ""))
+    tables = [_latex(_grid(columns, lines, visible, "latex_booktabs")) for columns in (narrow, costs)]
+    methods = side_by_side(table)
+    if methods is not None:
+        tables.insert(1, _latex_methods(methods))
+    return "\n".join((*head, "\n\n".join(tables), ""))
 
 
-def _latex(columns: Sequence[Column], lines: Sequence[Line]) -> str:
-    grid = _grid(columns, lines, visible, "latex_booktabs")
+def _latex_methods(methods: Grid) -> str:
+    """What was measured alone, which fits beside one another; the table of results has the rest."""
+    from tabulate import tabulate
+
+    def shown(cell: Cell | None) -> str:
+        return _NONE if cell is None else f"{_BOLD}{cell.measured}{_BOLD}" if cell.best else cell.measured
+
+    lines = [[visible(title), *map(shown, cells)] for title, cells in methods.lines]
+    headers = [visible(name) for name in methods.header]
+    grid = _latex(tabulate(lines, headers=headers, tablefmt="latex_booktabs", disable_numparse=True))
+    return re.sub(f"{_BOLD}(.*?){_BOLD}", r"\\textbf{\1}", grid)
+
+
+_BOLD = "@@"
+"""Around what is bold: characters that LaTeX's escapes leave alone."""
+
+
+def _latex(grid: str) -> str:
     # Two hyphens would be set as a dash, and a bracket or star at a line's beginning be taken for an option of `\\`.
     grid = re.sub(r"^ *([\[*])", r" {\1}", grid.replace("--", "-{}-").replace("--", "-{}-"), flags=re.MULTILINE)
     return grid.replace("±", r"\ensuremath{\pm}")
@@ -335,6 +351,7 @@ def as_json(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
         "title": suite.title,
         "description": suite.description,
         "released": any(line.result.claim is not None for line in table),
+        "experiments": {origin.id: origin.spec_hash for origin in suite.experiments},
         "rows": lines_of(table),
         "notes": {"reading": list(notes.reading), "origin": list(notes.origin)},
     }

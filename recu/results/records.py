@@ -197,7 +197,7 @@ PerLayer = tuple[float | None, ...]
 SharePerLayer = tuple[Annotated[float, Field(ge=0, le=1)] | None, ...]
 Counts = tuple[tuple[Number, ...], ...]
 _HISTOGRAMS = ("limit", "before", "after")
-_OF_A_NETWORK = ("dead_share", "tail_share", "flipped_share", "quantisation_error", "entropy")
+_AVERAGED = ("dead_share", "tail_share", "flipped_share", "quantisation_error", "entropy", "threshold", "scale_mean")
 
 
 class EpochWeights(SparseRecord):
@@ -244,10 +244,12 @@ class EpochWeights(SparseRecord):
         return {name: getattr(self, name) for name in type(self).model_fields if name not in others}
 
     @property
-    def averages(self) -> dict[str, float]:
-        """The quantities that have a meaning for the network as a whole: means over its binary weights."""
-        means = {name: self._mean(getattr(self, name)) for name in _OF_A_NETWORK}
-        return {name: mean for name, mean in means.items() if mean is not None}
+    def of_network(self) -> dict[str, float]:
+        """Of the network as a whole: means over its binary weights, and its smallest and largest scale."""
+        found = {name: self._mean(getattr(self, name)) for name in _AVERAGED}
+        for name, end in (("scale_min", min), ("scale_max", max)):
+            found[name] = end((value for value in getattr(self, name) if value is not None), default=None)
+        return {name: value for name, value in found.items() if value is not None}
 
     def _mean(self, column: PerLayer) -> float | None:
         known = [(value, count) for value, count in zip(column, self.weights, strict=True) if value is not None]
@@ -515,13 +517,18 @@ class WeightCurves(Record):
     """What figures show of a training's `EpochWeights`."""
 
     epoch: tuple[Number, ...]
-    """Those that were measured; the following have a value for each."""
+    """Those that were measured, counted from 0; the following have a value for each."""
     dead_share: SharePerLayer
-    """This and the following: of the network, means over its binary weights."""
+    """This and the following: of the network, as `EpochWeights.of_network`."""
     tail_share: SharePerLayer
     flipped_share: SharePerLayer
     quantisation_error: PerLayer
     entropy: PerLayer
+    threshold: PerLayer = ()
+    """This and the following are empty in rows of earlier versions."""
+    scale_min: PerLayer = ()
+    scale_mean: PerLayer = ()
+    scale_max: PerLayer = ()
     with_histograms: tuple[EpochWeights, ...]
 
     @classmethod
@@ -529,11 +536,12 @@ class WeightCurves(Record):
         """Of a whole training; None where nothing was measured."""
         if not measured:
             return None
-        averages = [each.averages for each in measured]
+        networks = [each.of_network for each in measured]
+        names = cls.model_fields.keys() - {"epoch", "with_histograms"}
         return cls(
             epoch=tuple(each.epoch for each in measured),
             with_histograms=tuple(each for each in measured if each.limit),
-            **{name: tuple(each.get(name) for each in averages) for name in _OF_A_NETWORK},
+            **{name: tuple(each.get(name) for each in networks) for name in names},
         )
 
 

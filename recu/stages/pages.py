@@ -27,8 +27,8 @@ from recu.stages.standing import TRAINED, published_state
 from recu.stages.verify import grounds_of
 from recu.verify.grounds import Ground, Places
 
-_MOST_WITH_FIGURES = 200
-"""Runs of a suite whose pages have figures: each takes a third of a second."""
+_MOST_WITH_FIGURES = 100
+"""Runs of a suite whose pages have figures: each takes three seconds."""
 
 
 def write_run_pages(places: Places, rows_file: Path, facts: SuiteFacts) -> list[Path]:

@@ -224,7 +224,7 @@ def _together(numbers: Mapping[str, float], weights: Mapping[str, float]) -> dic
 
 def numbers_of_weights(content: EpochWeights) -> dict[str, float]:
     """What is known of the network as `weights/QUANTITY`, and of each layer as `weights/LAYER/QUANTITY`."""
-    numbers = {f"weights/{name}": value for name, value in content.averages.items()}
+    numbers = {f"weights/{name}": value for name, value in content.of_network.items()}
     for name, column in content.quantities.items():
         known = zip(content.layers, column, strict=True)
         numbers |= {f"weights/{layer}/{name}": value for layer, value in known if value is not None}

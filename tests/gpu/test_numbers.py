@@ -96,4 +96,4 @@ def test_what_is_measured_of_binary_layers(device, record) -> None:
     assert set(there.flipped_share) == {1.0} and there.before == cpu.before
     for name, column in there.quantities.items():
         assert column == pytest.approx(getattr(cpu, name), rel=1e-4, abs=1e-4), name
-    record(dead_share=there.averages["dead_share"])
+    record(dead_share=there.of_network["dead_share"])

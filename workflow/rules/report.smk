@@ -51,6 +51,18 @@ rule report:
             labels={"suite": "{suite}", "figure": "confusion matrix, accuracy by class"},
             caption="../report/classes.rst",
         ),
+        weights=report(
+            paths.figures_folder(REPORTS_DIR, "{suite}") / "weights.svg",
+            category="Figures",
+            labels={"suite": "{suite}", "figure": "binary layers by epoch"},
+            caption="../report/weights.rst",
+        ),
+        histograms=report(
+            paths.figures_folder(REPORTS_DIR, "{suite}") / "histograms.svg",
+            category="Figures",
+            labels={"suite": "{suite}", "figure": "latent weights before and after ReCU"},
+            caption="../report/histograms.rst",
+        ),
         pictures=[paths.figures_folder(REPORTS_DIR, "{suite}") / f"{figure}.png" for figure in plan.FIGURES],
     log:
         LOGS_DIR / "report" / "{suite}.render.log",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from recu.report.methods import markdown_grid, side_by_side
-from recu.report.summary import spread
+from recu.report.summary import compared_binarisers, leaders_of, spread
 
 
 @dataclass
@@ -17,6 +17,7 @@ class Line:
     stage: int = 2
     published: object = None
     verdict: str = "not comparable"
+    leads: bool | None = None
     dataset_title: str = "Digits"
     dataset: str = "digits"
     result: object = field(init=False)
@@ -35,23 +36,28 @@ class Line:
         return tuple(range(len(self.values)))
 
 
-def bold(*lines: Line) -> list[str]:
-    grid = side_by_side(lines)
-    return [title for title, cell in zip(grid.header[1:], grid.lines[0][1], strict=True) if cell and cell.best]
-
-
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ((90.0, 90.1, 90.2), (80.0, 80.1, 80.2), ["ReCU (vanilla)"]),
-        ((80.0, 80.1, 80.2), (90.0, 90.1, 90.2), ["IR-Net (ir-net)"]),
+        ((90.0, 90.1, 90.2), (80.0, 80.1, 80.2), ["vanilla"]),
+        ((80.0, 80.1, 80.2), (90.0, 90.1, 90.2), ["ir-net"]),
         ((90.0, 91.0, 92.0), (88.0, 89.0, 90.0), []),  # the intervals meet
         ((90.0,), (80.0,), []),
         ((90.0, 90.1), (80.0,), []),
     ],
 )
-def test_the_best_is_bold_only_where_its_interval_lies_above(first, second, expected):
-    assert bold(Line("vanilla", "recu", first), Line("ir-net", "ir-net", second)) == expected
+def test_the_best_leads_only_where_its_interval_lies_above(first, second, expected):
+    lines = [Line("vanilla", "recu", first), Line("ir-net", "ir-net", second)]
+    assert [line.method for line in leaders_of(compared_binarisers(lines))] == expected
+
+
+def test_only_the_leading_cell_is_bold():
+    lines = [Line("vanilla", "recu", (90.0,), leads=True), Line("ir-net", "ir-net", (80.0,), leads=False)]
+    assert "| **90.00** (1 seed)" in (text := markdown_grid(side_by_side(lines), str)) and text.count("**") == 2
+
+
+def test_one_binariser_has_no_leader():
+    assert compared_binarisers([Line("vanilla", "recu", (90.0, 90.1)), Line("finetune", "recu", (95.0, 95.1))]) == []
 
 
 def test_a_cell_says_what_was_measured_and_published_and_the_verdict():

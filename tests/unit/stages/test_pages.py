@@ -93,7 +93,7 @@ def test_a_run_has_everything_that_is_known_of_it(places):
         f"snakemake {places.results_dir}/evaluate/{ID}/metrics.json --cores all --config suites=smallest",
     ):  # fmt: skip
         assert text in page, text
-    assert page.count("<svg") == 4, "two columns of curves, two of classes"
+    assert page.count("<svg") == 15, "panels: two of curves and of classes, eight of weights, three layers' histograms"
     assert "<dt>binariser</dt><dd>ReCU, activations and weights</dd>" in page
     state, target = places.runs_dir / ID, places.results_dir / f"train/{ID}/metrics.json"
     assert f'<pre class="command">mv {state} {state}.old &amp;&amp; snakemake --cores all' in page

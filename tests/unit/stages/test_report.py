@@ -7,6 +7,7 @@ import pytest
 
 from recu.base.errors import OutputError, ResultError
 from recu.base.files import read_json
+from recu.experiment.plan import FIGURES
 from recu.experiment.resolving import Origin
 from recu.experiment.schema import Published, PublishedResult
 from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
@@ -50,7 +51,7 @@ def test_results_become_the_suites_files(results, suite, published, tmp_path):
     collect(suite.experiments, results, RUNS, rows)
     files = render(rows, suite, published, tmp_path / "reports")
     named = {str(file.relative_to(tmp_path / "reports")) for file in files}
-    drawn = {f"figures/demo/{name}.{form}" for name in ("curves", "published", "classes") for form in ("svg", "png")}
+    drawn = {f"figures/demo/{name}.{form}" for name in FIGURES for form in ("svg", "png")}
     assert named == {f"demo.{form}" for form in ("csv", "html", "json", "md", "tex")} | drawn
     assert "not comparable: nothing is published on this dataset" in (tmp_path / "reports" / "demo.md").read_text()
     assert {file for file in (tmp_path / "reports").rglob("*") if file.is_file()} == set(files)
