@@ -259,11 +259,11 @@ def note_changes(found: Found, experiment: Experiment, provenance: Provenance, s
     if found.identity is None:
         return
     changes = changes_between(found.identity.experiment, experiment)
-    epoch = found.content.get("epoch")
+    epoch = found.content["epoch"] + 1  # from here on, counted from 1
     if changes:
-        _log.warning("continuing with other parameters than before, from epoch %s on: %s", epoch, _listed(changes))
+        _log.warning("continuing with other parameters than before, from epoch %d on: %s", epoch, _listed(changes))
     if "hyperparameters.epochs" in changes:
-        _log.warning("learning rate and tau follow the schedule of the new number of epochs from epoch %s on", epoch)
+        _log.warning("learning rate and tau follow the schedule of the new number of epochs from epoch %d on", epoch)
     if not found.segments:
         return
     shared_before = found.segments[-1].shared

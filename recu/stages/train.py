@@ -331,7 +331,7 @@ def _conclude(job: _Job, record: TrainingRecord, run: FollowedRun) -> None:
     _free(job.state, job.running)
     _log.info(
         "finished: best epoch %d with top-1 %.2f %%, last top-1 %.2f %%; published in %s",
-        record.best.epoch,
+        record.best.epoch + 1,
         record.best.top1,
         record.last.top1,
         job.results,
@@ -423,7 +423,7 @@ def _prepare_trainer(
         _log.info("all %d epochs are done", state["epoch"])
     else:
         note_changes(found, experiment, provenance, shared)
-        _log.info("continuing at epoch %d of %d", state["epoch"], experiment.hyperparameters.epochs)
+        _log.info("continuing at epoch %d of %d", state["epoch"] + 1, experiment.hyperparameters.epochs)
     return trainer
 
 

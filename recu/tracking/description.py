@@ -187,6 +187,8 @@ def _note(subject: Mapping[str, Any], network: str, stage: str) -> str:
 
 
 def _tags_of_pieces(pieces: Iterable[tuple[int, int, str]], spec_hash: str) -> dict[str, str]:
-    """Which epochs of the run's curve were trained with other parameters than the run shows, if any were."""
-    others = [f"epochs {first} to {last}: spec_hash {other}" for first, last, other in pieces if other != spec_hash]
+    """Which epochs of the run, counted from 1, were trained with other parameters than it shows, if any were."""
+    others = [
+        f"epochs {first + 1} to {last + 1}: spec_hash {other}" for first, last, other in pieces if other != spec_hash
+    ]
     return {"trained_with_other_parameters": "; ".join(others)} if others else {}

@@ -101,7 +101,7 @@ def train_steps(
 def _leave_out(labels: Tensor, sums: RunningSums, epoch: int, step: int) -> Tensor:
     """Count an image that is left out; returns the labels that stay: none."""
     if len(labels):
-        _log.warning("epoch %d, batch %d: its one readable image is left out, BatchNorm needs two", epoch, step)
+        _log.warning("epoch %d, batch %d: its one readable image is left out, BatchNorm needs two", epoch + 1, step + 1)
     sums.left_out += len(labels)
     return labels[:0]
 

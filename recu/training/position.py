@@ -100,10 +100,11 @@ def usable_state(checkpoint: dict[str, Any], file: Path, validity: Validity) -> 
     epoch, start = checkpoint["epoch"], start_of(file)
     if not _is_start(start, position):
         raise CheckpointError(
-            f"{file} stopped inside epoch {epoch}, which has to be trained as it was begun ({changed}), and {start},"
-            " the state at the epoch's start, is not there: continue with what it had, and change this after the epoch"
+            f"{file} stopped inside epoch {epoch + 1}, which has to be trained as it was begun ({changed}), and"
+            f" {start}, the state at the epoch's start, is not there: continue with what it had, and change this after"
+            " the epoch"
         )
-    _log.warning("epoch %d begins anew, since it has to be trained as it was begun: %s", epoch, changed)
+    _log.warning("epoch %d begins anew, since it has to be trained as it was begun: %s", epoch + 1, changed)
     return read_checkpoint(start)
 
 

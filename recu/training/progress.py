@@ -74,14 +74,14 @@ class Progress:
             self._epoch_bar.update(images)
 
     def step(self, epoch: int, step: int, steps: int, averages: Averages, lr: float) -> None:
-        """Show the running averages of an epoch."""
+        """Show the running averages of an epoch, whose number is counted from 0 here and from 1 in what is shown."""
         text = f"loss {averages.loss:.4f}, top-1 {averages.top1:.2f} %"
         if self._bar is not None:
-            self._epoch_bar.set_description_str(f"epoch {epoch}")
+            self._epoch_bar.set_description_str(f"epoch {epoch + 1}")
             self._epoch_bar.set_postfix_str(text)
         # With a bar the line still goes into the log file, whose handler takes this level.
         level = logging.DEBUG if self._bar is not None else logging.INFO
-        _log.log(level, "epoch %d, step %d of %d: %s, lr %.6g%s", epoch, step, steps, text, lr, self._finish())
+        _log.log(level, "epoch %d, step %d of %d: %s, lr %.6g%s", epoch + 1, step, steps, text, lr, self._finish())
 
     def epoch(self, row: EpochRecord, epochs: int) -> None:
         """Show a finished epoch."""
@@ -89,10 +89,10 @@ class Progress:
             self._bar.set_postfix_str(f"test top-1 {row.test_top1:.2f} %")
             self._epoch_bar.reset()
         _log.info(
-            "epoch %d (0 to %d): lr %.6g, tau %.4f, train loss %.4f, top-1 %.2f %%, test loss %.4f, top-1 %.2f %%,"
+            "epoch %d of %d: lr %.6g, tau %.4f, train loss %.4f, top-1 %.2f %%, test loss %.4f, top-1 %.2f %%,"
             " top-5 %.2f %%, %.0f images/s%s",
-            row.epoch,
-            epochs - 1,
+            row.epoch + 1,
+            epochs,
             row.lr,
             row.tau,
             row.train_loss,
@@ -104,7 +104,7 @@ class Progress:
             self._finish(),
         )
         if row.train_skipped:
-            _log.warning("epoch %d left out %d unreadable training image(s)", row.epoch, row.train_skipped)
+            _log.warning("epoch %d left out %d unreadable training image(s)", row.epoch + 1, row.train_skipped)
 
     def _finish(self) -> str:
         seen = self._done - self._initial

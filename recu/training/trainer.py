@@ -291,7 +291,7 @@ class Trainer:
         _log.warning(
             "the checkpoint holds no random states and no history: training continues at epoch %d, but not as the "
             "uninterrupted training would have; the best epoch is chosen among those trained from here on",
-            epoch,
+            epoch + 1,
         )
 
     def run(self, stop: Callable[[], bool]) -> Outcome:
@@ -426,7 +426,7 @@ class Trainer:
                 yield done
         except DivergenceError as error:
             raise DivergenceError(
-                f"{error}, at epoch {epoch}, step {done} (both counted from 0), learning rate {lr:g}; {self._advice()}"
+                f"{error}, at epoch {epoch + 1}, step {done + 1}, learning rate {lr:g}; {self._advice()}"
             ) from error
 
     def _check_counts(self, sums: RunningSums, epoch: int) -> None:
@@ -435,13 +435,13 @@ class Trainer:
         counted = sums.n + sums.unreadable + sums.left_out
         if counted != images or sums.unreadable < 0:
             raise DataError(
-                f"epoch {epoch} saw {sums.n} of {images} training images, {sums.unreadable} unreadable and"
+                f"epoch {epoch + 1} saw {sums.n} of {images} training images, {sums.unreadable} unreadable and"
                 f" {sums.left_out} left out: each must count once; prepare the dataset again"
             )
         if not sums.n:
             raise DataError(
-                f"epoch {epoch} saw none of {images} training images, {sums.unreadable} of them are unreadable: prepare"
-                " the dataset again from readable images"
+                f"epoch {epoch + 1} saw none of {images} training images, {sums.unreadable} of them are unreadable:"
+                " prepare the dataset again from readable images"
             )
 
     def _evaluate(self, epoch: int, lr: float, stop: Callable[[], bool]) -> Evaluation | None:
@@ -453,14 +453,15 @@ class Trainer:
                 processes=self._processes,
             )
         except DivergenceError as error:
-            raise DivergenceError(f"after epoch {epoch} (learning rate {lr:g}): {error}; {self._advice()}") from error
+            where = f"after epoch {epoch + 1} (learning rate {lr:g})"
+            raise DivergenceError(f"{where}: {error}; {self._advice()}") from error
 
     def _check_finite(self, sums: RunningSums, epoch: int, lr: float) -> None:
         step = sums.first_bad_step()
         if step is not None:
             raise DivergenceError(
-                f"the training loss is not finite at epoch {epoch}, step {step} (both counted from 0), learning rate"
-                f" {lr:g}; {self._advice()}"
+                f"the training loss is not finite at epoch {epoch + 1}, step {step + 1}, learning rate {lr:g};"
+                f" {self._advice()}"
             )
 
     def _advice(self) -> str:
@@ -472,13 +473,13 @@ class Trainer:
         reason = next(filter(None, reasons), "the end of its launcher" if self._processes.orphaned else "request")
         if reason == TIME_LIMIT and (self._state.epoch, step) == self._began:
             raise ConfigError(
-                f"the time limit ends this job within the evaluation of epoch {self._state.epoch}, which is all it did:"
-                " each job like it would end there; give it more time (in the workflow: runtime of rule train, e.g."
-                f" --set-resources train:runtime=120), it continues from {self._checkpoint}"
+                f"the time limit ends this job within the evaluation of epoch {self._state.epoch + 1}, which is all it"
+                " did: each job like it would end there; give it more time (in the workflow: runtime of rule train,"
+                f" e.g. --set-resources train:runtime=120), it continues from {self._checkpoint}"
             )
         raise Interrupted(
-            f"stopped by {reason} in epoch {self._state.epoch} after {step} of {self._loaders.train.num_batches} steps;"
-            f" state is saved in {self._checkpoint}: run the same command again to continue"
+            f"stopped by {reason} in epoch {self._state.epoch + 1} after {step} of {self._loaders.train.num_batches}"
+            f" steps; state is saved in {self._checkpoint}: run the same command again to continue"
         )
 
     def _save_within(self, sums: RunningSums, step: int, seconds: float) -> None:
@@ -518,8 +519,8 @@ class Trainer:
         for name, good in zip(tensors, finite, strict=True):
             if not good:
                 raise DivergenceError(
-                    f"{name} is not finite at epoch {epoch}, after step {step} (both counted from 0), learning rate"
-                    f" {lr:g}; {self._advice()}"
+                    f"{name} is not finite at epoch {epoch + 1}, after step {step + 1}, learning rate {lr:g};"
+                    f" {self._advice()}"
                 )
 
     def _finish_epoch(self, row: EpochRecord) -> None:

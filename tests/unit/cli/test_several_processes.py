@@ -134,7 +134,7 @@ def test_another_number_of_processes_continues_and_the_record_says_so(straight, 
     assert job.returncode == 75
     job = start(folder, "--save", "one")
     said, _ = job.communicate(timeout=AT_ONCE_S)
-    assert job.returncode == 0 and "epoch 0 begins anew" in said and "world_size 2 -> 1" in said, said
+    assert job.returncode == 0 and "epoch 1 begins anew" in said and "world_size 2 -> 1" in said, said
     record = read_record(folder / "results/one/metrics.json", TrainingRecord, again="")
     assert [piece.shared for piece in record.segments] == [None]
 

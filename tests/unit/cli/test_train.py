@@ -166,7 +166,7 @@ def test_advice_for_other_options_works(recu):
     """`--resume continues it with these`, and `choose another --save`."""
     assert recu.train("--save", "one", "--epochs", 1, "--keep_resumable") == 0
     assert recu.train("--save", "one", "--epochs", 2, "--lr", 0.05, "--resume") == 0, recu.err
-    assert "learning rate and tau follow the schedule of the new number of epochs from epoch 1 on" in recu.err
+    assert "learning rate and tau follow the schedule of the new number of epochs from epoch 2 on" in recu.err
     metrics = recu.json("results/one/metrics.json")
     pieces = [(each["from_epoch"], each["to_epoch"]) for each in metrics["segments"]]
     rates = [parse_experiment(each["experiment"]).hyperparameters.lr for each in metrics["segments"]]
@@ -196,7 +196,7 @@ def test_a_training_stopped_inside_an_epoch_goes_on_with_other_batches_from_the_
     assert recu.train(*words) == 75
     monkeypatch.setattr(trainer_module, "train_steps", train_steps)
     assert recu.train(*words, "-b", 12, "--resume") == 0, recu.err
-    assert "epoch 0 begins anew" in recu.err and "batch_size 16 -> 12" in recu.err
+    assert "epoch 1 begins anew" in recu.err and "batch_size 16 -> 12" in recu.err
     assert recu.train("--save", "whole", "--epochs", 1, "-b", 12, "--data_dir", plain[1]) == 0, recu.err
     assert _rows(recu.folder / "results/one") == _rows(recu.folder / "results/whole")
     (segment,) = recu.json("results/one/metrics.json")["segments"]
@@ -223,11 +223,11 @@ def test_an_interrupted_training_says_how_to_continue_and_ends_in_the_same_bits(
 
     monkeypatch.setattr(Trainer, "_epoch", once)
     assert recu.train("--save", "one", "--data_dir", plain[1]) == 75
-    assert "stopped by SIGINT in epoch 1 after 1 of 3 steps" in recu.error()
+    assert "stopped by SIGINT in epoch 2 after 1 of 3 steps" in recu.error()
     assert recu.error().endswith("run the same command again to continue")
     monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert recu.train("--save", "one", "--data_dir", plain[1], "--workers", 1) == 0, recu.err
-    assert "continuing at epoch 1 of 2" in recu.err
+    assert "continuing at epoch 2 of 2" in recu.err
     assert _rows(recu.folder / "results/one") == _rows(plain[0])
     assert hash_file(recu.folder / "results/one/model_best.pth.tar") == hash_file(plain[0] / "model_best.pth.tar")
 
@@ -410,7 +410,7 @@ def test_an_unreadable_image_stops_the_training_or_is_skipped_and_counted(recu, 
     assert recu.train("--save", "skipped", "--skip_unreadable", *words) == 0, recu.err
     assert [row["train_skipped"] for row in _rows(recu.folder / "results/skipped")] == [1, 1]
     assert f"skipped: unreadable image {image}" in recu.err
-    assert "epoch 0 left out 1 unreadable training image(s)" in recu.err
+    assert "epoch 1 left out 1 unreadable training image(s)" in recu.err
 
 
 def test_use_dali_reads_with_dali_or_says_what_to_install(recu, photographs, monkeypatch):
@@ -478,7 +478,7 @@ def test_start_epoch(recu, plain):
 
 def test_print_freq_and_time_estimate(recu, plain):
     assert recu.train("--save", "a", "-p", 1, "--data_dir", plain[1]) == 0
-    assert "epoch 0, step 1 of 3" in recu.err and "finish about" in recu.err
+    assert "epoch 1, step 1 of 3" in recu.err and "finish about" in recu.err
     assert recu.train("--save", "b", "--time_estimate", 0, "--data_dir", plain[1]) == 0
     assert "step 1 of 3" not in recu.err and "finish about" not in recu.err
 

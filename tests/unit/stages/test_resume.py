@@ -210,7 +210,7 @@ def test_what_is_other_from_here_on_is_said(tmp_path, content, caplog):
     found = own_state(_write(tmp_path, content))
     now = PROVENANCE.model_copy(update={"device": "NVIDIA H100", "code_hash": "f" * 64})
     note_changes(found, experiment(epochs=5), now)
-    assert "other parameters than before, from epoch 2 on: hyperparameters.epochs 3 -> 5" in caplog.text
+    assert "other parameters than before, from epoch 3 on: hyperparameters.epochs 3 -> 5" in caplog.text
     assert "learning rate and tau follow the schedule of the new number of epochs" in caplog.text
     assert "continuing with another device (NVIDIA H100, was CPU, 1 threads)" in caplog.text
     assert "continuing with another code" in caplog.text and "environment" not in caplog.text

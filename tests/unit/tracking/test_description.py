@@ -112,7 +112,7 @@ def test_a_run_says_which_epochs_of_its_curve_had_other_parameters(experiment):
     name = "trained_with_other_parameters"
     assert name not in describe_run(experiment, "train", manifest(), PROVENANCE, segments=[own]).tags
     run = describe_run(experiment, "train", manifest(), PROVENANCE, segments=[other, own])
-    assert run.tags[name] == f"epochs 0 to 3: spec_hash {'f' * 16}"
+    assert run.tags[name] == f"epochs 1 to 4: spec_hash {'f' * 16}"
 
 
 def test_no_credential_in_any_free_text(monkeypatch, experiment):

@@ -208,7 +208,7 @@ def test_damaged_checkpoint_falls_back_and_ends_in_the_same_bits(tmp_path, caplo
 @pytest.mark.parametrize("print_freq", [1, 100])
 def test_loss_that_is_not_finite_names_epoch_step_and_rate(tmp_path, print_freq):
     trainer = tiny_trainer(tmp_path, tiny_loaders(poison=(1, 2)), print_freq=print_freq)
-    with pytest.raises(DivergenceError, match=r"not finite at epoch 1, step 2 .*learning rate 0\.075") as raised:
+    with pytest.raises(DivergenceError, match=r"not finite at epoch 2, step 3, learning rate 0\.075") as raised:
         trainer.run(never)
     assert raised.value.exit_code == 3
     kept = read_checkpoint(tmp_path / paths.CHECKPOINT)
@@ -218,7 +218,7 @@ def test_loss_that_is_not_finite_names_epoch_step_and_rate(tmp_path, print_freq)
 
 def test_weights_that_are_not_finite_are_never_saved_though_the_sign_hides_them_from_the_loss(tmp_path):
     trainer = tiny_trainer(tmp_path, tiny_loaders(poison=(1, 2)), shortcut=False)
-    with pytest.raises(DivergenceError, match=r"conv1.weight is not finite at epoch 1, after step 3 .*0\.075"):
+    with pytest.raises(DivergenceError, match=r"conv1.weight is not finite at epoch 2, after step 4, .*0\.075"):
         trainer.run(never)
     kept = read_checkpoint(tmp_path / paths.CHECKPOINT)
     assert kept["epoch"] == 1
@@ -227,7 +227,7 @@ def test_weights_that_are_not_finite_are_never_saved_though_the_sign_hides_them_
 
 def test_saving_within_an_epoch_never_saves_a_bad_state(tmp_path):
     trainer = tiny_trainer(tmp_path, tiny_loaders(poison=(0, 1)), save_every_seconds=0, print_freq=100)
-    with pytest.raises(DivergenceError, match="epoch 0, step 1 "):
+    with pytest.raises(DivergenceError, match="epoch 1, step 2, "):
         trainer.run(never)
     kept = read_checkpoint(tmp_path / paths.CHECKPOINT)
     assert kept[RESUME_KEY]["position"]["step"] == 1
@@ -392,7 +392,7 @@ def test_what_a_position_is_valid_for(tmp_path, name, value):
     other, changed = replace(validity, **{name: value}), "lr 0.1 -> 0.2" if name == "recipe" else name
     assert usable_state(read_checkpoint(file), file, other)[RESUME_KEY]["position"] is None
     start_of(file).write_bytes(b"another training's")
-    with pytest.raises(CheckpointError, match=rf"stopped inside epoch 0, .*\({changed}.* is not there"):
+    with pytest.raises(CheckpointError, match=rf"stopped inside epoch 1, .*\({changed}.* is not there"):
         usable_state(read_checkpoint(file), file, other)
 
 
@@ -470,7 +470,7 @@ def test_images_that_are_not_seen_are_counted_with_why(tmp_path, asked, caplog):
     history = trainer.run(never).history
     assert [(row.train_skipped, row.train_left_out) for row in history] == [(10, 1), (0, 0), (0, 0)]
     assert ["train_left_out" in row.as_plain() for row in history] == [True, False, False]
-    assert "epoch 0, batch 2: its one readable image is left out" in caplog.text
+    assert "epoch 1, batch 3: its one readable image is left out" in caplog.text
     if asked is not None:
         _train(tmp_path / "whole", loaders=TinyLoaders(_Unreadable(), tiny_loaders().test), skip_unreadable=True)
         _assert_same_result(tmp_path / "whole", tmp_path)
@@ -481,14 +481,14 @@ def test_images_that_nobody_accounts_for_stop_the_training(tmp_path):
         def batches(self, epoch, start=0):
             yield from list(super().batches(epoch, start))[:-1]
 
-    with pytest.raises(DataError, match="epoch 0 saw 24 of 26 training images, 0 unreadable and 0 left out"):
+    with pytest.raises(DataError, match="epoch 1 saw 24 of 26 training images, 0 unreadable and 0 left out"):
         tiny_trainer(tmp_path, TinyLoaders(Fewer(), tiny_loaders().test)).run(never)
 
     class Nothing(TinyLoader):
         def batches(self, epoch, start=0):
             yield from ((images[:0], labels[:0]) for images, labels in super().batches(epoch, start))
 
-    with pytest.raises(DataError, match="epoch 0 saw none of 26 training images, 26 of them are unreadable"):
+    with pytest.raises(DataError, match="epoch 1 saw none of 26 training images, 26 of them are unreadable"):
         tiny_trainer(tmp_path, TinyLoaders(Nothing(), tiny_loaders().test)).run(never)
 
 
@@ -523,7 +523,7 @@ def test_segments_say_what_trained_which_epochs(tmp_path):
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 1e38), ("adam", 1e38)])
 def test_a_rate_that_single_precision_cannot_hold_ends_in_one_line(tmp_path, optimizer, lr):
-    with pytest.raises(DivergenceError, match=r"at epoch 0.* learning rate 1e\+38; the last good state is kept"):
+    with pytest.raises(DivergenceError, match=r"at epoch 1, step \d, learning rate 1e\+38; the last good state"):
         tiny_trainer(tmp_path, optimizer=optimizer, lr=lr).run(never)
 
 
@@ -539,11 +539,11 @@ def test_a_job_whose_time_ends_in_the_evaluation_again_is_told_so(tmp_path):
         trainer.run(stop)
 
     steps = tiny_loaders().train.num_batches
-    with pytest.raises(Interrupted, match=f"stopped by the time limit in epoch 0 after {steps} of {steps} steps"):
+    with pytest.raises(Interrupted, match=f"stopped by the time limit in epoch 1 after {steps} of {steps} steps"):
         run(steps, TIME_LIMIT)
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         run(0, "SIGTERM")
-    with pytest.raises(ConfigError, match=r"within the evaluation of epoch 0, .* give it more time"):
+    with pytest.raises(ConfigError, match=r"within the evaluation of epoch 1, .* give it more time"):
         run(0, TIME_LIMIT)
-    with pytest.raises(Interrupted, match=f"in epoch 1 after {steps} of"):
+    with pytest.raises(Interrupted, match=f"in epoch 2 after {steps} of"):
         run(4 + steps, TIME_LIMIT)
