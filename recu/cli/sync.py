@@ -13,6 +13,7 @@ from recu.base.text import visible
 from recu.cli import options
 
 if TYPE_CHECKING:
+    from recu.stages.gallery import Gallery
     from recu.tracking.wanted import Folders
 
 
@@ -24,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoints",
         action="store_true",
         help="copy each published checkpoint to a store on another machine (default: only its name and SHA-256)",
+    )
+    parser.add_argument("--figures", action="store_true", help="draw the figures of each evaluated training there, too")
+    parser.add_argument(
+        "--models",
+        action="store_true",
+        help="log each evaluated training's network as a model that mlflow.pytorch.load_model loads, and register it;"
+        " one more copy of its weights",
     )
 
 
@@ -48,9 +56,14 @@ def run(arguments: argparse.Namespace) -> None:
         results_dirs.append(runs_dir.parent / config.results_dir)
     runs = find_runs(runs_dir, results_dirs)
     prepare_store(address, [])
+    gallery = None
+    if arguments.figures or arguments.models:
+        from recu.stages.gallery import Gallery
+
+        gallery = Gallery(address, runs, figures=arguments.figures, models=arguments.models)
     said = []
     for folders in runs:
-        said.append(_synced(folders, address, arguments.checkpoints))
+        said.append(_synced(folders, address, arguments.checkpoints, gallery))
         if said[-1][0]:
             print(visible(redact(said[-1][0])))
     file = sqlite_file(address)
@@ -60,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{len(runs)} runs, {sum(not line for line, _ in said)} of them up to date before")
     else:
         print(f"nothing to send in {runs_dir}")
+    if gallery is not None and gallery.not_evaluated:
+        print(f"trainings that the workflow has not evaluated, without figures and model: {gallery.not_evaluated}")
     outboxes = find_outboxes(runs_dir)
     if outboxes:
         print(
@@ -71,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise OutputError(f"{left} parts of runs are not in the store, see above: they stay in the runs' files")
 
 
-def _synced(folders: Folders, address: str, checkpoints: bool) -> tuple[str, int]:
+def _synced(folders: Folders, address: str, checkpoints: bool, gallery: Gallery | None) -> tuple[str, int]:
     """What to say of a run, "" where nothing was to be sent, and how many of its parts the store does not show."""
     from filelock import Timeout
 
@@ -82,6 +97,8 @@ def _synced(folders: Folders, address: str, checkpoints: bool) -> tuple[str, int
     try:
         with lock_of(folders.state) if folders.state.is_dir() else nullcontext():
             done = bring(folders, address, upload_checkpoint=checkpoints)
+            if gallery is not None:
+                gallery.add(folders, done)
     except Timeout:
         return f"{name}: busy: a job is at work, and mirrors it", 0
     except OutputError:

@@ -15,7 +15,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -73,9 +73,11 @@ def _follow(job: _Job) -> None:
         import_mlflow(job.address)
         _make_new(job.address)
     job.answer()
-    lock, seen, not_before = lock_of(job.folders.state), None, 0.0
+    lock, seen, not_before, machine = lock_of(job.folders.state), None, 0.0, _Machine(job.address)
     while not job.ended:
         job.listen()
+        if job.ended:
+            machine.finish()
         stamps = _stamps(job.folders)
         if not job.begun or not (job.ended or (stamps != seen and time.monotonic() >= not_before)):
             continue
@@ -91,10 +93,40 @@ def _follow(job: _Job) -> None:
             job.answer(left=[worded(error)], last=job.ended)
         else:
             seen = stamps
+            machine.watch(done.run_id)
             job.answer(run_id=done.run_id, left=done.left, last=job.ended)
     file = sqlite_file(job.address)
     if file is not None and seen is not None:
         empty_log(file)
+
+
+class _Machine:
+    """MLflow's own measurements of the whole machine, where its own variable asks for them.
+
+    They are taken by a thread of this process, every ten seconds; a store that fails ends them, and nothing else.
+
+    Args:
+        address: of the store.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._monitor: Any = None
+
+    def watch(self, run_id: str) -> None:
+        """Begin with the first run that is told, and go on where an earlier job of it ended."""
+        with suppress(Exception):
+            from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            if self._monitor is None and MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+                self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self._address)
+                self._monitor.start()
+
+    def finish(self) -> None:
+        """Send what is measured, before the run's end is told."""
+        if self._monitor is not None:
+            self._monitor.finish()
 
 
 def _make_new(address: str) -> None:

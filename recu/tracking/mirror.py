@@ -281,12 +281,12 @@ def _is_ours(client: MlflowClient, run: Run, wanted: Wanted) -> bool:
     """Whether a run of this identity holds nothing but epochs of this training."""
     if wanted.rows is None:
         return True
-    if not run.data.metrics:
+    known = {(row.mark, row.epoch): row for row in wanted.rows}
+    stored = _stored_rows(client, run, wanted.rows) if run.data.metrics else {}
+    if not stored:
         # Nothing can be mixed up, but a training that runs beside this one may be about to log to it.
         return wanted.started_ns is not None and run.data.tags.get(_STARTED) == str(wanted.started_ns)
-    known = {(row.mark, row.epoch): row for row in wanted.rows}
-    stored = _stored_rows(client, run, wanted.rows)
-    return bool(stored) and all(
+    return all(
         place in known and time == known[place].time and _same_number(value, known[place].numbers[place[0]])
         for place, (time, value) in stored.items()
     )

@@ -86,6 +86,25 @@ def test_epochs_appear_within_seconds_and_the_end_is_told(followed, job, store):
     assert len(connect(store).list_artifacts(run_id)) == 3
 
 
+@pytest.mark.parametrize("asked", ["true", "false"])
+def test_the_machine_is_measured_where_mlflows_own_variable_asks(followed, job, store, monkeypatch, asked):
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", asked)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+
+    def measured():
+        return "system/cpu_utilization_percentage" in runs(store)[0].data.metrics
+
+    run = followed(store)
+    with run.recorded(job.description):
+        run.id()
+        assert until(measured, within_s=30 if asked == "true" else 2) == (asked == "true")
+        job.history(row(0))
+        assert until(lambda: steps(store, run.id()) == [0])
+        job.publish(row(0))
+    (shown,) = runs(store)
+    assert shown.info.status == "FINISHED" and measured() == (asked == "true")
+
+
 @pytest.mark.parametrize(
     ("error", "told"), [(Interrupted("x"), "KILLED"), (KeyboardInterrupt(), "KILLED"), (OSError("full"), "FAILED")]
 )

@@ -137,6 +137,13 @@ def test_two_trainings_that_start_side_by_side_share_no_run(store, job):
     assert job.note(started_ns=1).bring(store).run_id == first, "a start tried again"
 
 
+def test_a_run_whose_machine_was_measured_before_its_first_epoch_is_the_same(store, job):
+    first = job.note(started_ns=1).bring(store, live=True)
+    connect(store).log_metric(first.run_id, "system/cpu_utilization_percentage", 50.0)
+    assert job.history(row(0)).bring(store, live=True).run_id == first.run_id
+    assert other(job).note(started_ns=2).history(row(0, time=5)).bring(store).run_id != first.run_id
+
+
 def test_another_row_of_an_epoch_is_another_training(store, job):
     first = job.note().history(row(0, lr=float("nan"))).bring(store)
     assert job.bring(store).sent == 0, "NaN is found again"
