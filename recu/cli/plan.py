@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import select
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from recu.stages.standing import MEASURED, RUNNING, TRAINED, Standing, standing
 _WATCH_S = 5.0
 _CLEAR = "\x1b[H\x1b[J"
 """Makes a terminal begin anew at its top."""
+_LONGEST_MS = 2**31 - 1
 _UNKNOWN = "?"
 
 
@@ -114,7 +116,20 @@ def _watch(arguments: argparse.Namespace, look: Callable[[], list[Standing]]) ->
             shown = reached
             if all(each.state in (TRAINED, MEASURED) for each in standings):
                 return
-            time.sleep(arguments.watch)
+            _wait(arguments.watch)
+
+
+def _wait(seconds: float) -> None:
+    """Raises BrokenPipeError as soon as nobody reads any more what is printed: it may be long until there is more."""
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # no pipe, but a stand-in within this process
+        time.sleep(seconds)
+        return
+    closed = select.poll()
+    closed.register(output, 0)
+    if closed.poll(min(1000 * seconds, _LONGEST_MS)):
+        raise BrokenPipeError
 
 
 def _progress(standings: Sequence[Standing]) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import textwrap
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.base.errors import ResultError, unknown_name
 from recu.base.files import check_ordinary
+from recu.base.text import visible
 from recu.cli import options
 from recu.experiment import params, paths
 from recu.experiment.paths import user_path
+from recu.experiment.released import load_planned
+from recu.experiment.resolving import Planned
 from recu.experiment.schema import WorkflowConfig
 from recu.experiment.suite_facts import SuiteFacts
 
@@ -46,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="print rendered tables, and where everything is")
     show.add_argument("suites", nargs="*", metavar="SUITE", help="default: every suite that has a table")
     show.add_argument("--full", action="store_true", help="every column, however wide the terminal is")
+    _add_project(show, "results_dir")
     _add_output(show)
 
 
@@ -70,8 +77,8 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_project(parser: argparse.ArgumentParser) -> None:
-    options.add_project_options(parser)
+def _add_project(parser: argparse.ArgumentParser, *folders: str) -> None:
+    options.add_project_options(parser, *folders)
     parser.add_argument(
         "--teacher_weights", type=user_path, metavar="FILE", help="as in params/config.yaml (default: what it says)"
     )
@@ -110,12 +117,17 @@ def _render(arguments: argparse.Namespace) -> None:
         print(file)
 
 
+def _config(arguments: argparse.Namespace) -> WorkflowConfig:
+    config = options.project_config(arguments)
+    if arguments.teacher_weights is None:
+        return config
+    return config.model_copy(update={"teacher_weights": str(arguments.teacher_weights)})
+
+
 def _project(arguments: argparse.Namespace) -> tuple[Places, WorkflowConfig]:
     from recu.verify.grounds import Places
 
-    config = options.project_config(arguments)
-    if arguments.teacher_weights is not None:
-        config = config.model_copy(update={"teacher_weights": str(arguments.teacher_weights)})
+    config = _config(arguments)
     folders = {name: Path(getattr(config, name)) for name in ("data_dir", "results_dir", "runs_dir", "reports_dir")}
     return Places(params_dir=arguments.params_dir, **folders, teacher_weights=config.teacher_weights), config
 
@@ -136,7 +148,7 @@ def _index(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from recu.stages.report import shown_in_terminal, where_to_look
+    from recu.stages.report import shown_in_terminal, staleness, where_to_look
 
     folder = arguments.output_dir
     known = sorted(file.stem for file in folder.glob("*.json"))
@@ -147,8 +159,18 @@ def _show(arguments: argparse.Namespace) -> None:
             raise ResultError(f"{unknown_name('table', name, known)} (in {folder}): {_remake_table(name)}")
     width = None if arguments.full else shutil.get_terminal_size().columns
     for name in arguments.suites or known:
-        print(shown_in_terminal(folder, name, width), end="\n\n")
+        print(shown_in_terminal(folder, name, width))
+        stale = staleness(folder, name, partial(_planned, arguments, name))
+        if stale is not None:
+            print("\n".join(textwrap.wrap(visible(stale), width or len(stale))))
+        print()
     print(where_to_look(folder))
+
+
+def _planned(arguments: argparse.Namespace, suite: str) -> Iterable[Planned]:
+    config = _config(arguments)
+    results_dir, weights = Path(config.results_dir), config.teacher_weights
+    return load_planned(arguments.params_dir, (suite,), results_dir, weights).values()
 
 
 def _remake_table(suite: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,6 +174,8 @@ def _opened(source: str | Path, results_dir: Path) -> tuple[CheckpointFile, Rele
     path = paths.user_path(source)
     published = paths.train_folder(results_dir, str(source))
     folder = published if not path.exists() and published.is_dir() else path
+    if not folder.exists():
+        raise CheckpointError(_nothing_there(str(source), results_dir))
     if not folder.is_dir():
         return open_checkpoint(path), None
     checkpoint, record = folder / paths.BEST_CHECKPOINT, None
@@ -187,6 +190,14 @@ def _opened(source: str | Path, results_dir: Path) -> tuple[CheckpointFile, Rele
     if record is not None and file.sha256 != record.checkpoint_sha256:
         raise CheckpointError(f"{checkpoint} changed while it was read: run the same command again")
     return file, record.released if isinstance(record, ReleasedRecord) else None
+
+
+def _nothing_there(source: str, results_dir: Path) -> str:
+    root = results_dir / "train"
+    known = [file.parent.relative_to(root).as_posix() for file in root.rglob(paths.METRICS)]
+    nearest = get_close_matches(source, known, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f" ({root} has {len(known)} results): check the name"
+    return f"{source} is no file, no folder and no experiment with a result{hint}"
 
 
 def _recognised(

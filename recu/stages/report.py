@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recu.base.errors import ResultError
+from recu.base.errors import ConfigError, ResultError
 from recu.base.files import atomic_write_bytes, read_object
 from recu.experiment import paths
 from recu.experiment.plan import FIGURES
 from recu.experiment.remake import afresh, remake, suite_of
-from recu.experiment.resolving import Origin
+from recu.experiment.resolving import Origin, Planned
 from recu.experiment.schema import Published
 from recu.experiment.suite_facts import SuiteFacts
 from recu.results.records import EvaluationRecord, ReleasedRecord, Row, Rows, read_record, read_training, write_record
@@ -173,6 +173,28 @@ def shown_in_terminal(reports_dir: Path, suite: str, width: int | None) -> str:
     file = reports_dir / f"{suite}.json"
     content = read_sealed_json(file, again=remake([file], suites=[suite], reports_dir=reports_dir))
     return terminal(content, width)
+
+
+def staleness(reports_dir: Path, suite: str, planned: Callable[[], Iterable[Planned]]) -> str | None:
+    """Why the table of a suite, as `render` wrote it, is not what params/ asks for now; None where it is.
+
+    Args:
+        reports_dir: where tables lie.
+        suite: whose.
+        planned: what params/ has now; may raise ConfigError.
+    """
+    made = read_object(reports_dir / f"{suite}.json").get("experiments")
+    if made is None:
+        return "not known whether it is stale: an earlier version made this table"
+    try:
+        now = {each.id: each.spec_hash for each in planned()}
+    except ConfigError as error:
+        return f"not known whether it is stale: {error}"
+    others = len([name for name in now.keys() | made.keys() if now.get(name) != made.get(name)])
+    if not others:
+        return None
+    again = f"`snakemake --cores all --config suites={suite}`"
+    return f"stale: {others} of its results are not those that params/ asks for now; make it anew: {again}"
 
 
 def where_to_look(reports_dir: Path) -> str:

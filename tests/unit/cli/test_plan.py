@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,15 @@ def test_a_watched_terminal_is_drawn_anew_and_ctrl_c_is_its_end(place, tmp_path,
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert main(["plan", "two", "--watch", "0.01"]) == 0
     assert capsys.readouterr().out.count("\x1b[H\x1b[J") == 2
+
+
+def test_watching_ends_when_nobody_reads_any_more():
+    words = [sys.executable, "-m", "recu", "plan", "demo", "--watch", "300", "--params_dir", str(PARAMS_DIR)]
+    watching = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=PARAMS_DIR.parent)
+    assert watching.stdout.readline().startswith(b"experiment")
+    watching.stdout.close()
+    assert watching.wait(timeout=60) == 0 and watching.stderr.read() == b""
+    watching.stderr.close()
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])

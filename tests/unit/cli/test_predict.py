@@ -61,11 +61,15 @@ def test_a_foreign_file_says_that_classes_are_numbers(recu, file):
         (["ours.pth.tar", "gone.png"], "cannot read gone.png: No such file"),
         (["ours.pth.tar", "."], "cannot read .: it is a folder"),
         (["ours.pth.tar", "0.png", "--gpus", "x"], "neither 'cpu' nor a device number"),
-        (["gone.pth.tar", "0.png"], "gone.pth.tar"),
+        (["gone.pth.tar", "0.png"], "gone.pth.tar is no file, no folder and no experiment with a result"),
+        (["demo/digits/n/vanila/seed1", "0.png"], "a result; did you mean demo/digits/n/vanilla/seed1?"),
         ([".", "0.png"], "holds no model_best.pth.tar"),
         (["ours.pth.tar", "0.png", "--output", "0.png"], "0.png exists"),
     ],
 )
 def test_mistakes(recu, file, words, message):
+    known = recu.folder / "results/train/demo/digits/n/vanilla/seed1"
+    known.mkdir(parents=True)
+    (known / "metrics.json").write_text("{}")
     assert recu("predict", *words) == 2
     assert message in recu.error()

@@ -2,6 +2,8 @@
 
 import pytest
 
+from recu.experiment.paths import PARAMS_DIR
+from recu.experiment.resolving import load_experiments
 from recu.results.seal import write_sealed_json
 
 ROW = {
@@ -39,6 +41,32 @@ def test_every_table_or_those_named_in_the_terminals_width(tables, monkeypatch):
 def test_a_table_that_is_not_there_is_answered_with_what_makes_it(recu, tables):
     assert recu("report", "show", "demmo") == 2
     assert "did you mean 'demo'" in recu.error() and "`snakemake --cores all --config suites=demmo`" in recu.error()
+
+
+def test_a_stale_table_says_so(recu, tables):
+    def said(**experiments):
+        content = {"suite": "demo", "title": "Demo", "released": False, "rows": [ROW]} | experiments
+        write_sealed_json(recu.folder / "reports/demo.json", content)
+        assert recu("report", "show", "demo", "--params_dir", PARAMS_DIR) == 0
+        return " ".join(recu.out.split())
+
+    now = {name: each.spec_hash for name, each in load_experiments(PARAMS_DIR, ("demo",)).items()}
+    assert "stale" not in said(experiments=now)
+    first = next(iter(now))
+    again = "make it anew: `snakemake --cores all --config suites=demo`"
+    assert f"stale: 1 of its results are not those that params/ asks for now; {again}" in said(
+        experiments=now | {first: "0" * 16}
+    )
+    other = {name: each for name, each in now.items() if name != first} | {"demo/x": "1"}
+    assert "stale: 2 of" in said(experiments=other)
+    assert "not known whether it is stale: an earlier version made this table" in said()
+
+
+def test_a_table_of_a_suite_that_is_no_more_says_so(recu, tables):
+    content = {"suite": "gone", "title": "Gone", "released": False, "rows": [ROW], "experiments": {"gone/x": "1"}}
+    write_sealed_json(recu.folder / "reports/gone.json", content)
+    assert recu("report", "show", "gone", "--params_dir", PARAMS_DIR) == 0
+    assert "93.25" in recu.out and "not known whether it is stale: " in recu.out
 
 
 def test_without_any_table(recu):
