@@ -222,19 +222,32 @@ OPERATIONS: Mapping[str, Callable[..., Apply]] = MappingProxyType(
 def fused_multiply_add(x: Values, factor: Values, term: Values) -> Values:
     """x * factor + term, rounded once to float32, for which NumPy has no operation.
 
-    The product is exact in float64. Its sum with the term is rounded there to odd, which a second rounding cannot spoil
-    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE Transactions on Computers, 2008).
+    The product is exact in float64, and rounding the sum there first makes a difference only where that ends in the
+    middle between two numbers of float32, or below its normal range.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        product = x.astype(np.float64) * factor.astype(np.float64)
-        wide = term.astype(np.float64)
+        product, wide = x.astype(np.float64) * factor.astype(np.float64), term.astype(np.float64)
         total = product + wide
-        back = total - product
-        lost = (product - (total - back)) + (wide - back)
-        even = (total.view(np.int64) & 1) == 0
-        towards = np.where(lost > 0, np.inf, -np.inf)
-        odd = np.where(even & np.isfinite(lost) & (lost != 0), np.nextafter(total, towards), total)
-        return odd.astype(np.float32)
+        in_the_middle = (total.view(np.int64) & (2 * _HALF - 1)) == _HALF
+        doubtful = in_the_middle | ((np.abs(total) < _SMALLEST_NORMAL) & (total != 0))
+        if doubtful.any():
+            total[doubtful] = _sum_to_odd(product[doubtful], np.broadcast_to(wide, total.shape)[doubtful])
+        return total.astype(np.float32)
+
+
+_HALF = 1 << 28
+"""Half of what lies between two numbers of float32, in the last bits of float64."""
+_SMALLEST_NORMAL = float(np.finfo(np.float32).smallest_normal)
+
+
+def _sum_to_odd(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A sum in float64, rounded to odd, which a second rounding cannot spoil (Boldo and Melquiond, "Emulation of a FMA
+    and correctly rounded sums", IEEE Transactions on Computers, 2008)."""
+    total = first + second
+    back = total - first
+    lost = (first - (total - back)) + (second - back)
+    even = (total.view(np.int64) & 1) == 0
+    return np.where(even & (lost != 0), np.nextafter(total, np.where(lost > 0, np.inf, -np.inf)), total)
 
 
 def _sum(parts: Iterator[Values]) -> Values:

@@ -37,10 +37,13 @@ def nearest(value: Fraction) -> np.float32:
     return min(candidates, key=lambda each: (abs(Fraction(float(each)) - value), each.view(np.int32) & 1))
 
 
-def test_a_fused_multiply_add_rounds_once():
+@pytest.mark.parametrize("exponent", [0, -70])
+def test_a_fused_multiply_add_rounds_once(exponent):
     generator = np.random.default_rng(0)
     x, factor, term = (generator.standard_normal(4000).astype(np.float32) for _ in range(3))
-    term *= np.float32(2.0) ** generator.integers(-40, 40, 4000)
+    # At -70 products and sums lie below float32's normal range.
+    x, factor = x * np.float32(2.0**exponent), factor * np.float32(2.0**exponent)
+    term *= np.float32(2.0) ** generator.integers(2 * exponent - 8 if exponent else -40, 2 * exponent + 8, 4000)
     found = fused_multiply_add(x, factor, term)
     fractions = ([Fraction(float(each)) for each in values] for values in (x, factor, term))
     equal(found, np.array([nearest(a * b + c) for a, b, c in zip(*fractions, strict=True)]))
