@@ -16,6 +16,7 @@ _OFFERED = {
     "build_optimizer": "recu.training",
     "learning_rate_at": "recu.experiment.schedules",
     "load": "recu.stages.predict",
+    "load_packed": "recu.stages.packed",
     "set_tau": "recu.binarisers.recu",
     "tau_at": "recu.binarisers.recu",
 }

@@ -39,6 +39,7 @@ _MAGIC = (
     (b"MATLAB ", "a MATLAB file"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"GGUF", "a GGUF model"),
+    (b"ReCUbits", "a packed network"),
     (b"%PDF", "a PDF document"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Microsoft Office document"),
     (b"\x7fELF", "a program"),

@@ -82,11 +82,11 @@ def _evaluate_experiment(arguments: argparse.Namespace, processes: Processes | N
 def _evaluate_packed(arguments: argparse.Namespace) -> None:
     """What `_evaluate_file` does of a checkpoint, without PyTorch."""
     from recu.data import prepare_beside
-    from recu.stages.packed import evaluate_packed, open_packed
+    from recu.stages.packed import evaluate_packed, load_packed
 
     options.check_packed(arguments, *(name for name in options.OF_A_FILE if name != "dataset" and name in arguments))
     options.check_output(arguments)
-    packed = open_packed(arguments.evaluate)
+    packed = load_packed(arguments.evaluate)
     name = getattr(arguments, "dataset", packed.header["dataset"])
     dataset = options.dataset_of(arguments, name)
     prepared = prepare_beside(

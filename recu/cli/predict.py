@@ -62,12 +62,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _opened(arguments: argparse.Namespace) -> tuple[Classifier | PackedClassifier, dict[str, str]]:
     """The network of FILE, and what of it goes into --output. A packed one needs no PyTorch."""
-    from recu.stages.packed import is_packed, open_packed
+    from recu.stages.packed import is_packed, load_packed
 
     told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
     if is_packed(user_path(arguments.source)):
         options.check_packed(arguments, *told)
-        packed = open_packed(user_path(arguments.source))
+        packed = load_packed(user_path(arguments.source))
         return packed, _said(packed.path.name, packed.sha256, packed.header["network"])
     from recu.stages.predict import load
 

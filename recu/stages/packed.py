@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from recu.base.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from recu.base.files import check_ordinary, reading
 from recu.data.load.plain_view import Pixels, Seen, as_test_image, evaluation_view, normalised
+from recu.experiment.paths import user_path
 from recu.runtime.network import Network
 from recu.runtime.reader import MAGIC, PackedError, parse
 from recu.stages.guess import Guess, guesses
@@ -39,7 +40,7 @@ def is_packed(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedClassifier:
-    """A packed network that can be asked what an image shows; made by `open_packed`."""
+    """A packed network that can be asked what an image shows; made by `load_packed`."""
 
     path: Path
     header: dict[str, Any]
@@ -85,12 +86,13 @@ class PackedClassifier:
         return np.exp(_log_shares(self.logits(views)))
 
 
-def open_packed(path: Path) -> PackedClassifier:
-    """A packed file, ready to compute.
+def load_packed(file: str | Path) -> PackedClassifier:
+    """A packed file, ready to compute, e.g. `recu.load_packed("network.recu").predict("cat.png")`; without PyTorch.
 
     Raises:
         CheckpointError: one line: missing, damaged, cut off, of another kind or of a newer version.
     """
+    path = user_path(file)
     with reading(path, CheckpointError):
         check_ordinary(path)
         content = path.read_bytes()

@@ -35,6 +35,7 @@ _CHECKPOINT_KINDS = (
     "a damaged or cut zip archive",
 )
 _ADVICE = (
+    ("packed network", "recu predict, recu evaluate -e and recu.load_packed() take it; give its checkpoint here"),
     ("safetensors", "convert it: torch.save(safetensors.torch.load_file(FILE), 'weights.pth')"),
     ("TorchScript", "convert it: torch.save(torch.jit.load(FILE, map_location='cpu').state_dict(), 'weights.pth')"),
     (".npz", "convert it: torch.save({n: torch.from_numpy(a) for n, a in numpy.load(FILE).items()}, 'weights.pth')"),

@@ -111,6 +111,22 @@ def test_a_file_that_is_damaged_or_newer(recu, packed, change, message):
         assert f"{packed} {message}" in recu.error()
 
 
+def test_a_packed_file_where_a_checkpoint_is_needed(recu, packed):
+    assert export(recu, packed, "packed", "again.recu", "--quick") == 2
+    assert "net.recu is no checkpoint: it is a packed network; recu predict, recu evaluate -e" in recu.error()
+
+
+def test_from_python(recu, packed):
+    import recu as package
+
+    network = package.load_packed(str(packed))
+    image = recu.project / "images/test/class1/0.png"
+    found, expected = network.predict(image), package.load("ours.pth.tar").predict(image)
+    assert [guess.name for guess in found] == [guess.name for guess in expected]
+    assert [guess.probability for guess in found] == pytest.approx([guess.probability for guess in expected])
+    assert network.classes == tuple(NAMES)
+
+
 def test_options_that_a_packed_file_has_no_use_for(recu, packed):
     image = recu.project / "images/test/class1/0.png"
     assert recu("predict", packed, image, "--stage", 2) == 2
