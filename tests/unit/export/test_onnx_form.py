@@ -1,0 +1,74 @@
+"""Every registered network as ONNX gives what the network gives; QONNX too, but for zeros."""
+
+import numpy as np
+import pytest
+import torch
+
+onnx = pytest.importorskip("onnx", reason="needs onnx, of the extra `export`")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `export`")
+
+from recu.base.errors import ConfigError  # noqa: E402
+from recu.experiment.networks import ModelName  # noqa: E402
+from recu.export.comparing import Zeros, compare  # noqa: E402
+from recu.export.graph import operations_of  # noqa: E402
+from recu.export.onnx_form import onnx_model, onnx_runner, qonnx_runner  # noqa: E402
+from recu.nn.inference import inference_form  # noqa: E402
+from recu.runtime.network import Network  # noqa: E402
+from tests.unit.export.test_graph import every_network, network  # noqa: E402
+
+IMAGES = 4
+
+
+def batches() -> list:
+    """Noise: a network of random weights has activations near zero, whose signs other sums turn."""
+    images = torch.randn(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    return [(images, None)]
+
+
+@pytest.mark.parametrize(("entry", "stage"), every_network())
+def test_onnx(entry, stage):
+    model = network(entry, stage)
+    operations = operations_of(model)
+    run = onnx_runner(onnx_model(operations, size=32))
+    found = compare(inference_form(model), {"onnx": run}, batches())["onnx"]
+    logits = inference_form(model)(batches()[0][0]).detach()
+    assert found.differing == 0 and found.largest <= 0.05 * float(logits.abs().max())
+
+
+@pytest.mark.parametrize("name", ["resnet20_1w1a", "resnet18A_1w1a", "vgg_small_1w1a"])
+def test_qonnx_and_the_zeros_that_it_cannot_say(name):
+    pytest.importorskip("qonnx", reason="needs qonnx, of the extra `export`")
+    model = network(ModelName("cifar", name, None))
+    operations, zeros = operations_of(model), Zeros()
+    made = onnx_model(operations, size=32, signs="qonnx", batch=IMAGES)
+    forms = {"qonnx": qonnx_runner(made, IMAGES), "counted": Network(operations, zeros.made)}
+    found = compare(inference_form(model), forms, batches())
+    assert found["qonnx"].differing == 0 and zeros.zeros == 0 < zeros.activations
+    black = [(torch.zeros(IMAGES, 3, 32, 32), None)]
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.zeros_(layer.bias)
+            torch.nn.init.zeros_(layer.running_mean)
+            break
+    zeros = Zeros()
+    compare(inference_form(model), {"counted": Network(operations_of(model), zeros.made)}, black)
+    assert zeros.zeros > 0
+
+
+def test_binary_weights_of_sign_zero_are_refused_by_qonnx_alone():
+    model = network(ModelName("cifar", "resnet20_1w1a", None))
+    with torch.no_grad():
+        model.layer1[0].conv1.weight[3] = 0.25
+    operations = operations_of(model)
+    weights = [onnx.numpy_helper.to_array(each) for each in onnx_model(operations, size=32).graph.initializer]
+    assert sum(int((each == 0).sum()) for each in weights if each.shape == (16, 16, 3, 3)) == 144
+    with pytest.raises(ConfigError, match="144 binary weights have the sign 0, which BipolarQuant does not have"):
+        onnx_model(operations, size=32, signs="qonnx")
+
+
+def test_weights_are_exactly_one_and_minus_one():
+    operations = operations_of(network(ModelName("cifar", "vgg_small_1w1a", None)))
+    model = onnx_model(operations, size=32, said={"classes": "[]"})
+    arrays = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer]
+    assert sum(set(np.unique(each)) == {-1.0, 1.0} for each in arrays if each.ndim == 4) == 5
+    assert {each.key: each.value for each in model.metadata_props} == {"classes": "[]"}
