@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, get_args
 
+from recu.base.errors import ConfigError
 from recu.cli import options
 from recu.experiment.paths import user_path
 from recu.stages.export import Target
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="of the weights, as the Hugging Face hub names it, for the model card (default: %(default)s)",
     )
+    parser.add_argument(
+        "--record",
+        type=user_path,
+        metavar="FILE.json",
+        help="of an experiment's packed file: write what tables list of it here (the workflow does so itself)",
+    )
     group = parser.add_argument_group("what the file does not say itself")
     options.add_identity_options(group)
     options.add_changed_code_option(group)
@@ -45,9 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write, compare with the network, and print both."""
-    from recu.stages.export import Wanted, export
+    from recu.results.records import write_record
+    from recu.stages.export import Wanted, export, packed_record
     from recu.stages.predict import load
 
+    if arguments.record is not None and (arguments.quick or arguments.to != "packed"):
+        raise ConfigError("--record goes with --to packed, compared on all test images: leave it, or --quick, out")
     options.check_output(arguments)
     told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
     places = {name: getattr(arguments, name) for name in ("params_dir", "results_dir", "changed_code")}
@@ -59,7 +69,10 @@ def run(arguments: argparse.Namespace) -> None:
         dataset=told.get("dataset"),
         licence=arguments.license,
     )
-    print(_told(wanted, export(wanted, data_dir=None if arguments.quick else arguments.data_dir)))
+    exported = export(wanted, data_dir=None if arguments.quick else arguments.data_dir)
+    print(_told(wanted, exported))
+    if arguments.record is not None:
+        write_record(arguments.record, packed_record(arguments.source, wanted, exported))
 
 
 def _told(wanted: Wanted, exported: Exported) -> str:

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     collect = actions.add_parser("collect", help="gather the results of a suite's experiments into rows")
     _add_suite(collect)
     options.add_dirs(collect, "results_dir", "runs_dir")
+    collect.add_argument("--packed", action="store_true", help="list their packed files (recu export) too")
     collect.add_argument("--output", type=user_path, required=True, metavar="FILE.json")
 
     render = actions.add_parser("render", help="render the table and figures of a suite from its rows")
@@ -106,7 +107,8 @@ def _suite(arguments: argparse.Namespace) -> SuiteFacts:
 def _collect(arguments: argparse.Namespace) -> None:
     from recu.stages.report import collect
 
-    collect(_suite(arguments).experiments, arguments.results_dir, arguments.runs_dir, arguments.output)
+    experiments, packed = _suite(arguments).experiments, arguments.packed
+    collect(experiments, arguments.results_dir, arguments.runs_dir, arguments.output, packed=packed)
 
 
 def _render(arguments: argparse.Namespace) -> None:

@@ -27,6 +27,8 @@ CHECKPOINT = "checkpoint.pth.tar"
 """State after the latest epoch, for resuming; in the authors' form plus what resuming needs."""
 BEST_CHECKPOINT = "model_best.pth.tar"
 """The same of the epoch with the highest test top-1."""
+PACKED = "network.recu"
+"""The same network with one bit a binary weight (docs/packed.md)."""
 METRICS = "metrics.json"
 """Written last by every stage: its presence means that the stage finished."""
 MANIFEST = "manifest.json"
@@ -104,6 +106,11 @@ def train_folder(results_dir: Path, experiment_id: str) -> Path:
 def evaluate_folder(results_dir: Path, experiment_id: str) -> Path:
     """Where an evaluation publishes its metrics."""
     return results_dir / "evaluate" / experiment_id
+
+
+def export_folder(results_dir: Path, experiment_id: str) -> Path:
+    """Where the packed file of a published checkpoint lies, and what it gives."""
+    return results_dir / "export" / experiment_id
 
 
 def rows_file(results_dir: Path, suite: str) -> Path:

@@ -631,5 +631,7 @@ class WorkflowConfig(Block):
     """Fast forms of the layers: `auto` takes each that fits, `off` none; the results are equal but for rounding."""
     preload: Annotated[bool, BeforeValidator(text_as_switch)] = False
     """Whether jobs on this machine are forks of one process that has imported everything: for many small ones."""
+    packed: Annotated[bool, BeforeValidator(text_as_switch)] = False
+    """Whether every best checkpoint is exported as a packed file too (results/export/), and tables list its size."""
     keep_resumable: Annotated[bool, BeforeValidator(text_as_switch)] = Running.keep_resumable
     """Whether finished trainings keep the state that more epochs would continue from, four times their weights."""

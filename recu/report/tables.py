@@ -42,6 +42,8 @@ class Column:
     """Whether it stands in the table of costs; None for in both."""
     rank: int | None = None
     """Place among the columns that a narrow table keeps, 0 first; None for none."""
+    asked_for: Callable[[TableRow], bool] | None = None
+    """What a line has where the column is wanted: it stands in tables that have such a line. None for in all."""
 
 
 def plain_column(
@@ -168,6 +170,17 @@ COLUMNS: tuple[Column, ...] = (
     plain_column("shortcut", "shortcuts", cost=True),
     _cost_column("parameters", "parameters"),
     _cost_column("checkpoint_bytes", "size (KB)", unit=1000),
+    Column(
+        header="packed file (KB)",
+        text=lambda line: _NONE if line["packed_bytes"] is None else _count(line["packed_bytes"] / 1000),
+        values={
+            "packed_bytes": lambda line: getattr(line.result.packed, "size_bytes", None),
+            "packed_other_class": lambda line: getattr(line.result.packed, "other_class", None),
+        },
+        numeric=True,
+        cost=True,
+        asked_for=lambda line: line.result.packed is not None,
+    ),
     _cost_column("binary_operations", "BOPs"),
     _cost_column("floating_point_operations", "FLOPs"),
     _cost_column("operations", "OPs"),
@@ -243,8 +256,9 @@ _NARROW |= {"Top-1 published": "published", "Top-1 claimed": "claimed", "Top-1 l
 
 
 def columns_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[Column]:
-    """Those that a table has: of released files or of trainings."""
-    return _columns(any(line.result.claim is not None for line in table), columns)
+    """Those that a table has: of released files or of trainings, and what was asked for besides."""
+    found = _columns(any(line.result.claim is not None for line in table), columns)
+    return [column for column in found if column.asked_for is None or any(map(column.asked_for, table))]
 
 
 def _columns(released: bool, columns: Sequence[Column] = COLUMNS) -> list[Column]:

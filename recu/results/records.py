@@ -502,6 +502,21 @@ class EvaluationRecord(Measurement):
     mlflow_run_id: str | None
 
 
+class PackedRecord(Record):
+    """metrics.json of the packed file of a training or a released file: what it is, and what it gives."""
+
+    experiment_id: str
+    checkpoint_sha256: str
+    """Of what it was made of."""
+    packed_sha256: str
+    size_bytes: Annotated[int, Field(gt=0)]
+    test_images: Number
+    other_class: Number
+    """Test images that get another class from the runtime without PyTorch than from the network."""
+    top1: Percent
+    """Of the same runtime."""
+
+
 class Curve(Record):
     """Top-1 and loss by epoch, counted from 0."""
 
@@ -611,6 +626,8 @@ class Row(Record):
     """Name of the suite's row; None where that has none."""
     weights: WeightCurves | None = None
     """None where the binary layers were not measured."""
+    packed: PackedRecord | None = None
+    """None where no packed file was asked for."""
 
     @property
     def labelled_method(self) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recu.base.errors import OutputError, RecuError
-from recu.base.files import atomic_write_bytes, atomic_write_text, canonical_json
+from recu.base.errors import OutputError, RecuError, ResultError
+from recu.base.files import atomic_write_bytes, atomic_write_text, canonical_json, hash_file
 from recu.experiment.binarisers import find_binariser
+from recu.results.records import PackedRecord
 from recu.stages.predict import Classifier
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ Target = Literal["packed", "onnx", "qonnx", "safetensors"]
 WEIGHTS, CARD = "model.safetensors", "README.md"
 """What an export to safetensors writes into its folder."""
 
+WITHOUT_PYTORCH = "packed, without PyTorch"
+"""A packed file as `recu.runtime` computes it."""
 _QUICK_IMAGES = 32
 _BATCH = 64
 
@@ -116,6 +119,22 @@ def export(wanted: Wanted, *, data_dir: Path | None) -> Exported:
     )
 
 
+def packed_record(experiment_id: str, wanted: Wanted, exported: Exported) -> PackedRecord:
+    """What tables list of an experiment's packed file. Raises ResultError: its images had no labels."""
+    found = exported.compared[WITHOUT_PYTORCH]
+    if found.top1 is None:
+        raise ResultError(f"{exported.path} was compared on {exported.on}, expected test images")
+    return PackedRecord(
+        experiment_id=experiment_id,
+        checkpoint_sha256=wanted.classifier.subject.file.sha256,
+        packed_sha256=hash_file(exported.path),
+        size_bytes=exported.size_bytes,
+        test_images=found.images,
+        other_class=found.differing,
+        top1=found.top1,
+    )
+
+
 def _packed(wanted: Wanted) -> _Form:
     from recu.export.comparing import LIBRARY
     from recu.runtime.network import Network
@@ -124,7 +143,7 @@ def _packed(wanted: Wanted) -> _Form:
     content = _packed_bytes(wanted)
     operations = parse(content).operations
     return _Form(
-        forms={"packed": Network(operations, LIBRARY), "packed, without PyTorch": Network(operations)},
+        forms={"packed": Network(operations, LIBRARY), WITHOUT_PYTORCH: Network(operations)},
         exact="packed",
         write=lambda _: _written(wanted.path, content),
     )

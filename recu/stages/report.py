@@ -14,7 +14,16 @@ from recu.experiment.remake import afresh, remake, suite_of
 from recu.experiment.resolving import Origin, Planned
 from recu.experiment.schema import Published
 from recu.experiment.suite_facts import SuiteFacts
-from recu.results.records import EvaluationRecord, ReleasedRecord, Row, Rows, read_record, read_training, write_record
+from recu.results.records import (
+    EvaluationRecord,
+    PackedRecord,
+    ReleasedRecord,
+    Row,
+    Rows,
+    read_record,
+    read_training,
+    write_record,
+)
 from recu.results.rows import DisagreementError, MixedDataError, RowError, check_rows, result_row
 from recu.results.seal import read_sealed_json
 
@@ -25,7 +34,9 @@ INDEX = "index.html"
 CLAIMS = "claims.html"
 
 
-def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path) -> None:
+def collect(
+    experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path, *, packed: bool = False
+) -> None:
     """Write one result row for each experiment to `output` (JSON with a self-check), in the order given.
 
     Args:
@@ -33,12 +44,13 @@ def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, ou
         results_dir: where the train and evaluate stages publish.
         runs_dir: where trainings keep their state; named by what is advised where one must be trained again.
         output: the file.
+        packed: whether their packed files are listed.
 
     Raises:
         ResultError: as `collect_rows`. OutputError: `output` cannot be written.
     """
     try:
-        rows = collect_rows(experiments, results_dir)
+        rows = collect_rows(experiments, results_dir, packed=packed)
     except DisagreementError as error:
         raise ResultError(f"{error}; {_to_agree(error, results_dir, runs_dir)}") from error
     except RowError as error:
@@ -46,23 +58,24 @@ def collect(experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, ou
     write_record(output, Rows(rows=rows))
 
 
-def collect_rows(experiments: Iterable[Origin], results_dir: Path) -> tuple[Row, ...]:
+def collect_rows(experiments: Iterable[Origin], results_dir: Path, *, packed: bool = False) -> tuple[Row, ...]:
     """One result row for each experiment, in the order given.
 
     Args:
         experiments: which results, with the parameters they must rest on.
         results_dir: where the train and evaluate stages publish.
+        packed: whether their packed files are listed.
 
     Raises:
         ResultError: a result is missing or altered.
         RowError: one belongs to other parameters, or results do not fit together.
     """
-    rows = tuple(_collected(experiment, results_dir) for experiment in experiments)
+    rows = tuple(_collected(experiment, results_dir, packed) for experiment in experiments)
     check_rows(rows)
     return rows
 
 
-def _collected(experiment: Origin, results_dir: Path) -> Row:
+def _collected(experiment: Origin, results_dir: Path, packed: bool) -> Row:
     def again(file: Path) -> str:
         return remake([file], suites=[suite_of(experiment.id)], results_dir=results_dir)
 
@@ -78,7 +91,14 @@ def _collected(experiment: Origin, results_dir: Path) -> Row:
             train=(experiment.id,),
             evaluate=(experiment.id,),
         )
-    return result_row(train, evaluate)
+    row = result_row(train, evaluate)
+    if not packed:
+        return row
+    file = paths.export_folder(results_dir, experiment.id) / paths.METRICS
+    exported = read_record(file, PackedRecord, again=again(file))
+    if (exported.experiment_id, exported.checkpoint_sha256) != (experiment.id, row.checkpoint_sha256):
+        raise ResultError(f"{file} is of another checkpoint than {trained}; make it again: {again(file)}")
+    return row.model_copy(update={"packed": exported})
 
 
 def _to_mend(error: RowError, results_dir: Path, runs_dir: Path) -> str:

@@ -242,7 +242,8 @@ class _SuiteVerifier:
             return absent(str(file))
         try:
             origins = [experiment.origin for experiment in self._experiments.values()]
-            expected = [row.as_plain() for row in collect_rows(origins, self._places.results_dir)]
+            packed = any("packed" in row for row in found.get("rows", ()))
+            expected = [row.as_plain() for row in collect_rows(origins, self._places.results_dir, packed=packed)]
         except ResultError as error:
             return finding(str(file), [("stale", f"cannot be collected again: {error}")])
         problem = seal_problem(found)

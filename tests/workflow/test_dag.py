@@ -103,6 +103,26 @@ def test_tracking_workers_device_and_neutral_settings_rerun_nothing(restored: Pr
 
 
 @pytest.mark.workflow
+def test_packed_files_are_made_and_listed_where_they_are_wanted(project: Project):
+    result = project.snakemake("--config", "packed=true")
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = pandas.read_csv(project.folder / "reports/smallest.csv")
+    for method, size in zip(("vanilla", "finetune"), table["packed_bytes"], strict=True):
+        folder = project.folder / f"results/export/{NETWORK}/{method}/seed1"
+        said = json.loads((folder / "metrics.json").read_text())
+        assert (folder / "network.recu").stat().st_size == said["size_bytes"] == size
+        assert said["test_images"] == 20 and said["other_class"] == 0
+    verify = [sys.executable, "-m", "recu", "verify", "smallest", "--strict"]
+    verified = subprocess.run(
+        verify, cwd=project.folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert project.planned("--config", "packed=true") == set()
+    # Nothing is trained or measured again without them.
+    assert project.planned() == {"collect", "report", "pages", "index", "all"}
+
+
+@pytest.mark.workflow
 def test_devices_of_a_training_are_handed_on(project: Project):
     target = f"results/evaluate/{NETWORK}/vanilla/seed1/metrics.json"
     for number, said in ((0, 0), (2, 2)):

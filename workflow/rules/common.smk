@@ -91,6 +91,8 @@ TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CON
 KEEP_OPTION = "--keep_resumable" if CONFIG.keep_resumable else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri, params_dir=PARAMS_DIR)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_dir)
+PACKED_OPTION = "--packed" if CONFIG.packed else ""
+EXPORT_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, data_dir=DATA_DIR, results_dir=RESULTS_DIR)
 PUBLISH_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR)
 PAGES_OPTIONS = plan.as_options(
     params_dir=PARAMS_DIR,
@@ -258,6 +260,12 @@ def get_suite_train_metrics(wildcards):
 def get_suite_evaluate_metrics(wildcards):
     """Metrics of every evaluation of a suite."""
     return [paths.evaluate_folder(RESULTS_DIR, name) / paths.METRICS for name in PLAN.planned_of(wildcards.suite)]
+
+
+def get_suite_packed_metrics(wildcards):
+    """What is said of every packed file of a suite, where they are wanted."""
+    wanted = PLAN.planned_of(wildcards.suite) if CONFIG.packed else ()
+    return [paths.export_folder(RESULTS_DIR, name) / paths.METRICS for name in wanted]
 
 
 def get_tables(wildcards):

@@ -2,6 +2,7 @@ rule collect:
     input:
         train=get_suite_train_metrics,
         evaluate=get_suite_evaluate_metrics,
+        packed=get_suite_packed_metrics,
     output:
         rows=paths.rows_file(RESULTS_DIR, "{suite}"),
     log:
@@ -15,7 +16,7 @@ rule collect:
     message:
         "Collecting the results of suite {wildcards.suite} (log: {log})"
     shell:
-        f"{JOB} report collect {COLLECT_OPTIONS} --suite {{params.suite:q}} --output {{output.rows:q}} > {{log:q}} 2>&1"
+        f"{JOB} report collect {COLLECT_OPTIONS} {PACKED_OPTION} --suite {{params.suite:q}} --output {{output.rows:q}} > {{log:q}} 2>&1"
 
 
 rule report:

@@ -26,6 +26,7 @@ from recu.report.tables import (
     plain_column,
     terminal,
 )
+from recu.results.records import PackedRecord
 from recu.results.seal import seal_problem
 
 
@@ -184,6 +185,28 @@ def test_csv_reads_back_as_numbers(table):
         False,
     ]
     assert len(frame.columns) == sum(len(column.values) for column in columns_of(table))
+
+
+def test_packed_files_are_listed_where_a_row_has_one(row, published, suite):
+    plain, with_file = row(), row(model="resnet20_1w1a")
+    packed = PackedRecord(
+        experiment_id=with_file.experiment_id,
+        checkpoint_sha256=with_file.checkpoint_sha256,
+        packed_sha256="b" * 64,
+        size_bytes=51460,
+        test_images=10000,
+        other_class=2,
+        top1=87.5,
+    )
+    listed = with_file.model_copy(update={"packed": packed})
+    assert "packed" not in with_file.as_plain() and listed.as_plain()["packed"]["size_bytes"] == 51460
+    before, after = (summarise([plain, each], published, suite.methods, suite.datasets) for each in (with_file, listed))
+    assert "packed" not in csv(before)
+    frame = pandas.read_csv(io.StringIO(csv(after)))
+    assert frame["packed_bytes"].tolist()[1] == 51460 and pandas.isna(frame["packed_bytes"][0])
+    assert frame["packed_other_class"][1] == 2
+    (column,) = (each for each in columns_of(after) if each.header == "packed file (KB)")
+    assert [column.text(line) for line in lines_of(after)] == ["-", "51.46"]
 
 
 def test_a_column_is_one_entry_that_names_a_field_of_the_row(table):

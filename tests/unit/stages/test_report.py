@@ -57,6 +57,30 @@ def test_results_become_the_suites_files(results, suite, published, tmp_path):
     assert {file for file in (tmp_path / "reports").rglob("*") if file.is_file()} == set(files)
 
 
+def test_packed_files_are_collected_where_they_are_asked_for_and_are_of_the_same_checkpoint(results, suite, tmp_path):
+    rows, file = tmp_path / "rows.json", results / "export" / ID / "metrics.json"
+    with pytest.raises(ResultError, match=r"export/.*--forcerun .*export"):
+        collect(suite.experiments, results, RUNS, rows, packed=True)
+    checkpoint = read_json(results / "train" / ID / "metrics.json")["checkpoint_sha256"]
+    said = {
+        "experiment_id": ID,
+        "checkpoint_sha256": checkpoint,
+        "packed_sha256": "a" * 64,
+        "size_bytes": 51460,
+        "test_images": 360,
+        "other_class": 1,
+        "top1": 95.0,
+    }
+    write_sealed_json(file, said)
+    collect(suite.experiments, results, RUNS, rows, packed=True)
+    assert read_json(rows)["rows"][0]["packed"] == said
+    collect(suite.experiments, results, RUNS, rows)
+    assert "packed" not in read_json(rows)["rows"][0]
+    write_sealed_json(file, said | {"checkpoint_sha256": "0" * 64})
+    with pytest.raises(ResultError, match=r"is of another checkpoint than .*--forcerun"):
+        collect(suite.experiments, results, RUNS, rows, packed=True)
+
+
 def test_the_terminal_shows_what_was_rendered_and_refuses_what_was_edited(results, suite, published, tmp_path):
     collect(suite.experiments, results, RUNS, tmp_path / "rows.json")
     reports = tmp_path / "reports"
