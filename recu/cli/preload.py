@@ -27,17 +27,43 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _load() -> None:
     with without_collection():
+        import recu.cli.evaluate
+        import recu.cli.train
+        import recu.data.load.memory
+        import recu.experiment.plan
         import recu.stages.evaluate
+        import recu.stages.packed
         import recu.stages.train
+        import recu.tracking.run
+        import recu.training.checkpoint_identity
         import recu.training.evaluation
         import recu.training.trainer  # noqa: F401
         from recu.results.provenance import environment_hash
-        from recu.tracking.client import import_mlflow
+        from recu.tracking.client import prepare_for_databases
 
-        import_mlflow("sqlite:")
+        prepare_for_databases()
+        _rehearse()
     environment_hash()  # once for all
     # What is here to stay is not looked at again, and so not copied into each fork.
     gc.freeze()
+
+
+def _rehearse() -> None:
+    """Train and evaluate a small network, so that what this loads, compiled loops above all, is there for each fork.
+
+    By one thread, since a fork has none of the others; and not beside a GPU, for which PyTorch starts threads.
+    """
+    import torch
+
+    from recu.experiment.binarisers import USUAL
+    from recu.models.checks import check_binariser
+
+    if torch.cuda.device_count():
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    check_binariser(USUAL)
+    torch.set_num_threads(threads)
 
 
 def _run(words: list[str]) -> int:

@@ -128,11 +128,17 @@ def _read_yaml(file: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {_shown(file)}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        data = yaml.load(text, Loader=_PlainLoader)
-        _check_size(data, {})
-        return data
+        return _parsed(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{_shown(file)} is not valid YAML: {_problem(error)}") from error
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """Nobody changes what it gives; a plan reads each file several times, and YAML is slow."""
+    data = yaml.load(text, Loader=_PlainLoader)
+    _check_size(data, {})
+    return data
 
 
 def _problem(error: Exception) -> str:

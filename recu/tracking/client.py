@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -43,9 +44,27 @@ def import_mlflow(tracking_uri: str) -> None:
 
         if not tracking_uri.startswith(SERVER):
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+            from mlflow.store.db import utils
+
+            # It reads every migration that MLflow has had, and each client asks for it two times.
+            if not hasattr(utils._get_latest_schema_revision, "cache_info"):
+                utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
 
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def prepare_for_databases() -> None:
+    """Do once what a process does before it first uses a database; its forks then need not."""
+    import_mlflow("sqlite:")
+    import mlflow.store.tracking.sqlalchemy_workspace_store  # noqa: F401
+    from mlflow.store.db.utils import _get_latest_schema_revision
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import configure_mappers
+
+    create_engine("sqlite://").dispose()
+    configure_mappers()
+    _get_latest_schema_revision()
 
 
 def connect(tracking_uri: str) -> MlflowClient:

@@ -1,4 +1,5 @@
 # Shared by all rules: what is asked for, wildcard constraints built from it, and every get_* function.
+import inspect
 import os
 import re
 import signal
@@ -44,6 +45,9 @@ RELEASED_SUITES = {name for name, suite in PLAN.suites.items() if isinstance(sui
 FACTS = PLAN.facts()
 # What tables compare with, also where the file cannot be an input (see get_published).
 PUBLISHED = PLAN.published_hash
+# GPUs of one training or evaluation; a cluster without any is asked for none where params/config.yaml says so.
+GPUS = 0 if CONFIG.gpus.strip().lower() == "cpu" else PLAN.devices
+# Cores of one training: all of them, shared among the trainings that can run side by side.
 TRAINING_THREADS = plan.threads_per_training(workflow.resource_settings.cores or 1, EXPERIMENTS)
 
 DATA_DIR = Path(CONFIG.data_dir)
@@ -168,11 +172,6 @@ wildcard_constraints:
 def get_attempt(wildcards, attempt):
     """How often Snakemake has begun a job, this time included."""
     return attempt
-
-
-def get_gpus(wildcards):
-    """GPUs of one training or evaluation; a cluster without any is asked for none where params/config.yaml says so."""
-    return 0 if CONFIG.gpus.strip().lower() == "cpu" else PLAN.devices
 
 
 def get_planned(wildcards):
@@ -310,9 +309,9 @@ def show_tables():
     print(where_to_look(REPORTS_DIR))
 
 
-def get_training_threads(wildcards):
-    """Cores of one training: all of them, shared among the trainings that can run side by side."""
-    return TRAINING_THREADS
+# Snakemake asks what each of them takes whenever it calls one, and Python takes long to find out.
+for function in [value for name, value in globals().items() if name.startswith("get_")]:
+    function.__signature__ = inspect.signature(function)
 
 
 def check_target(name, is_rule=workflow.is_rule):

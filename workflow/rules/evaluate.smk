@@ -13,7 +13,7 @@ rule evaluate:
         ENVIRONMENT
     threads: 1
     resources:
-        gpu=get_gpus,
+        gpu=GPUS,
         attempt=get_attempt,
         batch_size_test=get_batch_size_test,
     params:

@@ -12,9 +12,9 @@ rule train:
         LOGS_DIR / "train" / "{experiment}.benchmark.tsv"
     conda:
         ENVIRONMENT
-    threads: get_training_threads
+    threads: TRAINING_THREADS
     resources:
-        gpu=get_gpus,
+        gpu=GPUS,
         runtime=0,  # minutes; 0: no limit
         attempt=get_attempt,
         batch_size_test=get_batch_size_test,
