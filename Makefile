@@ -20,7 +20,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce run-gpu test test-fast test-processes test-workflow test-docs site test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce run-gpu test test-fast test-processes test-workflow test-docs site test-browser test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
 
 setup: $(INSTALLED)
 
@@ -45,14 +45,14 @@ run-gpu: setup
 	SLURM_JOB_END_TIME=$$(($$(date +%s) + 60 * $(MINUTES))) $(BIN)/snakemake --cores $(CORES) --retries 0 --config suites=$(SUITE) \
 	  || { echo "not finished; if its time was over, the same command continues" >&2; exit 1; }
 
-# Everything but what takes minutes by itself: `make test-processes`, `test-workflow`, `test-docs`, `test-slow` and
-# `test-slurm`. Tests often wait, for a process or a clock; the linters use that time.
+# Everything but what takes minutes by itself: `make test-processes`, `test-workflow`, `test-docs`, `test-browser`,
+# `test-slow` and `test-slurm`. Tests often wait, for a process or a clock; the linters use that time.
 test: setup
 	@$(MAKE) --no-print-directory --jobs 2 lint test-fast
 
 # Its own calls of make are none of this one's jobs.
 test-fast: setup
-	env -u MAKEFLAGS -u MFLAGS $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not processes and not workflow and not docs and not gpu"
+	env -u MAKEFLAGS -u MFLAGS $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not processes and not workflow and not docs and not browser and not gpu"
 
 # Trainings on several processes, and the process that sends to MLflow: minutes, of which much is waiting.
 test-processes: setup
@@ -69,6 +69,13 @@ test-docs: setup
 # The documentation as pages, below site/.
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The pages, the MLflow UI and Snakemake's report in headless Chromium, which is installed where it is missing: minutes.
+test-browser: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS),browser]"
+	-command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium \
+	  || apt-get install --yes --no-install-recommends chromium
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m browser tests/browser
 
 # What only a GPU can show, in under ten minutes: one table, and results/gpu.json.
 test-gpu: setup

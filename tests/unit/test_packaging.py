@@ -53,5 +53,6 @@ def test_constraints_agree_with_the_pins():
     constraints = pins((PROJECT_DIR / "constraints.txt").read_text().splitlines())
     extras = project()["optional-dependencies"]
     direct = pins(project()["dependencies"]) | pins(extras["test"]) | pins(extras["dali-cuda130"])
+    direct |= pins(extras["browser"])
     direct |= pins(extras["export"])
     assert {name: constraints.get(name) for name in direct} == direct
