@@ -210,6 +210,7 @@ def _draw_histograms(axes: Axes, measured: EpochWeights, place: int) -> None:
         axes.axvline(end, ymax=0.85, color=INK, linestyle=":", linewidth=0.8, label="-Q and Q" if end < 0 else None)
     axes.set_yscale("log")
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=least)
     axes.set_xlabel("latent weight", fontsize="small")
     axes.set_ylabel("weights (%)", fontsize="small")

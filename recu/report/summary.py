@@ -111,9 +111,12 @@ def summarise(
 
 
 def compared_binarisers(table: Sequence[TableRow]) -> list[TableRow]:
-    """The lines of binary networks, where they are of several binarisers; those of earlier stages only start them."""
+    """The lines of binary networks, where one has several binarisers; those of earlier stages only start them."""
     binary = [line for line in table if line.result.stage == BINARY and line.result.claim is None]
-    return binary if len({line.result.binariser for line in binary}) > 1 else []
+    found: dict[tuple[str, str], set[str]] = {}
+    for line in binary:
+        found.setdefault((line.result.dataset, line.result.network), set()).add(line.result.binariser)
+    return binary if any(len(binarisers) > 1 for binarisers in found.values()) else []
 
 
 def leaders_of(compared: Sequence[TableRow]) -> list[TableRow]:

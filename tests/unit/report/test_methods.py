@@ -20,12 +20,13 @@ class Line:
     leads: bool | None = None
     dataset_title: str = "Digits"
     dataset: str = "digits"
+    network: str = "cifar.n"
     result: object = field(init=False)
 
     def __post_init__(self) -> None:
         words = {"method": self.method, "binariser": self.binariser, "stage": self.stage, "claim": None}
         words["dataset"] = self.dataset
-        self.result = SimpleNamespace(network="cifar.n", **words)
+        self.result = SimpleNamespace(network=self.network, **words)
 
     @property
     def top1_best(self):
@@ -72,6 +73,12 @@ def test_a_cell_says_what_was_measured_and_published_and_the_verdict():
     assert "91.00 ± 12.71 (2 seeds); nothing published; not comparable" in text
     assert "90.50 (1 seed); published 90.40 [87.80]; single run, within 0.3" in text
     assert "published 90.40 (paper); 87.80 (users)" in text and "biper" not in text
+
+
+def test_rows_of_a_binariser_each_are_no_comparison():
+    """Those of an ablation, which the suite's table has below one another."""
+    lines = [Line("vanilla", "recu", (90.0,)), Line("vanilla", "recu-b1", (91.0,), network="cifar.n+b-1")]
+    assert side_by_side(lines) is None
 
 
 def test_one_binariser_is_no_comparison():
