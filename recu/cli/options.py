@@ -172,6 +172,8 @@ def check_packed(arguments: argparse.Namespace, *given: str) -> None:
         raise ConfigError(f"a packed file says what it is: leave {', '.join(f'--{name}' for name in given)} out")
     if arguments.gpus not in ("", "cpu"):
         raise ConfigError(f"--gpus is {arguments.gpus}: packed files run on the CPU; leave it out")
+    if getattr(arguments, "processes", 0) > 1:
+        raise ConfigError(f"--processes is {arguments.processes}: a packed file runs in one process; leave it out")
 
 
 def add_project_options(parser: argparse.ArgumentParser, *names: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,15 @@ class Guess:
 
     def __str__(self) -> str:
         return f"{self.label if self.name is None else self.name} {100 * self.probability:.2f} %"
+
+
+def say_unnamed(path: Path) -> None:
+    """That a file does not name its classes."""
+    _log.warning(
+        "%s does not name its classes (only files of this program do, since it writes them): classes are numbers here,"
+        " counted from 0 in the order of its training's data",
+        path,
+    )
 
 
 def guesses(shares: NDArray[np.float64], classes: Sequence[str] | None, top: int) -> list[Guess]:

@@ -17,7 +17,7 @@ from recu.data.load.plain_view import Pixels, Seen, as_test_image, evaluation_vi
 from recu.experiment.paths import user_path
 from recu.runtime.network import Network
 from recu.runtime.reader import MAGIC, PackedError, parse
-from recu.stages.guess import Guess, guesses
+from recu.stages.guess import Guess, guesses, say_unnamed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,6 +107,8 @@ def load_packed(file: str | Path) -> PackedClassifier:
         raise CheckpointError(f"{path} {error}") from error
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has no valid header ({error}): write it again") from error
+    if classes is None:
+        say_unnamed(path)
     return PackedClassifier(
         path=path,
         header=packed.header,

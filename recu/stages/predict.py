@@ -6,7 +6,6 @@ contradict it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,7 +19,7 @@ from recu.experiment.params import load_datasets, validate_model
 from recu.experiment.running import Kernels
 from recu.experiment.schema import Dataset
 from recu.results.records import ReleasedRecord
-from recu.stages.guess import Guess, guesses
+from recu.stages.guess import Guess, guesses, say_unnamed
 from recu.stages.subject import Subject, load_network, recognise, recognise_released
 from recu.stages.trained import read_whole
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 _BATCH = 32
 """Images at once."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +144,7 @@ def load(
     network, _ = load_network(subject, seen.num_classes)
     classes = None if subject.identity is None else subject.identity.classes
     if classes is None:
-        _log.warning(
-            "%s does not name its classes (only files of this program do, since it writes them): classes are numbers"
-            " here, counted from 0 in the order of its training's data",
-            file.path,
-        )
+        say_unnamed(file.path)
     check_arithmetic()
     device = choose_device(gpus)
     if device.type != "cpu":

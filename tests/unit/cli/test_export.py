@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from recu.models import build_model
 from recu.runtime.reader import parse
 from tests.unit.training.ours import experiment, our_checkpoint
 
@@ -202,3 +203,13 @@ def test_a_package_that_is_missing_is_named(recu, packed, target, package, monke
     monkeypatch.setattr("recu.export.needed.find_spec", lambda name: None)
     assert export(recu, "ours.pth.tar", target, "out", "--quick") == 2
     assert f"{package}" in recu.error() and "'.[export]'" in recu.error()
+
+
+def test_a_file_that_names_no_classes_says_so_when_packed_too(recu):
+    weights = build_model("resnet20_1w1a", family="cifar", num_classes=6).state_dict()
+    torch.save({"state_dict": weights}, "theirs.pth")
+    words = ["--dataset", "tiny", "--model", "resnet20_1w1a", "--quick"]
+    assert export(recu, "theirs.pth", "packed", "net.recu", *words) == 0, recu.err
+    assert recu("predict", "net.recu", recu.project / "images/test/class1/0.png") == 0, recu.err
+    assert "net.recu does not name its classes" in recu.err
+    assert all(each.split()[0].isdigit() for each in recu.out.partition(": ")[2].split(", "))
