@@ -73,8 +73,7 @@ site: setup
 # The pages, the MLflow UI and Snakemake's report in headless Chromium, which is installed where it is missing: minutes.
 test-browser: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS),browser]"
-	-command -v chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install chromium \
-	  || apt-get install --yes --no-install-recommends chromium
+	$(BIN)/python -m tests.browser.chromium
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m browser tests/browser
 
 # What only a GPU can show, in under ten minutes: one table, and results/gpu.json.

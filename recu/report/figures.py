@@ -251,6 +251,9 @@ def published(table: Sequence[TableRow]) -> Figure:
     names = [plain(f"{line.result.model}, {line.result.labelled_method}, {line.dataset_title}") for line in lines]
     axes.set_yticks(range(len(lines)), names)
     axes.set_ylim(len(lines) - 0.5, -0.5)
+    # The interval of two seeds may reach beyond what an accuracy can be.
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, 0.0), min(high, 100.0))
     axes.set_xlabel("top-1 (%)")
     axes.grid(axis="x", alpha=0.25, color=INK, linewidth=0.5)
     point: dict[str, Any] = {"linestyle": "none", "markersize": 7}

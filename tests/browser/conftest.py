@@ -5,13 +5,12 @@ The pages are those of a finished suite of two methods and seeds, on images of i
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser.chromium import program
 from tests.browser.visitor import LOOKS, Visitor
 from tests.workflow.conftest import Project, make_project
 
@@ -29,12 +28,11 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        installed = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        program = installed or playwright.chromium.executable_path
-        if not Path(program).exists():
+        chromium = program(playwright)
+        if chromium is None:
             pytest.skip("needs Chromium: `playwright install chromium`, or Debian's package chromium")
         nowhere = ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        started = playwright.chromium.launch(executable_path=program, args=nowhere)
+        started = playwright.chromium.launch(executable_path=chromium, args=nowhere)
         yield started
         started.close()
 

@@ -80,6 +80,8 @@ def test_published_and_ours_with_their_interval() -> None:
     low, high = compared.lines[2][0].get_segments()[0][:, 0]
     assert high - low > 2.5 and not alone.has_xerr, "t of two seeds; one has no interval"
     assert figures.published([line(0.0, 92.7)] * 30).get_suptitle() == "24 of 30 lines; the table has all"
+    (wide,) = figures.published([line(0.0, 50.0, 100.0)]).axes
+    assert wide.get_xlim() == (0.0, 100.0), "t of two seeds reaches from -240 to 390"
     assert "Nothing is published" in figures.published([]).texts[0].get_text()
 
 
