@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,13 @@ class InferenceNorm2d(nn.Module):
         super().__init__()
         self.norm, self.hardtanh = copy.deepcopy(norm), hardtanh
         self.factor_and_shift = factor_and_shift(self.norm) if compiled_for(norm.running_mean) else None
+
+    def operation(self) -> dict[str, Any] | None:
+        """What it computes, as `recu.kernels.sign_program` takes it; None where its numbers are not for loops."""
+        if self.factor_and_shift is None:
+            return None
+        factor, shift = (values.numpy() for values in self.factor_and_shift)
+        return {"op": "norm", "factor": factor, "shift": shift, "hardtanh": self.hardtanh}
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""

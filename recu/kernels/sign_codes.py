@@ -179,7 +179,7 @@ def convolve_to_signs(
     """The signs +1 where convolution * direction > threshold, both int32 (O,), and else -1; without padding."""
     geometry = Geometry.of(images, filters, stride)
     codes = empty_codes(len(images.codes), geometry.size, filters.filters, (0, 0))
-    tiled = (np.tile(values.astype(np.int16), geometry.size[1]) for values in (direction, threshold))
+    tiled = (np.tile(values, geometry.size[1]) for values in bounds_of(direction, threshold))
     operands = (images.codes, filters.numbers, geometry, *tiled, filters.filters)
     in_threads(_convolve_to_signs, threads, len(codes), *operands, codes)
     return SignCodes(codes, (0, 0), filters.filters)
@@ -205,6 +205,12 @@ def normalise(
     tiled = (np.tile(each, values.shape[2]) for each in (factor, shift))
     bound = values.dtype.type(1.0 if hardtanh else np.inf)
     in_threads(_normalise, threads, len(values), values, *tiled, bound)
+
+
+def bounds_of(direction: np.ndarray, threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as int16: a threshold beyond what a sum reaches is none or all, as it was."""
+    limits = np.iinfo(np.int16)
+    return direction.astype(np.int16), np.clip(threshold, limits.min, limits.max).astype(np.int16)
 
 
 class Geometry(NamedTuple):

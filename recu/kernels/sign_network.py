@@ -22,6 +22,7 @@ from recu.kernels.sign_codes import (
     FilterCodes,
     Geometry,
     SignCodes,
+    bounds_of,
     image_to_signs,
     image_to_values,
     normalise_image,
@@ -30,7 +31,7 @@ from recu.kernels.sign_codes import (
 )
 from recu.kernels.sign_lookup import SIGNS, products
 
-_VALUES, _SIGNS, _NORMALISE, _PACK, _AVERAGE, _LARGEST = range(6)
+_VALUES, _SIGNS, _NORMALISE, _PACK, _AVERAGE, _LARGEST, _PRELU, _ADD, _REALS, _MEAN, _FLATTEN = range(11)
 """What a step does."""
 _ALIGNMENT = 64
 
@@ -76,6 +77,7 @@ _FIELDS = (
     *("in_height", "in_width", "in_channels", "height", "width", "channels"),
     *("codes_in", "numbers", "taps", "padded_filters", "starts", "starts_size", "offsets", "run", "rows", "row_step"),
     *("codes_out", "down", "across", "window", "stride", "padding"),
+    *("window_across", "stride_across", "padding_across", "adds_bias"),
 )
 """Of a step, in whole numbers: sizes, and places in the arrays of a program; -1 for none."""
 _STEP = np.dtype([(name, np.int64) for name in _FIELDS])
@@ -95,8 +97,8 @@ class Program:
     def __init__(self, dtype: np.dtype, inputs: Sequence[Shape]) -> None:
         self._dtype = np.dtype(dtype)
         self._steps: list[dict[str, int]] = []
-        self._constants, self._bounds, self._numbers, self._places = (
-            _Pool(kind) for kind in (self._dtype, np.dtype(np.int16), np.dtype(np.uint8), np.dtype(np.int64))
+        self._constants, self._reals, self._bounds, self._numbers, self._places = (
+            _Pool(np.dtype(kind)) for kind in (self._dtype, np.float64, np.int16, np.uint8, np.int64)
         )
         self._values, self._codes = _Memory(), _Memory()
         self.inputs = [self._new_values(shape) for shape in inputs]
@@ -147,7 +149,7 @@ class Program:
     ) -> Signs:
         """As `sign_codes.convolve_to_signs`."""
         step, shape = self._convolution(signs, filters, stride)
-        bounds = (np.tile(values.astype(np.int16), shape.width) for values in (direction, threshold))
+        bounds = (np.tile(values, shape.width) for values in bounds_of(direction, threshold))
         codes = self._new_signs(shape, code_padding)
         self._steps.append(step | {"kind": _SIGNS, "constants": self._bounds.add(*bounds)} | _codes_of(codes))
         return codes
@@ -189,6 +191,57 @@ class Program:
         step = {"kind": _LARGEST, "window": window, "stride": stride, "padding": padding}
         return self._pooling(values, shape, step)
 
+    def prelu(self, values: Values, slope: np.ndarray) -> None:
+        """Write values * slope (C,) over those that are not above 0."""
+        constants = self._constants.add(np.tile(slope, values.shape.width))
+        self._steps.append({"kind": _PRELU, "out": values.place, "constants": constants} | values.shape._asdict())
+
+    def add(self, first: Values, second: Values) -> Values:
+        """The sum of two values of one shape."""
+        out = self._new_values(first.shape)
+        step = {"kind": _ADD, "source": first.place, "residual": second.place, "out": out.place}
+        self._steps.append(step | first.shape._asdict())
+        return out
+
+    def convolve_reals(
+        self,
+        values: Values,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Values:
+        """A convolution with real weights (O, kH, kW, I).
+
+        Sums are in float64 by row, column and channel of the filter, with the bias (O,) last, and rounded once.
+        """
+        filters, *taps, _ = weight.shape
+        height, width = (
+            (side + 2 * zeros - tap) // step + 1
+            for side, zeros, tap, step in zip(values.shape[:2], padding, taps, stride, strict=True)
+        )
+        columns = np.ascontiguousarray(weight.transpose(1, 2, 3, 0), np.float64).reshape(-1)
+        step = {
+            "kind": _REALS,
+            "constants": self._reals.add(columns, np.zeros(filters) if bias is None else bias),
+            "adds_bias": int(bias is not None),
+            "window": taps[0],
+            "window_across": taps[1],
+            "stride": stride[0],
+            "stride_across": stride[1],
+            "padding": padding[0],
+            "padding_across": padding[1],
+        }
+        return self._pooling(values, Shape(height, width, filters), step)
+
+    def mean(self, values: Values) -> Values:
+        """The mean of each channel over all pixels: a sum in float64 row by row, divided, rounded."""
+        return self._pooling(values, Shape(1, 1, values.shape.channels), {"kind": _MEAN})
+
+    def flatten(self, values: Values) -> Values:
+        """As channels of one pixel, channel by channel and in each row by row."""
+        return self._pooling(values, Shape(1, 1, values.shape.size), {"kind": _FLATTEN})
+
     def release(self, written: Values | Signs) -> None:
         """What no later step reads, whose memory a later one may take."""
         memory = self._values if isinstance(written, Values) else self._codes
@@ -201,7 +254,7 @@ class Program:
         for row, step in zip(steps, self._steps, strict=True):
             for name in _FIELDS:
                 row[name] = step.get(name, -1 if name in ("residual", "codes_out") else 0)
-        pools = (self._constants, self._bounds, self._numbers, self._places)
+        pools = (self._constants, self._reals, self._bounds, self._numbers, self._places)
         self._arrays = (steps, *(pool.array() for pool in pools), products().reshape(-1))
         return self
 
@@ -316,6 +369,7 @@ def _run(
     stop,
     steps,
     constants,
+    reals,
     bounds,
     numbers,
     places,
@@ -339,8 +393,12 @@ def _run(
                 _over_rows(step, values, codes, constants)
             elif step.kind == _AVERAGE:
                 _average(step, values)
-            else:
+            elif step.kind == _LARGEST:
                 _largest(step, values)
+            elif step.kind == _REALS:
+                _convolve_reals(step, values, reals)
+            else:
+                _rearrange(step, values, constants)
         for i in range(len(outputs)):
             result = outputs[i][image]
             result[:] = values[output_places[i] : output_places[i] + len(result)]
@@ -446,3 +504,62 @@ def _largest(step, values):
                     for c in range(len(pixel)):
                         # Either what is larger or what is not a number.
                         pixel[c] = pixel[c] if seen[c] <= pixel[c] or pixel[c] != pixel[c] else seen[c]
+
+
+@compiled
+def _convolve_reals(step, values, reals):
+    source = _image(values, step.source, step.in_height, step.in_width, step.in_channels)
+    out = _image(values, step.out, step.height, step.width, step.channels)
+    taps = step.window * step.window_across * step.in_channels
+    weights = reals[step.constants :][: taps * step.channels].reshape(taps, step.channels)
+    bias, total = reals[step.constants + taps * step.channels :][: step.channels], np.empty(step.channels, np.float64)
+    for y in range(step.height):
+        top = y * step.stride - step.padding
+        for x in range(step.width):
+            left = x * step.stride_across - step.padding_across
+            total[:] = 0.0
+            for down in range(max(0, -top), min(step.window, step.in_height - top)):
+                for across in range(max(0, -left), min(step.window_across, step.in_width - left)):
+                    seen, first = (
+                        source[top + down, left + across],
+                        (down * step.window_across + across) * len(source[0, 0]),
+                    )
+                    for c in range(len(seen)):
+                        value, row = np.float64(seen[c]), weights[first + c]
+                        for o in range(len(total)):
+                            # Exact products of float32: to fuse or not to fuse gives the same.
+                            total[o] += value * row[o]
+            pixel = out[y, x]
+            for o in range(len(total)):
+                pixel[o] = total[o] + bias[o] if step.adds_bias else total[o]
+
+
+@compiled
+def _rearrange(step, values, constants):
+    """What goes over single values: PReLU, sum, mean, flatten."""
+    row = step.width * step.channels
+    size = step.height * row
+    out = values[step.out :][:size]
+    if step.kind == _PRELU:
+        slope = constants[step.constants :][:row]
+        for y in range(step.height):
+            line = out[y * row :][:row]
+            for i in range(row):
+                line[i] = line[i] if line[i] > 0 else line[i] * slope[i]
+    elif step.kind == _ADD:
+        first, second = values[step.source :][:size], values[step.residual :][:size]
+        for i in range(size):
+            out[i] = first[i] + second[i]
+    else:
+        pixels = step.in_height * step.in_width
+        source = values[step.source :][: pixels * step.in_channels].reshape(pixels, step.in_channels)
+        if step.kind == _MEAN:
+            for c in range(step.in_channels):
+                total = 0.0
+                for i in range(pixels):
+                    total += source[i, c]
+                out[c] = total / pixels
+        else:
+            for i in range(pixels):
+                for c in range(step.in_channels):
+                    out[c * pixels + i] = source[i, c]

@@ -13,7 +13,8 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from recu.kernels.exact import is_exactly
 from recu.kernels.inference_norm import InferenceNorm2d
-from recu.kernels.sign_network import Program, Shape, Signs, Values
+from recu.kernels.sign_network import Program, Shape
+from recu.kernels.sign_program import write_program
 from recu.kernels.tensors import as_images, as_rows, compiled_for
 from recu.nn.inference_conv import InferenceConv2d
 from recu.nn.layers import AveragePoolShortcut
@@ -42,6 +43,7 @@ class SignBody(nn.Module):
     def __init__(self, segment: fx.GraphModule) -> None:
         super().__init__()
         self.segment = segment
+        self._operations = _operations(segment)
         self._programs: dict[tuple[Any, ...], Program | None] = {}
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -61,7 +63,11 @@ class SignBody(nn.Module):
             shapes = [Shape(height, width, channels) for _, channels, height, width in sizes]
             fits = len(shapes) == len(inputs) and all(len(values) == len(inputs[0]) > 0 for values in inputs)
             dtype = np.dtype(str(inputs[0].dtype).removeprefix("torch."))
-            self._programs[key] = _Writer(self.segment, dtype, shapes).write() if fits else None
+            if fits and self._operations is not None:
+                operations, results = self._operations
+                self._programs[key] = write_program(operations, shapes, dtype, results)
+            else:
+                self._programs[key] = None
         return self._programs[key]
 
 
@@ -98,113 +104,41 @@ def _gives_signs(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
     return isinstance(layer, InferenceConv2d) and layer.sign_threshold is not None
 
 
-class _Writer:
-    """Writes the program of a segment for inputs of certain shapes."""
+def _operations(segment: fx.GraphModule) -> tuple[list[dict[str, Any]], list[int]] | None:
+    """What a segment computes, as `sign_program` takes it, and which values are its results.
 
-    def __init__(self, segment: fx.GraphModule, dtype: np.dtype, shapes: Sequence[Shape]) -> None:
-        self._graph, self._layers = segment.graph, dict(segment.named_modules())
-        self._program = Program(dtype, shapes)
-        self._values: dict[fx.Node, Values] = {}
-        self._signs: dict[fx.Node, Signs] = {}
-        last: dict[fx.Node, fx.Node] = {}
-        for node in self._graph.nodes:
-            last |= dict.fromkeys(node.all_input_nodes, node)
-        self._last_read: dict[fx.Node, list[fx.Node]] = {}
-        for node, reader in last.items():
-            self._last_read.setdefault(reader, []).append(node)
+    None where a layer's numbers are not for loops.
+    """
+    layers, found, number_of = dict(segment.named_modules()), list[dict[str, Any]](), dict[fx.Node, int]()
+    inputs = sum(node.op == "placeholder" for node in segment.graph.nodes)
+    for node in segment.graph.nodes:
+        if node.op == "placeholder":
+            number_of[node] = len(number_of)
+        elif node.op == "output":
+            results = node.args[0] if isinstance(node.args[0], tuple) else (node.args[0],)
+            return found, [number_of[cast(fx.Node, each)] for each in results]
+        else:
+            taken = [number_of[cast(fx.Node, value)] for value in node.args]
+            for operation in _operations_of(layers[str(node.target)]):
+                if operation is None:
+                    return None
+                found.append({"of": taken, **operation})
+                taken = [inputs + len(found) - 1]
+            number_of[node] = taken[0]
+    raise ValueError("a graph without an output")
 
-    def write(self) -> Program | None:
-        """The program, or None where a layer cannot take what it would be given."""
-        given = iter(self._program.inputs)
-        for node in self._graph.nodes:
-            if node.op == "placeholder":
-                self._values[node] = next(given)
-            elif node.op == "output":
-                results = node.args[0] if isinstance(node.args[0], tuple) else (node.args[0],)
-                return self._program.finish([self._values[each] for each in results])
-            elif not self._write(node, self._layers[str(node.target)]):
-                return None
-            self._release(node)
-        raise ValueError("a graph without an output")
 
-    def _write(self, node: fx.Node, layer: nn.Module) -> bool:
-        source, *residual = node.all_input_nodes
-        if isinstance(layer, InferenceConv2d):
-            return self._write_convolution(node, layer, source, *residual)
-        values = self._values[source]
-        if isinstance(layer, InferenceNorm2d):
-            if layer.factor_and_shift is None or len(layer.factor_and_shift[0]) != values.shape.channels:
-                return False
-            factor, shift = (each.numpy() for each in layer.factor_and_shift)
-            padding = self._padding_of_reader(node)
-            signs = self._program.normalise(values, factor, shift, hardtanh=layer.hardtanh, code_padding=padding)
-            self._keep(node, values, signs)
-            # Written over, so that the memory is this result's now.
-            del self._values[source]
-        elif isinstance(layer, nn.MaxPool2d):
-            window, stride, zeros = _square(layer)
-            if min(values.shape[:2]) + 2 * zeros < window:
-                return False
-            self._keep(node, self._program.largest(values, window, stride, zeros), None)
-        elif isinstance(layer, AveragePoolShortcut):
-            self._keep(node, self._program.average(values, layer.stride, *layer.padding[4:]), None)
-        return True
-
-    def _write_convolution(
-        self, node: fx.Node, layer: InferenceConv2d, source: fx.Node, added: fx.Node | None = None
-    ) -> bool:
-        if len(node.args) == 2:
-            added = cast(fx.Node, node.args[1])
-        shape = (self._signs.get(source) or self._values[source]).shape
-        if layer.filters is None or not layer.can_take((shape.channels, shape.height, shape.width)):
-            return False
-        if source not in self._signs:
-            self._signs[source] = self._program.pack(self._values[source], layer.padding)
-        signs = self._signs[source]
-        if signs.padding != layer.padding:
-            if source not in self._values:
-                return False
-            signs = self._program.pack(self._values[source], layer.padding)
-        padding = self._padding_of_reader(node)
-        if layer.sign_threshold is not None:
-            direction, threshold = (each.numpy() for each in layer.sign_threshold)
-            self._signs[node] = self._program.convolve_to_signs(
-                signs, layer.filters, layer.stride, direction, threshold, padding or (0, 0)
-            )
-            return True
-        residual = None if added is None else self._values[added]
-        if residual is not None and residual.shape != self._program.result_shape(signs, layer.filters, layer.stride):
-            return False
-        values, written = self._program.convolve_to_values(
-            signs,
-            layer.filters,
-            layer.stride,
-            layer.affine(),
-            residual=residual,
-            hardtanh=layer.hardtanh,
-            in_place=layer.in_place,
-            code_padding=padding,
-        )
-        if added is not None and values is residual:
-            del self._values[added]
-        self._keep(node, values, written)
-        return True
-
-    def _padding_of_reader(self, node: fx.Node) -> tuple[int, int] | None:
-        """Of the first convolution that takes the signs of a node's result."""
-        for user in node.users:
-            layer = self._layers.get(str(user.target)) if user.op == "call_module" else None
-            if isinstance(layer, InferenceConv2d) and user.args[0] is node:
-                return layer.padding
-        return None
-
-    def _keep(self, node: fx.Node, values: Values, signs: Signs | None) -> None:
-        self._values[node] = values
-        if signs is not None:
-            self._signs[node] = signs
-
-    def _release(self, node: fx.Node) -> None:
-        for read in self._last_read.get(node, []):
-            for written in (self._values.pop(read, None), self._signs.pop(read, None)):
-                if written is not None:
-                    self._program.release(written)
+def _operations_of(layer: nn.Module) -> list[dict[str, Any] | None]:
+    """One after the other what a layer computes; None for what loops cannot take."""
+    if isinstance(layer, InferenceConv2d):
+        return [layer.operation()]
+    if isinstance(layer, InferenceNorm2d):
+        return [layer.operation()]
+    if isinstance(layer, AveragePoolShortcut):
+        sides = (layer.stride, layer.stride)
+        before, after = layer.padding[4:]
+        averages = {"op": "average_pool", "window": sides, "stride": sides}
+        return [averages, {"op": "pad_channels", "before": before, "after": after}]
+    pool = cast(nn.MaxPool2d, layer)
+    window, stride, padding = ((side, side) for side in _square(pool))
+    return [{"op": "max_pool", "window": window, "stride": stride, "padding": padding}]

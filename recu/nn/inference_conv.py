@@ -7,6 +7,7 @@ these. Everywhere else, and for what codes cannot express, the same is computed 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from recu.kernels import sign_codes, sign_convolution
 from recu.kernels.inference_norm import factor_and_shift
-from recu.kernels.sign_codes import Affine, FilterCodes, SignCodes
+from recu.kernels.sign_codes import FilterCodes, SignCodes
 from recu.kernels.tensors import compiled_for
 
 
@@ -60,16 +61,19 @@ class InferenceConv2d(nn.Module):
             self.filters = sign_convolution.pack_filters(binary_weight)
             self._factor_and_shift = None if self.norm is None else factor_and_shift(self.norm)
 
-    def can_take(self, shape: tuple[int, int, int]) -> bool:
-        """Whether an image (I, H, W) has its channels, and is no smaller than its filters."""
-        channels, *sides = shape
-        return channels == self.weight.shape[1] and sign_convolution.can_filter(
-            sides, self.weight.shape[2:], self.padding
+    def operation(self) -> dict[str, Any] | None:
+        """What it computes, as `recu.kernels.sign_program` takes it; None where its weights are not all signs."""
+        if self.filters is None:
+            return None
+        said = {"op": "binary", "filters": self.filters, "stride": self.stride, "padding": self.padding}
+        if self.sign_threshold is not None:
+            direction, threshold = (values.numpy() for values in self.sign_threshold)
+            return said | {"direction": direction, "threshold": threshold}
+        factor, shift = (
+            (values.numpy() for values in self._factor_and_shift) if self._factor_and_shift else (None, None)
         )
-
-    def affine(self) -> Affine:
-        """What its convolution is multiplied with and what is added to it, as arrays."""
-        return sign_convolution.affine_of(self.scale, self._factor_and_shift)
+        said |= {"scale": self.scale.numpy(), "factor": factor, "shift": shift}
+        return said | {"hardtanh": self.hardtanh}
 
     def forward(self, activation: Tensor | SignCodes, residual: Tensor | None = None) -> Tensor | SignCodes:
         """(N, I, H, W), real values or another layer's signs, to (N, O, H', W'); `residual` like the result."""

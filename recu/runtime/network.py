@@ -24,7 +24,7 @@ class Network:
         Raises:
             PackedError: one is not known, or lacks what it needs.
         """
-        self._steps = [(_step(each, made), tuple(each["of"])) for each in operations]
+        self._steps = [(step_of(each, made), tuple(each["of"])) for each in operations]
         self._last_use = {value: number for number, (_, taken) in enumerate(self._steps) for value in taken}
 
     def __call__(self, images: Values) -> Values:
@@ -38,7 +38,8 @@ class Network:
         return values[len(self._steps)]
 
 
-def _step(operation: Mapping[str, Any], made: Mapping[str, Callable[..., Apply]]) -> Apply:
+def step_of(operation: Mapping[str, Any], made: Mapping[str, Callable[..., Apply]]) -> Apply:
+    """What computes an operation of a file; raises PackedError."""
     name = str(operation.get("op"))
     attributes = {key: value for key, value in operation.items() if key not in ("op", "of")}
     if name not in made:

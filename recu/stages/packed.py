@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from recu.base.errors import CheckpointError, ConfigError, DataError, Divergence
 from recu.base.files import check_ordinary, reading
 from recu.data.load.plain_view import Pixels, Seen, as_test_image, evaluation_view, normalised
 from recu.experiment.paths import user_path
-from recu.runtime.network import Network
+from recu.runtime.opening import StartingNetwork
 from recu.runtime.reader import MAGIC, PackedError, parse
 from recu.stages.guess import Guess, guesses, say_unnamed
 
@@ -46,7 +46,8 @@ class PackedClassifier:
     header: dict[str, Any]
     """See `recu.runtime.reader.Packed`."""
     sha256: str
-    network: Network
+    network: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    """From normalised images (N, S, S, 3) to logits."""
     classes: tuple[str, ...] | None
     """Names in label order; None where the file does not name them."""
     seen: Seen
@@ -98,11 +99,11 @@ def load_packed(file: str | Path) -> PackedClassifier:
         content = path.read_bytes()
     try:
         packed = parse(content)
-        network = Network(packed.operations)
         said, classes = packed.header["image"], packed.header["classes"]
         seen = Seen(said["size"], said["stored_size"], said["view"])
         if not all(isinstance(packed.header[name], str) for name in ("network", "dataset")):
             raise PackedError("has no valid header: write it again")
+        network = StartingNetwork(packed.operations)
     except PackedError as error:
         raise CheckpointError(f"{path} {error}") from error
     except (KeyError, TypeError) as error:
