@@ -28,7 +28,7 @@ WEIGHTS, CARD = "model.safetensors", "README.md"
 """What an export to safetensors writes into its folder."""
 
 WITHOUT_PYTORCH = "packed, without PyTorch"
-"""A packed file as `recu.runtime` computes it."""
+"""A packed file as `recu predict` and `recu evaluate` compute it."""
 _QUICK_IMAGES = 32
 _BATCH = 64
 
@@ -138,12 +138,13 @@ def packed_record(experiment_id: str, wanted: Wanted, exported: Exported) -> Pac
 def _packed(wanted: Wanted) -> _Form:
     from recu.export.comparing import LIBRARY
     from recu.runtime.network import Network
+    from recu.runtime.opening import StartingNetwork
     from recu.runtime.reader import parse
 
     content = _packed_bytes(wanted)
     operations = parse(content).operations
     return _Form(
-        forms={"packed": Network(operations, LIBRARY), WITHOUT_PYTORCH: Network(operations)},
+        forms={"packed": Network(operations, LIBRARY), WITHOUT_PYTORCH: StartingNetwork(operations)},
         exact="packed",
         write=lambda _: _written(wanted.path, content),
     )
