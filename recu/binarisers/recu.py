@@ -48,6 +48,8 @@ class BinaryConv2d(nn.Conv2d):
     """
 
     tau: Tensor
+    stride: tuple[int, int]
+    padding: tuple[int, int]
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0

@@ -9,7 +9,7 @@ import argparse
 import functools
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from recu.base.errors import ConfigError
 from recu.base.files import atomic_write_json
@@ -19,6 +19,7 @@ from recu.experiment.paths import user_path
 from recu.results.provenance import code_at_start
 
 if TYPE_CHECKING:
+    from recu.experiment.networks import Family
     from recu.training.checkpoint_identity import CheckpointIdentity
     from recu.training.processes import Processes
 
@@ -132,7 +133,8 @@ def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -
             dataset.std,
             name,
         )
-    recipe = options.hyperparameters_of(arguments, subject.family, stage=subject.stage, binariser=subject.binariser)
+    family = cast("Family", subject.family)  # as `recognise` has checked
+    recipe = options.hyperparameters_of(arguments, family, stage=subject.stage, binariser=subject.binariser)
     prepared = prepare_beside(
         name,
         dataset,

@@ -11,7 +11,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import hash_file, reading
@@ -243,7 +243,7 @@ def _named(arguments: argparse.Namespace, found: Found | None, option: str) -> s
     if given:
         return given
     says = _resumed(arguments, found)
-    if says is not None:
+    if says is not None and found is not None:
         value, whose = getattr(says, option), f"that of {found.file}"
     else:
         value, whose = _AUTHORS_DEFAULTS[option], "the default of the authors' program"
@@ -261,9 +261,10 @@ def _experiment(
     found: Found | None,
 ) -> Experiment:
     says = _resumed(arguments, found)
-    family = getattr(arguments, "family", says.family if says else dataset.family)
-    if family not in get_args(Family):
-        raise unknown_name("family", family, get_args(Family))
+    named = getattr(arguments, "family", says.family if says else dataset.family)
+    if named not in get_args(Family):
+        raise unknown_name("family", named, get_args(Family))
+    family = cast(Family, named)
     taught_by = None if teacher is None else teacher.origin
     # Here the two stand for a file, not for a method of a suite; the experiment's origins say which.
     fixed = {"init_from": None, "teacher": None if taught_by is None else taught_by.id}
@@ -319,7 +320,7 @@ def _initial(arguments: argparse.Namespace, found: Found | None) -> tuple[Weight
         raise ConfigError("--stage1 and --init_from both give initial weights: choose one")
     file = arguments.stage1 or init_from
     if file is None:
-        return None, found.init_from if _resumed(arguments, found) else None
+        return None, found.init_from if found is not None and _resumed(arguments, found) else None
     with reading(file, ConfigError):
         digest = hash_file(file)
     parent = Source(id=file.name, spec_hash=digest[:16], checkpoint_sha256=digest)
@@ -341,7 +342,7 @@ def _checked_initial(arguments: argparse.Namespace, initial: Weights | None, exp
         return initial
     if arguments.stage1 is not None:
         check_agrees(says, initial.checkpoint, {"stage": 1}, by="--stage1", advice="give a file of stage 1")
-    asked = {"model": experiment.model, "family": experiment.family, "variant": experiment.variant}
+    asked: dict[str, Any] = {"model": experiment.model, "family": experiment.family, "variant": experiment.variant}
     # Weights learnt on images normalised otherwise are a start that nobody means.
     asked |= {key: tuple(experiment.data[key]) for key in ("mean", "std")}
     asked["num_classes"] = experiment.data["num_classes"]

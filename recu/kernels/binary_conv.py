@@ -71,7 +71,7 @@ class _BinaryConvolution(torch.autograd.Function):
         grad_alpha = (grad_kernel * torch.sign(standardised)).sum(_PER_FILTER).view_as(alpha)
         grad_weight = latent_weight_gradient(grad_kernel * alpha.unsqueeze(-1), standardised, std, threshold)
         grad_activation = None
-        if ctx.needs_input_grad[0]:
+        if grad_input is not None:
             grad_input = grad_input.to(activation.dtype)
             grad_activation = sign_gradient(grad_input, activation, rescale=ctx.rescale)
         return grad_activation, grad_weight, grad_alpha, None, None, None, None

@@ -41,7 +41,9 @@ def suits(conv: nn.Module, norm: nn.Module, activation: Tensor, residual: Tensor
         activation: (N, I, H, W).
         residual: (N, O, H', W') or None.
     """
-    return compiled_for(activation) and _has_fast_form(conv, norm) and _fits(conv, norm, activation, residual)
+    if not (isinstance(conv, BinaryConv2d) and isinstance(norm, nn.BatchNorm2d) and compiled_for(activation)):
+        return False
+    return _has_fast_form(conv, norm) and _fits(conv, norm, activation, residual)
 
 
 def train_unit(
@@ -92,11 +94,13 @@ def _has_fast_form(conv: nn.Module, norm: nn.Module) -> bool:
 
 def _fits(conv: BinaryConv2d, norm: nn.BatchNorm2d, activation: Tensor, residual: Tensor | None) -> bool:
     """Whether all tensors are on the CPU, of one type and of shapes that fit together."""
-    per_channel = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    found = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    per_channel = [values for values in found if values is not None]
     return (
         sign_convolution.suits(activation, conv.weight, conv.padding)
         and scales_filters(conv.alpha, conv.weight)
-        and all(values is not None and values.shape == (len(conv.weight),) for values in per_channel)
+        and len(per_channel) == len(found)
+        and all(values.shape == (len(conv.weight),) for values in per_channel)
         and compiled_for(activation, *per_channel, *(() if residual is None else (residual,)))
     )
 
@@ -193,8 +197,8 @@ class _NormGradient(NamedTuple):
 
     def write(self, part: slice, out: Tensor) -> None:
         """Write the gradient of some samples into `out` (n, O, H', W')."""
-        factors = (values.to(out.dtype) for values in (self.factor, self.of_count, self.constant))
-        unit_loops.norm_gradient(self.grad[part], self.counts[part], *factors, out)
+        factor, of_count, constant = (values.to(out.dtype) for values in (self.factor, self.of_count, self.constant))
+        unit_loops.norm_gradient(self.grad[part], self.counts[part], factor, of_count, constant, out)
 
 
 def _convolve(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,8 +220,8 @@ def _convolve(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> 
 def _convolve_floats(activation: Tensor, binary_weight: Tensor, conv: BinaryConv2d) -> tuple[Tensor, Tensor, Tensor]:
     """As `sign_convolution.convolve`, for weights with a zero."""
     whole = F.conv2d(torch.sign(activation), binary_weight, None, conv.stride, conv.padding)
-    sums = (values.sum((0, 2, 3), dtype=torch.float64) for values in (whole, whole.square()))
-    return whole.to(torch.int16, memory_format=torch.channels_last), *sums
+    total, squares = (values.sum((0, 2, 3), dtype=torch.float64) for values in (whole, whole.square()))
+    return whole.to(torch.int16, memory_format=torch.channels_last), total, squares
 
 
 def _convolution_gradients(
@@ -240,7 +244,7 @@ def _convolution_gradients(
             grad_output, samples, scaled_weight, stride, padding, of_input=of_activation
         )
         grad_kernel += grad_weight
-        if of_activation:
+        if result is not None and grad_sign is not None:
             added = grad[part] if unit.adds_activation else None
             unit_loops.sign_gradient(grad_sign, samples, added, rescale=True, out=result[part])
     return result, grad_kernel
@@ -248,7 +252,10 @@ def _convolution_gradients(
 
 def _update_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, size: int) -> None:
     """As torch's BatchNorm does: exponential averages, of the unbiased variance."""
-    norm.num_batches_tracked.add_(1)
+    count, momentum = norm.num_batches_tracked, norm.momentum
+    assert count is not None and momentum is not None, "`suits` asks for them"
+    count.add_(1)
     unbiased = variance * (size / (size - 1))
     for running, now in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-        running.mul_(1.0 - norm.momentum).add_(now.to(running.dtype), alpha=norm.momentum)
+        assert running is not None, "`suits` asks for it"
+        running.mul_(1.0 - momentum).add_(now.to(running.dtype), alpha=momentum)

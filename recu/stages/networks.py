@@ -14,7 +14,7 @@ from recu.experiment.fit import check_pretrained_teacher
 from recu.experiment.own import CodeFile
 from recu.experiment.paths import user_path
 from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Origin, TeacherWeights, network_sources
-from recu.results.records import Source
+from recu.results.records import Cost, Source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,17 +159,17 @@ def build_network(experiment: Experiment) -> nn.Module:
     )
 
 
-def network_cost(experiment: Experiment) -> dict[str, float]:
-    """What one image costs the experiment's network: the fields of `recu.models.cost.Cost` and its OPs."""
+def network_cost(experiment: Experiment) -> Cost:
+    """What one image costs the experiment's network."""
     return describe_cost(build_network(experiment), experiment.data["image_size"])
 
 
-def describe_cost(network: nn.Module, image_size: int) -> dict[str, float]:
-    """What one image of `image_size` pixels a side costs a network; as `network_cost`."""
+def describe_cost(network: nn.Module, image_size: int) -> Cost:
+    """What one image of `image_size` pixels a side costs a network."""
     from recu.models.cost import measure_cost
 
     cost = measure_cost(network, image_size)
-    return asdict(cost) | {"operations": cost.operations}
+    return Cost(**asdict(cost), operations=cost.operations)
 
 
 def weights_of(parent: Trained, experiment: Experiment) -> Weights:

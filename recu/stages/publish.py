@@ -12,7 +12,7 @@ from recu.experiment.networks import find_network
 from recu.experiment.released import Released, file_state
 from recu.experiment.resolving import network_sources
 from recu.experiment.schema import Dataset
-from recu.results.records import Cost, ReleasedRecord, as_record, write_record
+from recu.results.records import ReleasedRecord, write_record
 from recu.stages.networks import describe_cost
 from recu.stages.subject import load_network, recognise_released
 from recu.stages.train import check_writable
@@ -55,7 +55,7 @@ def publish_released(released: Released, *, dataset: Dataset, results_dir: Path)
         file_state=str(state),
         load=report.as_json(),
         shortcut=find_network(subject.model, family=subject.family, variant=subject.variant).shortcut,
-        cost=as_record(describe_cost(network, dataset.image_size), Cost),
+        cost=describe_cost(network, dataset.image_size),
         provenance=provenance.collect(
             describe(choose_device("cpu")), network_sources(subject.model, subject.binariser)
         ),

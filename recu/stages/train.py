@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recu.base.errors import CheckpointError, OutputError, ResultError
 from recu.base.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
@@ -24,7 +24,6 @@ from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
 from recu.results.provenance import own_hash
 from recu.results.records import (
-    Cost,
     Origins,
     Provenance,
     ResumedFrom,
@@ -112,17 +111,19 @@ def train(
     )
     results = paths.train_folder(results_dir, experiment.id)
     check_writable(results)
-    initial, build_teacher, teacher_checkpoint = None, None, None
+    initial, teacher_checkpoint = None, None
+    build_teacher: Callable[[Sequence[str]], Taught] | None = None
     if experiment.init_from is not None:
         parent = read_trained(results_dir, experiment.init_from.id, experiment.init_from.spec_hash)
         initial = weights_of(parent, experiment)
-    if experiment.pretrained_teacher is not None:
+    if experiment.teacher is not None and experiment.pretrained_teacher is not None:
         pretrained = Teacher(name=experiment.pretrained_teacher, weights=teacher_weights)
         pretrained.check(experiment.teacher)
         build_teacher = pretrained.build
     elif experiment.teacher is not None:
         teacher = read_trained(results_dir, experiment.teacher.id, experiment.teacher.spec_hash)
-        build_teacher, teacher_checkpoint = _teacher_builder(teacher), teacher.record.checkpoint_sha256
+        build_teacher = functools.partial(teacher_of, teacher)
+        teacher_checkpoint = teacher.record.checkpoint_sha256
     job = _Job(
         experiment=experiment,
         dataset=dataset,
@@ -302,7 +303,7 @@ def _ready(job: _Job, found: Found | None, processes: Processes) -> tuple[Traine
     _log.info("training %s (%s) on %s", experiment.id, experiment.spec_hash, origin.device)
     if taught is not None and len(set(processes.gather(taught.weights_sha256))) > 1:
         raise CheckpointError(
-            f"{experiment.teacher.id} has other weights on some of the machines: give them the same file"
+            f"{_teacher_of(experiment).id} has other weights on some of the machines: give them the same file"
         )
     return _prepare_trainer(job, found, loaders, device, taught, origin, processes), origin
 
@@ -430,6 +431,7 @@ def _prepare_trainer(
 def _validity(job: _Job, loaders: Loaders, processes: Processes) -> Validity:
     from recu.training.position import Validity
 
+    assert loaders.train is not None, "a training asks for it"
     recipe = job.experiment.hyperparameters
     # Resolved below, or without a part in a training step.
     others = recipe.model_dump(mode="json", exclude={"augmentation", "loader", "batch_size_test", "init_from"})
@@ -455,11 +457,15 @@ def _origins(job: _Job, found: Found | None, taught: Taught | None) -> Origins:
     from recu.training.checkpoint_form import foreign_progress
 
     origins = Origins(parent=job.initial.parent if job.initial else None, start_epoch=job.start_epoch)
-    teacher = None if taught is None else _taught_by(job.experiment.teacher, taught)
+    teacher = None if taught is None else _taught_by(_teacher_of(job.experiment), taught)
     if found is not None and found.exact:
         origins, before = found.origins, found.origins.teacher
-        same_name = before is not None and teacher is not None and before.spec_hash == teacher.spec_hash
-        if same_name and before.weights_sha256 != teacher.weights_sha256:
+        if (
+            before is not None
+            and teacher is not None
+            and before.spec_hash == teacher.spec_hash
+            and before.weights_sha256 != teacher.weights_sha256
+        ):
             raise CheckpointError(
                 f"{found.file} was taught by other weights of {teacher.id} (SHA-256"
                 f" {before.weights_sha256 or 'none':.12}, now {teacher.weights_sha256:.12}): give those again, or move"
@@ -474,6 +480,11 @@ def _origins(job: _Job, found: Found | None, taught: Taught | None) -> Origins:
             spec_hash=found.identity.spec_hash if found.identity else None,
         )
     return origins.model_copy(update={"teacher": teacher, "resumed_from": resumed_from})
+
+
+def _teacher_of(experiment: Experiment) -> Origin:
+    assert experiment.teacher is not None, "it is taught"
+    return experiment.teacher
 
 
 def _taught_by(teacher: Origin, taught: Taught) -> Source:
@@ -515,7 +526,6 @@ def _why_foreign(job: _Job) -> tuple[str | None, str]:
     if found is None:
         return None, ""
     fingerprint = job.prepared.manifest.fingerprint
-    other_data = found.identity is not None and found.identity.data_fingerprint != fingerprint
     reason = why_foreign(
         found,
         job.experiment,
@@ -523,11 +533,8 @@ def _why_foreign(job: _Job) -> tuple[str | None, str]:
         parent=_parent_checkpoint(job),
         teacher=job.teacher_checkpoint,
     )
-    return reason, f"data-{found.identity.data_fingerprint:.12}" if other_data else "aside"
-
-
-def _teacher_builder(trained: Any) -> Callable[[Sequence[str]], Taught]:
-    return functools.partial(teacher_of, trained)
+    theirs = fingerprint if found.identity is None else found.identity.data_fingerprint
+    return reason, "aside" if theirs == fingerprint else f"data-{theirs:.12}"
 
 
 def use_threads(threads: int, place: Place = ONLY) -> None:
@@ -582,7 +589,7 @@ def _record(job: _Job, outcome: Outcome) -> TrainingRecord:
         segments=outcome.segments,
         mlflow_run_id=None,
         shortcut=find_network(experiment.model, family=experiment.family, variant=experiment.variant).shortcut,
-        cost=Cost(**network_cost(experiment)),
+        cost=network_cost(experiment),
     )
 
 

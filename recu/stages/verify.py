@@ -205,7 +205,7 @@ class _SuiteVerifier:
         if isinstance(experiment, Experiment):
             return experiment.hyperparameters.binariser
         # A released file of this program says it itself, and its evaluation has read that.
-        return str(experiment.binariser or getattr(measurement, "binariser", USUAL))
+        return experiment.binariser or (USUAL if measurement is None else measurement.binariser)
 
     def _own_of_training(self, experiment: Experiment | Released, binariser: str) -> tuple[CodeFile, ...]:
         if isinstance(experiment, Released):
