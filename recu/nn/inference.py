@@ -18,17 +18,14 @@ import copy
 import logging
 import operator
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from recu.binarisers.biper import BiPerConv2d, FasterBiPerConv2d
-from recu.binarisers.irnet import IRNetConv2d, balanced_weight, power_of_two_scale
+from recu.binarisers.irnet import IRNetConv2d
 from recu.binarisers.protocol import has_plain_geometry
-from recu.binarisers.recu import centre_weight
 from recu.binarisers.reste import ReSTEConv2d
 from recu.binarisers.sign import SignConv2d
 from recu.kernels.exact import is_altered, is_exactly
@@ -43,30 +40,17 @@ _PREFIX = "inference_"
 """Of the names of the layers put into a graph."""
 _FRESH = (InferenceConv2d, InferenceNorm2d, nn.BatchNorm2d)
 """Layers whose result nothing else has a name for."""
-
-
-def _magnitudes(weight: Tensor) -> Tensor:
-    """mean|w| of each filter, (O,)."""
-    return weight.abs().mean((1, 2, 3))
-
-
-def _of_irnet(layer: IRNetConv2d) -> tuple[Tensor, Tensor]:
-    weight = balanced_weight(layer.weight)
-    return weight, power_of_two_scale(weight)
-
-
-_BINARY: Mapping[type[nn.Conv2d], Callable[[Any], tuple[Tensor, Tensor]]] = MappingProxyType(
-    {
-        BinaryConv2d: lambda layer: (centre_weight(layer.weight), layer.alpha.flatten()),
-        CompetitorBinaryConv2d: lambda layer: (layer.weight, _magnitudes(layer.weight)),
-        IRNetConv2d: _of_irnet,
-        ReSTEConv2d: lambda layer: (layer.weight, layer.weight.abs().mean().expand(layer.out_channels)),
-        **dict.fromkeys((BiPerConv2d, FasterBiPerConv2d), lambda layer: (layer.used_weight(), layer.alpha.flatten())),
-        SignConv2d: lambda layer: (layer.weight, _magnitudes(layer.weight)),
-    }
+_BINARY = (
+    BinaryConv2d,
+    CompetitorBinaryConv2d,
+    IRNetConv2d,
+    ReSTEConv2d,
+    BiPerConv2d,
+    FasterBiPerConv2d,
+    SignConv2d,
 )
-"""For each known binary convolution the values whose signs its forward takes, (O, I, kH, kW), and what it multiplies
-the whole numbers with, (O,)."""
+"""Layers whose forward, in evaluation mode, convolves the signs of `latent_weights().before` and multiplies by its
+scale."""
 _WITHOUT_SIDE_EFFECTS = (*_FRESH, *_BINARY, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
 """Layers that leave what they are given as it is: one before them may as well be called after them."""
 
@@ -389,5 +373,5 @@ def _calls_binary(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
 
 def _binarised(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Binary weights (O, I, kH, kW) and their scale (O,)."""
-    signed, scale = _BINARY[type(layer)](layer)
-    return torch.sign(signed), scale.detach().clone()
+    latent = layer.latent_weights()
+    return torch.sign(latent.before), latent.scale.detach().clone()
