@@ -19,7 +19,9 @@ from recu.experiment.paths import user_path
 from recu.results.provenance import code_at_start
 
 if TYPE_CHECKING:
+    from recu.data import Prepared
     from recu.experiment.networks import Family
+    from recu.experiment.schema import Dataset
     from recu.training.checkpoint_identity import CheckpointIdentity
     from recu.training.processes import Processes
 
@@ -82,7 +84,6 @@ def _evaluate_experiment(arguments: argparse.Namespace, processes: Processes | N
 
 def _evaluate_packed(arguments: argparse.Namespace) -> None:
     """What `_evaluate_file` does of a checkpoint, without PyTorch."""
-    from recu.data import prepare_beside
     from recu.stages.packed import evaluate_packed, load_packed
 
     options.check_packed(arguments, *(name for name in options.OF_A_FILE if name != "dataset" and name in arguments))
@@ -90,14 +91,7 @@ def _evaluate_packed(arguments: argparse.Namespace) -> None:
     packed = load_packed(arguments.evaluate)
     name = getattr(arguments, "dataset", packed.header["dataset"])
     dataset = options.dataset_of(arguments, name)
-    prepared = prepare_beside(
-        name,
-        dataset,
-        data_dir=arguments.data_dir,
-        source=options.data_source(arguments),
-        workers=arguments.workers,
-        needed=("test",),
-    )
+    prepared = _test_images(arguments, name, dataset)
     found = evaluate_packed(packed, prepared)
     print(f"{packed.path} (SHA-256 {packed.sha256[:12]}), {packed.header['network']}, packed, without PyTorch")
     print(
@@ -109,7 +103,6 @@ def _evaluate_packed(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -> None:
-    from recu.data import prepare_beside
     from recu.stages.evaluate import Measuring, describe_evaluation, evaluate_file
     from recu.stages.subject import recognise
     from recu.training.checkpoint import open_checkpoint
@@ -135,14 +128,7 @@ def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -
         )
     family = cast("Family", subject.family)  # as `recognise` has checked
     recipe = options.hyperparameters_of(arguments, family, stage=subject.stage, binariser=subject.binariser)
-    prepared = prepare_beside(
-        name,
-        dataset,
-        data_dir=arguments.data_dir,
-        source=options.data_source(arguments),
-        workers=arguments.workers,
-        needed=("test",),
-    )
+    prepared = _test_images(arguments, name, dataset)
     how = Measuring(name, dataset, prepared, recipe.batch_size_test, recipe.loader, running)
     measured, report = evaluate_file(subject, how, processes)
     said_by = "the options say" if subject.identity is None and "model" in asked else "it says itself"
@@ -152,6 +138,20 @@ def _evaluate_file(arguments: argparse.Namespace, processes: Processes | None) -
     print(f"{dataset.title} (data {measured.data_fingerprint[:12]}): {describe_evaluation(measured)}")
     if arguments.output is not None:
         atomic_write_json(arguments.output, measured.as_plain() | {"load": report.as_json()})
+
+
+def _test_images(arguments: argparse.Namespace, name: str, dataset: Dataset) -> Prepared:
+    """The data, prepared if its test images are not yet."""
+    from recu.data import prepare_beside
+
+    return prepare_beside(
+        name,
+        dataset,
+        data_dir=arguments.data_dir,
+        source=options.data_source(arguments),
+        workers=arguments.workers,
+        needed=("test",),
+    )
 
 
 def _dataset_name(arguments: argparse.Namespace, file: Path, identity: CheckpointIdentity | None) -> str:
