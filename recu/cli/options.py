@@ -26,6 +26,7 @@ from recu.experiment.values import MOST_PROCESSES
 if TYPE_CHECKING:
     from recu.data import Prepared
     from recu.training.processes import Processes
+    from recu.verify.grounds import Places
 
 OF_A_FILE = ("model", "family", "variant", "stage", "binariser", "dataset")
 """Options that say what a checkpoint may not say itself."""
@@ -187,6 +188,14 @@ def project_config(arguments: argparse.Namespace) -> WorkflowConfig:
     """params/config.yaml with what `add_project_options` says instead. Raises ConfigError."""
     given = {name: str(value) for name in _DIRS if (value := getattr(arguments, name, None)) is not None}
     return load_config(arguments.params_dir).model_copy(update=given)
+
+
+def places_of(arguments: argparse.Namespace, config: WorkflowConfig) -> Places:
+    """Where everything is, by what `project_config` gives."""
+    from recu.verify.grounds import Places
+
+    folders = {name: Path(getattr(config, name)) for name in _DIRS}
+    return Places(params_dir=arguments.params_dir, **folders, teacher_weights=config.teacher_weights)
 
 
 def add_recipe_options(group: argparse._ArgumentGroup) -> None:

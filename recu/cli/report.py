@@ -127,11 +127,8 @@ def _config(arguments: argparse.Namespace) -> WorkflowConfig:
 
 
 def _project(arguments: argparse.Namespace) -> tuple[Places, WorkflowConfig]:
-    from recu.verify.grounds import Places
-
     config = _config(arguments)
-    folders = {name: Path(getattr(config, name)) for name in ("data_dir", "results_dir", "runs_dir", "reports_dir")}
-    return Places(params_dir=arguments.params_dir, **folders, teacher_weights=config.teacher_weights), config
+    return options.places_of(arguments, config), config
 
 
 def _pages(arguments: argparse.Namespace) -> None:

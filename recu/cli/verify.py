@@ -36,11 +36,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from recu.experiment.params import all_suites
     from recu.stages.verify import verify
-    from recu.verify.grounds import Places, as_json
+    from recu.verify.grounds import as_json
 
-    config = options.project_config(arguments)
-    folders = {name: Path(getattr(config, name)) for name in ("data_dir", "results_dir", "runs_dir", "reports_dir")}
-    places = Places(params_dir=arguments.params_dir, **folders, teacher_weights=config.teacher_weights)
+    places = options.places_of(arguments, options.project_config(arguments))
     verification = verify(places, arguments.suites or all_suites(arguments.params_dir))
     if arguments.output is not None:
         atomic_write_json(arguments.output, as_json(verification))

@@ -30,7 +30,7 @@ def test_every_direct_dependency_is_pinned():
 
 
 def test_the_test_environment_has_dali_where_it_exists():
-    (own,) = [entry for entry in project()["optional-dependencies"]["test"] if entry.startswith("recu-repro[")]
+    (own,) = [entry for entry in project()["optional-dependencies"]["test"] if entry.startswith("recu-repro[dali")]
     requirement = Requirement(own)
     assert requirement.extras == {"dali-cuda130"}
     for system, machine, there in (
@@ -53,6 +53,6 @@ def test_constraints_agree_with_the_pins():
     constraints = pins((PROJECT_DIR / "constraints.txt").read_text().splitlines())
     extras = project()["optional-dependencies"]
     direct = pins(project()["dependencies"]) | pins(extras["test"]) | pins(extras["dali-cuda130"])
-    direct |= pins(extras["browser"])
+    direct |= pins(extras["browser"]) | pins(extras["crate"])
     direct |= pins(extras["export"])
     assert {name: constraints.get(name) for name in direct} == direct

@@ -1,0 +1,152 @@
+"""A suite's results as an RO-Crate (https://w3id.org/ro/crate): a folder in which one file describes all others.
+
+Trainings and evaluations are actions that gave files. Released files, which are somebody else's, are named by their
+hashes and not copied.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from recu.base.errors import ConfigError, OutputError, ResultError
+from recu.base.files import hash_file
+from recu.experiment import params, paths, plan
+from recu.experiment.remake import remake
+from recu.results.records import EvaluationRecord, Provenance, TrainingRecord, read_record, read_training
+from recu.stages.verify import verify
+from recu.verify.grounds import Ground, Places
+
+_TYPES = {".yaml": "application/yaml", ".md": "text/markdown", ".tex": "text/x-tex", ".tar": "application/octet-stream"}
+"""Media types by suffix that systems do not agree on."""
+
+
+def write_crate(places: Places, suite: str, output: Path, *, licence: str) -> int:
+    """Copy tables, figures, results, checkpoints and parameters of a finished suite, with a description of each.
+
+    Args:
+        places: where they lie.
+        suite: its name.
+        output: a folder that is not there yet.
+        licence: address of the licence under which the results are given on.
+
+    Returns:
+        How many files were copied.
+
+    Raises:
+        ResultError: something is missing, stale or altered, as `recu verify` says. ConfigError: as `verify`, or rocrate
+        is not installed. OutputError: `output` is there, or cannot be written.
+    """
+    try:
+        from rocrate.rocrate import ROCrate
+    except ImportError as error:
+        raise ConfigError("recu crate needs the package rocrate: pip install 'recu-repro[crate]'") from error
+    if output.exists():
+        raise OutputError(f"{output} is there already: choose another folder, or move it away")
+    crate = _Crate(ROCrate(), places)
+    crate.fill(suite, _grounds_of_a_whole(places, suite), licence)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as unfinished:
+            folder = Path(unfinished, "crate")
+            crate.crate.write(folder)
+            _check_copies(folder, crate.checkpoints)
+            folder.rename(output)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {output}: {reason}; check path, space and permissions") from error
+    return len(crate.crate.data_entities)
+
+
+def _grounds_of_a_whole(places: Places, suite: str) -> tuple[Ground, ...]:
+    """What the suite's results rest on; ResultError where anything of it is not as it should be."""
+    (found,) = verify(places, (suite,)).suites
+    wrong = next((each for each in found.findings if each.status != "good"), None)
+    if wrong is not None:
+        why = "; ".join(wrong.reasons)
+        raise ResultError(
+            f"suite {suite} is not whole: {wrong.subject} is {wrong.status} ({why}); see `recu verify {suite}`"
+        )
+    return found.grounds
+
+
+def _check_copies(folder: Path, checkpoints: dict[str, str]) -> None:
+    for name, expected in checkpoints.items():
+        if hash_file(folder / name) != expected:
+            raise ResultError(f"{name} was changed while it was copied: run `recu crate` again")
+
+
+class _Crate:
+    """The crate while it is filled."""
+
+    def __init__(self, crate: Any, places: Places) -> None:
+        self.crate = crate
+        self.places = places
+        self.checkpoints: dict[str, str] = {}
+        """SHA-256 by place in the crate."""
+
+    def fill(self, suite: str, grounds: tuple[Ground, ...], licence: str) -> None:
+        """With everything of a suite."""
+        places, kind = self.places, params.load_suite(self.places.params_dir, suite)
+        self.crate.name, self.crate.description, self.crate.license = kind.title, kind.description, licence
+        for name in ("defaults", "datasets", "published"):
+            self._file(paths.params_file(places.params_dir, name), places.params_dir, "params")
+        recipe = self._file(paths.suite_file(places.params_dir, suite), places.params_dir, "params")
+        for table in plan.table_files(places.reports_dir, suite, kind):
+            self._file(Path(table), places.reports_dir, "reports")
+        self._file(paths.rows_file(places.results_dir, suite), places.results_dir, "results")
+        actions = [self._run(ground, recipe) for ground in grounds]
+        self.crate.root_dataset["mentions"] = [each for pair in actions for each in pair]
+
+    def _run(self, ground: Ground, recipe: Any) -> list[Any]:
+        """A training, unless it is somebody else's, and its evaluation."""
+        results, identifier = self.places.results_dir, ground.experiment_id
+        trained, evaluated = (
+            folder(results, identifier) / paths.METRICS for folder in (paths.train_folder, paths.evaluate_folder)
+        )
+        again = remake([trained, evaluated], suites=[identifier.partition("/")[0]], results_dir=results)
+        training = read_training(trained, again=again)
+        evaluation = read_record(evaluated, EvaluationRecord, again=again)
+        files, actions = [self._file(trained, results, "results")], []
+        if isinstance(training, TrainingRecord):
+            checkpoint = self._file(trained.with_name(paths.BEST_CHECKPOINT), results, "results")
+            self.checkpoints[checkpoint.id] = training.checkpoint_sha256
+            files.append(checkpoint)
+            actions.append(self._action("train", identifier, training.provenance, [recipe], files))
+        measured = self._file(evaluated, results, "results")
+        actions.append(self._action("evaluate", identifier, evaluation.provenance, files, [measured]))
+        return actions
+
+    def _action(self, verb: str, identifier: str, origin: Provenance, took: list[Any], gave: list[Any]) -> Any:
+        return self._context(
+            f"#{verb}/{identifier}",
+            "CreateAction",
+            name=f"recu {verb}: {identifier}",
+            description=f"On {origin.device}, {origin.platform}",
+            endTime=origin.created,
+            instrument=self._software(origin),
+            object=took if len(took) > 1 else took[0],
+            result=gave if len(gave) > 1 else gave[0],
+        )
+
+    def _software(self, origin: Provenance) -> Any:
+        return self._context(
+            f"#recu-repro/{origin.code_hash}",
+            "CreativeWork",  # as software, RO-Crate would ask for its address on the web
+            name="recu-repro",
+            version=origin.git_commit or origin.code_hash,
+            description=", ".join(f"{name} {version}" for name, version in origin.packages.items() if version),
+        )
+
+    def _context(self, identifier: str, kind: str, **properties: Any) -> Any:
+        from rocrate.model.contextentity import ContextEntity
+
+        return self.crate.add(ContextEntity(self.crate, identifier, properties={"@type": kind} | properties))
+
+    def _file(self, file: Path, root: Path, below: str) -> Any:
+        place = f"{below}/{file.relative_to(root).as_posix()}"
+        kind = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        properties = {"name": place, "encodingFormat": kind, "contentSize": str(file.stat().st_size)}
+        return self.crate.add_file(file, dest_path=place, properties=properties)
