@@ -20,7 +20,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH_PINS := $(shell sed -n 's/^ *"\(torch\(vision\)\{0,1\}==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup reproduce run-gpu test test-fast test-processes test-workflow test-docs site test-browser test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean
+.PHONY: setup reproduce run-gpu test test-fast test-processes test-workflow test-docs site test-browser test-gpu test-slow test-slurm lint chaos chaos-short bench audit ui schemas clean openvino
 
 setup: $(INSTALLED)
 
@@ -96,6 +96,11 @@ chaos: setup
 # Every kind of fault, a few times each: minutes.
 chaos-short: setup
 	$(BIN)/python -m tests.chaos --kills 20 --scale 1
+
+# OpenVINO, for `recu bench --peers`, in an environment of its own.
+openvino:
+	test -x .venv-openvino/bin/python || $(PYTHON) -m venv .venv-openvino
+	.venv-openvino/bin/python -m pip install --requirement benchmarks/openvino-requirements.txt
 
 bench: setup
 	$(BIN)/recu bench

@@ -21,6 +21,7 @@ from recu.experiment.values import MOST_PROCESSES
 
 _MODELS = ("resnet20_1w1a", "resnet18_1w1a", "vgg_small_1w1a")
 _CLOCKS = ("cpu", "wall")
+_OPENVINO = paths.PROJECT_DIR / ".venv-openvino/bin/python"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +63,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure instead how fast this package trains and evaluates the networks of suites, for `recu plan`",
     )
     parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="measure instead packed files beside PyTorch, onnxruntime and OpenVINO",
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="with --peers: CIFAR's networks only, without the one of 224x224 pixels"
+    )
+    parser.add_argument(
+        "--openvino",
+        type=user_path,
+        default=_OPENVINO,
+        metavar="PYTHON",
+        help="with --peers: the Python of an environment with OpenVINO (default: that of `make openvino`)",
+    )
+    parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
@@ -88,6 +104,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.suite:
         _measure_suites(arguments)
         return
+    if arguments.peers:
+        _measure_peers(arguments)
+        return
     benchmark = _benchmark("benchmark")
     given = {each.name: getattr(arguments, each.name) for each in fields(benchmark.BenchSettings)}
     settings = benchmark.BenchSettings(**given | {"models": tuple(dict.fromkeys(arguments.models))})
@@ -95,6 +114,19 @@ def run(arguments: argparse.Namespace) -> None:
         check_writable_file(arguments.output)
     result = benchmark.bench(settings)
     print(benchmark.render(result))
+    if arguments.output is not None:
+        atomic_write_json(arguments.output, result)
+
+
+def _measure_peers(arguments: argparse.Namespace) -> None:
+    from recu.stages.train import check_writable_file
+
+    program = _benchmark("peers")
+    given = {name: getattr(arguments, name) for name in ("openvino", "repeats", "seconds", "small")}
+    if arguments.output is not None:
+        check_writable_file(arguments.output)
+    result = program.bench_peers(program.PeerSettings(**given))
+    print(program.render(result))
     if arguments.output is not None:
         atomic_write_json(arguments.output, result)
 

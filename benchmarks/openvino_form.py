@@ -1,0 +1,134 @@
+"""A packed network in OpenVINO, whose binary convolutions are the fastest that others keep; needs no PyTorch.
+
+OpenVINO cannot say that the sign of 0 is 0: an activation of exactly 0 is -1 there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def openvino_form(
+    operations: Sequence[Mapping[str, Any]], size: int, batch: int, threads: int
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """From normalised images (batch, 3, size, size) to logits.
+
+    Args:
+        operations: as `recu.runtime.reader.Packed` has them.
+        size: of the images.
+        batch: how many there are at once.
+        threads: of the processor.
+
+    Raises:
+        RuntimeError: a binary convolution did not become one of OpenVINO's.
+    """
+    import openvino
+
+    network = openvino.Model(*_graph(operations, size, batch), "network")
+    core = openvino.Core()
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1})
+    binary = sum(each["op"] == "binary" for each in operations)
+    found = sum(
+        node.get_rt_info()["layerType"] == "BinaryConvolution" for node in compiled.get_runtime_model().get_ops()
+    )
+    if found != binary:
+        raise RuntimeError(f"{found} of {binary} binary convolutions are OpenVINO's BinaryConvolution")
+    request = compiled.create_infer_request()
+    return lambda images: request.infer({0: images}, share_inputs=True)[0]
+
+
+def _graph(operations: Sequence[Mapping[str, Any]], size: int, batch: int) -> tuple[list[Any], list[Any]]:
+    from openvino import opset13 as ops
+
+    images = ops.parameter([batch, 3, size, size], np.float32)
+    values, signs = [images], {}
+    for number, operation in enumerate(operations):
+        taken = [values[value] for value in operation["of"]]
+        if operation["op"] == "binary":
+            source = signs.get(operation["of"][0]) or _sign(ops, taken[0], np.float32(0))
+            out = ops.convolution(source, *_geometry(operation, operation["weight"]))
+            if operation.get("threshold") is not None:
+                signs[number + 1] = out = _sign(ops, out, _channels(operation["threshold"].astype(np.float32)))
+            else:
+                out = _ended(ops, out, operation, taken[1:])
+        else:
+            out = _OTHERS[operation["op"]](ops, operation, *taken)
+        values.append(out)
+    return [values[-1]], [images]
+
+
+def _sign(ops: Any, value: Any, threshold: Any) -> Any:
+    """1 above the threshold, else -1."""
+    return ops.fake_quantize(value, threshold, threshold, np.float32(-1), np.float32(1), 2)
+
+
+def _ended(ops: Any, out: Any, operation: Mapping[str, Any], residual: Sequence[Any]) -> Any:
+    factor, shift = operation["scale"], None
+    if operation.get("factor") is not None:
+        factor, shift = factor * operation["factor"], operation["shift"]
+    out = ops.multiply(out, _channels(np.broadcast_to(factor, len(operation["weight"]))))
+    out = out if shift is None else ops.add(out, _channels(shift))
+    out = ops.add(out, residual[0]) if residual else out
+    return ops.clamp(out, -1.0, 1.0) if operation.get("hardtanh") else out
+
+
+def _geometry(operation: Mapping[str, Any], weight: Any) -> tuple[Any, ...]:
+    sides = [list(map(int, operation[name])) for name in ("stride", "padding")]
+    return np.ascontiguousarray(weight.transpose(0, 3, 1, 2), np.float32), sides[0], sides[1], sides[1], [1, 1]
+
+
+def _channels(values: Any) -> Any:
+    return np.ascontiguousarray(values, np.float32).reshape(1, -1, 1, 1)
+
+
+def _convolution(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
+    out = ops.convolution(x, *_geometry(operation, operation["weight"]))
+    bias = operation.get("bias")
+    return out if bias is None else ops.add(out, _channels(bias))
+
+
+def _norm(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
+    sides = (1, -1) if len(x.get_output_partial_shape(0)) == 2 else (1, -1, 1, 1)
+    factor, shift = (operation[name].reshape(sides) for name in ("factor", "shift"))
+    return ops.add(ops.multiply(x, factor), shift)
+
+
+def _linear(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
+    out = ops.matmul(x, operation["weight"], False, True)
+    bias = operation.get("bias")
+    return out if bias is None else ops.add(out, bias.reshape(1, -1))
+
+
+def _average(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
+    if operation["window"] is None:
+        return ops.reduce_mean(x, np.array([2, 3]), True)
+    window = list(map(int, operation["window"]))
+    stride = list(map(int, operation["stride"]))
+    return ops.avg_pool(x, stride, [0, 0], [0, 0], window, True, "ceil")
+
+
+def _largest(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
+    window, stride, padding = (list(map(int, operation[name])) for name in ("window", "stride", "padding"))
+    return ops.max_pool(x, stride, [1, 1], padding, padding, window).output(0)
+
+
+def _pad(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
+    before, after = ([0, operation[side], 0, 0] for side in ("before", "after"))
+    return ops.pad(x, before, after, "constant", np.float32(0))
+
+
+_OTHERS: Mapping[str, Callable[..., Any]] = {
+    "convolution": _convolution,
+    "norm": _norm,
+    "linear": _linear,
+    "average_pool": _average,
+    "max_pool": _largest,
+    "pad_channels": _pad,
+    "hardtanh": lambda ops, operation, x: ops.clamp(x, operation["low"], operation["high"]),
+    "mean": lambda ops, _operation, x: ops.reduce_mean(x, np.array([2, 3]), True),
+    "flatten": lambda ops, _operation, x: ops.reshape(x, np.array([0, -1]), True),
+}
