@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ def factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
     Rounded once, that is in float32 to the last bit what PyTorch computes on a CPU.
     """
-    factor = torch.rsqrt(norm.running_var + norm.eps)
+    factor = torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps)
     factor = factor if norm.weight is None else factor * norm.weight.detach()
     return factor, norm(factor.new_zeros(1, len(factor), 1, 1)).detach().flatten()
 
@@ -37,7 +37,7 @@ class InferenceNorm2d(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d, *, hardtanh: bool) -> None:
         super().__init__()
         self.norm, self.hardtanh = copy.deepcopy(norm), hardtanh
-        self.factor_and_shift = factor_and_shift(self.norm) if compiled_for(norm.running_mean) else None
+        self.factor_and_shift = factor_and_shift(self.norm) if compiled_for(cast(Tensor, norm.running_mean)) else None
 
     def operation(self) -> dict[str, Any] | None:
         """What it computes, as `recu.kernels.sign_program` takes it; None where its numbers are not for loops."""
@@ -56,4 +56,5 @@ class InferenceNorm2d(nn.Module):
         return as_images(rows)
 
     def _fits(self, x: Tensor) -> bool:
-        return compiled_for(x, self.norm.running_mean) and x.dim() == 4 and x.shape[1] == len(self.norm.running_mean)
+        mean = cast(Tensor, self.norm.running_mean)
+        return compiled_for(x, mean) and x.dim() == 4 and x.shape[1] == len(mean)

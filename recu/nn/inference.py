@@ -17,7 +17,8 @@ from __future__ import annotations
 import copy
 import logging
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,8 @@ from recu.nn.inference_conv import InferenceConv2d
 from recu.nn.layers import HardTanh
 
 _log = logging.getLogger(__name__)
+_Layers = dict[Any, Any]
+"""The layers of a graph by what its nodes call them."""
 _PREFIX = "inference_"
 """Of the names of the layers put into a graph."""
 _FRESH = (InferenceConv2d, InferenceNorm2d, nn.BatchNorm2d)
@@ -139,7 +142,7 @@ def _has_usual_alpha(layer: nn.Conv2d) -> bool:
     return alpha is None or (alpha.shape == (len(layer.weight), 1, 1) and alpha.dtype == layer.weight.dtype)
 
 
-def _remove_identities(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
+def _remove_identities(graph: fx.Graph, layers: _Layers) -> None:
     """Let what reads the result of an identity read its input, so that one result has one name."""
     for node in list(graph.nodes):
         if _calls(node, layers, nn.Identity):
@@ -147,7 +150,7 @@ def _remove_identities(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None
             graph.erase_node(node)
 
 
-def _work_in_place(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
+def _work_in_place(graph: fx.Graph, layers: _Layers) -> None:
     """Let convolutions write where their residual was, if a layer made that itself and nothing reads it later.
 
     Others that read it must be convolutions too: their results are never views of what they read.
@@ -161,7 +164,7 @@ def _work_in_place(graph: fx.Graph, layers: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _replace(form: fx.GraphModule, node: fx.Node, layers: dict[str, nn.Module]) -> None:
+def _replace(form: fx.GraphModule, node: fx.Node, layers: _Layers) -> None:
     """Put an `InferenceConv2d` in the place of a binary convolution, and of what follows it and can be part of it."""
     layer = layers[node.target]
     binary_weight, scale = _binarised(layer)
@@ -192,7 +195,7 @@ def _replace(form: fx.GraphModule, node: fx.Node, layers: dict[str, nn.Module]) 
         form.graph.erase_node(old)
 
 
-def _add_layer(form: fx.GraphModule, node: fx.Node, layer: nn.Module, layers: dict[str, nn.Module]) -> str:
+def _add_layer(form: fx.GraphModule, node: fx.Node, layer: nn.Module, layers: _Layers) -> str:
     """Add a layer to a graph's module, under a name that no other has, and return that."""
     name = f"{_PREFIX}{node.name}"
     while hasattr(form, name):
@@ -202,7 +205,7 @@ def _add_layer(form: fx.GraphModule, node: fx.Node, layer: nn.Module, layers: di
     return name
 
 
-def _replace_norm(form: fx.GraphModule, before: fx.Node, layers: dict[str, nn.Module]) -> None:
+def _replace_norm(form: fx.GraphModule, before: fx.Node, layers: _Layers) -> None:
     """Put an `InferenceNorm2d` in the place of a BatchNorm, and its hardtanh, that alone follow a new result."""
     norm = _only_user(before)
     if norm is None or not _is_folding_norm(norm, layers[before.target], layers):
@@ -218,7 +221,7 @@ def _replace_norm(form: fx.GraphModule, before: fx.Node, layers: dict[str, nn.Mo
 
 
 def _up_to_hardtanh(
-    node: fx.Node, layers: Mapping[str, nn.Module]
+    node: fx.Node, layers: _Layers
 ) -> tuple[list[fx.Node], nn.BatchNorm2d | None, fx.Node | None, bool]:
     """What follows a convolution alone: BatchNorm, sum with a residual, hardtanh; as far as it goes.
 
@@ -233,7 +236,7 @@ def _up_to_hardtanh(
         following = _next(following, layers)
     if following is not None and _is_sum(following):
         first, second = following.args
-        residual = second if first is tail[-1] else first
+        residual = cast(fx.Node, second if first is tail[-1] else first)
         tail.append(following)
         following = _next(following, layers)
     if following is not None and _clips_to_one(following, layers):
@@ -242,7 +245,7 @@ def _up_to_hardtanh(
     return tail[1:], norm, residual, hardtanh
 
 
-def _up_to_sign(node: fx.Node, layers: Mapping[str, nn.Module]) -> list[fx.Node]:
+def _up_to_sign(node: fx.Node, layers: _Layers) -> list[fx.Node]:
     """The BatchNorm and the hardtanh behind a convolution, if all that follow are binary convolutions; else nothing.
 
     Each of those takes the sign of what it is given, which a hardtanh does not change.
@@ -310,7 +313,7 @@ def _is_sum(node: fx.Node) -> bool:
     return isinstance(first, fx.Node) and isinstance(second, fx.Node) and first is not second
 
 
-def _is_folding_norm(node: fx.Node, before: nn.Module, layers: Mapping[str, nn.Module]) -> bool:
+def _is_folding_norm(node: fx.Node, before: nn.Module, layers: _Layers) -> bool:
     """Whether a node is a BatchNorm that depends on nothing but the value it is given, the result of `before`."""
     if not _calls(node, layers, nn.BatchNorm2d):
         return False
@@ -331,19 +334,19 @@ def _result_of(layer: nn.Module, norm: nn.BatchNorm2d) -> tuple[int, torch.dtype
     """Channels and type of a convolution's result; of a pooling's nothing is known, so that they are the norm's."""
     if isinstance(layer, nn.Conv2d):
         return len(layer.weight), layer.weight.dtype
-    return norm.num_features, norm.running_mean.dtype
+    return norm.num_features, cast(Tensor, norm.running_mean).dtype
 
 
-def _is_hardtanh(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
+def _is_hardtanh(node: fx.Node, layers: _Layers) -> bool:
     return _calls(node, layers, HardTanh) or (node.op == "call_function" and node.target is F.hardtanh)
 
 
-def _clips_to_one(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
+def _clips_to_one(node: fx.Node, layers: _Layers) -> bool:
     return _is_hardtanh(node, layers) and _bounds(node) == (-1.0, 1.0)
 
 
 def _bounds(hardtanh: fx.Node) -> tuple[float, float]:
-    given = dict(zip(("min_val", "max_val"), hardtanh.args[1:], strict=False)) | dict(hardtanh.kwargs)
+    given: dict[str, Any] = dict(zip(("min_val", "max_val"), hardtanh.args[1:], strict=False)) | dict(hardtanh.kwargs)
     return given.get("min_val", -1.0), given.get("max_val", 1.0)
 
 
@@ -351,7 +354,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _next(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node | None:
+def _next(node: fx.Node, layers: _Layers) -> fx.Node | None:
     """The only user of a node, if what is called between the two cannot tell which of them was called first."""
     user = _only_user(node)
     between = node.next
@@ -362,16 +365,16 @@ def _next(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node | None:
     return user
 
 
-def _calls(node: fx.Node, layers: Mapping[str, nn.Module], *kinds: type[nn.Module]) -> bool:
+def _calls(node: fx.Node, layers: _Layers, *kinds: type[nn.Module]) -> bool:
     """Whether a node calls a layer of one of these very classes on one value, or on two."""
     return node.op == "call_module" and not node.kwargs and is_exactly(layers[node.target], *kinds)
 
 
-def _calls_binary(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
+def _calls_binary(node: fx.Node, layers: _Layers) -> bool:
     return node.op == "call_module" and not node.kwargs and _is_known_binary(layers[node.target])
 
 
-def _binarised(layer: nn.Module) -> tuple[Tensor, Tensor]:
+def _binarised(layer: Any) -> tuple[Tensor, Tensor]:
     """Binary weights (O, I, kH, kW) and their scale (O,)."""
     latent = layer.latent_weights()
     return torch.sign(latent.before), latent.scale.detach().clone()

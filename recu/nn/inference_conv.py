@@ -38,6 +38,9 @@ class InferenceConv2d(nn.Module):
         filters: the weights in numbers of four; None where they are not all signs.
     """
 
+    weight: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         binary_weight: Tensor,
@@ -65,7 +68,7 @@ class InferenceConv2d(nn.Module):
         """What it computes, as `recu.kernels.sign_program` takes it; None where its weights are not all signs."""
         if self.filters is None:
             return None
-        said = {"op": "binary", "filters": self.filters, "stride": self.stride, "padding": self.padding}
+        said: dict[str, Any] = {"op": "binary", "filters": self.filters, "stride": self.stride, "padding": self.padding}
         if self.sign_threshold is not None:
             direction, threshold = (values.numpy() for values in self.sign_threshold)
             return said | {"direction": direction, "threshold": threshold}
@@ -77,14 +80,14 @@ class InferenceConv2d(nn.Module):
 
     def forward(self, activation: Tensor | SignCodes, residual: Tensor | None = None) -> Tensor | SignCodes:
         """(N, I, H, W), real values or another layer's signs, to (N, O, H', W'); `residual` like the result."""
-        images = self._as_codes(activation)
-        if images is None or not self._can_add(residual, images):
+        images, filters = self._as_codes(activation), self.filters
+        if images is None or filters is None or not self._can_add(residual, images, filters):
             return self._convolve_floats(activation, residual)
         if self.sign_threshold is not None:
-            return sign_convolution.convolve_to_signs(images, self.filters, self.stride, *self.sign_threshold)
+            return sign_convolution.convolve_to_signs(images, filters, self.stride, *self.sign_threshold)
         return sign_convolution.convolve_to_values(
             images,
-            self.filters,
+            filters,
             self.stride,
             self.scale,
             norm=self._factor_and_shift,
@@ -93,10 +96,10 @@ class InferenceConv2d(nn.Module):
             in_place=self.in_place,
         )
 
-    def _can_add(self, residual: Tensor | None, images: SignCodes) -> bool:
+    def _can_add(self, residual: Tensor | None, images: SignCodes, filters: FilterCodes) -> bool:
         """Whether a residual has the result's shape and type, so that nothing has to be broadcast or converted."""
         return residual is None or (
-            residual.shape == sign_convolution.result_shape(images, self.filters, self.stride)
+            residual.shape == sign_convolution.result_shape(images, filters, self.stride)
             and compiled_for(residual, self.scale)
         )
 
