@@ -63,7 +63,8 @@ def panels(draw: Callable[[], Figure]) -> tuple[list[list[bytes]], str]:
         figure.draw_without_rendering()  # which lays it out
     if len(figure.axes) < 2:
         return ([[svg(lambda: figure)]] if figure.axes else []), ""
-    figure.set_layout_engine("none")
+    # Laid out for good: any engine, "none" too, would have each panel drawn twice.
+    figure.set_layout_engine(None)
     for text in figure.texts:
         text.set_visible(False)
     inches = figure.dpi_scale_trans.inverted()
