@@ -24,6 +24,7 @@ from recu.binarisers.real import RealConv2d, RescaledSignActivationConv2d, SignA
 from recu.export.fusing import Node, fused, numbered
 from recu.kernels.exact import is_altered
 from recu.kernels.inference_norm import factor_and_shift
+from recu.nn.inference import has_fixed_graph
 from recu.nn.layers import AveragePoolShortcut, HardTanh, LearnableShift, SubsampleShortcut
 
 _TRACED_MODULES = ("torchvision.models.resnet",)
@@ -56,9 +57,7 @@ class _Tracer(fx.Tracer):
 
 
 def _is_read(layer: nn.Module) -> bool:
-    kind = type(layer)
-    fixed = kind is nn.Sequential or vars(kind).get("fixed_graph") is True or kind.__module__ in _TRACED_MODULES
-    return fixed and not is_altered(layer)
+    return has_fixed_graph(layer) or (type(layer).__module__ in _TRACED_MODULES and not is_altered(layer))
 
 
 class _Reading:

@@ -111,10 +111,11 @@ def _refuse_weights(*_: object) -> None:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
-        return not _has_fixed_graph(m)
+        return not has_fixed_graph(m)
 
 
-def _has_fixed_graph(layer: nn.Module) -> bool:
+def has_fixed_graph(layer: nn.Module) -> bool:
+    """Whether a layer's class says that its forward applies the same layers and functions to every input."""
     says_so = type(layer) is nn.Sequential or vars(type(layer)).get("fixed_graph") is True
     return says_so and not is_altered(layer)
 
@@ -126,7 +127,7 @@ def _obstacle(model: nn.Module) -> str | None:
         return "some of its layers are in training mode"
     if is_altered(model):
         return "a hook or a method was put on it"
-    if not _has_fixed_graph(model):
+    if not has_fixed_graph(model):
         return f"class {name} does not say that its graph is fixed, see docs/extending.md"
     return None
 
