@@ -93,7 +93,7 @@ from safetensors.torch import load_file
 torch.save(load_file("model.safetensors"), "weights.pth")
 ```
 
-A file in which binary weights take one bit: `recu export --to packed`.
+A file in which binary weights take one bit: `recu export FILE --to packed --output FILE.recu`.
 """
 
 

@@ -42,7 +42,7 @@ def write_crate(places: Places, suite: str, output: Path, *, licence: str) -> in
     try:
         from rocrate.rocrate import ROCrate
     except ImportError as error:
-        raise ConfigError("recu crate needs the package rocrate: pip install 'recu-repro[crate]'") from error
+        raise ConfigError("a crate needs the package rocrate: pip install 'recu-repro[crate]'") from error
     if output.exists():
         raise OutputError(f"{output} is there already: choose another folder, or move it away")
     crate = _Crate(ROCrate(), places)
@@ -75,7 +75,7 @@ def _grounds_of_a_whole(places: Places, suite: str) -> tuple[Ground, ...]:
 def _check_copies(folder: Path, checkpoints: dict[str, str]) -> None:
     for name, expected in checkpoints.items():
         if hash_file(folder / name) != expected:
-            raise ResultError(f"{name} was changed while it was copied: run `recu crate` again")
+            raise ResultError(f"{name} was changed while it was copied: make the crate again")
 
 
 class _Crate:

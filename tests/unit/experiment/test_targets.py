@@ -11,6 +11,8 @@ from recu.experiment.params import all_suites, load_config
 from recu.experiment.paths import PARAMS_DIR
 from recu.experiment.plan import Plan, load_plan
 
+FIGURES = ("curves", "published", "classes", "weights", "histograms")
+
 
 def planned(params_dir: Path, *suites: str) -> Plan:
     return load_plan(params_dir, load_config(params_dir), suites)
@@ -33,7 +35,7 @@ def test_every_experiment_file_and_table_has_a_name(demo):
     assert named[f"evaluate-{alias}"] == [f"results/evaluate/{vanilla}/metrics.json"]
     assert named["evaluate-released-resnet20-vanilla"] == ["results/evaluate/released/resnet20-vanilla/metrics.json"]
     tables = ("md", "csv", "json", "tex", "html")
-    drawn = [f"{figure}.{form}" for figure in ("curves", "published", "classes") for form in ("svg", "png")]
+    drawn = [f"{figure}.{form}" for figure in FIGURES for form in ("svg", "png")]
     assert named["table-demo"] == [
         *(f"reports/demo.{form}" for form in tables),
         *(f"reports/figures/demo/{name}" for name in drawn),

@@ -360,7 +360,7 @@ def test_a_position_inside_an_epoch_holds_for_the_same_batches_only(tmp_path, ca
         loaders = tiny_loaders(batch_size=4)
         state = usable_state(stopped, folder / paths.CHECKPOINT, tiny_validity(loaders))
         assert state[RESUME_KEY]["position"] is None and state["epoch"] == stopped["epoch"]
-        assert f"epoch {stopped['epoch']} begins anew" in caplog.text and "batch_size 8 -> 4" in caplog.text
+        assert f"epoch {stopped['epoch'] + 1} begins anew" in caplog.text and "batch_size 8 -> 4" in caplog.text
         continued = tiny_trainer(folder, loaders, batch_size=4)
         continued.continue_from(state, in_place=False)
         outcome = continued.run(never)
