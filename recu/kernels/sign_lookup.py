@@ -78,7 +78,7 @@ def count(
     table: np.ndarray,
     sums: np.ndarray,
 ) -> None:
-    """Sum the products of signs and weights up, in the best form for the processor; for compiled loops only.
+    """Sum the products of signs and weights up; within a compiled loop in the best form for the processor.
 
     Args:
         codes: of images, uint8 (any,).
@@ -91,7 +91,7 @@ def count(
         table: `products()`, flat.
         sums: int16 (positions + SPARE_STARTS, O), to be written.
     """
-    raise NotImplementedError("only compiled loops call it")
+    count_one_by_one(codes, first, starts, positions, offsets, run, numbers, table, sums)
 
 
 @overload(count)

@@ -81,6 +81,9 @@ def test_products_of_every_code_and_weight() -> None:
     assert table[2 + 3 + 9 + 0, 0b0111] == 2
 
 
-def test_only_compiled_loops_call_it() -> None:
-    with pytest.raises(NotImplementedError):
-        sign_lookup.count(*[None] * 9)
+def test_outside_of_compiled_loops_it_counts_too() -> None:
+    codes = np.uint8([2 * 80, 2 * 40, 2 * 13])  # 1 1 1 1; 0 0 0 0; 0 0 0 -1
+    numbers = np.uint8([[0b1111, 0b0001], [0b1111, 0b0001], [0b1111, 0b0001]])
+    sums, starts, offsets = np.zeros((1, 2), np.int16), np.zeros(1, np.int64), np.arange(3)
+    sign_lookup.count(codes, 0, starts, 1, offsets, 1, numbers, sign_lookup.products().reshape(-1), sums)
+    assert sums.tolist() == [[4 + 0 - 1, -2 + 0 + 1]]
