@@ -19,7 +19,7 @@ from recu.cli import options
 from recu.experiment.binarisers import USUAL
 from recu.experiment.fit import (
     check_batch_size,
-    check_compile,
+    check_device_suits,
     check_initial_binariser,
     check_initial_stage,
     check_start_epoch,
@@ -186,7 +186,7 @@ def _train_command_line(arguments: argparse.Namespace, processes: Processes | No
     )
     initial = _checked_initial(arguments, initial, experiment)
     running = options.running_of(arguments)
-    check_compile(experiment.hyperparameters.compile, running.gpus)
+    check_device_suits(experiment.hyperparameters, running.gpus)
     check_gpus(running.gpus)
     check_start_epoch(start_epoch, experiment.hyperparameters.epochs)
     usual = f"{name}-{experiment.network}-{experiment.method}-seed{experiment.seed}"

@@ -195,10 +195,14 @@ def devices_of(gpus: str, processes: int) -> int:
     return processes or named or 1
 
 
-def check_compile(compile_as: str | None, gpus: str) -> None:
-    """Raise ConfigError where compilation is asked for on a CPU; an empty `gpus` may still find a GPU."""
-    if compile_as is not None and gpus.strip() and not gpu_numbers(gpus):
+def check_device_suits(recipe: Hyperparameters, gpus: str) -> None:
+    """Raise ConfigError where a CPU is to do what only GPUs do here; an empty `gpus` may still find a GPU."""
+    if not gpus.strip() or gpu_numbers(gpus):
+        return
+    if recipe.compile is not None:
         raise ConfigError(
-            f"compile is {compile_as!r} and gpus is {gpus!r}: torch.compile is for GPUs here, on a CPU the package's"
-            " own loops are compiled; leave compile out (null), or choose a GPU"
+            f"compile is {recipe.compile!r} and gpus is {gpus!r}: torch.compile is for GPUs here, on a CPU the"
+            " package's own loops are compiled; leave compile out (null), or choose a GPU"
         )
+    if recipe.precision == "tf32":
+        raise ConfigError(f"precision is 'tf32' and gpus is {gpus!r}: CPUs have no tf32; use fp32, or choose a GPU")

@@ -129,7 +129,7 @@ def load_plan(params_dir: Path, config: WorkflowConfig, suites: tuple[str, ...] 
     )
     for experiment in found.experiments.values():
         try:
-            fit.check_compile(experiment.hyperparameters.compile, config.gpus)
+            fit.check_device_suits(experiment.hyperparameters, config.gpus)
         except ConfigError as error:
             raise ConfigError(f"{experiment.id}: {error}") from error
     _check_batches(found)

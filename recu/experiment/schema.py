@@ -213,8 +213,10 @@ class Hyperparameters(Block):
     skip_unreadable: bool
     """Leave out training images that cannot be read, and count them, instead of stopping at the first; one among the
     test images always stops."""
-    precision: Literal["fp32", "bf16"]
-    """Arithmetic of training; bf16 (autocast) changes results and is meant for GPUs."""
+    precision: Literal["fp32", "tf32", "bf16"]
+    """Arithmetic of training, of which tf32 and bf16 change results: `tf32` rounds the operands of convolutions and
+    matrix products to ten bits of mantissa, on GPUs that can (a sum of signs stays exact); `bf16` is autocast, and
+    meant for GPUs."""
     compile: Compile | None = None
     """torch.compile of the network in training, on GPUs: `kernels` fuses operations, `cuda-graphs` replays a step's
     kernels at once too. Both round differently from the uncompiled network; null for neither."""

@@ -358,12 +358,13 @@ def _prepare_trainer(
     Initial weights, in this order: the checkpoint being continued, the parent's, random ones of the seed.
     """
     from recu.models.cost import check_costs
-    from recu.training.device import place
+    from recu.training.device import check_precision, place
     from recu.training.position import carry_start, usable_state
     from recu.training.seeding import make_deterministic, seed_everything
     from recu.training.trainer import Identity, Trainer
 
     experiment = job.experiment
+    check_precision(experiment.hyperparameters.precision, device)
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
     teacher = None if taught is None else place(taught.network, device, kernels=job.running.kernels)
     seed_everything(experiment.seed)

@@ -148,6 +148,17 @@ def place(
     return model
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise ConfigError where a device would compute in another precision than the record is going to say."""
+    if precision != "tf32":
+        return
+    advice = "use fp32 or bf16, or choose a GPU of compute capability 8.0 or newer"
+    if device.type != "cuda":
+        raise ConfigError(f"precision is 'tf32' and the device is the {device.type.upper()}, which has none: {advice}")
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        raise ConfigError(f"precision is 'tf32', which {torch.cuda.get_device_name(device)} lacks: {advice}")
+
+
 def _check_compilation(compile_as: str, device: torch.device) -> None:
     if device.type != "cuda":
         raise ConfigError(

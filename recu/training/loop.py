@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recu.base.errors import DivergenceError
 from recu.training.device import lay_out
 from recu.training.processes import ALONE, Processes
+from recu.training.seeding import tf32_allowed
 from recu.training.sums import RunningSums
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def train_steps(
         epoch: number of the epoch, counted from 0.
         start: first batch, for an epoch that is continued.
         teacher: frozen network in evaluation mode whose outputs replace the labels in the loss; None for cross-entropy.
-        precision: "fp32", or "bf16" for autocast.
+        precision: "fp32"; "tf32" for convolutions and products on a GPU; "bf16" for autocast.
         processes: that share each batch.
         synchronised: whether BatchNorm sees the images of all processes.
         counted: whether a part may lack images, so that the processes have to tell each other how many they have.
@@ -78,22 +79,23 @@ def train_steps(
             yield step + 1
             continue
         images = lay_out(images)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(images)
-            teacher_logits = _teach(teacher, images) if len(labels) else None
-        logits = _for_loss(logits)
-        optimizer.zero_grad(set_to_none=True)
-        if len(labels):
-            if teacher_logits is None:
-                loss = F.cross_entropy(logits, labels)
+        with tf32_allowed(precision == "tf32"):
+            with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                logits = model(images)
+                teacher_logits = _teach(teacher, images) if len(labels) else None
+            logits = _for_loss(logits)
+            optimizer.zero_grad(set_to_none=True)
+            if len(labels):
+                if teacher_logits is None:
+                    loss = F.cross_entropy(logits, labels)
+                else:
+                    loss = soft_cross_entropy(logits, teacher_logits)
+                sums.add(loss.detach(), logits.detach(), labels, step)
             else:
-                loss = soft_cross_entropy(logits, teacher_logits)
-            sums.add(loss.detach(), logits.detach(), labels, step)
-        else:
-            loss = logits.sum() * 0.0
-        share = processes.count * len(labels) / batch
-        # The mean over the processes is then that over the whole batch, whatever number of images each has.
-        (loss if share == 1 else loss * share).backward()
+                loss = logits.sum() * 0.0
+            share = processes.count * len(labels) / batch
+            # The mean over the processes is then that over the whole batch, whatever number of images each has.
+            (loss if share == 1 else loss * share).backward()
         _step(optimizer)
         yield step + 1
 

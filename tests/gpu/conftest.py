@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from recu.base.files import atomic_write_json
+from recu.training.seeding import make_deterministic
 
-_FIGURES = pytest.StashKey[dict[str, dict[str, Any]]]()
 _REPORT = Path("results/gpu.json")
 
 
@@ -35,6 +35,11 @@ def device() -> torch.device:
     return torch.device("cuda:0")
 
 
+@pytest.fixture(autouse=True)
+def _arithmetic_of_every_command() -> None:
+    make_deterministic()
+
+
 @pytest.fixture
 def cuda(device: torch.device) -> torch.device:
     if device.type != "cuda":
@@ -44,32 +49,26 @@ def cuda(device: torch.device) -> torch.device:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """A function that keeps figures of the present test for the table."""
-
-    def keep(**figures: Any) -> None:
-        kept = request.config.stash.setdefault(_FIGURES, {})
-        kept.setdefault(request.node.name, {}).update(figures)
-
-    return keep
+    """A function that keeps figures of the present test for the table, whichever process runs it."""
+    return lambda **figures: request.node.user_properties.extend(figures.items())
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """One line a check; written to results/gpu.json too, unless it was a rehearsal or all were skipped."""
-    figures = config.stash.get(_FIGURES, {})
     reports = [
         (outcome, report)
         for outcome in ("passed", "failed", "skipped")
         for report in terminalreporter.stats.get(outcome, ())
         if "gpu" in report.keywords and (report.when == "call" or outcome == "skipped")
     ]
-    if not figures:
+    if not any(report.user_properties for _, report in reports):
         return
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU (a rehearsal)"
     terminalreporter.section(f"on {name}")
     checks = []
     for outcome, report in reports:
         test = report.nodeid.rpartition("::")[2]
-        found = figures.get(test, {})
+        found = dict(report.user_properties)
         shown = ", ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
         )

@@ -128,15 +128,19 @@ def test_a_pretrained_teacher_knows_the_datasets_classes():
 
 
 @pytest.mark.parametrize("gpus", ["cpu", " CPU "])
-def test_compilation_on_a_cpu_is_refused(gpus):
+def test_compilation_and_tf32_on_a_cpu_are_refused(gpus):
+    recipe = load_defaults(PARAMS_DIR).hyperparameters
     with pytest.raises(ConfigError, match=r"compile is 'kernels' and gpus is .*torch.compile is for GPUs"):
-        fit.check_compile("kernels", gpus)
-    fit.check_compile(None, gpus)
+        fit.check_device_suits(recipe.model_copy(update={"compile": "kernels"}), gpus)
+    with pytest.raises(ConfigError, match=r"precision is 'tf32' and gpus is .*: CPUs have no tf32"):
+        fit.check_device_suits(recipe.model_copy(update={"precision": "tf32"}), gpus)
+    fit.check_device_suits(recipe, gpus)
 
 
 @pytest.mark.parametrize("gpus", ["", "0", "0,1"])
-def test_compilation_where_a_gpu_may_be_passes(gpus):
-    fit.check_compile("kernels", gpus)
+def test_compilation_and_tf32_where_a_gpu_may_be_pass(gpus):
+    recipe = load_defaults(PARAMS_DIR).hyperparameters
+    fit.check_device_suits(recipe.model_copy(update={"compile": "kernels", "precision": "tf32"}), gpus)
 
 
 @pytest.mark.parametrize("start_epoch", [-1, 3, 4])

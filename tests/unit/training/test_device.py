@@ -12,7 +12,7 @@ from recu.base.errors import ConfigError
 from recu.base.place import Place
 from recu.models import build_model
 from recu.results import provenance
-from recu.training.device import choose_device, describe, origin_of, place
+from recu.training.device import check_precision, choose_device, describe, origin_of, place
 from recu.training.processes import ALONE
 from tests.unit.training.tiny import CPU, TinyNet
 
@@ -109,6 +109,19 @@ def test_compiling_changes_no_name_and_is_for_gpus(monkeypatch):
     keys = list(network.state_dict())
     assert place(network, torch.device("cuda:0"), compile_as="cuda-graphs") is network
     assert compiled == [{"mode": "reduce-overhead", "dynamic": False}] and list(network.state_dict()) == keys
+
+
+def test_tf32_is_for_gpus_that_have_it(monkeypatch):
+    with pytest.raises(ConfigError, match=r"precision is 'tf32' and the device is the CPU, which has none: use fp32"):
+        check_precision("tf32", CPU)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    with pytest.raises(ConfigError, match=r"precision is 'tf32', which Tesla V100 lacks: .* capability 8.0 or newer"):
+        check_precision("tf32", torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    for precision in ("fp32", "tf32", "bf16"):
+        check_precision(precision, torch.device("cuda:0"))
+    check_precision("bf16", CPU)
 
 
 @pytest.mark.parametrize("name", ["TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"])

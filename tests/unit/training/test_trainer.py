@@ -18,7 +18,11 @@ from recu.binarisers.recu import tau_at
 from recu.experiment import paths
 from recu.experiment.schedules import learning_rate_at
 from recu.training.checkpoint import RESUME_KEY, load_latest, previous_of, read_checkpoint, save_checkpoint
+from recu.training.loop import train_steps
+from recu.training.optimizer import build_optimizer
 from recu.training.position import carry_start, start_of, usable_state
+from recu.training.seeding import make_deterministic
+from recu.training.sums import RunningSums
 from recu.training.trainer import Trainer
 from tests.history import comparable, read_history
 from tests.unit.training import training_process
@@ -339,6 +343,24 @@ def test_bf16_is_another_training(tmp_path):
     exact, rounded = _train(tmp_path / "fp32"), _train(tmp_path / "bf16", precision="bf16")
     assert exact.history[0].train_loss != rounded.history[0].train_loss
     assert exact.history[0].train_loss == pytest.approx(rounded.history[0].train_loss, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_tf32_is_allowed_within_a_training_step_that_asks_for_it_and_nowhere_else(precision):
+    make_deterministic()
+    network, loader = TinyNet(), tiny_loaders().train
+    optimizer, seen = build_optimizer(network, "sgd", 0.01, 0.9, 0.0, "all"), []
+
+    def look(*_: object) -> None:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+
+    network.conv1.register_forward_hook(look)
+    network.conv1.weight.register_hook(look)
+    steps = train_steps(network, loader, optimizer, RunningSums(CPU), epoch=0, precision=precision)
+    next(steps)
+    look()
+    allowed = (precision == "tf32",) * 2
+    assert seen == [allowed, allowed, (False, False)]
 
 
 def test_saving_keeps_the_checkpoint_before(tmp_path):
