@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recu.kernels import sign_codes, sign_convolution
 from recu.kernels.inference_norm import factor_and_shift
 from recu.kernels.sign_codes import FilterCodes, SignCodes
+from recu.kernels.tensor_cores import tf32_allowed
 from recu.kernels.tensors import compiled_for
 
 
@@ -118,7 +119,8 @@ class InferenceConv2d(nn.Module):
     def _convolve_floats(self, activation: Tensor | SignCodes, residual: Tensor | None) -> Tensor:
         if isinstance(activation, SignCodes):
             activation = sign_convolution.unpack_images(activation, self.weight.dtype)
-        whole = F.conv2d(torch.sign(activation), self.weight, None, self.stride, self.padding)
+        with tf32_allowed():  # exact, of signs
+            whole = F.conv2d(torch.sign(activation), self.weight, None, self.stride, self.padding)
         if self.sign_threshold is not None:
             direction, threshold = (values.to(whole).view(-1, 1, 1) for values in self.sign_threshold)
             return whole.mul_(direction).sub_(threshold + 0.5)

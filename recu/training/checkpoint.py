@@ -42,13 +42,20 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written, or cannot be read back.
     """
-    content = _canonical(checkpoint)
+    _write(path, _to_bytes(checkpoint))
+
+
+def _to_bytes(checkpoint: Mapping[str, Any]) -> bytes:
+    # By way of memory: on a full disk torch's own writer ends in an error about its archive, and not in one about the
+    # disk; besides, it writes in thousands of pieces.
+    buffer = io.BytesIO()
+    torch.save(_canonical(checkpoint), buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
     with atomic_writer(path) as stream:
-        # By way of memory: on a full disk torch's own writer ends in an error about its archive, and not in one about
-        # the disk; besides, it writes in thousands of pieces.
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        stream.write(buffer.getbuffer())
+        stream.write(content)
 
 
 def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -60,10 +67,14 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written, or reads back damaged; the checkpoint at `path` is then as it was.
     """
-    following = _beside(path, "next")
-    write_checkpoint(following, checkpoint)
+    following, content = _beside(path, "next"), _to_bytes(checkpoint)
+    _write(following, content)
     try:
-        read_content(read_bytes(following), following)
+        written = read_bytes(following)
+        if not path.exists():  # later ones are of the same form; reading it takes longer than all else here
+            read_content(written, following)
+        if written != content:
+            raise CheckpointError(f"{following} holds other bytes than were written")
     except CheckpointError as error:
         following.unlink(missing_ok=True)
         raise OutputError(f"a checkpoint just written reads back damaged: {error}; check the disk") from error

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.base.errors import DivergenceError
+from recu.kernels.tensor_cores import tf32_allowed
 from recu.training.device import lay_out
 from recu.training.processes import ALONE, Processes
-from recu.training.seeding import tf32_allowed
 from recu.training.sums import RunningSums
 
 _log = logging.getLogger(__name__)

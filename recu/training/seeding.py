@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from recu.base.errors import ConfigError
+from recu.kernels.tensor_cores import allow_tf32
 
 _ARITHMETIC = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 """Variables with which oneDNN, which reads them when torch is imported, computes fp32 in bf16 or fp16 on the CPU."""
@@ -59,23 +58,7 @@ def make_deterministic(*, compiles: bool = False) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     # TF32 keeps ten bits of the mantissa: an option to be named, not a default to be met by surprise.
-    _allow_tf32(False)
-
-
-@contextmanager
-def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """Compute convolutions and matrix products on a GPU with operands of ten bits of mantissa; never where `allowed`
-    is False."""
-    _allow_tf32(allowed)
-    try:
-        yield
-    finally:
-        _allow_tf32(False)
-
-
-def _allow_tf32(allowed: bool) -> None:
-    torch.backends.cudnn.allow_tf32 = allowed
-    torch.backends.cuda.matmul.allow_tf32 = allowed
+    allow_tf32(False)
 
 
 def random_states() -> dict[str, Any]:

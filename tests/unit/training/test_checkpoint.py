@@ -10,6 +10,7 @@ import torch
 
 from recu.base.errors import CheckpointError, OutputError
 from recu.base.files import hash_file
+from recu.training import checkpoint
 from recu.training.checkpoint import (
     load_latest,
     open_checkpoint,
@@ -132,14 +133,26 @@ def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path, monkeypatch):
     save_checkpoint(file, _checkpoint(1))
     before = file.read_bytes()
 
-    def full(*arguments, **named):
+    def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
         save_checkpoint(file, _checkpoint(2))
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("saved_before", [0, 1, 2])
+def test_a_disk_that_gives_back_other_bytes_leaves_the_checkpoint_as_it_was(tmp_path, monkeypatch, saved_before):
+    file = tmp_path / "checkpoint.pth.tar"
+    for epoch in range(saved_before):
+        save_checkpoint(file, _checkpoint(epoch))
+    before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    monkeypatch.setattr(checkpoint, "read_bytes", lambda path: path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(OutputError, match=r"just written reads back damaged: .*; check the disk"):
+        save_checkpoint(file, _checkpoint(9))
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
