@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recu.kernels.compiled import compiled
+from recu.kernels.row_transforms import Column, row_transform
 from recu.kernels.tensors import as_images, as_rows, compiled_for, over_samples
 
 _OUT = 4
@@ -115,7 +116,7 @@ def _transform_signs(first, stop, images, tiles):
     zero, one = images.dtype.type(0), images.dtype.type(1)
     # Rows of an image with a pixel of padding around.
     signs = np.zeros((height + 2, (width + 2) * channels), images.dtype)
-    half = np.empty((6, 1, (width + 2) * channels), images.dtype)
+    half = np.empty((6, (width + 2) * channels), images.dtype)
     for image in range(first, stop):
         for y in range(height):
             row, sign = images[image, y].reshape(-1), signs[y + 1, channels:]
@@ -123,11 +124,11 @@ def _transform_signs(first, stop, images, tiles):
                 sign[i] = (one if row[i] > zero else zero) - (one if row[i] < zero else zero)
         tile = image * (height // 4) * (width // 4)
         for y in range(0, height, 4):
-            _six_to_six(signs[y : y + 6], half, 0, 0)
+            _six_to_six(signs[y : y + 6], one, half)
             for down in range(6):
                 pixels = half[down].reshape(width + 2, channels)
                 for x in range(0, width, 4):
-                    _six_to_six(pixels[x : x + 6], tiles, 6 * down, tile + x // 4)
+                    _six_to_six(pixels[x : x + 6], one, tiles[6 * down : 6 * down + 6, tile + x // 4])
             tile += width // 4
 
 
@@ -135,17 +136,17 @@ def _transform_signs(first, stop, images, tiles):
 def _transform_grad(first, stop, grad, scale, tiles):
     """Gradients (n, H, W, C), times `scale`, as tiles like those of `_transform_signs`."""
     _, height, width, channels = grad.shape
-    half = np.empty((6, 1, width * channels), grad.dtype)
+    half = np.empty((6, width * channels), grad.dtype)
     scale, one = grad.dtype.type(scale), grad.dtype.type(1)
     for image in range(first, stop):
         tile = image * (height // 4) * (width // 4)
         rows = grad[image].reshape(height, width * channels)
         for y in range(0, height, 4):
-            _four_to_six(rows[y : y + 4], scale, half, 0, 0)
+            _four_to_six(rows[y : y + 4], scale, half)
             for down in range(6):
                 pixels = half[down].reshape(width, channels)
                 for x in range(0, width, 4):
-                    _four_to_six(pixels[x : x + 4], one, tiles, 6 * down, tile + x // 4)
+                    _four_to_six(pixels[x : x + 4], one, tiles[6 * down : 6 * down + 6, tile + x // 4])
             tile += width // 4
 
 
@@ -154,7 +155,7 @@ def _transform_back(first, stop, tiles, images):
     """The transpose of what `_transform_signs` does to signs: from tiles to images (n, H, W, C)."""
     _, height, width, channels = images.shape
     sums = np.empty((height + 2, (width + 2) * channels), images.dtype)
-    half = np.empty((6, 1, (width + 2) * channels), images.dtype)
+    half, one = np.empty((6, (width + 2) * channels), images.dtype), images.dtype.type(1)
     for image in range(first, stop):
         sums[:] = 0
         tile = image * (height // 4) * (width // 4)
@@ -163,67 +164,43 @@ def _transform_back(first, stop, tiles, images):
             for down in range(6):
                 pixels = half[down].reshape(width + 2, channels)
                 for x in range(0, width, 4):
-                    _add_six_from_six(tiles, 6 * down, tile + x // 4, pixels[x : x + 6])
-            _add_six_from_six(half, 0, 0, sums[y : y + 6])
+                    _add_six_from_six(tiles[6 * down : 6 * down + 6, tile + x // 4], one, pixels[x : x + 6])
+            _add_six_from_six(half, one, sums[y : y + 6])
             tile += width // 4
         for y in range(height):
             images[image, y].reshape(-1)[:] = sums[y + 1, channels : (width + 1) * channels]
 
 
-@compiled
-def _six_to_six(a, transformed, first, tile):
-    """The transform of inputs along one side: rows (4 0 -5 0 1 0), (0 -4 -4 1 1 0), (0 4 -4 -1 1 0), ...
-
-    Args:
-        a: the inputs, (6, n).
-        transformed: (positions, tiles, n); six positions of a tile are written.
-        first: of the six positions.
-        tile: of the tiles.
-    """
-    a0, a1, a2, a3, a4, a5 = a[0], a[1], a[2], a[3], a[4], a[5]
-    b0, b1, b2 = transformed[first, tile], transformed[first + 1, tile], transformed[first + 2, tile]
-    b3, b4, b5 = transformed[first + 3, tile], transformed[first + 4, tile], transformed[first + 5, tile]
-    for i in range(len(a0)):
-        even, odd = a4[i] - 4 * a2[i], a3[i] - 4 * a1[i]
-        near, far = a4[i] - a2[i], 2 * (a3[i] - a1[i])
-        b0[i] = 4 * a0[i] - 5 * a2[i] + a4[i]
-        b1[i] = even + odd
-        b2[i] = even - odd
-        b3[i] = near + far
-        b4[i] = near - far
-        b5[i] = 4 * a1[i] - 5 * a3[i] + a5[i]
+def _formula_of_six(a0: Column, a1: Column, a2: Column, a3: Column, a4: Column, a5: Column) -> tuple[Column, ...]:
+    """The transform of inputs along one side: rows (4 0 -5 0 1 0), (0 -4 -4 1 1 0), (0 4 -4 -1 1 0), ..."""
+    even, odd = a4 - 4 * a2, a3 - 4 * a1
+    near, far = a4 - a2, 2 * (a3 - a1)
+    return 4 * a0 - 5 * a2 + a4, even + odd, even - odd, near + far, near - far, 4 * a1 - 5 * a3 + a5
 
 
-@compiled
-def _add_six_from_six(transformed, first, tile, a):
-    """The transpose of `_six_to_six`, added to what is in `a`."""
-    a0, a1, a2, a3, a4, a5 = a[0], a[1], a[2], a[3], a[4], a[5]
-    b0, b1, b2 = transformed[first, tile], transformed[first + 1, tile], transformed[first + 2, tile]
-    b3, b4, b5 = transformed[first + 3, tile], transformed[first + 4, tile], transformed[first + 5, tile]
-    for i in range(len(a0)):
-        even, odd = b1[i] + b2[i], b1[i] - b2[i]
-        near, far = b3[i] + b4[i], 2 * (b3[i] - b4[i])
-        a0[i] += 4 * b0[i]
-        a1[i] += 4 * (b5[i] - odd) - far
-        a2[i] -= 5 * b0[i] + 4 * even + near
-        a3[i] += odd + far - 5 * b5[i]
-        a4[i] += b0[i] + even + near
-        a5[i] += b5[i]
+def _formula_back(*columns: Column) -> tuple[Column, ...]:
+    """The transpose of `_formula_of_six`, of six columns, added to six others."""
+    b0, b1, b2, b3, b4, b5, a0, a1, a2, a3, a4, a5 = columns
+    even, odd = b1 + b2, b1 - b2
+    near, far = b3 + b4, 2 * (b3 - b4)
+    return (
+        a0 + 4 * b0,
+        a1 + (4 * (b5 - odd) - far),
+        a2 - (5 * b0 + 4 * even + near),
+        a3 + (odd + far - 5 * b5),
+        a4 + (b0 + even + near),
+        a5 + b5,
+    )
 
 
-@compiled
-def _four_to_six(a, scale, transformed, first, tile):
-    """The transpose of the transform that ends in outputs, along one side, of `a` (4, n) times a scale."""
-    a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
-    b0, b1, b2 = transformed[first, tile], transformed[first + 1, tile], transformed[first + 2, tile]
-    b3, b4, b5 = transformed[first + 3, tile], transformed[first + 4, tile], transformed[first + 5, tile]
-    for i in range(len(a0)):
-        g0, g1, g2, g3 = a0[i] * scale, a1[i] * scale, a2[i] * scale, a3[i] * scale
-        even, odd = -4 * (g0 + g2), -4 * (g1 + g3)
-        near, far = g0 + 4 * g2, 2 * g1 + 8 * g3
-        b0[i] = 6 * g0
-        b1[i] = even + odd
-        b2[i] = even - odd
-        b3[i] = near + far
-        b4[i] = near - far
-        b5[i] = 24 * g3
+def _formula_of_four(a0: Column, a1: Column, a2: Column, a3: Column, scale: Column) -> tuple[Column, ...]:
+    """The transpose of the transform that ends in outputs, along one side, times a scale."""
+    g0, g1, g2, g3 = a0 * scale, a1 * scale, a2 * scale, a3 * scale
+    even, odd = -4 * (g0 + g2), -4 * (g1 + g3)
+    near, far = g0 + 4 * g2, 2 * g1 + 8 * g3
+    return 6 * g0, even + odd, even - odd, near + far, near - far, 24 * g3
+
+
+_six_to_six = row_transform(_IN, _IN, _formula_of_six)
+_add_six_from_six = row_transform(_IN, _IN, _formula_back, adds=True)
+_four_to_six = row_transform(_OUT, _IN, _formula_of_four, scales=True)
