@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from recu.base.errors import ConfigError
 from recu.base.files import atomic_write_json
+from recu.base.text import visible
 from recu.cli import options
 from recu.experiment.params import load_datasets
 from recu.experiment.paths import user_path
@@ -93,7 +94,8 @@ def _evaluate_packed(arguments: argparse.Namespace) -> None:
     dataset = options.dataset_of(arguments, name)
     prepared = _test_images(arguments, name, dataset)
     found = evaluate_packed(packed, prepared)
-    print(f"{packed.path} (SHA-256 {packed.sha256[:12]}), {packed.header['network']}, packed, without PyTorch")
+    network = visible(packed.header["network"])
+    print(f"{packed.path} (SHA-256 {packed.sha256[:12]}), {network}, packed, without PyTorch")
     print(
         f"{dataset.title} (data {found['data_fingerprint'][:12]}): top-1 {found['top1']:.2f} %, top-5"
         f" {found['top5']:.2f} %, loss {found['loss']:.4f} on {found['n']} images"

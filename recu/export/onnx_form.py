@@ -13,6 +13,7 @@ import numpy as np
 
 from recu.base.errors import ConfigError
 from recu.export.needed import require
+from recu.runtime.checking import count_logits
 
 if TYPE_CHECKING:
     import onnx
@@ -61,7 +62,7 @@ def onnx_model(
         _WRITTEN[operation["op"]](graph, *(names[value] for value in operation["of"]), **attributes)
         names.append(name)
     count = "N" if batch is None else batch
-    classes = len(operations[-1]["weight"])
+    classes = count_logits(operations, size)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,

@@ -8,10 +8,12 @@ from typing import Any
 from torch import nn
 
 from recu import __version__
-from recu.base.errors import CheckpointError
+from recu.base.errors import CheckpointError, ConfigError
 from recu.experiment.fit import stored_size_of
 from recu.experiment.schema import Dataset
 from recu.export.graph import operations_of
+from recu.runtime.checking import count_logits
+from recu.runtime.reader import PackedError
 from recu.runtime.writer import packed_bytes
 
 
@@ -40,7 +42,12 @@ def pack(network: nn.Module, *, said: Mapping[str, Any], dataset: Dataset, class
         },
         "writer": f"recu {__version__}",
     }
+    operations = operations_of(network)
     try:
-        return packed_bytes(header, operations_of(network))
+        count_logits(operations, dataset.image_size)
+    except PackedError as error:
+        raise ConfigError(f"the network has no packed form: it {error}") from error
+    try:
+        return packed_bytes(header, operations)
     except ValueError as error:
         raise CheckpointError(f"the network cannot be packed: {error}; train again") from error

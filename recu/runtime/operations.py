@@ -136,9 +136,13 @@ def average_pool(*, window: Pair | None, stride: Pair = (1, 1)) -> Apply:
 
 def _beyond(side: int, tap: int, step: int) -> Pair:
     """How far windows reach beyond an image's beginning and end along a side."""
+    return 0, max(0, (windows_along(side, tap, step) - 1) * step + tap - side)
+
+
+def windows_along(side: int, tap: int, step: int) -> int:
+    """How many windows it takes to have every pixel of a side under one, each beginning inside."""
     windows = -(-max(side - tap, 0) // step) + 1
-    windows -= (windows - 1) * step >= side
-    return 0, max(0, (windows - 1) * step + tap - side)
+    return windows - ((windows - 1) * step >= side)
 
 
 def max_pool(*, window: Pair, stride: Pair, padding: Pair) -> Apply:

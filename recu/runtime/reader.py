@@ -63,9 +63,9 @@ def parse(data: bytes) -> Packed:
     try:
         header = json.loads(body[PREFIX.size : begin].decode())
         operations = [_with_arrays(each, body[begin:]) for each in header.pop("operations")]
-        if not operations or any(not 0 <= i <= n for n, each in enumerate(operations) for i in each["of"]):
+        if not operations or any(i not in range(n + 1) for n, each in enumerate(operations) for i in each["of"]):
             raise ValueError("an operation takes what comes after it, or there is none")
-    except (ValueError, TypeError, LookupError, AttributeError, StopIteration, OverflowError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, StopIteration, OverflowError, RecursionError) as error:
         raise PackedError(f"has no valid header ({error or type(error).__name__}): write it again") from error
     return Packed(header, operations, hashlib.sha256(data).hexdigest())
 
@@ -74,16 +74,20 @@ def _with_arrays(operation: dict[str, Any], tensors: bytes) -> dict[str, Any]:
     """An operation with arrays where its file has {"float32": shape, "at": offset} and the like."""
     found = {key: _array(value, tensors) if isinstance(value, dict) else value for key, value in operation.items()}
     if "zeros" in found:  # places of weights whose sign is 0
-        found["weight"].reshape(-1)[found.pop("zeros")] = 0
+        places, signs = found.pop("zeros"), found["weight"].reshape(-1)
+        signs[np.where(places < 0, signs.size, places)] = 0
     return found
 
 
 def _array(entry: dict[str, Any], tensors: bytes) -> NDArray[Any]:
     at, (kind, shape) = entry["at"], next(item for item in entry.items() if item[0] != "at")
-    if min([at, *shape]) < 0:
-        raise ValueError("a negative size")
+    if min([at, *shape]) < 0 or (kind == "bits" and min(shape) == 0):
+        raise ValueError("a negative size, or filters without weights")
     if kind != "bits":
-        return np.frombuffer(tensors, NUMBERS[kind], math.prod(shape), at).reshape(shape).astype(kind)
+        numbers = np.frombuffer(tensors, NUMBERS[kind], math.prod(shape), at).reshape(shape).astype(kind)
+        if not np.isfinite(numbers).all():
+            raise ValueError("a number that is not finite")
+        return numbers
     # Each filter begins with a byte; its first weight is the lowest bit of that. 1 is +1, 0 is -1.
     filters, weights = shape[0], math.prod(shape[1:])
     width = -(-weights // 8)

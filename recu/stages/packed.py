@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from recu.base.errors import CheckpointError, ConfigError, DataError, Divergence
 from recu.base.files import check_ordinary, reading
 from recu.data.load.plain_view import Pixels, Seen, as_test_image, evaluation_view, normalised
 from recu.experiment.paths import user_path
+from recu.experiment.schema import TestView
+from recu.runtime.checking import count_logits
 from recu.runtime.opening import StartingNetwork
 from recu.runtime.reader import MAGIC, PackedError, parse
 from recu.stages.guess import Guess, guesses, say_unnamed
@@ -48,6 +50,8 @@ class PackedClassifier:
     sha256: str
     network: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     """From normalised images (N, S, S, 3) to logits."""
+    outputs: int
+    """Logits of an image."""
     classes: tuple[str, ...] | None
     """Names in label order; None where the file does not name them."""
     seen: Seen
@@ -71,16 +75,9 @@ class PackedClassifier:
 
     def logits(self, views: Pixels) -> NDArray[np.float64]:
         """Of images (N, S, S, 3) as the network sees them."""
-        said = self.header["image"]
-        mean, std = (np.array(said[name], np.float32) for name in ("mean", "std"))
-        try:
-            logits = self.network(normalised(views, mean, std)).astype(np.float64)
-            fits = self.classes is None or logits.shape == (len(views), len(self.classes))
-        except (ValueError, IndexError) as error:  # of arrays whose shapes do not go together
-            raise CheckpointError(f"{self.path} contradicts itself ({error}): export again") from error
-        if not fits:
-            raise CheckpointError(f"{self.path} contradicts itself (logits {logits.shape}): export again")
-        return logits
+        mean, std = (np.array(self.header["image"][name], np.float32) for name in ("mean", "std"))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite in the end is refused
+            return self.network(normalised(views, mean, std)).astype(np.float64)
 
     def shares(self, views: Pixels) -> NDArray[np.float64]:
         """Softmax of the logits, (N, classes)."""
@@ -99,25 +96,51 @@ def load_packed(file: str | Path) -> PackedClassifier:
         content = path.read_bytes()
     try:
         packed = parse(content)
-        said, classes = packed.header["image"], packed.header["classes"]
-        seen = Seen(said["size"], said["stored_size"], said["view"])
-        if not all(isinstance(packed.header[name], str) for name in ("network", "dataset")):
-            raise PackedError("has no valid header: write it again")
-        network = StartingNetwork(packed.operations)
+        seen = _seen(packed.header)
+        logits = count_logits(packed.operations, seen.size)
+        classes = _classes(packed.header, logits)
     except PackedError as error:
         raise CheckpointError(f"{path} {error}") from error
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} has no valid header ({error}): write it again") from error
     if classes is None:
         say_unnamed(path)
     return PackedClassifier(
         path=path,
         header=packed.header,
         sha256=packed.sha256,
-        network=network,
-        classes=None if classes is None else tuple(classes),
+        network=StartingNetwork(packed.operations),
+        outputs=logits,
+        classes=classes,
         seen=seen,
     )
+
+
+def _seen(header: Mapping[str, Any]) -> Seen:
+    """How images are seen, as a header says it. Raises PackedError."""
+    said = header.get("image")
+    said = said if isinstance(said, dict) else {}
+    found: list[Any] = [said.get(name) for name in ("size", "stored_size", "view", "mean", "std")]
+    size, stored, view, *colours = found
+    sides = all(type(side) is int and side > 0 for side in (size, size if stored is None else stored))
+    numbers = all(
+        isinstance(each, list)
+        and len(each) == 3
+        and all(type(value) in (int, float) and 0 <= value <= 1 for value in each)
+        for each in colours
+    )
+    if not (sides and numbers and view in get_args(TestView) and np.array(colours[1], np.float32).all()):
+        raise PackedError("does not say how images are seen, or otherwise than docs/packed.md has it: write it again")
+    return Seen(size, stored, view)
+
+
+def _classes(header: Mapping[str, Any], logits: int) -> tuple[str, ...] | None:
+    """The names of classes, as a header says them. Raises PackedError."""
+    classes = header.get("classes", ())
+    named = isinstance(classes, list) and len(classes) == logits and all(isinstance(each, str) for each in classes)
+    if not all(isinstance(header.get(name), str) for name in ("network", "dataset")) or not (named or classes is None):
+        raise PackedError(
+            f"does not say network, dataset and the names of its {logits} classes (or null): write it again"
+        )
+    return None if classes is None else tuple(classes)
 
 
 def evaluate_packed(packed: PackedClassifier, prepared: Prepared) -> dict[str, Any]:
@@ -176,6 +199,11 @@ def _check_data(packed: PackedClassifier, prepared: Prepared) -> None:
         found = ", ".join(f"{name} {said[name]} (the data: {identity[names[name]]})" for name in other)
         raise CheckpointError(f"{packed.path} sees images otherwise than {prepared.folder} has them: {found}")
     classes = prepared.manifest.classes
+    if packed.outputs != len(classes):
+        raise CheckpointError(
+            f"{packed.path} tells {packed.outputs} classes apart, and {prepared.folder} has {len(classes)}: take data"
+            " that it was trained on"
+        )
     if packed.classes is not None and packed.classes != classes:
         raise CheckpointError(
             f"{packed.path} was trained on other classes than {prepared.folder} has: take data whose classes have the"

@@ -112,11 +112,37 @@ def sealed(header: object, tensors: bytes = b"") -> bytes:
         {"operations": [{"op": "scale", "of": [0], "factor": {"float32": [1]}}]},
         {"operations": [{"op": "scale", "of": [0], "factor": {"bits": [], "at": 0}}]},
         {"operations": [{"op": "scale", "of": [0], "factor": {"bits": [2**60, 2**60], "at": 0}}]},
+        {"operations": [{"op": "scale", "of": [0], "factor": {"bits": [10**12, 1, 1, 0], "at": 0}}]},
+        {"operations": [{"op": "scale", "of": [0], "factor": {"float32": [10**12], "at": 0}}]},
+        {
+            "operations": [
+                {"op": "binary", "of": [0], "weight": {"bits": [1, 8], "at": 0}, "zeros": {"int32": [1], "at": 4}}
+            ]
+        },
+        {
+            "operations": [
+                {"op": "binary", "of": [0], "weight": {"bits": [1, 8], "at": 0}, "zeros": {"int32": [1], "at": 8}}
+            ]
+        },
     ],
 )
 def test_a_header_that_makes_no_sense(header):
     with pytest.raises(PackedError, match="has no valid header"):
-        parse(sealed(header, bytes(8)))
+        parse(sealed(header, struct.pack("<iiii", 0, -1, 8, 0)))
+
+
+def test_a_header_that_is_nested_without_end():
+    text = b"[" * 100_000
+    body = struct.pack("<8sII", b"ReCUbits", 1, len(text)) + text
+    with pytest.raises(PackedError, match="has no valid header"):
+        parse(body + hashlib.sha256(body).digest())
+
+
+def test_a_number_that_is_not_finite_is_not_read():
+    said = {"operations": [{"op": "scale", "of": [0], "factor": {"float32": [1], "at": 0}}]}
+    parse(sealed(said, np.float32([1]).tobytes()))
+    with pytest.raises(PackedError, match="a number that is not finite"):
+        parse(sealed(said, np.float32([np.nan]).tobytes()))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
