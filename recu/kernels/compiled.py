@@ -6,6 +6,7 @@ the result for later processes, so no compiler is needed on the user's machine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -75,7 +76,7 @@ def in_threads(loop: Callable[..., Any], threads: int, count: int, *arguments: A
     """
     parts = max(1, min(threads, count))
     own, *others = pairwise(count * part // parts for part in range(parts + 1))
-    running = [_threads(parts - 1).submit(loop, *part, *arguments) for part in others]
+    running = [_threads(parts - 1, os.getpid()).submit(loop, *part, *arguments) for part in others]
     try:
         loop(*own, *arguments)
     finally:
@@ -84,5 +85,6 @@ def in_threads(loop: Callable[..., Any], threads: int, count: int, *arguments: A
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
+def _threads(count: int, _process: int) -> ThreadPoolExecutor:
+    # Of each process its own: a fork has those of its parent in name only, and would wait for them for ever.
     return ThreadPoolExecutor(count, thread_name_prefix="recu-loop")
