@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.binarisers.estimators import sign_identity, sign_polynomial
-from recu.binarisers.protocol import LayerCost
+from recu.binarisers.protocol import LatentWeights, LayerCost
 
 
 class {title}(nn.Conv2d):
@@ -28,11 +28,18 @@ class {title}(nn.Conv2d):
 
     def forward(self, activation: Tensor) -> Tensor:
         whole = F.conv2d(sign_polynomial(activation), sign_identity(self.weight), None, self.stride, self.padding)
-        return whole * self.weight.abs().mean((1, 2, 3)).view(-1, 1, 1)
+        return whole * self.scale().view(-1, 1, 1)
+
+    def scale(self) -> Tensor:
+        return self.weight.abs().mean((1, 2, 3))
 
     def layer_cost(self) -> LayerCost:
         """One bit a weight, 32 for each filter's scale; binary weights and activations."""
         return LayerCost.of_filters(self.weight, binary=True, derived_values=self.out_channels)
+
+    def latent_weights(self) -> LatentWeights:
+        """The binary weights are the signs of the weights themselves; for diagnostics and `recu export`."""
+        return LatentWeights(self.weight, self.weight, scale=self.scale())
 '''
 _NETWORK = '''"""{title}: what it is made of."""
 

@@ -24,11 +24,14 @@ from recu.binarisers.real import RealConv2d, RescaledSignActivationConv2d, SignA
 from recu.export.fusing import Node, fused, numbered
 from recu.kernels.exact import is_altered
 from recu.kernels.inference_norm import factor_and_shift
-from recu.nn.inference import has_fixed_graph
+from recu.nn.inference import has_fixed_graph, remove_identities
 from recu.nn.layers import AveragePoolShortcut, HardTanh, LearnableShift, SubsampleShortcut
 
 _TRACED_MODULES = ("torchvision.models.resnet",)
 _PROBE_SIDE, _PROBES = 7, 2
+_PIXELS = ({2, 3}, {-2, -1})
+"""The dimensions of rows and columns, as a call may name them."""
+_FLATTENING = (torch.flatten, "flatten")
 _ADVICE = "--to safetensors takes every network"
 
 Taken = list[Node]
@@ -44,7 +47,7 @@ def operations_of(model: nn.Module) -> list[dict[str, Any]]:
     Raises:
         ConfigError: its graph cannot be read, or a layer of it has no operation here.
     """
-    if model.training:
+    if any(layer.training for layer in model.modules()):
         raise ValueError("a network is exported in evaluation mode only: call eval() before")
     reading = _Reading(model)
     with torch.no_grad():
@@ -76,6 +79,7 @@ class _Reading:
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(f"the graph of {name} cannot be exported ({reason}); {_ADVICE}") from error
         self._layers = dict(model.named_modules())
+        remove_identities(self._graph, self._layers)
         self._values: dict[fx.Node, Node] = {}
 
     def nodes(self) -> list[Node]:
@@ -93,8 +97,7 @@ class _Reading:
                 continue
             else:
                 new = self._made(node)
-            # Of an identity nothing: its result is what it is given.
-            self._values[node] = new[-1] if new else self._values[node.args[0]]
+            self._values[node] = new[-1]
             made += new
         return made
 
@@ -121,8 +124,15 @@ class _Reading:
     def _check_own(self, node: fx.Node) -> None:
         """Raise ConfigError where a layer writes into a value that another one reads too."""
         value = node.args[0]
+        while isinstance(value, fx.Node) and len(value.users) == 1 and self._is_view(value):
+            value = value.args[0]
         if isinstance(value, fx.Node) and len(value.users) > 1:
             raise ConfigError(f"{node.target} overwrites a value that is read elsewhere too: {_ADVICE}")
+
+    def _is_view(self, node: fx.Node) -> bool:
+        """Whether a node's result lies in the memory of what it is given."""
+        layer = self._layers.get(str(node.target)) if node.op == "call_module" else None
+        return isinstance(layer, nn.Flatten) or node.target in _FLATTENING
 
 
 def _is_shape(node: fx.Node) -> bool:
@@ -134,8 +144,8 @@ def _is_shape(node: fx.Node) -> bool:
 
 
 def _of_layer(layer: nn.Module, taken: Taken) -> list[Node] | None:
-    """The nodes of a layer; none of an identity, None of one that is not known."""
-    if stated_latent_weights(layer) is not None and isinstance(layer, nn.Conv2d) and _states_binary(layer):
+    """The nodes of a layer; None of one that is not known."""
+    if isinstance(layer, nn.Conv2d) and _states_binary(layer):
         return [_binary(layer, taken)]
     make = _LAYERS.get(type(layer))
     return None if make is None else make(layer, taken)
@@ -152,11 +162,21 @@ def _binary(layer: nn.Conv2d, taken: Taken) -> Node:
     Raises:
         ConfigError: it computes something else than its latent weights say.
     """
-    latent = stated_latent_weights(layer)
-    if latent is None or not has_plain_geometry(layer):
-        raise ConfigError(f"{type(layer).__name__} has dilation, groups, a bias or padding that is not zero: {_ADVICE}")
+    name, latent = type(layer).__name__, stated_latent_weights(layer)
+    if latent is None:
+        raise ConfigError(
+            f"{name} does not say what its binary weights are made of: add latent_weights() to it (docs/extending.md,"
+            f" A binariser); {_ADVICE}"
+        )
+    if not has_plain_geometry(layer):
+        raise ConfigError(f"{name} has dilation, groups, a bias or padding that is not zero: {_ADVICE}")
     signs = torch.sign(latent.before)
     scale = signs.new_ones(len(signs)) if latent.scale is None else latent.scale
+    if signs.shape != layer.weight.shape or scale.shape != signs.shape[:1]:
+        raise ConfigError(
+            f"{name}.latent_weights() says weights {tuple(signs.shape)} and a scale {tuple(scale.shape)}, expected"
+            f" {tuple(layer.weight.shape)} and {tuple(layer.weight.shape[:1])}: {_ADVICE}"
+        )
     _check_forward(layer, signs, scale)
     values = _array(scale)
     return Node(
@@ -172,7 +192,7 @@ def _binary(layer: nn.Conv2d, taken: Taken) -> Node:
 
 def _check_forward(layer: nn.Conv2d, signs: Tensor, scale: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
-    side = _PROBE_SIDE + layer.kernel_size[0]
+    side = _PROBE_SIDE + max(layer.kernel_size)
     probe = torch.randint(-1, 2, (_PROBES, layer.in_channels, side, side), generator=generator)
     drawn = probe * torch.rand(probe.shape, generator=generator)
     whole = F.conv2d(torch.sign(drawn), signs, None, layer.stride, layer.padding)
@@ -244,7 +264,6 @@ def _mean(layer: nn.AdaptiveAvgPool2d, taken: Taken) -> list[Node] | None:
 
 
 _LAYERS: Mapping[type[nn.Module], Callable[[Any, Taken], list[Node] | None]] = {
-    nn.Identity: lambda _, __: [],
     nn.Conv2d: _real,
     RealConv2d: _real,
     SignActivationConv2d: _real_of_signs,
@@ -280,8 +299,17 @@ def _of_function(node: fx.Node, taken: Taken) -> list[Node] | None:
         return [Node("mean", taken)]
     if node.target is F.avg_pool2d and len(node.args) == 2 and not named and _is_all_of(node.args[1], node):
         return [Node("average_pool", taken, {"window": None})]
-    if node.target in (torch.flatten, "flatten") and plain == [1] and not named:
+    if node.target in _FLATTENING and plain == [1] and not named:
         return [Node("flatten", taken)]
+    if node.target in (torch.mean, "mean"):
+        given = dict(zip(("dim", "keepdim"), plain, strict=False)) | named
+        if (
+            given.keys() <= {"dim", "keepdim"}
+            and isinstance(given.get("dim"), (tuple, list))
+            and set(given["dim"]) in _PIXELS
+        ):
+            mean = Node("mean", taken)
+            return [mean] if given.get("keepdim") else [mean, Node("flatten", [mean])]
     return None
 
 

@@ -88,7 +88,7 @@ def inference_form(model: nn.Module) -> nn.Module:
     form = fx.GraphModule(copied, graph)
     form.register_load_state_dict_pre_hook(_refuse_weights)
     layers = dict(form.named_modules())
-    _remove_identities(graph, layers)
+    remove_identities(graph, layers)
     with torch.no_grad():
         for node in list(graph.nodes):
             if _calls_binary(node, layers):
@@ -143,7 +143,7 @@ def _has_usual_alpha(layer: nn.Conv2d) -> bool:
     return alpha is None or (alpha.shape == (len(layer.weight), 1, 1) and alpha.dtype == layer.weight.dtype)
 
 
-def _remove_identities(graph: fx.Graph, layers: _Layers) -> None:
+def remove_identities(graph: fx.Graph, layers: _Layers) -> None:
     """Let what reads the result of an identity read its input, so that one result has one name."""
     for node in list(graph.nodes):
         if _calls(node, layers, nn.Identity):

@@ -20,9 +20,14 @@ from recu.experiment.params import load_datasets, validate_model
 from recu.experiment.paths import PARAMS_DIR
 from recu.experiment.resolving import network_sources, own_sources
 from recu.experiment.schedules import learning_rate_at
+from recu.export.comparing import LIBRARY, compare
+from recu.export.graph import operations_of
+from recu.models import build_model
 from recu.models.checks import check_binariser, check_network_code
+from recu.nn.inference import inference_form
 from recu.results.provenance import own_hash, with_own
 from recu.results.records import Provenance
+from recu.runtime.network import Network
 from recu.stages import evaluate
 from recu.training.evaluation import Evaluation
 from tests.unit.results import made
@@ -190,6 +195,16 @@ def test_what_new_writes_does_all_that_is_asked(here, capsys, kind, check):
     assert main(["new", kind, f"my_{kind}"]) == 2
     assert "exist: choose another name" in capsys.readouterr().err
     assert main(["new", kind, "My-Name"]) == 2
+
+
+def test_what_new_writes_can_be_exported(here):
+    assert main(["new", "network", "small"]) == main(["new", "binariser", "other"]) == 0
+    network = build_model("small:Small", family="cifar", num_classes=10, binariser="other:Other").eval()
+    operations = operations_of(network)
+    assert [each["op"] for each in operations] == ["convolution", "norm", "binary", "mean", "flatten", "linear"]
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = compare(inference_form(network), {"packed": Network(operations, LIBRARY)}, [(images, None)])
+    assert found["packed"].unequal == 0
 
 
 def test_what_new_writes_of_a_suite_is_valid(here, capsys):
