@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, get_args
 
-from recu.base.errors import ConfigError
+from recu.base.errors import ConfigError, OutputError
 from recu.cli import options
 from recu.experiment.paths import user_path
-from recu.stages.export import Target
+from recu.stages.export import WEIGHTS, Target
+from recu.stages.train import check_writable_file
 
 if TYPE_CHECKING:
     from recu.stages.export import Exported, Wanted
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.record is not None and (arguments.quick or arguments.to != "packed"):
         raise ConfigError("--record goes with --to packed, compared on all test images: leave it, or --quick, out")
-    options.check_output(arguments)
+    _check_output(arguments)
     told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
     places = {name: getattr(arguments, name) for name in ("params_dir", "results_dir", "changed_code")}
     classifier = load(arguments.source, **told, **places)
@@ -73,6 +74,17 @@ def run(arguments: argparse.Namespace) -> None:
     print(_told(wanted, exported))
     if arguments.record is not None:
         write_record(arguments.record, packed_record(arguments.source, wanted, exported))
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    """As `options.check_output`; of a folder only what an export wrote there is replaced."""
+    written = arguments.output / WEIGHTS
+    if arguments.to != "safetensors" or not arguments.overwrite or not arguments.output.exists():
+        options.check_output(arguments)
+    elif not written.exists():
+        raise OutputError(f"{arguments.output} exists and holds no {WEIGHTS} of an export: choose another --output")
+    else:
+        check_writable_file(written)
 
 
 def _told(wanted: Wanted, exported: Exported) -> str:

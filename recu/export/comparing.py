@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recu.base.errors import CheckpointError
 from recu.runtime.operations import OPERATIONS, Apply, Pair, Values
 
 Form = Callable[[Values], Values]
@@ -60,12 +61,17 @@ def compare(
 
     Returns:
         The network itself as "network", then each form.
+
+    Raises:
+        CheckpointError: a logit of the network is not finite.
     """
     found = {name: Comparison() for name in ("network", *forms)}
     for images, labels in batches:
         # Before the network has a chance to write into them.
         seen, given = images.permute(0, 2, 3, 1).contiguous().numpy().copy(), None if labels is None else labels.numpy()
         expected = network(images.contiguous(memory_format=torch.channels_last)).numpy()
+        if not np.isfinite(expected).all():
+            raise CheckpointError("the network gives no finite numbers for some of the images: train again")
         found["network"].add(expected, expected, given)
         for name, form in forms.items():
             found[name].add(expected, form(seen), given)

@@ -98,6 +98,8 @@ def export(wanted: Wanted, *, data_dir: Path | None) -> Exported:
     from recu.nn.inference import inference_form
 
     classifier = wanted.classifier
+    if wanted.path.exists() and wanted.path.samefile(classifier.subject.file.path):
+        raise OutputError(f"{wanted.path} is the checkpoint itself, which would be replaced: choose another --output")
     on, batches = _images(wanted, data_dir)
     form = _FORMS[wanted.target](wanted)
     compared = compare(inference_form(classifier.network), form.forms, batches)
@@ -221,10 +223,9 @@ def _safetensors(wanted: Wanted) -> _Form:
     def write(compared: dict[str, Comparison]) -> int:
         from recu.export.card import card_text
 
-        if wanted.path.exists() and not wanted.path.is_dir():
-            raise OutputError(f"{wanted.path} is a file: safetensors and their model card go into a folder")
+        text = card_text(_card(wanted, compared["safetensors"]))
         size = _written(wanted.path / WEIGHTS, content)
-        atomic_write_text(wanted.path / CARD, card_text(_card(wanted, compared["safetensors"])))
+        atomic_write_text(wanted.path / CARD, text)
         return size
 
     return _Form(forms={"safetensors": run}, exact="safetensors", write=write)

@@ -1,6 +1,9 @@
 """`recu export`, and what takes the file that it writes."""
 
+import hashlib
+import json
 import resource
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,8 +12,10 @@ import pytest
 import torch
 import yaml
 
+from recu.base.errors import CheckpointError
 from recu.models import build_model
-from recu.runtime.reader import parse
+from recu.runtime.reader import MAGIC, PREFIX, parse
+from recu.stages.packed import load_packed
 from tests.unit.training.ours import experiment, our_checkpoint
 
 NAMES = [f"class{number}" for number in range(6)]
@@ -112,6 +117,76 @@ def test_a_file_that_is_damaged_or_newer(recu, packed, change, message):
         assert f"{packed} {message}" in recu.error()
 
 
+def with_header(packed, change) -> None:
+    """Change a packed file's header and seal it again, as another program would have written it."""
+    data = packed.read_bytes()
+    length = PREFIX.unpack_from(data)[2]
+    header = json.loads(data[PREFIX.size : PREFIX.size + length])
+    change(header)
+    text = json.dumps(header).encode()
+    text += b" " * (-(PREFIX.size + len(text)) % 4)
+    body = PREFIX.pack(MAGIC, 1, len(text)) + text + data[PREFIX.size + length : -32]
+    packed.write_bytes(body + hashlib.sha256(body).digest())
+
+
+SEEN = "does not say how images are seen"
+NAMED = "does not say network, dataset and the names of its 6 classes"
+FIRST = "contradicts itself in its operation 1, 'convolution'"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: header["image"].update(view="crop"), SEEN),
+        (lambda header: header["image"].update(size="8"), SEEN),
+        (lambda header: header["image"].update(stored_size=0), SEEN),
+        (lambda header: header["image"].update(mean=[0.5]), SEEN),
+        (lambda header: header["image"].update(std=[0.1, 1e-60, 0.1]), SEEN),
+        (lambda header: header.pop("image"), SEEN),
+        (lambda header: header.update(classes=NAMES[:5]), NAMED),
+        (lambda header: header.update(classes=[1] * 6), NAMED),
+        (lambda header: header.pop("classes"), NAMED),
+        (lambda header: header.update(dataset=None), NAMED),
+        (lambda header: header["image"].update(size=10**6), FIRST),
+        (lambda header: header["operations"][0].update(stride=[0, 0]), FIRST),
+    ],
+)
+def test_a_header_that_makes_no_sense(packed, change, message):
+    with_header(packed, change)
+    with pytest.raises(CheckpointError, match=f"net.recu {message}"):
+        load_packed(packed)
+
+
+def test_what_a_header_says_is_no_command_to_a_terminal(recu, packed):
+    with_header(packed, lambda header: header.update(network="a\x1b[2J"))
+    assert recu("evaluate", "-e", packed, *recu.tiny[2:], "--dataset", "tiny") == 0, recu.err
+    assert "a\\x1b[2J, packed" in recu.out and "\x1b" not in recu.out
+
+
+def test_data_of_another_number_of_classes_is_refused(recu, packed):
+    weights = build_model("resnet20_1w1a", family="cifar", num_classes=6).state_dict()
+    torch.save({"state_dict": weights}, "theirs.pth")
+    words = ["--dataset", "tiny", "--model", "resnet20_1w1a", "--quick"]
+    assert export(recu, "theirs.pth", "packed", "theirs.recu", *words) == 0, recu.err
+    for label in range(5):
+        shutil.copytree(recu.project / f"images/test/class{label}", recu.folder / f"fewer/test/class{label}")
+    params = shutil.copytree(recu.project / "params", recu.folder / "params")
+    datasets = yaml.safe_load((params / "datasets.yaml").read_text())
+    datasets["tiny"] |= {"num_classes": 5} | {key: None for key in datasets["tiny"] if key.endswith("_images")}
+    (params / "datasets.yaml").write_text(yaml.safe_dump(datasets))
+    assert recu("evaluate", "-e", "theirs.recu", "--data_path", "fewer", "--params_dir", params) == 2
+    assert "theirs.recu tells 6 classes apart" in recu.error()
+
+
+def test_the_checkpoint_itself_is_not_replaced(recu, packed):
+    before = (recu.folder / "ours.pth.tar").read_bytes()
+    (recu.folder / "link").symlink_to("ours.pth.tar")
+    for name in ("ours.pth.tar", "link"):
+        assert export(recu, "ours.pth.tar", "packed", name, "--quick", "--overwrite") == 2
+        assert f"{name} is the checkpoint itself" in recu.error()
+    assert (recu.folder / "ours.pth.tar").read_bytes() == before
+
+
 def test_a_packed_file_where_a_checkpoint_is_needed(recu, packed):
     assert export(recu, packed, "packed", "again.recu", "--quick") == 2
     assert "net.recu is no checkpoint: it is a packed network; recu predict, recu evaluate -e" in recu.error()
@@ -196,6 +271,15 @@ def test_safetensors_and_a_model_card(recu, file):
     assert recu("evaluate", "-e", file, "--params_dir", recu.project / "params", "--output", "a.json") == 0
     assert 100 * top1 == pytest.approx(recu.json("a.json")["top1"]) and "Top-1" in prose
     assert recu.json("a.json")["checkpoint_sha256"] in prose
+    assert export(recu, file, "safetensors", "card", "--quick") == 2
+    assert "card exists: choose another --output, or add --overwrite" in recu.error()
+    assert export(recu, file, "safetensors", "card", "--quick", "--overwrite") == 0, recu.err
+    assert "Nothing was measured" in (recu.folder / "card/README.md").read_text()
+    (recu.folder / "other").mkdir()
+    (recu.folder / "other/README.md").write_text("mine")
+    assert export(recu, file, "safetensors", "other", "--quick", "--overwrite") == 2
+    assert "other exists and holds no model.safetensors of an export" in recu.error()
+    assert (recu.folder / "other/README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("target", "package"), [("onnx", "onnx"), ("qonnx", "onnx"), ("safetensors", "safetensors")])
