@@ -23,7 +23,7 @@ from recu.binarisers.protocol import has_plain_geometry, stated_cost, stated_lat
 from recu.binarisers.real import RealConv2d, RescaledSignActivationConv2d, SignActivationConv2d
 from recu.export.fusing import Node, fused, numbered
 from recu.kernels.exact import is_altered
-from recu.kernels.inference_norm import factor_and_shift
+from recu.kernels.inference_norm import FixedNorm2d
 from recu.nn.inference import has_fixed_graph, remove_identities
 from recu.nn.layers import AveragePoolShortcut, HardTanh, LearnableShift, SubsampleShortcut
 
@@ -225,9 +225,7 @@ def _periodic(layer: PeriodicWeightConv2d, taken: Taken) -> list[Node]:
 def _norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, taken: Taken) -> list[Node] | None:
     if not layer.track_running_stats or layer.running_mean is None:
         return None
-    as_2d = nn.BatchNorm2d(layer.num_features, eps=layer.eps, affine=layer.affine).eval()
-    as_2d.load_state_dict(layer.state_dict())
-    factor, shift = factor_and_shift(as_2d)
+    factor, shift = FixedNorm2d(layer).cpu().float().factor_and_shift()
     return [Node("norm", taken, {"factor": _array(factor), "shift": _array(shift)})]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +12,39 @@ from recu.kernels import sign_codes
 from recu.kernels.tensors import as_images, as_rows, compiled_for
 
 
-def factor_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """A BatchNorm with running statistics as x * factor + shift, both (C,).
+class FixedNorm2d(nn.Module):
+    """A BatchNorm in evaluation mode as it is now, for images; a deep copy of one takes ten times as long.
 
-    Rounded once, that is in float32 to the last bit what PyTorch computes on a CPU.
+    Args:
+        norm: with running statistics; its tensors are copied.
     """
-    factor = torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps)
-    factor = factor if norm.weight is None else factor * norm.weight.detach()
-    return factor, norm(factor.new_zeros(1, len(factor), 1, 1)).detach().flatten()
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name in ("running_mean", "running_var", "weight", "bias"):
+            values: Tensor | None = getattr(norm, name)
+            self.register_buffer(name, None if values is None else values.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        if x.dim() != 4:
+            raise ValueError(f"expected 4D input (got {x.dim()}D input)")  # else other axes might be taken for channels
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+    def factor_and_shift(self) -> tuple[Tensor, Tensor]:
+        """It as x * factor + shift, both (C,).
+
+        Rounded once, that is in float32 to the last bit what PyTorch computes on a CPU.
+        """
+        factor = torch.rsqrt(self.running_var + self.eps)
+        factor = factor if self.weight is None else factor * self.weight
+        return factor, self(factor.new_zeros(1, len(factor), 1, 1)).flatten()
 
 
 class InferenceNorm2d(nn.Module):
@@ -36,8 +60,8 @@ class InferenceNorm2d(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm2d, *, hardtanh: bool) -> None:
         super().__init__()
-        self.norm, self.hardtanh = copy.deepcopy(norm), hardtanh
-        self.factor_and_shift = factor_and_shift(self.norm) if compiled_for(cast(Tensor, norm.running_mean)) else None
+        self.norm, self.hardtanh = FixedNorm2d(norm), hardtanh
+        self.factor_and_shift = self.norm.factor_and_shift() if compiled_for(self.norm.running_mean) else None
 
     def operation(self) -> dict[str, Any] | None:
         """What it computes, as `recu.kernels.sign_program` takes it; None where its numbers are not for loops."""
@@ -56,5 +80,5 @@ class InferenceNorm2d(nn.Module):
         return as_images(rows)
 
     def _fits(self, x: Tensor) -> bool:
-        mean = cast(Tensor, self.norm.running_mean)
+        mean = self.norm.running_mean
         return compiled_for(x, mean) and x.dim() == 4 and x.shape[1] == len(mean)

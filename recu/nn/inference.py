@@ -38,7 +38,7 @@ from recu.nn.layers import HardTanh
 
 _log = logging.getLogger(__name__)
 _Layers = dict[Any, Any]
-"""The layers of a graph by what its nodes call them."""
+"""The layers of a graph, and the tensors that it reads, by what its nodes call them."""
 _PREFIX = "inference_"
 """Of the names of the layers put into a graph."""
 _FRESH = (InferenceConv2d, InferenceNorm2d, nn.BatchNorm2d)
@@ -76,31 +76,49 @@ def inference_form(model: nn.Module) -> nn.Module:
     if not any(_is_known_binary(layer) for layer in model.modules()):
         return model
     obstacle = _obstacle(model)
-    if obstacle is None:
-        try:
-            # Of a copy: layers that are left as they are would follow the network's weights, and those replaced not.
-            graph, copied = _Tracer().trace(model), copy.deepcopy(model)
-        except Exception as error:  # of the network's own code, whatever that does with what stands for a tensor
-            obstacle = " ".join(str(error).split())[:160]
     if obstacle is not None:
-        _log.warning("evaluating %s layer by layer, which is slower: %s", type(model).__name__, obstacle)
-        return model
-    form = fx.GraphModule(copied, graph)
-    form.register_load_state_dict_pre_hook(_refuse_weights)
-    layers = dict(form.named_modules())
+        return _layer_by_layer(model, obstacle)
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:  # of the network's own code, whatever that does with what stands for a tensor
+        return _layer_by_layer(model, error)
+    own = _named_in(graph, model)
+    layers = dict(own)
     remove_identities(graph, layers)
     with torch.no_grad():
         for node in list(graph.nodes):
             if _calls_binary(node, layers):
-                _replace(form, node, layers)
+                _replace(node, layers)
         for node in list(graph.nodes):
             if _calls(node, layers, nn.Conv2d, nn.MaxPool2d):
-                _replace_norm(form, node, layers)
+                _replace_norm(node, layers)
     _work_in_place(graph, layers)
     graph.lint()
-    form.delete_all_unused_submodules()
-    form.recompile()
+    try:
+        # Copies of what is left, which would else follow the network's weights; at once, so that what two of them
+        # share stays shared.
+        layers |= copy.deepcopy({name: own[name] for name in _names(graph) if name in own})
+        form = fx.GraphModule(layers, graph)
+    except Exception as error:  # of the network's own code too
+        return _layer_by_layer(model, error)
+    form.register_load_state_dict_pre_hook(_refuse_weights)
     return gather_bodies(form).eval()
+
+
+def _layer_by_layer(model: nn.Module, reason: object) -> nn.Module:
+    reason = " ".join(str(reason).split())[:160]
+    _log.warning("evaluating %s layer by layer, which is slower: %s", type(model).__name__, reason)
+    return model
+
+
+def _names(graph: fx.Graph) -> list[str]:
+    """Of the layers that a graph calls, and of the tensors that it reads."""
+    return [str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")]
+
+
+def _named_in(graph: fx.Graph, model: nn.Module) -> _Layers:
+    """A network's own layers and tensors that a graph names."""
+    return {name: operator.attrgetter(name)(model) for name in _names(graph)}
 
 
 def _refuse_weights(*_: object) -> None:
@@ -165,7 +183,7 @@ def _work_in_place(graph: fx.Graph, layers: _Layers) -> None:
             )
 
 
-def _replace(form: fx.GraphModule, node: fx.Node, layers: _Layers) -> None:
+def _replace(node: fx.Node, layers: _Layers) -> None:
     """Put an `InferenceConv2d` in the place of a binary convolution, and of what follows it and can be part of it."""
     layer = layers[node.target]
     binary_weight, scale = _binarised(layer)
@@ -175,7 +193,6 @@ def _replace(form: fx.GraphModule, node: fx.Node, layers: _Layers) -> None:
     if threshold is None:
         tail, norm, residual, hardtanh = _up_to_hardtanh(node, layers)
     name = _add_layer(
-        form,
         node,
         InferenceConv2d(
             binary_weight,
@@ -189,24 +206,24 @@ def _replace(form: fx.GraphModule, node: fx.Node, layers: _Layers) -> None:
         layers,
     )
     replaced = [node, *tail]
-    with form.graph.inserting_before(replaced[-1]):
+    graph = node.graph
+    with graph.inserting_before(replaced[-1]):
         inputs = node.args if residual is None else (*node.args, residual)
-        replaced[-1].replace_all_uses_with(form.graph.call_module(name, inputs, node.kwargs))
+        replaced[-1].replace_all_uses_with(graph.call_module(name, inputs, node.kwargs))
     for old in reversed(replaced):
-        form.graph.erase_node(old)
+        graph.erase_node(old)
 
 
-def _add_layer(form: fx.GraphModule, node: fx.Node, layer: nn.Module, layers: _Layers) -> str:
-    """Add a layer to a graph's module, under a name that no other has, and return that."""
+def _add_layer(node: fx.Node, layer: nn.Module, layers: _Layers) -> str:
+    """Add a layer to those of a graph, under a name that no other has nor begins with, and return that."""
     name = f"{_PREFIX}{node.name}"
-    while hasattr(form, name):
+    while any(f"{other}.".startswith(f"{name}.") for other in layers):
         name += "_"
-    form.add_submodule(name, layer)
     layers[name] = layer
     return name
 
 
-def _replace_norm(form: fx.GraphModule, before: fx.Node, layers: _Layers) -> None:
+def _replace_norm(before: fx.Node, layers: _Layers) -> None:
     """Put an `InferenceNorm2d` in the place of a BatchNorm, and its hardtanh, that alone follow a new result."""
     norm = _only_user(before)
     if norm is None or not _is_folding_norm(norm, layers[before.target], layers):
@@ -214,11 +231,11 @@ def _replace_norm(form: fx.GraphModule, before: fx.Node, layers: _Layers) -> Non
     tail, following = [norm], _only_user(norm)
     if following is not None and _clips_to_one(following, layers):
         tail.append(following)
-    name = _add_layer(form, norm, InferenceNorm2d(layers[norm.target], hardtanh=len(tail) == 2), layers)
-    with form.graph.inserting_before(tail[-1]):
-        tail[-1].replace_all_uses_with(form.graph.call_module(name, (before,)))
+    name = _add_layer(norm, InferenceNorm2d(layers[norm.target], hardtanh=len(tail) == 2), layers)
+    with norm.graph.inserting_before(tail[-1]):
+        tail[-1].replace_all_uses_with(norm.graph.call_module(name, (before,)))
     for old in reversed(tail):
-        form.graph.erase_node(old)
+        norm.graph.erase_node(old)
 
 
 def _up_to_hardtanh(

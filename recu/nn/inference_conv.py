@@ -6,7 +6,6 @@ these. Everywhere else, and for what codes cannot express, the same is computed 
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recu.kernels import sign_codes, sign_convolution
-from recu.kernels.inference_norm import factor_and_shift
+from recu.kernels.inference_norm import FixedNorm2d
 from recu.kernels.sign_codes import FilterCodes, SignCodes
 from recu.kernels.tensor_cores import tf32_allowed
 from recu.kernels.tensors import compiled_for
@@ -58,12 +57,13 @@ class InferenceConv2d(nn.Module):
         self.register_buffer("scale", scale)
         self.stride, self.padding = stride, padding
         self.in_place = False
-        self.norm, self.hardtanh, self.sign_threshold = copy.deepcopy(norm), hardtanh, sign_threshold
+        self.norm = None if norm is None else FixedNorm2d(norm)
+        self.hardtanh, self.sign_threshold = hardtanh, sign_threshold
         self.filters: FilterCodes | None = None
         self._factor_and_shift: tuple[Tensor, Tensor] | None = None
         if sign_convolution.suits(binary_weight, binary_weight):
             self.filters = sign_convolution.pack_filters(binary_weight)
-            self._factor_and_shift = None if self.norm is None else factor_and_shift(self.norm)
+            self._factor_and_shift = None if self.norm is None else self.norm.factor_and_shift()
 
     def operation(self) -> dict[str, Any] | None:
         """What it computes, as `recu.kernels.sign_program` takes it; None where its weights are not all signs."""

@@ -2,6 +2,7 @@
 
 import logging
 import operator
+import threading
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from recu.models.build import convolution_of
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d
 from recu.nn.inference import inference_form
 from recu.nn.inference_conv import InferenceConv2d
+from recu.nn.layers import LearnableShift
 from recu.training.device import place
 from tests.golden.fill import fill
 
@@ -194,6 +196,94 @@ def test_the_network_is_not_changed_and_its_later_weights_do_not_matter() -> Non
     assert torch.equal(form(batch), found) and not torch.equal(model(batch), before)
     with pytest.raises(ValueError, match="load these into the network"):
         form.load_state_dict(form.state_dict())
+
+
+class Unread(nn.Module):
+    """Its graph is not read, so that it stays as it is, binary layer included. Counts its calls."""
+
+    calls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.prelu = BinaryConv2d(8, 8, 3, padding=1), nn.PReLU(8)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.prelu(self.conv(x)) + self.calls
+
+
+class Around(nn.Module):
+    """Calls another layer; not read either."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+class Kept(nn.Module):
+    """Every kind of tensor that stays in a form, and names that a form may want to give."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.inference_conv = BinaryConv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.norm, self.prelu, self.shift = nn.BatchNorm2d(8), nn.PReLU(8), LearnableShift(8)
+        self.inference_conv_ = nn.Parameter(torch.rand(8, 1, 1))
+        self.register_buffer("offset", torch.rand(8, 1, 1))
+        self.plain = torch.rand(8, 1, 1)  # neither parameter nor buffer
+        self.unread = Unread()
+        self.twice = nn.Sequential(Around(self.unread), Around(self.unread))
+        self.pooled_norm, self.linear = nn.BatchNorm1d(8), nn.Linear(8, 5)
+        self.lock = threading.Lock()  # which cannot be copied
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.shift(self.norm(self.conv(x)))
+        x = self.inference_conv(self.prelu(x * self.inference_conv_ + self.offset - self.plain))
+        return self.linear(self.pooled_norm(self.twice(x).mean((2, 3))))
+
+
+def kept() -> tuple[Kept, torch.Tensor]:
+    torch.manual_seed(0)
+    model = Kept()
+    fill(model, 0.9)
+    model.unread.calls.fill_(0)
+    return model.eval(), torch.randn(2, 3, 6, 6).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["plain", *(name for name in Kept().state_dict() if "twice" not in name)])
+@torch.no_grad()
+def test_no_tensor_of_a_form_follows_the_network(name: str) -> None:
+    model, batch = kept()
+    form, again = inference_form(model), inference_form(model)
+    assert len(inference_layers(form)) == 1
+    found = form(batch)
+    tensor = operator.attrgetter(name)(model)
+    tensor.copy_(torch.rand_like(tensor) if tensor.is_floating_point() else tensor + 1)
+    assert torch.equal(again(batch), found)
+    assert name.endswith(("num_batches_tracked", "tau")) or not torch.equal(model(batch), found)
+
+
+@torch.no_grad()
+def test_what_two_layers_of_a_form_share_stays_shared_and_the_networks_own() -> None:
+    model, batch = kept()
+    form, calls = inference_form(model), model.unread.calls
+    expected = [model(batch), model(batch)]
+    assert calls == 4 and not torch.equal(*expected)
+    assert [torch.equal(form(batch), each) for each in expected] == [True, True] and calls == 4
+
+
+@torch.no_grad()
+def test_a_layer_that_stays_and_cannot_be_copied_leaves_the_network_as_it_is_with_a_warning(caplog) -> None:
+    model, _ = kept()
+    model.prelu.lock = threading.Lock()
+    with caplog.at_level(logging.WARNING):
+        assert inference_form(model) is model
+    assert "evaluating Kept layer by layer, which is slower: cannot pickle" in caplog.text
 
 
 def test_nothing_binary_nothing_changed() -> None:

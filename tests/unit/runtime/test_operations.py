@@ -106,9 +106,9 @@ def test_what_follows_a_binary_convolution(adds, hardtanh):
     )
     out = out + as_torch(x) if adds else out
     out = F.hardtanh(out) if hardtanh else out
-    from recu.kernels.inference_norm import factor_and_shift
+    from recu.kernels.inference_norm import FixedNorm2d
 
-    factor, shift = (values.detach().numpy() for values in factor_and_shift(norm))
+    factor, shift = (values.numpy() for values in FixedNorm2d(norm).factor_and_shift())
     apply = operations.binary(
         weight=weight,
         stride=(1, 1),
