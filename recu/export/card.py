@@ -34,6 +34,8 @@ class Card:
     """How many they are."""
     parameters: int
     image_size: int
+    options: str
+    """Of `recu predict`, for what tensors alone do not say."""
 
 
 def card_text(card: Card) -> str:
@@ -89,8 +91,11 @@ A network for images of {card.image_size}x{card.image_size} pixels, {card.parame
 import torch
 from safetensors.torch import load_file
 
-# Then: recu predict weights.pth IMAGE --dataset NAME --model NAME
 torch.save(load_file("model.safetensors"), "weights.pth")
+```
+
+```
+recu predict weights.pth IMAGE {card.options}
 ```
 
 A file in which binary weights take one bit: `recu export FILE --to packed --output FILE.recu`.

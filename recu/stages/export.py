@@ -6,6 +6,7 @@ very same numbers and does not is not written.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,6 +264,8 @@ def _card(wanted: Wanted, compared: Comparison) -> Card:
     from recu.export.card import Card
 
     classifier, subject = wanted.classifier, wanted.classifier.subject
+    names = ("model", "family", "variant", "stage", "binariser")
+    said = {"dataset": wanted.dataset_name, **{name: getattr(subject, name) for name in names}}
     return Card(
         network=subject.network,
         binariser=find_binariser(subject.binariser, family=subject.family).title,
@@ -276,6 +279,9 @@ def _card(wanted: Wanted, compared: Comparison) -> Card:
         images=compared.images,
         parameters=sum(parameter.numel() for parameter in classifier.network.parameters()),
         image_size=classifier.dataset.image_size,
+        options=shlex.join(
+            word for name, value in said.items() if value is not None for word in (f"--{name}", str(value))
+        ),
     )
 
 

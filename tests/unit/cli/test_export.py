@@ -8,13 +8,16 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from recu.base.errors import CheckpointError
+from recu.data.load.plain_view import as_test_image
 from recu.models import build_model
-from recu.runtime.reader import MAGIC, PREFIX, parse
+from recu.runtime.network import Network
+from recu.runtime.reader import MAGIC, PREFIX, parse, read
 from recu.stages.packed import load_packed
 from tests.unit.training.ours import experiment, our_checkpoint
 
@@ -201,6 +204,11 @@ def test_from_python(recu, packed):
     assert [guess.name for guess in found] == [guess.name for guess in expected]
     assert [guess.probability for guess in found] == pytest.approx([guess.probability for guess in expected])
     assert network.classes == tuple(NAMES)
+    # As docs/packed.md says it.
+    views = as_test_image(image, network.seen)[None]
+    images = (views.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.25)
+    logits = Network(read(packed).operations)(images)
+    assert logits.dtype == np.float32 and np.array_equal(logits, network.logits(views))
 
 
 def test_options_that_a_packed_file_has_no_use_for(recu, packed):
@@ -230,7 +238,6 @@ def needs(package: str):
 @needs("onnx")
 @needs("onnxruntime")
 def test_onnx(recu, file):
-    import numpy as np
     import onnx
     from onnx import numpy_helper
 
@@ -271,6 +278,14 @@ def test_safetensors_and_a_model_card(recu, file):
     assert recu("evaluate", "-e", file, "--params_dir", recu.project / "params", "--output", "a.json") == 0
     assert 100 * top1 == pytest.approx(recu.json("a.json")["top1"]) and "Top-1" in prose
     assert recu.json("a.json")["checkpoint_sha256"] in prose
+    torch.save(tensors, "weights.pth")
+    (command,) = (line for line in prose.splitlines() if line.startswith("recu predict"))
+    image = recu.project / "images/test/class1/0.png"
+    assert recu("predict", file, image, "--output", "b.json") == 0
+    words = command.replace("IMAGE", str(image)).split()[1:]
+    assert recu(*words, "--output", "c.json", "--params_dir", recu.project / "params") == 0, recu.err
+    shares = [[each["probability"] for each in recu.json(name)["images"][0]["top"]] for name in ("b.json", "c.json")]
+    assert shares[0] == shares[1]
     assert export(recu, file, "safetensors", "card", "--quick") == 2
     assert "card exists: choose another --output, or add --overwrite" in recu.error()
     assert export(recu, file, "safetensors", "card", "--quick", "--overwrite") == 0, recu.err
