@@ -25,6 +25,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/publish.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/speed.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/aliases.smk"
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_suite(collect)
     options.add_dirs(collect, "results_dir", "runs_dir")
     collect.add_argument("--packed", action="store_true", help="list their packed files (recu export) too")
+    collect.add_argument("--speed", action="store_true", help="list those and their speed (recu speed) too")
     collect.add_argument("--output", type=user_path, required=True, metavar="FILE.json")
 
     render = actions.add_parser("render", help="render the table and figures of a suite from its rows")
@@ -107,8 +108,8 @@ def _suite(arguments: argparse.Namespace) -> SuiteFacts:
 def _collect(arguments: argparse.Namespace) -> None:
     from recu.stages.report import collect
 
-    experiments, packed = _suite(arguments).experiments, arguments.packed
-    collect(experiments, arguments.results_dir, arguments.runs_dir, arguments.output, packed=packed)
+    asked = {name: getattr(arguments, name) for name in ("packed", "speed")}
+    collect(_suite(arguments).experiments, arguments.results_dir, arguments.runs_dir, arguments.output, **asked)
 
 
 def _render(arguments: argparse.Namespace) -> None:

@@ -113,6 +113,11 @@ def export_folder(results_dir: Path, experiment_id: str) -> Path:
     return results_dir / "export" / experiment_id
 
 
+def speed_folder(results_dir: Path, experiment_id: str) -> Path:
+    """Where it is said how fast that packed file is."""
+    return results_dir / "speed" / experiment_id
+
+
 def rows_file(results_dir: Path, suite: str) -> Path:
     """The collected result rows of one suite."""
     return report_folder(results_dir, suite) / "rows.json"

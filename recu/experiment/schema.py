@@ -635,5 +635,7 @@ class WorkflowConfig(Block):
     """Whether jobs on this machine are forks of one process that has imported everything: for many small ones."""
     packed: Annotated[bool, BeforeValidator(text_as_switch)] = False
     """Whether every best checkpoint is exported as a packed file too (results/export/), and tables list its size."""
+    benchmark: Annotated[bool, BeforeValidator(text_as_switch)] = False
+    """Whether the speed of those files is measured, too (results/speed/), and tables list it; includes `packed`."""
     keep_resumable: Annotated[bool, BeforeValidator(text_as_switch)] = Running.keep_resumable
     """Whether finished trainings keep the state that more epochs would continue from, four times their weights."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from recu.base.text import counted
 from recu.experiment.suite_facts import MethodFacts, SuiteFacts
 from recu.report.summary import RELEASED_RULE, RULE, TableRow
-from recu.results.records import Provenance, Row
+from recu.results.records import Provenance, Row, SpeedRecord
 from recu.results.sharing import pieces_worded
 
 COST = (
@@ -17,6 +17,17 @@ COST = (
     "and linear layers; OPs = BOPs / 64 + FLOPs."
 )
 """What the cost columns of every table mean."""
+
+SPEED = "Speed: "
+"""Begins what is said of measured speeds, where there are some."""
+
+_SPEED = (
+    f"{SPEED}of the packed file (of several seeds the first one's), from normalised test images to logits, in "
+    "milliseconds for one image at a time and in images/s. Speed-up over float: over the same architecture with real "
+    "weights and activations, which one would deploy in place of a binary network, as PyTorch runs it (float32, "
+    "operation by operation, channels last), with random weights, on which no speed depends. Both took turns with as "
+    "many threads; medians. *: other programs used more than a tenth of the machine meanwhile."
+)
 
 _RELEASED = (
     RELEASED_RULE,
@@ -41,10 +52,8 @@ class Notes:
 def notes(table: Sequence[TableRow], rows: Sequence[Row], suite: SuiteFacts) -> Notes:
     """All notes of one suite's table."""
     files = [row for row in rows if row.claim]
-    return Notes(
-        reading=_RELEASED if files else (RULE, *_columns(), *_methods(table, suite)),
-        origin=_origin(rows, files),
-    )
+    reading = _RELEASED if files else (RULE, *_columns(), *_methods(table, suite))
+    return Notes(reading=(*reading, *_speeds(table)), origin=_origin(rows, files))
 
 
 def _columns() -> tuple[str, ...]:
@@ -117,10 +126,41 @@ def _sharing(rows: Sequence[Row]) -> list[str]:
     return [f"Devices: {experiment} was trained in {'; '.join(texts)}." for experiment, texts in worded if texts]
 
 
+def _speeds(table: Sequence[TableRow]) -> list[str]:
+    """What speeds mean; where, when and by which software they were measured, and what else the machine did."""
+    machines: dict[tuple[str, int], dict[str, SpeedRecord]] = {}
+    for line in table:
+        if (speed := line.result.speed) is not None:
+            machine = machines.setdefault((speed.provenance.device, speed.processors), {})
+            machine[f"{line.result.network}, {line.result.labelled_method}"] = speed
+    found = [_SPEED] if machines else []
+    for (device, processors), speeds in machines.items():
+        of = f" of {listed(speeds)}" if len(machines) > 1 else ""
+        origins = [speed.provenance for speed in speeds.values()]
+        packages = (f"{name} {listed(each.packages.get(name) for each in origins)}" for name in ("torch", "numba"))
+        found.append(
+            f"{SPEED}measured{of} on {device}, {_days(origins)}, in batches of "
+            f"{listed(str(speed.batch_size) for speed in speeds.values())} images, by {', '.join(packages)}, "
+            f"{listed(_codes(origins))}. Busy with other programs meanwhile: "
+            f"{_range(speed.others for speed in speeds.values())} of {counted(processors, 'processor')}; load average: "
+            f"{_range(speed.load_average for speed in speeds.values())}."
+        )
+    return found
+
+
+def _range(values: Iterable[float | None]) -> str:
+    known = [f"{value:.1f}" for value in sorted(value for value in values if value is not None)]
+    return " to ".join(dict.fromkeys((known[0], known[-1]))) if known else "unknown"
+
+
 def _dates(origins: Iterable[Provenance]) -> str:
     """When results with these provenances were made."""
+    return f"Date: {_days(origins)}."
+
+
+def _days(origins: Iterable[Provenance]) -> str:
     days = sorted(each.created[:10] for each in origins)
-    return f"Date: {days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''} (UTC)."
+    return f"{days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''} (UTC)"
 
 
 def _versions(origins: Sequence[Provenance]) -> tuple[str, ...]:

@@ -274,7 +274,7 @@ def _table_grid(table: Sequence[TableRow], columns: Sequence[Column], *, linked:
         page = address(row.runs[0]) if linked else ""
         cells = []
         for column in columns:
-            first = values[next(iter(column.values))]
+            first = values[column.first]
             sort: Any = first if isinstance(first, int | float) and not isinstance(first, bool) else None
             if column.numeric and first is None:
                 sort = ""

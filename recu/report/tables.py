@@ -9,13 +9,14 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from operator import attrgetter
 from typing import Any
 
 from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
 from recu.experiment.suite_facts import SuiteFacts
 from recu.report.methods import Cell, Grid, markdown_grid, side_by_side
-from recu.report.notes import Notes
+from recu.report.notes import SPEED, Notes
 from recu.report.summary import Spread, TableRow, half_width
 from recu.results.seal import SEAL, content_hash
 
@@ -42,8 +43,13 @@ class Column:
     """Whether it stands in the table of costs; None for in both."""
     rank: int | None = None
     """Place among the columns that a narrow table keeps, 0 first; None for none."""
-    asked_for: Callable[[TableRow], bool] | None = None
-    """What a line has where the column is wanted: it stands in tables that have such a line. None for in all."""
+    optional: bool = False
+    """Whether it stands only in tables of which some line has its first value."""
+
+    @property
+    def first(self) -> str:
+        """Name of its first value."""
+        return next(iter(self.values))
 
 
 def plain_column(
@@ -125,6 +131,23 @@ def _count(value: float) -> str:
     return f"{value:.3e}" if value >= 1e5 else f"{value:.4g}"
 
 
+def _speed_column(header: str, text: Callable[[float], str], **values: str) -> Column:
+    """Of attributes of a line's `SpeedRecord`, the first of which is shown; a star where others used the machine."""
+
+    def shown(line: Line) -> str:
+        value = line[next(iter(values))]
+        return "not measured" if value is None else text(value) + ("*" if line["speed_busy"] else "")
+
+    read = {name: _of_speed(attribute) for name, attribute in values.items()}
+    return Column(header=header, text=shown, values=read, numeric=True, cost=True, optional=True)
+
+
+def _of_speed(attribute: str) -> Read:
+    """None where there is none, or it was not measured."""
+    parts = ("speed", *attribute.split("."))
+    return lambda line: reduce(lambda value, part: getattr(value, part, None), parts, line.result)
+
+
 def _published(name: str) -> Read:
     return lambda line: getattr(line.published, name, None)
 
@@ -179,7 +202,23 @@ COLUMNS: tuple[Column, ...] = (
         },
         numeric=True,
         cost=True,
-        asked_for=lambda line: line.result.packed is not None,
+        optional=True,
+    ),
+    _speed_column("ms an image (packed)", _count, packed_ms="packed.ms", float_ms="float32.ms", speed_busy="busy"),
+    _speed_column(
+        "images/s (packed)",
+        _count,
+        packed_images_per_s="packed.images_per_s",
+        float_images_per_s="float32.images_per_s",
+    ),
+    _speed_column("speed-up over float (one image)", number, speedup_one="speed_up_one"),
+    _speed_column(
+        "speed-up over float (batches)",
+        number,
+        speedup_batches="speed_up_batches",
+        speed_device="provenance.device",
+        speed_measured="provenance.created",
+        **{f"speed_{name}": name for name in ("threads", "batch_size", "others", "load_average")},
     ),
     _cost_column("binary_operations", "BOPs"),
     _cost_column("floating_point_operations", "FLOPs"),
@@ -258,7 +297,11 @@ _NARROW |= {"Top-1 published": "published", "Top-1 claimed": "claimed", "Top-1 l
 def columns_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[Column]:
     """Those that a table has: of released files or of trainings, and what was asked for besides."""
     found = _columns(any(line.result.claim is not None for line in table), columns)
-    return [column for column in found if column.asked_for is None or any(map(column.asked_for, table))]
+    return [
+        column
+        for column in found
+        if not column.optional or any(column.values[column.first](line) is not None for line in table)
+    ]
 
 
 def _columns(released: bool, columns: Sequence[Column] = COLUMNS) -> list[Column]:
@@ -377,11 +420,11 @@ def terminal(content: Mapping[str, Any], width: int | None) -> str:
 
     Args:
         content: of the file.
-        width: columns of characters; None shows everything, however wide.
+        width: columns of characters; None shows everything, however wide, and the table of costs.
     """
-    lines, results = content["rows"], parts(_columns(content["released"]))[0]
+    lines, (results, costs) = content["rows"], parts(_columns(content["released"]))
     if width is None:
-        shown, texts = results, [[visible(column.text(line)) for column in results] for line in lines]
+        shown, texts = results, _texts(results, lines)
     else:
         shown, texts = _fitting(results, lines, width)
     headers = [column.header if width is None else _NARROW.get(column.header, column.header) for column in shown]
@@ -392,7 +435,16 @@ def terminal(content: Mapping[str, Any], width: int | None) -> str:
     title = visible(f"{content['title']} (suite {content['suite']}); accuracies in percent")
     wrapped = [part for text in (title, *below) for part in textwrap.wrap(text, width or len(text))]
     first = len(textwrap.wrap(title, width or len(title)))
-    return "\n".join((*wrapped[:first], "", *_aligned(shown, [headers, *texts]), *wrapped[first:]))
+    table = [*wrapped[:first], "", *_aligned(shown, [headers, *texts]), *wrapped[first:]]
+    if width is None:
+        there = [each for each in costs if not each.optional or any(line.get(each.first) is not None for line in lines)]
+        table += ["", *_aligned(there, [[column.header for column in there], *_texts(there, lines)])]
+        table += [visible(note) for note in content["notes"]["reading"] if note.startswith(SPEED)]
+    return "\n".join(table)
+
+
+def _texts(columns: Sequence[Column], lines: Sequence[Line]) -> list[list[str]]:
+    return [[visible(column.text(line)) for column in columns] for line in lines]
 
 
 def _aligned(columns: Sequence[Column], texts: Sequence[Sequence[str]]) -> list[str]:

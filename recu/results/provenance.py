@@ -97,6 +97,15 @@ def code_now() -> str:
     return code_hash(paths.PROJECT_DIR / "recu")
 
 
+def what_computes() -> str:
+    """16 hexadecimal digits that differ whenever the code of networks and their fast forms does, or what it runs on:
+    how fast they were before says nothing of how fast they are now."""
+    parts = ("binarisers", "kernels", "models", "nn", "runtime")
+    versions, on = package_versions(), ("python", "recu", "torch", "numpy", "numba")
+    hashes = [code_hash(paths.PROJECT_DIR / "recu" / part) for part in parts]
+    return hash_text(canonical_json([hashes, [versions[name] for name in on]]))
+
+
 def with_own(code: str, sources: Iterable[CodeFile]) -> str:
     """A code hash that sees files of users' code too; unchanged where there are none."""
     own = own_hash(sources)

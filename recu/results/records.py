@@ -517,6 +517,60 @@ class PackedRecord(Record):
     """Of the same runtime."""
 
 
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Speed(Record):
+    """How fast a network computes."""
+
+    ms: Positive
+    """For one image at a time."""
+    images_per_s: Positive
+    """In batches."""
+
+
+class SpeedRecord(Record):
+    """metrics.json of the speed of a packed file, which one machine measured."""
+
+    experiment_id: str
+    packed_sha256: str
+    """Of the file that was measured."""
+    packed: Speed
+    float32: Speed | None
+    """Of the same architecture with real weights and activations; None where it has no such form."""
+    threads: Annotated[int, Field(gt=0)]
+    batch_size: Annotated[int, Field(gt=0)]
+    turns: Annotated[int, Field(gt=0)]
+    """That each took; the medians count."""
+    processors: Annotated[int, Field(gt=0)]
+    """Of the machine."""
+    load_average: Amount | None
+    """Of the minute that ended with the measurement, which itself is in it; this and `others` are None where the system
+    does not say."""
+    others: Amount | None
+    """Processors that other programs kept busy meanwhile, on average."""
+    provenance: Provenance
+    """Of the measurement; its device names the processor."""
+
+    @property
+    def speed_up_one(self) -> float | None:
+        """How many times as fast as `float32` for one image at a time."""
+        return None if self.float32 is None else self.float32.ms / self.packed.ms
+
+    @property
+    def speed_up_batches(self) -> float | None:
+        """Likewise in batches."""
+        return None if self.float32 is None else self.packed.images_per_s / self.float32.images_per_s
+
+    @property
+    def busy(self) -> bool:
+        """Whether others took more than a tenth of the machine, as far as is known."""
+        return self.others is not None and self.others > BUSY_SHARE * self.processors
+
+
+BUSY_SHARE = 0.1
+
+
 class Curve(Record):
     """Top-1 and loss by epoch, counted from 0."""
 
@@ -628,6 +682,8 @@ class Row(Record):
     """None where the binary layers were not measured."""
     packed: PackedRecord | None = None
     """None where no packed file was asked for."""
+    speed: SpeedRecord | None = None
+    """None where its speed was not measured."""
 
     @property
     def labelled_method(self) -> str:

@@ -21,13 +21,14 @@ class StartingNetwork:
 
     Args:
         operations: as `recu.runtime.reader.Packed` has them.
+        threads: at most; None for as many as PyTorch would take.
 
     Raises:
         PackedError: an operation is not known, or lacks what it needs.
     """
 
-    def __init__(self, operations: Sequence[Mapping[str, Any]]) -> None:
-        self._operations = operations
+    def __init__(self, operations: Sequence[Mapping[str, Any]], threads: int | None = None) -> None:
+        self._operations, self._threads = operations, threads
         self._compute: Callable[[Values], Values] = Network(operations)
         self._pixels: int | None = 0
 
@@ -36,11 +37,13 @@ class StartingNetwork:
         if self._pixels is not None:
             self._pixels += images[..., 0].size
             if self._pixels > _FIRST_PIXELS:
-                self._pixels, self._compute = None, _compiled(self._operations, images.shape[1]) or self._compute
+                threads = self._threads or _usual_threads()
+                found = _compiled(self._operations, images.shape[1], threads)
+                self._pixels, self._compute = None, found or self._compute
         return self._compute(images)
 
 
-def _compiled(operations: Sequence[Mapping[str, Any]], size: int) -> Callable[[Values], Values] | None:
+def _compiled(operations: Sequence[Mapping[str, Any]], size: int, threads: int) -> Callable[[Values], Values] | None:
     """None, and a warning, where numba is not installed."""
     try:
         from recu.runtime.compiled_network import CompiledNetwork
@@ -49,10 +52,10 @@ def _compiled(operations: Sequence[Mapping[str, Any]], size: int) -> Callable[[V
             raise
         _log.warning("computing with NumPy alone, which is many times slower: numba is not installed")
         return None
-    return CompiledNetwork(operations, size, _threads())
+    return CompiledNetwork(operations, size, threads)
 
 
-def _threads() -> int:
+def _usual_threads() -> int:
     """As PyTorch would take: OMP_NUM_THREADS, or the processors that this process may use."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdecimal() and int(asked) > 0 else len(os.sched_getaffinity(0))

@@ -75,17 +75,25 @@ class PackedClassifier:
 
     def logits(self, views: Pixels) -> NDArray[np.float64]:
         """Of images (N, S, S, 3) as the network sees them."""
-        mean, std = (np.array(self.header["image"][name], np.float32) for name in ("mean", "std"))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite in the end is refused
-            return self.network(normalised(views, mean, std)).astype(np.float64)
+            return self.network(self.normalised(views)).astype(np.float64)
+
+    def normalised(self, views: Pixels) -> NDArray[np.float32]:
+        """What the network computes of images (N, S, S, 3) as it sees them."""
+        mean, std = (np.array(self.header["image"][name], np.float32) for name in ("mean", "std"))
+        return normalised(views, mean, std)
 
     def shares(self, views: Pixels) -> NDArray[np.float64]:
         """Softmax of the logits, (N, classes)."""
         return np.exp(_log_shares(self.logits(views)))
 
 
-def load_packed(file: str | Path) -> PackedClassifier:
+def load_packed(file: str | Path, threads: int | None = None) -> PackedClassifier:
     """A packed file, ready to compute, e.g. `recu.load_packed("network.recu").predict("cat.png")`; without PyTorch.
+
+    Args:
+        file: as `recu export` writes it.
+        threads: at most; None for as many as PyTorch would take.
 
     Raises:
         CheckpointError: one line: missing, damaged, cut off, of another kind or of a newer version.
@@ -107,7 +115,7 @@ def load_packed(file: str | Path) -> PackedClassifier:
         path=path,
         header=packed.header,
         sha256=packed.sha256,
-        network=StartingNetwork(packed.operations),
+        network=StartingNetwork(packed.operations, threads),
         outputs=logits,
         classes=classes,
         seen=seen,
@@ -160,12 +168,12 @@ def evaluate_packed(packed: PackedClassifier, prepared: Prepared) -> dict[str, A
     """
     from tqdm import tqdm
 
-    _check_data(packed, prepared)
+    check_data(packed, prepared)
     manifest = prepared.manifest
     total, sums = manifest.splits["test"], np.zeros(3)
     with tqdm(desc="evaluating", total=total, unit=" images", leave=False, disable=None) as bar:
         counted = 0
-        for views, labels in _test_images(prepared, packed.seen):
+        for views, labels in test_images(prepared, packed.seen):
             logs = _log_shares(packed.logits(views))
             likeliest = np.argsort(-logs, axis=1, kind="stable")[:, :5] == labels[:, None]
             sums += (-logs[np.arange(len(labels)), labels].sum(), likeliest[:, 0].sum(), likeliest.sum())
@@ -190,7 +198,7 @@ def evaluate_packed(packed: PackedClassifier, prepared: Prepared) -> dict[str, A
     }
 
 
-def _check_data(packed: PackedClassifier, prepared: Prepared) -> None:
+def check_data(packed: PackedClassifier, prepared: Prepared) -> None:
     """Raise CheckpointError where images would come in another form, or under other labels, than in the training."""
     said, identity = packed.header["image"], prepared.manifest.identity
     names = {"size": "image_size", "view": "test_view", "mean": "mean", "std": "std"}
@@ -211,7 +219,7 @@ def _check_data(packed: PackedClassifier, prepared: Prepared) -> None:
         )
 
 
-def _test_images(prepared: Prepared, seen: Seen) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
+def test_images(prepared: Prepared, seen: Seen) -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
     """Batches of test images (N, S, S, 3) as the network sees them, with labels."""
     from recu.data.decoding import open_image, unusable
     from recu.data.opening import open_arrays, open_index

@@ -20,6 +20,7 @@ from recu.results.records import (
     ReleasedRecord,
     Row,
     Rows,
+    SpeedRecord,
     read_record,
     read_training,
     write_record,
@@ -35,7 +36,13 @@ CLAIMS = "claims.html"
 
 
 def collect(
-    experiments: Iterable[Origin], results_dir: Path, runs_dir: Path, output: Path, *, packed: bool = False
+    experiments: Iterable[Origin],
+    results_dir: Path,
+    runs_dir: Path,
+    output: Path,
+    *,
+    packed: bool = False,
+    speed: bool = False,
 ) -> None:
     """Write one result row for each experiment to `output` (JSON with a self-check), in the order given.
 
@@ -45,12 +52,13 @@ def collect(
         runs_dir: where trainings keep their state; named by what is advised where one must be trained again.
         output: the file.
         packed: whether their packed files are listed.
+        speed: whether those and their speed are.
 
     Raises:
         ResultError: as `collect_rows`. OutputError: `output` cannot be written.
     """
     try:
-        rows = collect_rows(experiments, results_dir, packed=packed)
+        rows = collect_rows(experiments, results_dir, packed=packed, speed=speed)
     except DisagreementError as error:
         raise ResultError(f"{error}; {_to_agree(error, results_dir, runs_dir)}") from error
     except RowError as error:
@@ -58,24 +66,27 @@ def collect(
     write_record(output, Rows(rows=rows))
 
 
-def collect_rows(experiments: Iterable[Origin], results_dir: Path, *, packed: bool = False) -> tuple[Row, ...]:
+def collect_rows(
+    experiments: Iterable[Origin], results_dir: Path, *, packed: bool = False, speed: bool = False
+) -> tuple[Row, ...]:
     """One result row for each experiment, in the order given.
 
     Args:
         experiments: which results, with the parameters they must rest on.
         results_dir: where the train and evaluate stages publish.
         packed: whether their packed files are listed.
+        speed: whether those and their speed are.
 
     Raises:
-        ResultError: a result is missing or altered.
+        ResultError: a result is missing or altered, or of another file than the one that it should be of.
         RowError: one belongs to other parameters, or results do not fit together.
     """
-    rows = tuple(_collected(experiment, results_dir, packed) for experiment in experiments)
+    rows = tuple(_collected(experiment, results_dir, packed or speed, speed) for experiment in experiments)
     check_rows(rows)
     return rows
 
 
-def _collected(experiment: Origin, results_dir: Path, packed: bool) -> Row:
+def _collected(experiment: Origin, results_dir: Path, packed: bool, speed: bool) -> Row:
     def again(file: Path) -> str:
         return remake([file], suites=[suite_of(experiment.id)], results_dir=results_dir)
 
@@ -98,7 +109,14 @@ def _collected(experiment: Origin, results_dir: Path, packed: bool) -> Row:
     exported = read_record(file, PackedRecord, again=again(file))
     if (exported.experiment_id, exported.checkpoint_sha256) != (experiment.id, row.checkpoint_sha256):
         raise ResultError(f"{file} is of another checkpoint than {trained}; make it again: {again(file)}")
-    return row.model_copy(update={"packed": exported})
+    row = row.model_copy(update={"packed": exported})
+    if not speed:
+        return row
+    timed = paths.speed_folder(results_dir, experiment.id) / paths.METRICS
+    measured = read_record(timed, SpeedRecord, again=again(timed))
+    if (measured.experiment_id, measured.packed_sha256) != (experiment.id, exported.packed_sha256):
+        raise ResultError(f"{timed} is of another packed file than {file}; make it again: {again(timed)}")
+    return row.model_copy(update={"speed": measured})
 
 
 def _to_mend(error: RowError, results_dir: Path, runs_dir: Path) -> str:

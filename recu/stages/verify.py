@@ -242,8 +242,8 @@ class _SuiteVerifier:
             return absent(str(file))
         try:
             origins = [experiment.origin for experiment in self._experiments.values()]
-            packed = any("packed" in row for row in found.get("rows", ()))
-            expected = [row.as_plain() for row in collect_rows(origins, self._places.results_dir, packed=packed)]
+            asked = {name: any(name in row for row in found.get("rows", ())) for name in ("packed", "speed")}
+            expected = [row.as_plain() for row in collect_rows(origins, self._places.results_dir, **asked)]
         except ResultError as error:
             return finding(str(file), [("stale", f"cannot be collected again: {error}")])
         problem = seal_problem(found)

@@ -47,8 +47,9 @@ FACTS = PLAN.facts()
 PUBLISHED = PLAN.published_hash
 # GPUs of one training or evaluation; a cluster without any is asked for none where params/config.yaml says so.
 GPUS = 0 if CONFIG.gpus.strip().lower() == "cpu" else PLAN.devices
+CORES = workflow.resource_settings.cores or 1
 # Cores of one training: all of them, shared among the trainings that can run side by side.
-TRAINING_THREADS = plan.threads_per_training(workflow.resource_settings.cores or 1, EXPERIMENTS)
+TRAINING_THREADS = plan.threads_per_training(CORES, EXPERIMENTS)
 
 DATA_DIR = Path(CONFIG.data_dir)
 RESULTS_DIR = Path(CONFIG.results_dir)
@@ -95,7 +96,7 @@ TEACHER_OPTIONS = plan.as_options(teacher_weights=CONFIG.teacher_weights) if CON
 KEEP_OPTION = "--keep_resumable" if CONFIG.keep_resumable else ""
 TRACKING_OPTIONS = plan.as_options(tracking_uri=CONFIG.tracking_uri, params_dir=PARAMS_DIR)
 COLLECT_OPTIONS = plan.as_options(results_dir=RESULTS_DIR, runs_dir=CONFIG.runs_dir)
-PACKED_OPTION = "--packed" if CONFIG.packed else ""
+PACKED_OPTION = "--speed" if CONFIG.benchmark else "--packed" if CONFIG.packed else ""
 EXPORT_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, data_dir=DATA_DIR, results_dir=RESULTS_DIR)
 PUBLISH_OPTIONS = plan.as_options(params_dir=PARAMS_DIR, results_dir=RESULTS_DIR)
 PAGES_OPTIONS = plan.as_options(
@@ -263,8 +264,27 @@ def get_suite_evaluate_metrics(wildcards):
 
 def get_suite_packed_metrics(wildcards):
     """What is said of every packed file of a suite, where they are wanted."""
-    wanted = PLAN.planned_of(wildcards.suite) if CONFIG.packed else ()
+    wanted = PLAN.planned_of(wildcards.suite) if CONFIG.packed or CONFIG.benchmark else ()
     return [paths.export_folder(RESULTS_DIR, name) / paths.METRICS for name in wanted]
+
+
+def get_suite_speeds(wildcards):
+    """How fast each of those is, where it is wanted."""
+    wanted = PLAN.planned_of(wildcards.suite) if CONFIG.benchmark else ()
+    return [paths.speed_folder(RESULTS_DIR, name) / paths.METRICS for name in wanted]
+
+
+@cache
+def what_computes():
+    """See `recu.results.provenance.what_computes`, which reads files."""
+    from recu.results import provenance
+
+    return provenance.what_computes()
+
+
+def get_what_computes(wildcards):
+    """Code and packages, other ones of which have other speeds."""
+    return what_computes()
 
 
 def get_tables(wildcards):

@@ -3,6 +3,7 @@ rule collect:
         train=get_suite_train_metrics,
         evaluate=get_suite_evaluate_metrics,
         packed=get_suite_packed_metrics,
+        speeds=get_suite_speeds,
     output:
         rows=paths.rows_file(RESULTS_DIR, "{suite}"),
     log:

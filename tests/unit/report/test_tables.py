@@ -26,8 +26,9 @@ from recu.report.tables import (
     plain_column,
     terminal,
 )
-from recu.results.records import PackedRecord
+from recu.results.records import PackedRecord, SpeedRecord, as_record
 from recu.results.seal import seal_problem
+from tests.unit.results.made import packed, provenance, speed, training
 
 
 @pytest.fixture
@@ -189,16 +190,7 @@ def test_csv_reads_back_as_numbers(table):
 
 def test_packed_files_are_listed_where_a_row_has_one(row, published, suite):
     plain, with_file = row(), row(model="resnet20_1w1a")
-    packed = PackedRecord(
-        experiment_id=with_file.experiment_id,
-        checkpoint_sha256=with_file.checkpoint_sha256,
-        packed_sha256="b" * 64,
-        size_bytes=51460,
-        test_images=10000,
-        other_class=2,
-        top1=87.5,
-    )
-    listed = with_file.model_copy(update={"packed": packed})
+    listed = with_file.model_copy(update={"packed": as_record(packed(training(model="resnet20_1w1a")), PackedRecord)})
     assert "packed" not in with_file.as_plain() and listed.as_plain()["packed"]["size_bytes"] == 51460
     before, after = (summarise([plain, each], published, suite.methods, suite.datasets) for each in (with_file, listed))
     assert "packed" not in csv(before)
@@ -207,6 +199,59 @@ def test_packed_files_are_listed_where_a_row_has_one(row, published, suite):
     assert frame["packed_other_class"][1] == 2
     (column,) = (each for each in columns_of(after) if each.header == "packed file (KB)")
     assert [column.text(line) for line in lines_of(after)] == ["-", "51.46"]
+
+
+SPEEDS = (
+    "ms an image (packed)",
+    "images/s (packed)",
+    "speed-up over float (one image)",
+    "speed-up over float (batches)",
+)
+
+
+@pytest.fixture
+def timed(row, published, suite):
+    """Rows and table of a network that was timed, one that was on another machine that was busy, one that was not."""
+
+    def with_speed(name, **changes):
+        speeds = as_record(speed(training(model=name), **changes), SpeedRecord)
+        return row(model=name).model_copy(update={"speed": speeds})
+
+    other = {"others": 3.5, "float32": None, "provenance": provenance(device="CPU, 2 threads (another)")}
+    rows = [with_speed("resnet20_1w1a"), with_speed("vgg_small_1w1a", **other), row()]
+    return rows, summarise(rows, published, suite.methods, suite.datasets)
+
+
+def test_speeds_stand_in_the_costs_of_every_form_with_the_machine_that_measured_them(timed, suite):
+    rows, table = timed
+    below = notes(table, rows, suite)
+    page = Cells(page_of(table, rows, suite))
+    texts = markdown_lines(markdown(table, below, suite).replace("\\*", "*"))
+    assert texts == page.lines
+    costs = [dict(zip(texts[4], line, strict=True)) for line in texts[5:]]
+    expected = [
+        ["0.5", "4000", "4.00", "8.00"],
+        ["0.5*", "4000*", "not measured", "not measured"],
+        ["not measured"] * 4,
+    ]
+    assert [[line[name] for name in SPEEDS] for line in costs] == expected
+    content = json.loads(as_json(table, below, suite))
+    full = terminal(content, None)
+    assert [" ".join(line) in " ".join(full.split()) for line in expected] == [True] * 3
+    for text in (markdown(table, below, suite), page_of(table, rows, suite), latex(table, below, suite), full):
+        assert all(each in text for each in ("CPU, 2 threads (a processor)", "CPU, 2 threads (another)"))
+        assert "0.2 of 4 processors" in text and "3.5 of 4 processors" in text
+    assert "ms an image" not in terminal(content, 200)
+    frame = pandas.read_csv(io.StringIO(csv(table)))
+    assert frame["packed_ms"].tolist()[:2] == [0.5, 0.5] and pandas.isna(frame["packed_ms"][2])
+    assert frame["speedup_one"].tolist()[0] == 4 and frame["speedup_one"].isna().tolist() == [False, True, True]
+    assert frame["speed_device"].tolist()[:2] == ["CPU, 2 threads (a processor)", "CPU, 2 threads (another)"]
+    assert frame["speed_measured"].tolist()[0] == "2026-11-20T10:00:00+00:00" and frame["float_ms"].tolist()[0] == 2
+
+
+def test_without_a_speed_no_table_speaks_of_it(table, rows, suite):
+    text = markdown(table, notes(table, rows, suite), suite)
+    assert not [name for name in SPEEDS if name in text] and "Speed:" not in text and "speed" not in csv(table)
 
 
 def test_a_column_is_one_entry_that_names_a_field_of_the_row(table):

@@ -136,3 +136,33 @@ def evaluation(train: dict) -> dict:
 
 def made_row(train: dict, evaluate: dict) -> Row:
     return result_row(as_record(train, TrainingRecord), as_record(evaluate, EvaluationRecord))
+
+
+def packed(train: dict, **changes) -> dict:
+    """What an export says of the training's packed file."""
+    return {
+        "experiment_id": train["experiment"]["id"],
+        "checkpoint_sha256": train["checkpoint_sha256"],
+        "packed_sha256": "b" * 64,
+        "size_bytes": 51460,
+        "test_images": 10000,
+        "other_class": 2,
+        "top1": 87.5,
+    } | changes
+
+
+def speed(train: dict, **changes) -> dict:
+    """How fast that file is."""
+    return {
+        "experiment_id": train["experiment"]["id"],
+        "packed_sha256": "b" * 64,
+        "packed": {"ms": 0.5, "images_per_s": 4000.0},
+        "float32": {"ms": 2.0, "images_per_s": 500.0},
+        "threads": 2,
+        "batch_size": 128,
+        "turns": 5,
+        "processors": 4,
+        "load_average": 2.25,
+        "others": 0.25,
+        "provenance": provenance(device="CPU, 2 threads (a processor)"),
+    } | changes

@@ -147,3 +147,20 @@ def test_importing_it_imports_nothing_heavy():
     code = "import sys, recu.results.provenance; print([m for m in ('torch', 'numpy', 'mlflow') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_what_computes_is_other_with_other_loops_or_another_pytorch_and_not_with_other_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PROJECT_DIR", tmp_path)
+    for part in ("kernels", "report"):
+        (tmp_path / "recu" / part).mkdir(parents=True)
+        (tmp_path / "recu" / part / "a.py").write_text("x = 1\n")
+    before = provenance.what_computes()
+    (tmp_path / "recu/report/a.py").write_text("x = 2\n")
+    assert provenance.what_computes() == before
+    versions = provenance.package_versions()
+    monkeypatch.setattr(provenance, "package_versions", lambda: versions | {"torch": "9.9"})
+    assert provenance.what_computes() != before
+    monkeypatch.setattr(provenance, "package_versions", lambda: versions | {"mlflow": "9.9"})
+    assert provenance.what_computes() == before
+    (tmp_path / "recu/kernels/a.py").write_text("x = 2\n")
+    assert provenance.what_computes() != before

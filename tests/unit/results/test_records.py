@@ -10,13 +10,14 @@ from recu.results.records import (
     EpochResult,
     EvaluationRecord,
     Source,
+    SpeedRecord,
     TrainingRecord,
     as_record,
     read_record,
     write_record,
 )
 from recu.results.seal import SEAL
-from tests.unit.results.made import epoch, evaluation, training
+from tests.unit.results.made import epoch, evaluation, speed, training
 
 AGAIN = "`make it`"
 
@@ -97,3 +98,19 @@ def test_a_confusion_matrix_of_another_evaluation_is_refused(change, message):
     else:
         with pytest.raises(ResultError, match=message):
             as_record(content, EvaluationRecord)
+
+
+def test_a_speed_says_how_many_times_as_fast_it_is_and_whether_others_used_the_machine():
+    found = as_record(speed(training()), SpeedRecord)
+    assert (found.speed_up_one, found.speed_up_batches, found.busy) == (4.0, 8.0, False)
+    assert as_record(found.as_plain(), SpeedRecord) == found
+    others = {None: False, 0.4: False, 0.41: True}
+    assert {each: found.model_copy(update={"others": each}).busy for each in others} == others
+    alone = found.model_copy(update={"float32": None})
+    assert alone.speed_up_one is None and alone.speed_up_batches is None
+
+
+@pytest.mark.parametrize("changes", [{"packed": {"ms": 0.0, "images_per_s": 1.0}}, {"threads": 0}, {"others": -1.0}])
+def test_a_speed_that_no_machine_has_is_refused(changes):
+    with pytest.raises(ResultError, match=next(iter(changes))):
+        as_record(speed(training(), **changes), SpeedRecord)

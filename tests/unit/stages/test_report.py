@@ -13,7 +13,7 @@ from recu.experiment.schema import Published, PublishedResult
 from recu.experiment.suite_facts import DatasetFacts, MethodFacts, SuiteFacts
 from recu.results.seal import write_sealed_json
 from recu.stages.report import collect, render, shown_in_terminal, where_to_look
-from tests.unit.results.made import evaluation, training
+from tests.unit.results.made import evaluation, packed, speed, training
 
 RUNS = Path("runs")
 ID = "cifar10/digits/cifar.resnet20_1w1a/vanilla/seed1"
@@ -61,16 +61,7 @@ def test_packed_files_are_collected_where_they_are_asked_for_and_are_of_the_same
     rows, file = tmp_path / "rows.json", results / "export" / ID / "metrics.json"
     with pytest.raises(ResultError, match=r"export/.*--forcerun .*export"):
         collect(suite.experiments, results, RUNS, rows, packed=True)
-    checkpoint = read_json(results / "train" / ID / "metrics.json")["checkpoint_sha256"]
-    said = {
-        "experiment_id": ID,
-        "checkpoint_sha256": checkpoint,
-        "packed_sha256": "a" * 64,
-        "size_bytes": 51460,
-        "test_images": 360,
-        "other_class": 1,
-        "top1": 95.0,
-    }
+    said = packed(read_json(results / "train" / ID / "metrics.json"))
     write_sealed_json(file, said)
     collect(suite.experiments, results, RUNS, rows, packed=True)
     assert read_json(rows)["rows"][0]["packed"] == said
@@ -79,6 +70,24 @@ def test_packed_files_are_collected_where_they_are_asked_for_and_are_of_the_same
     write_sealed_json(file, said | {"checkpoint_sha256": "0" * 64})
     with pytest.raises(ResultError, match=r"is of another checkpoint than .*--forcerun"):
         collect(suite.experiments, results, RUNS, rows, packed=True)
+
+
+def test_speeds_are_collected_with_the_packed_files_that_they_are_of(results, suite, tmp_path):
+    train = read_json(results / "train" / ID / "metrics.json")
+    rows, file = tmp_path / "rows.json", results / "speed" / ID / "metrics.json"
+    write_sealed_json(results / "export" / ID / "metrics.json", packed(train))
+    with pytest.raises(ResultError, match=r"speed/.*--forcerun .*speed"):
+        collect(suite.experiments, results, RUNS, rows, speed=True)
+    write_sealed_json(file, speed(train))
+    collect(suite.experiments, results, RUNS, rows, speed=True)
+    row = read_json(rows)["rows"][0]
+    assert row["speed"] == speed(train) and row["packed"] == packed(train)
+    collect(suite.experiments, results, RUNS, rows, packed=True)
+    assert "speed" not in read_json(rows)["rows"][0]
+    for other in ({"packed_sha256": "0" * 64}, {"experiment_id": "another"}):
+        write_sealed_json(file, speed(train, **other))
+        with pytest.raises(ResultError, match=r"speed/.* is of another packed file than .*--forcerun .*speed"):
+            collect(suite.experiments, results, RUNS, rows, speed=True)
 
 
 def test_the_terminal_shows_what_was_rendered_and_refuses_what_was_edited(results, suite, published, tmp_path):
