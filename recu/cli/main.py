@@ -34,6 +34,8 @@ _HELP = re.compile(r'"""`[^`]+`: (.+?)\.\n?(?:"""|\n)', re.DOTALL)
 
 _SPINS_OF_WAITING_THREADS = "1000"
 """Instead of hundreds of thousands: PyTorch's threads would keep the cores from the compiled loops of `recu.nn`."""
+_WITH_USUAL_THREADS = ("speed",)
+"""Commands that measure PyTorch, which then has to run as it does in any program."""
 
 _BUG = 1
 _KEYBOARD = 130  # 128 + SIGINT, as shells report it
@@ -82,8 +84,9 @@ def _run(command: str, words: list[str]) -> None:
         raise unknown_name("command", command, commands())
     for note in settle_environment(os.environ):
         print(visible(redact(note)), file=sys.stderr)
-    # Read when PyTorch is first imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS_OF_WAITING_THREADS)
+    if command not in _WITH_USUAL_THREADS:
+        # Read when PyTorch is first imported.
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS_OF_WAITING_THREADS)
     # Python would look through all of PyTorch for garbage as it exits, for a second.
     atexit.register(gc.freeze)
     module = importlib.import_module(f"recu.cli.{command}")

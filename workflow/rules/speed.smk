@@ -20,5 +20,7 @@ rule speed:
     message:
         "Measuring the speed of {wildcards.trained} (log: {log})"
     shell:
+        # By itself, and not by a fork, where PyTorch would have this program's settings.
+        "unset RECU_PRELOADED; "
         f"{JOB} speed {{wildcards.trained:q}} --packed {{input.packed:q}} --threads {{threads}}"
         f" --record {{output.metrics:q}} {EXPORT_OPTIONS} > {{log:q}} 2>&1"

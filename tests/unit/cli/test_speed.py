@@ -1,5 +1,7 @@
 """`recu speed`: a packed file beside the float network of its shape."""
 
+import os
+
 import pytest
 import torch
 
@@ -82,3 +84,11 @@ def test_what_cannot_be_measured_is_one_line(recu, files):
     assert recu("speed", *files) == 2 and "net.recu is damaged or cut off" in recu.error()
     (recu.folder / "net.recu").unlink()
     assert recu("speed", *files) == 2 and "net.recu" in recu.error()
+
+
+def test_pytorchs_threads_wait_as_they_do_in_other_programs(recu, monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that what follows is undone
+    for command, expected in (("speed", None), ("export", "1000")):
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+        assert recu(command, "--no_such_option") == 2
+        assert os.environ.setdefault("GOMP_SPINCOUNT", "unset") == (expected or "unset")
