@@ -21,7 +21,7 @@ from recu.report.claims import Weighed
 from recu.report.methods import Grid, side_by_side
 from recu.report.notes import Notes, commit, notes
 from recu.report.summary import TableRow
-from recu.report.tables import Column, columns_of, lines_of, number, parts
+from recu.report.tables import Column, columns_of, lines_of, number, tables_of
 from recu.results.flatten import flatten_params
 from recu.results.records import EvaluationRecord, Provenance, ReleasedRecord, Row, TrainingRecord
 
@@ -239,13 +239,14 @@ class _Grid:
 
 def _shown(suite: Suite, shown: Iterable[str], *, linked: bool) -> dict[str, Any]:
     facts, below = suite.facts, suite.notes
-    results, costs = parts(columns_of(suite.table))
+    results, costs, *speeds = tables_of(columns_of(suite.table))
     methods = side_by_side(suite.table)
     return {
         "title": visible(facts.title),
         "description": visible(facts.description),
         "results": _table_grid(suite.table, results, linked=linked),
         "costs": _table_grid(suite.table, costs, linked=linked),
+        "speeds": [_table_grid(suite.table, columns, linked=linked) for columns in speeds],
         "methods": _methods_grid(methods) if methods else None,
         "methods_notes": " ".join(visible(note) for note in methods.notes) if methods else "",
         "reading": [visible(note) for note in below.reading],

@@ -7,11 +7,11 @@ import io
 import json
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal, get_args
 
 from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
 from recu.experiment.suite_facts import SuiteFacts
@@ -28,6 +28,11 @@ Line = Mapping[str, Any]
 """The values of one line of the table, by the names of all columns of `columns_of`."""
 
 
+Part = Literal["results", "costs", "speed"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The tables of a suite."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
     """One column: the plain values that stand for it in CSV and JSON, and how people read them."""
@@ -39,8 +44,8 @@ class Column:
     numeric: bool = False
     released: bool | None = None
     """Whether it stands in tables of released files alone; None for in every table, False for in all others."""
-    cost: bool | None = False
-    """Whether it stands in the table of costs; None for in both."""
+    parts: tuple[Part, ...] = ("results",)
+    """Which tables it stands in."""
     rank: int | None = None
     """Place among the columns that a narrow table keeps, 0 first; None for none."""
     optional: bool = False
@@ -58,7 +63,7 @@ def plain_column(
     *,
     numeric: bool = False,
     released: bool | None = None,
-    cost: bool | None = False,
+    parts: tuple[Part, ...] = ("results",),
     rank: int | None = None,
 ) -> Column:
     """A column of one attribute of the result as it is."""
@@ -68,7 +73,7 @@ def plain_column(
         values={name: attrgetter(f"result.{name}")},
         numeric=numeric,
         released=released,
-        cost=cost,
+        parts=parts,
         rank=rank,
     )
 
@@ -122,7 +127,7 @@ def _cost_column(name: str, header: str, unit: int = 1) -> Column:
         text=lambda line: _count(line[name] / unit),
         values={name: attrgetter(f"result.cost.{name}")},
         numeric=True,
-        cost=True,
+        parts=("costs",),
     )
 
 
@@ -139,7 +144,7 @@ def _speed_column(header: str, text: Callable[[float], str], **values: str) -> C
         return "not measured" if value is None else text(value) + ("*" if line["speed_busy"] else "")
 
     read = {name: _of_speed(attribute) for name, attribute in values.items()}
-    return Column(header=header, text=shown, values=read, numeric=True, cost=True, optional=True)
+    return Column(header=header, text=shown, values=read, numeric=True, parts=("speed",), optional=True)
 
 
 def _of_speed(attribute: str) -> Read:
@@ -172,25 +177,25 @@ COLUMNS: tuple[Column, ...] = (
             **of_result("checkpoint_sha256"),
         },
         released=True,
-        cost=None,
+        parts=PARTS,
         rank=0,
     ),
     Column(
         header="dataset",
         text=lambda line: str(line["dataset_title"]),
         values={**of_result("dataset"), "dataset_title": attrgetter("dataset_title")},
-        cost=None,
+        parts=PARTS,
         rank=7,
     ),
-    plain_column("model", cost=None, rank=1),
+    plain_column("model", parts=PARTS, rank=1),
     Column(
         header="family",
         text=lambda line: line["family"] + (f" ({line['variant']})" if line["variant"] else ""),
         values=of_result("family", "variant"),
-        cost=None,
+        parts=PARTS,
         rank=6,
     ),
-    plain_column("shortcut", "shortcuts", cost=True),
+    plain_column("shortcut", "shortcuts", parts=("costs",)),
     _cost_column("parameters", "parameters"),
     _cost_column("checkpoint_bytes", "size (KB)", unit=1000),
     Column(
@@ -201,7 +206,7 @@ COLUMNS: tuple[Column, ...] = (
             "packed_other_class": lambda line: getattr(line.result.packed, "other_class", None),
         },
         numeric=True,
-        cost=True,
+        parts=("costs", "speed"),
         optional=True,
     ),
     _speed_column("ms an image (packed)", _count, packed_ms="packed.ms", float_ms="float32.ms", speed_busy="busy"),
@@ -223,14 +228,14 @@ COLUMNS: tuple[Column, ...] = (
     _cost_column("binary_operations", "BOPs"),
     _cost_column("floating_point_operations", "FLOPs"),
     _cost_column("operations", "OPs"),
-    plain_column("batch_size", numeric=True, released=False, cost=True),
-    plain_column("batch_size_test", numeric=True, released=False, cost=True),
+    plain_column("batch_size", numeric=True, released=False, parts=("costs",)),
+    plain_column("batch_size_test", numeric=True, released=False, parts=("costs",)),
     plain_column("epochs", numeric=True, released=False),
     Column(
         header="training method",
         text=lambda line: _labelled(line) + (" (reconstruction)" if line["reconstruction"] else ""),
         values={**of_result("method"), "reconstruction": attrgetter("reconstruction"), **of_result("row", "binariser")},
-        cost=None,
+        parts=PARTS,
         rank=2,
     ),
     Column(
@@ -239,7 +244,7 @@ COLUMNS: tuple[Column, ...] = (
         values={"train_seconds_mean": attrgetter("train_seconds")},
         numeric=True,
         released=False,
-        cost=True,
+        parts=("costs",),
     ),
     Column(
         header="Top-1 published",
@@ -297,21 +302,23 @@ _NARROW |= {"Top-1 published": "published", "Top-1 claimed": "claimed", "Top-1 l
 def columns_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[Column]:
     """Those that a table has: of released files or of trainings, and what was asked for besides."""
     found = _columns(any(line.result.claim is not None for line in table), columns)
-    return [
-        column
-        for column in found
-        if not column.optional or any(column.values[column.first](line) is not None for line in table)
-    ]
+    return [column for column in found if _is_wanted(column, map(column.values[column.first], table))]
 
 
 def _columns(released: bool, columns: Sequence[Column] = COLUMNS) -> list[Column]:
     return [column for column in columns if column.released in (None, released)]
 
 
-def parts(columns: Sequence[Column]) -> tuple[list[Column], list[Column]]:
-    """Those of the table of results, and those of the table of costs."""
-    costs = [column for column in columns if column.cost is not False]
-    return [column for column in columns if not column.cost], costs
+def _is_wanted(column: Column, values: Iterable[Any]) -> bool:
+    """Whether it stands in a table with these first values of it."""
+    return not column.optional or any(value is not None for value in values)
+
+
+def tables_of(columns: Sequence[Column]) -> list[list[Column]]:
+    """The columns of each table; none of speeds where nothing was measured."""
+    found = {part: [column for column in columns if part in column.parts] for part in PARTS}
+    measured = any(column.parts == ("speed",) for column in columns)
+    return [found[part] for part in PARTS if part != "speed" or measured]
 
 
 def lines_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:
@@ -327,8 +334,9 @@ def _plain(value: Any) -> Any:
 
 def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, *, with_curves: bool = True) -> str:
     """The suite's tables with their notes, and links to the other forms and to the curves where it has some."""
-    results, costs = parts(columns_of(table))
+    results, *others = tables_of(columns_of(table))
     lines = lines_of(table)
+    further = "\n\n".join(_grid(columns, lines, markdown_text, "pipe") for columns in others)
     listed = "\n".join(f"- {markdown_text(note)}" for note in (*notes.reading, *notes.origin))
     curves = f"\n![Accuracy and loss by epoch](figures/{suite.name}/curves.svg)\n"
     methods = side_by_side(table)
@@ -337,19 +345,21 @@ def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, *, with
         f"# {markdown_text(suite.title)}\n\n{markdown_paragraph(suite.description)}\n\n"
         f"{_grid(results, lines, markdown_text, 'pipe')}\n\n"
         f"Accuracies in percent. As [CSV]({suite.name}.csv), [JSON]({suite.name}.json), [LaTeX]({suite.name}.tex) and "
-        f"[HTML]({suite.name}.html).\n\n{compared}{_grid(costs, lines, markdown_text, 'pipe')}\n\n{listed}\n"
-        + (curves if with_curves else "")
+        f"[HTML]({suite.name}.html).\n\n{compared}{further}\n\n{listed}\n" + (curves if with_curves else "")
     )
 
 
 def latex(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts) -> str:
-    """Both tables for `\\input` in a paper; needs the package booktabs."""
-    results, costs = parts(columns_of(table))
+    """All tables for `\\input` in a paper; needs the package booktabs."""
+    results, *others = tables_of(columns_of(table))
     lines = lines_of(table)
     narrow = [column for column in results if column.rank is not None]
-    head = [f"% {visible(suite.title)}: results, then costs. Needs \\usepackage{{booktabs}}. Accuracies in percent."]
+    head = [
+        f"% {visible(suite.title)}: results, then costs{' and packed files' if others[1:] else ''}. Needs "
+        "\\usepackage{booktabs}. Accuracies in percent."
+    ]
     head += [f"% {visible(note)}" for note in notes.reading]
-    tables = [_latex(_grid(columns, lines, visible, "latex_booktabs")) for columns in (narrow, costs)]
+    tables = [_latex(_grid(columns, lines, visible, "latex_booktabs")) for columns in (narrow, *others)]
     methods = side_by_side(table)
     if methods is not None:
         tables.insert(1, _latex_methods(methods))
@@ -420,9 +430,11 @@ def terminal(content: Mapping[str, Any], width: int | None) -> str:
 
     Args:
         content: of the file.
-        width: columns of characters; None shows everything, however wide, and the table of costs.
+        width: columns of characters; None shows everything, however wide, and the other tables.
     """
-    lines, (results, costs) = content["rows"], parts(_columns(content["released"]))
+    lines = content["rows"]
+    there = _columns(content["released"])
+    results, *others = tables_of([each for each in there if _is_wanted(each, (line.get(each.first) for line in lines))])
     if width is None:
         shown, texts = results, _texts(results, lines)
     else:
@@ -437,8 +449,8 @@ def terminal(content: Mapping[str, Any], width: int | None) -> str:
     first = len(textwrap.wrap(title, width or len(title)))
     table = [*wrapped[:first], "", *_aligned(shown, [headers, *texts]), *wrapped[first:]]
     if width is None:
-        there = [each for each in costs if not each.optional or any(line.get(each.first) is not None for line in lines)]
-        table += ["", *_aligned(there, [[column.header for column in there], *_texts(there, lines)])]
+        for columns in others:
+            table += ["", *_aligned(columns, [[column.header for column in columns], *_texts(columns, lines)])]
         table += [visible(note) for note in content["notes"]["reading"] if note.startswith(SPEED)]
     return "\n".join(table)
 

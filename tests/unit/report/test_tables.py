@@ -22,8 +22,8 @@ from recu.report.tables import (
     latex,
     lines_of,
     markdown,
-    parts,
     plain_column,
+    tables_of,
     terminal,
 )
 from recu.results.records import PackedRecord, SpeedRecord, as_record
@@ -134,7 +134,7 @@ def test_a_narrow_terminal_keeps_what_matters(table, rows, suite):
     assert "not comparable: nothing is published for model resnet20_1w1a on CIFAR-10" in " ".join(narrow.split())
     assert "last epoch" in wide and "last epoch" not in narrow and "shortcuts" not in wide
     full = terminal(content, None)
-    assert all(column.header in full for column in parts(columns_of(table))[0])
+    assert all(column.header in full for column in columns_of(table))
     assert max(map(len, terminal(content, 50).splitlines())) <= 80, "the least that keeps its columns readable"
 
 
@@ -228,7 +228,8 @@ def test_speeds_stand_in_the_costs_of_every_form_with_the_machine_that_measured_
     page = Cells(page_of(table, rows, suite))
     texts = markdown_lines(markdown(table, below, suite).replace("\\*", "*"))
     assert texts == page.lines
-    costs = [dict(zip(texts[4], line, strict=True)) for line in texts[5:]]
+    assert [len(each) for each in tables_of(columns_of(table))] == [len(texts[place]) for place in (0, 4, 8)]
+    costs = [dict(zip(texts[8], line, strict=True)) for line in texts[9:]]
     expected = [
         ["0.5", "4000", "4.00", "8.00"],
         ["0.5*", "4000*", "not measured", "not measured"],
