@@ -28,7 +28,7 @@ from recu.stages.verify import grounds_of
 from recu.verify.grounds import Ground, Places
 
 _MOST_WITH_FIGURES = 100
-"""Runs of a suite whose pages have figures: each takes three seconds."""
+"""Runs of a suite whose pages have figures: each takes two seconds."""
 
 
 def write_run_pages(places: Places, rows_file: Path, facts: SuiteFacts) -> list[Path]:
