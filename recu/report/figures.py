@@ -64,6 +64,7 @@ def panels(draw: Callable[[], Figure]) -> tuple[list[list[bytes]], str]:
         return ([[svg(lambda: figure)]] if figure.axes else []), ""
     # Each panel stands alone, so nothing is laid out: that would take half of the time.
     figure.set_layout_engine(None)
+    figure.subplots_adjust(left=0.07, right=0.98)
     for text in figure.texts:
         text.set_visible(False)
     inches = figure.dpi_scale_trans.inverted()
