@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint that the packed file was made of, folder of a training, or an experiment's id",
     )
     parser.add_argument(
-        "--packed", required=True, type=user_path, metavar="NET.recu", help="made by `recu export FILE --to packed`"
+        "--packed",
+        required=True,
+        type=user_path,
+        metavar="NET.recu",
+        help="what `recu export FILE --to packed --output NET.recu` wrote",
     )
     options.add_numbers(parser, threads="CPU threads (default: torch's choice)")
     parser.add_argument(

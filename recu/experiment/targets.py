@@ -71,7 +71,7 @@ def _other_suite(target: str, plan: Plan, others: set[str]) -> str | None:
     prefixes = {
         name: (
             *(f"{kind}-{name}-" for kind in ("train", "evaluate")),
-            *(f"{config.results_dir}/{kind}/{name}/" for kind in ("train", "evaluate", "report")),
+            *(f"{config.results_dir}/{kind}/{name}/" for kind in ("train", "evaluate", "export", "speed", "report")),
             f"{config.reports_dir}/{name}.",
         )
         for name in others

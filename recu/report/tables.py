@@ -315,10 +315,9 @@ def _is_wanted(column: Column, values: Iterable[Any]) -> bool:
 
 
 def tables_of(columns: Sequence[Column]) -> list[list[Column]]:
-    """The columns of each table; none of speeds where nothing was measured."""
-    found = {part: [column for column in columns if part in column.parts] for part in PARTS}
-    measured = any(column.parts == ("speed",) for column in columns)
-    return [found[part] for part in PARTS if part != "speed" or measured]
+    """The columns of each table that has one of its own; of speeds there is none where nothing was measured."""
+    own = {column.parts for column in columns}
+    return [[column for column in columns if part in column.parts] for part in PARTS if (part,) in own]
 
 
 def lines_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:
@@ -434,7 +433,9 @@ def terminal(content: Mapping[str, Any], width: int | None) -> str:
     """
     lines = content["rows"]
     there = _columns(content["released"])
-    results, *others = tables_of([each for each in there if _is_wanted(each, (line.get(each.first) for line in lines))])
+    # A table of an earlier version may lack values of costs.
+    known = [each for each in there if "results" in each.parts or each.values.keys() <= lines[0].keys()]
+    results, *others = tables_of([each for each in known if _is_wanted(each, (line.get(each.first) for line in lines))])
     if width is None:
         shown, texts = results, _texts(results, lines)
     else:
@@ -451,7 +452,8 @@ def terminal(content: Mapping[str, Any], width: int | None) -> str:
     if width is None:
         for columns in others:
             table += ["", *_aligned(columns, [[column.header for column in columns], *_texts(columns, lines)])]
-        table += [visible(note) for note in content["notes"]["reading"] if note.startswith(SPEED)]
+        notes = content.get("notes", {}).get("reading", ())
+        table += [visible(note) for note in notes if note.startswith(SPEED)]
     return "\n".join(table)
 
 

@@ -33,6 +33,7 @@ def test_every_table_or_those_named_in_the_terminals_width(tables, monkeypatch):
     assert tables.out.splitlines()[-1].startswith("All files: reports/")
     assert tables("report", "show", "other") == 0 and "Demo" not in tables.out and "last epoch" not in tables.out
     assert tables("report", "show", "other", "--full") == 0 and "Top-1 last epoch" in tables.out
+    assert "BOPs" not in tables.out, "a table of an earlier version"
     (tables.folder / "reports/index.html").touch()
     tables("report", "show", "other")
     assert "All results: reports/index.html" in tables.out
