@@ -280,12 +280,13 @@ def _what(content: Any, spoilt: str | None) -> str:
 
 def _canonical(value: Any) -> Any:
     """The same value with equal texts being one object, since pickle writes an object's second mention differently."""
+    # First what most values are: a history of hundreds of epochs is walked at every save.
+    if value is None or isinstance(value, (int, float, Tensor)):
+        return value
     if isinstance(value, str):
         return sys.intern(str(value))
     if isinstance(value, Mapping):
         return {_canonical(key): _canonical(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_canonical(inner) for inner in value)
-    if value is None or isinstance(value, (bool, int, float, Tensor)):
-        return value
     raise TypeError(f"a checkpoint holds tensors and plain values only, not {type(value).__name__}")

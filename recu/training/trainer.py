@@ -134,6 +134,8 @@ class _State:
     epoch: int = 0
     """The epoch to train next, or the one that was interrupted."""
     history: list[EpochRecord] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    """The JSON texts of the history's first epochs, as far as they were written."""
     diagnostics: list[str] = field(default_factory=list)
     """`EpochWeights` of the epochs that were measured, each as the JSON text that is written of it."""
     best_checkpoint: dict[str, Any] | None = None
@@ -603,7 +605,9 @@ class Trainer:
         else:
             # One that lies there is of a training that was removed.
             (self._folder / paths.DIAGNOSTICS).unlink(missing_ok=True)
-        _write_lines(self._folder / paths.HISTORY, map(_line, self._state.history))
+        state = self._state
+        state.lines += map(_line, state.history[len(state.lines) :])
+        _write_lines(self._folder / paths.HISTORY, state.lines)
 
     def _write_best(self) -> None:
         if not self._processes.first:
