@@ -76,7 +76,7 @@ def in_threads(loop: Callable[..., Any], threads: int, count: int, *arguments: A
     """
     parts = max(1, min(threads, count))
     own, *others = pairwise(count * part // parts for part in range(parts + 1))
-    running = [_threads(parts - 1, os.getpid()).submit(loop, *part, *arguments) for part in others]
+    running = [pool(parts - 1).submit(loop, *part, *arguments) for part in others]
     try:
         loop(*own, *arguments)
     finally:
@@ -84,7 +84,12 @@ def in_threads(loop: Callable[..., Any], threads: int, count: int, *arguments: A
             other.result()
 
 
+def pool(count: int) -> ThreadPoolExecutor:
+    """So many threads that stay."""
+    # Of each process its own: a fork has those of its parent in name only, and would wait for them for ever.
+    return _threads(count, os.getpid())
+
+
 @cache
 def _threads(count: int, _process: int) -> ThreadPoolExecutor:
-    # Of each process its own: a fork has those of its parent in name only, and would wait for them for ever.
     return ThreadPoolExecutor(count, thread_name_prefix="recu-loop")

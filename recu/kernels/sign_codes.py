@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recu.kernels.aligned import aligned_empty
 from recu.kernels.compiled import compiled, fused_multiply_add, in_threads
 from recu.kernels.sign_lanes import (
     GATHER,
@@ -72,8 +73,10 @@ def pack_filters(weight: np.ndarray) -> FilterCodes | None:
     depth = _depth(channels)
     bits = np.zeros((*taps, depth * SIGNS, -(-filters // GROUP) * GROUP), np.uint8)
     bits[:, :, :channels, :filters] = weight.transpose(2, 3, 1, 0) > 0
-    numbers = np.packbits(bits.reshape(-1, SIGNS, bits.shape[-1]), axis=1, bitorder="little")[:, 0]
-    return FilterCodes(np.ascontiguousarray(numbers), (taps[0], taps[1]), channels, filters)
+    packed = np.packbits(bits.reshape(-1, SIGNS, bits.shape[-1]), axis=1, bitorder="little")[:, 0]
+    numbers = aligned_empty(packed.size, np.uint8).reshape(packed.shape)
+    numbers[:] = packed
+    return FilterCodes(numbers, (taps[0], taps[1]), channels, filters)
 
 
 def pack_images(values: np.ndarray, padding: tuple[int, int], threads: int) -> SignCodes:
@@ -273,12 +276,14 @@ def _depth(channels: int) -> int:
 
 
 @compiled
-def _write_padding(codes, down, across):
-    """The zeros around one image's codes (H + 2 * down, W + 2 * across, K)."""
+def _write_padding(codes, down, across, first, last):
+    """The zeros around rows of one image's codes (H + 2 * down, W + 2 * across, K), above the first and below all."""
     height, width, _ = codes.shape
-    codes[:down] = ZEROS
-    codes[height - down :] = ZEROS
-    for y in range(down, height - down):
+    if first == 0:
+        codes[:down] = ZEROS
+    if last == height - 2 * down:
+        codes[height - down :] = ZEROS
+    for y in range(down + first, down + last):
         codes[y, :across] = ZEROS
         codes[y, width - across :] = ZEROS
 
@@ -308,10 +313,10 @@ def _gather(signs, codes):
 
 
 @compiled
-def pack_image(values, signs, codes, down, across):
-    """One image's `pack_images`: values (H, W, C); signs: room, W * K * 4 bytes 1; codes: with the padding."""
-    _write_padding(codes, down, across)
-    for y in range(len(values)):
+def pack_image(values, signs, codes, down, across, first, last):
+    """Rows of one image's `pack_images`: values (H, W, C); signs: room, W * K * 4 bytes 1; codes: with the padding."""
+    _write_padding(codes, down, across, first, last)
+    for y in range(first, last):
         inside = codes[down + y, across : across + values.shape[1]].reshape(-1)
         _pack_row(values[y].reshape(-1), values.shape[2], signs, inside)
 
@@ -332,7 +337,7 @@ def normalise_image(values, factor, shift, bound):
 def _pack_images(first, stop, values, codes, down, across):
     signs = np.ones(values.shape[2] * codes.shape[3] * SIGNS, np.uint8)
     for image in range(first, stop):
-        pack_image(values[image], signs, codes[image], down, across)
+        pack_image(values[image], signs, codes[image], down, across, 0, values.shape[1])
 
 
 @compiled
@@ -342,9 +347,9 @@ def _normalise(first, stop, values, factor, shift, bound):
 
 
 @compiled
-def _count_rows(place, top, codes, numbers, geometry, sums):
-    """Sums (rows * W' + SPARE_STARTS, O') of the rows from `top` on of an image whose codes begin at `place`."""
-    positions = geometry.rows * geometry.size[1]
+def _count_rows(place, top, rows, codes, numbers, geometry, sums):
+    """Sums (rows * W' + SPARE_STARTS, O') of rows from `top` on of an image whose codes begin at `place`."""
+    positions = rows * geometry.size[1]
     count(
         codes,
         place + top * geometry.row_step,
@@ -404,7 +409,7 @@ def _convolve(first, stop, codes, numbers, geometry, largest, counts, sums, squa
         for y in range(0, height, geometry.rows):
             # The last rows are done together with some before them, so that there are always as many.
             top = min(y, height - geometry.rows)
-            _count_rows(image * codes[0].size, top, codes.reshape(-1), numbers, geometry, room)
+            _count_rows(image * codes[0].size, top, geometry.rows, codes.reshape(-1), numbers, geometry, room)
             for row in range(y - top, geometry.rows):
                 counts[image, top + row].reshape(-1)[:] = _row_of(room, row, width, dense)
         _sum_image(counts[image], largest, sums[image], squares[image])
@@ -451,21 +456,23 @@ def rooms(geometry, numbers, filters, depth):
 
 
 @compiled
-def image_to_values(place, codes, numbers, geometry, affine, added, adds, bound, out, out_codes, down, across, room):
-    """One image's `convolve_to_values`.
+def image_to_values(
+    place, codes, numbers, geometry, affine, added, adds, bound, out, out_codes, down, across, room, first, last
+):
+    """Rows of one image's `convolve_to_values`, from the first to before the last.
 
     codes: flat, the image's begin at `place`; affine: scale, factor and shift of a row of pixels, (W' * O,); added and
     out: (H', W', O); out_codes: (H' + 2 * down, W' + 2 * across, K), or (0, 0, 0) for none; room: of `rooms`.
     """
-    (height, width), (scale, factor, shift), (sums, dense, signs) = geometry.size, affine, room
-    filters = out.shape[2]
+    width, (scale, factor, shift), (sums, dense, signs) = geometry.size[1], affine, room
+    filters, rows = out.shape[2], min(geometry.rows, last - first)
     if len(out_codes):
-        _write_padding(out_codes, down, across)
-    for y in range(0, height, geometry.rows):
+        _write_padding(out_codes, down, across, first, last)
+    for y in range(first, last, rows):
         # The last rows are done together with some before them, so that there are always as many.
-        top = min(y, height - geometry.rows)
-        _count_rows(place, top, codes, numbers, geometry, sums)
-        for row in range(y - top, geometry.rows):
+        top = min(y, last - rows)
+        _count_rows(place, top, rows, codes, numbers, geometry, sums)
+        for row in range(y - top, rows):
             counts, result = _row_of(sums, row, width, dense), out[top + row].reshape(-1)
             inside = signs[:0]
             if len(out_codes):
@@ -475,15 +482,17 @@ def image_to_values(place, codes, numbers, geometry, affine, added, adds, bound,
 
 
 @compiled
-def image_to_signs(place, codes, numbers, geometry, direction, threshold, filters, out_codes, down, across, room):
-    """One image's `convolve_to_signs`; as `image_to_values`, with direction and threshold int16 (W' * O,)."""
-    (height, width), (sums, dense, signs) = geometry.size, room
-    wide = out_codes.shape[2] * SIGNS
-    _write_padding(out_codes, down, across)
-    for y in range(0, height, geometry.rows):
-        top = min(y, height - geometry.rows)
-        _count_rows(place, top, codes, numbers, geometry, sums)
-        for row in range(y - top, geometry.rows):
+def image_to_signs(
+    place, codes, numbers, geometry, direction, threshold, filters, out_codes, down, across, room, first, last
+):
+    """Rows of one image's `convolve_to_signs`; as `image_to_values`, direction and threshold int16 (W' * O,)."""
+    width, (sums, dense, signs) = geometry.size[1], room
+    wide, rows = out_codes.shape[2] * SIGNS, min(geometry.rows, last - first)
+    _write_padding(out_codes, down, across, first, last)
+    for y in range(first, last, rows):
+        top = min(y, last - rows)
+        _count_rows(place, top, rows, codes, numbers, geometry, sums)
+        for row in range(y - top, rows):
             counts = _row_of(sums, row, width, dense)
             inside = out_codes[down + top + row, across : across + width].reshape(-1)
             if wide == filters and len(counts) % LANES == 0:
@@ -499,15 +508,17 @@ def image_to_signs(place, codes, numbers, geometry, direction, threshold, filter
 @compiled
 def _convolve_to_values(first, stop, codes, numbers, geometry, affine, added, adds, bound, out):
     room, flat, size = rooms(geometry, numbers, out.shape[3], 0), codes.reshape(-1), codes[0].size
-    none = np.empty((0, 0, 0), np.uint8)
+    none, height = np.empty((0, 0, 0), np.uint8), out.shape[1]
     for image in range(first, stop):
-        more, result = added[image], out[image]
-        image_to_values(image * size, flat, numbers, geometry, affine, more, adds, bound, result, none, 0, 0, room)
+        more, result, place = added[image], out[image], image * size
+        image_to_values(place, flat, numbers, geometry, affine, more, adds, bound, result, none, 0, 0, room, 0, height)
 
 
 @compiled
 def _convolve_to_signs(first, stop, codes, numbers, geometry, direction, threshold, filters, out):
     room, flat, size = rooms(geometry, numbers, filters, out.shape[3]), codes.reshape(-1), codes[0].size
     for image in range(first, stop):
-        signs = out[image]
-        image_to_signs(image * size, flat, numbers, geometry, direction, threshold, filters, signs, 0, 0, room)
+        signs, place = out[image], image * size
+        image_to_signs(
+            place, flat, numbers, geometry, direction, threshold, filters, signs, 0, 0, room, 0, out.shape[1]
+        )

@@ -24,6 +24,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from recu.kernels.aligned import aligned_empty
+
 SIGNS = 4
 """In a code, and weights in the number that looks up in it."""
 PLACES = (2, 6, 18, 54)
@@ -47,9 +49,7 @@ def products() -> np.ndarray:
     """The sum of products for each code and each four weights, int8 (81, 16); bit i of a number is 1 for weight +1."""
     numbers = np.arange(3**SIGNS)[:, None] // 3 ** np.arange(SIGNS) % 3 - 1
     weights = (np.arange(1 << SIGNS)[:, None] >> np.arange(SIGNS) & 1) * 2 - 1
-    room = np.zeros(numbers.shape[0] * len(weights) + 63, np.int8)
-    first = -room.ctypes.data % 64
-    table = room[first : first + len(numbers) * len(weights)].reshape(len(numbers), len(weights))
+    table = aligned_empty(len(numbers) * len(weights), np.int8).reshape(len(numbers), len(weights))
     table[:] = numbers @ weights.T
     table.setflags(write=False)
     return table

@@ -2,8 +2,9 @@
 
 Layer by layer every image of a batch passes through memory once and more a layer. Here a thread takes an image through
 all layers before it takes the next, so that what a layer writes is still in the cache when the next one reads it, and a
-single image pays for one call instead of one for each layer. Every value is that of the layers one by one, to the last
-bit: the loops are those of `recu.kernels.sign_codes`.
+single image pays for one call instead of one for each layer. Where there are more threads than images, all of them
+share an image, a layer's rows in pieces (`recu.kernels.pieces`). Every value is that of the layers one by one, to the
+last bit: the loops are those of `recu.kernels.sign_codes`.
 
 A `Program` is built step by step, then run on arrays. Nothing here needs PyTorch.
 """
@@ -16,7 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recu.kernels.aligned import aligned_empty
 from recu.kernels.compiled import compiled, in_threads
+from recu.kernels.pieces import done, draw, in_pieces, wait_for
 from recu.kernels.sign_codes import (
     Affine,
     FilterCodes,
@@ -34,6 +37,11 @@ from recu.kernels.sign_lookup import SIGNS, products
 _VALUES, _SIGNS, _NORMALISE, _PACK, _AVERAGE, _LARGEST, _PRELU, _ADD, _REALS, _MEAN, _FLATTEN = range(11)
 """What a step does."""
 _ALIGNMENT = 64
+_LEAST_WORK = 1 << 20
+"""Products of signs that a piece of a step has at least, 4 to 8 microseconds: another thread takes up a piece within
+half a microsecond. With less a network of few channels gains nothing."""
+_PRODUCTS_PER_REAL, _PRODUCTS_PER_VALUE = 32, 64
+"""Products of signs that take as long as one of real numbers, and as a step over single values takes for one."""
 
 
 class Shape(NamedTuple):
@@ -78,6 +86,7 @@ _FIELDS = (
     *("codes_in", "numbers", "taps", "padded_filters", "starts", "starts_size", "offsets", "run", "rows", "row_step"),
     *("codes_out", "down", "across", "window", "stride", "padding"),
     *("window_across", "stride_across", "padding_across", "adds_bias"),
+    *("first_piece", "pieces"),
 )
 """Of a step, in whole numbers: sizes, and places in the arrays of a program; -1 for none."""
 _STEP = np.dtype([(name, np.int64) for name in _FIELDS])
@@ -254,6 +263,8 @@ class Program:
         for row, step in zip(steps, self._steps, strict=True):
             for name in _FIELDS:
                 row[name] = step.get(name, -1 if name in ("residual", "codes_out") else 0)
+            row["pieces"] = _pieces_of(row)
+        steps["first_piece"] = np.cumsum(steps["pieces"]) - steps["pieces"]
         pools = (self._constants, self._reals, self._bounds, self._numbers, self._places)
         self._arrays = (steps, *(pool.array() for pool in pools), products().reshape(-1))
         return self
@@ -267,6 +278,10 @@ class Program:
             if given.shape != (count, *values.shape) or given.dtype != self._dtype:
                 raise ValueError(f"a program for {self._dtype} {values.shape} was given {given.dtype} {given.shape}")
         outputs = [np.empty((count, *values.shape), self._dtype) for values in self._outputs]
+        pieces = int(self._arrays[0]["pieces"].max(initial=1))
+        if count < min(threads, pieces):
+            self._run_together(inputs, outputs, min(threads, pieces))
+            return outputs
         rows = (tuple(array.reshape(count, -1) for array in arrays) for arrays in (inputs, outputs))
         places = (tuple(values.place for values in each) for each in (self.inputs, self._outputs))
         in_threads(_run, threads, count, *self._arrays, self.memory, *rows, *places)
@@ -275,6 +290,18 @@ class Program:
     def result_shape(self, signs: Signs, filters: FilterCodes, stride: tuple[int, int]) -> Shape:
         """Of a convolution."""
         return Shape(*_geometry_of(signs, filters, stride).size, filters.filters)
+
+    def _run_together(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], threads: int) -> None:
+        """Images one after the other, all threads on one."""
+        assert self._arrays is not None
+        # Each call its own memory, which a thread that comes too late may still know.
+        memory = aligned_empty(self._values.size, self._dtype), aligned_empty(self._codes.size, np.uint8)
+        for image in range(len(inputs[0])):
+            for values, given in zip(self.inputs, inputs, strict=True):
+                memory[0][values.place :][: values.shape.size] = given[image].reshape(-1)
+            in_pieces(_run_pieces, threads, *self._arrays, *memory)
+            for values, result in zip(self._outputs, outputs, strict=True):
+                result[image].reshape(-1)[:] = memory[0][values.place :][: values.shape.size]
 
     def _convolution(self, signs: Signs, filters: FilterCodes, stride: tuple[int, int]) -> tuple[dict[str, int], Shape]:
         geometry = _geometry_of(signs, filters, stride)
@@ -309,6 +336,18 @@ class Program:
         return Signs(shape, padding, self._codes.take(int(np.prod(codes.code_shape))))
 
 
+def _pieces_of(step: np.void) -> int:
+    """How many pieces of a step's rows are worth a thread each."""
+    work = step["height"] * step["width"] * step["channels"]
+    if step["kind"] in (_VALUES, _SIGNS):
+        work *= step["taps"] * SIGNS
+    elif step["kind"] == _REALS:
+        work *= step["window"] * step["window_across"] * step["in_channels"] * _PRODUCTS_PER_REAL
+    else:
+        work *= _PRODUCTS_PER_VALUE
+    return int(min(step["height"], max(1, work // _LEAST_WORK)))
+
+
 def _geometry_of(signs: Signs, filters: FilterCodes, stride: tuple[int, int]) -> Geometry:
     # A stand-in for one image: a geometry depends on shapes alone.
     images = SignCodes(np.empty((1, *signs.code_shape), np.uint8), signs.padding, signs.shape.channels)
@@ -335,7 +374,7 @@ class _Pool:
         return place
 
     def array(self) -> np.ndarray:
-        return np.concatenate(self._parts)
+        return np.concatenate(self._parts, out=aligned_empty(self._size, self._dtype))
 
 
 class _Memory:
@@ -387,21 +426,46 @@ def _run(
             values[input_places[i] : input_places[i] + len(given)] = given
         for i in range(len(steps)):
             step = steps[i]
-            if step.kind == _VALUES or step.kind == _SIGNS:
-                _convolve(step, values, codes, constants, bounds, numbers, places, table)
-            elif step.kind == _NORMALISE or step.kind == _PACK:
-                _over_rows(step, values, codes, constants)
-            elif step.kind == _AVERAGE:
-                _average(step, values)
-            elif step.kind == _LARGEST:
-                _largest(step, values)
-            elif step.kind == _REALS:
-                _convolve_reals(step, values, reals)
-            else:
-                _rearrange(step, values, constants)
+            _do(step, 0, step.height, values, codes, constants, reals, bounds, numbers, places, table)
         for i in range(len(outputs)):
             result = outputs[i][image]
             result[:] = values[output_places[i] : output_places[i] + len(result)]
+
+
+@compiled
+def _run_pieces(drawn, helps, steps, constants, reals, bounds, numbers, places, table, values, codes):
+    number, last = 0, len(steps) - 1
+    pieces = steps[last].first_piece + steps[last].pieces
+    piece = draw(drawn, helps)
+    while piece < pieces:
+        while piece >= steps[number].first_piece + steps[number].pieces:
+            number += 1
+        step = steps[number]
+        wait_for(drawn, step.first_piece)
+        part = piece - step.first_piece
+        top, bottom = step.height * part // step.pieces, step.height * (part + 1) // step.pieces
+        _do(step, top, bottom, values, codes, constants, reals, bounds, numbers, places, table)
+        done(drawn)
+        piece = draw(drawn, helps)
+    if not helps:
+        wait_for(drawn, pieces)
+
+
+@compiled
+def _do(step, first, last, values, codes, constants, reals, bounds, numbers, places, table):
+    """Rows of a step's result, from the first to before the last."""
+    if step.kind == _VALUES or step.kind == _SIGNS:
+        _convolve(step, first, last, values, codes, constants, bounds, numbers, places, table)
+    elif step.kind == _NORMALISE or step.kind == _PACK:
+        _over_rows(step, first, last, values, codes, constants)
+    elif step.kind == _AVERAGE:
+        _average(step, first, last, values)
+    elif step.kind == _LARGEST:
+        _largest(step, first, last, values)
+    elif step.kind == _REALS:
+        _convolve_reals(step, first, last, values, reals)
+    else:
+        _rearrange(step, first, last, values, constants)
 
 
 @compiled
@@ -419,7 +483,7 @@ def _codes_out(step, codes):
 
 
 @compiled
-def _convolve(step, values, codes, constants, bounds, numbers, places, table):
+def _convolve(step, first, last, values, codes, constants, bounds, numbers, places, table):
     filters = numbers[step.numbers : step.numbers + step.taps * step.padded_filters].reshape(
         step.taps, step.padded_filters
     )
@@ -442,6 +506,8 @@ def _convolve(step, values, codes, constants, bounds, numbers, places, table):
             step.down,
             step.across,
             room,
+            first,
+            last,
         )
         return
     affine = (
@@ -453,28 +519,42 @@ def _convolve(step, values, codes, constants, bounds, numbers, places, table):
     adds, bound = step.residual >= 0, values.dtype.type(1.0 if step.clips else np.inf)
     added = _image(values, step.residual if adds else step.out, step.height, step.width, step.channels)
     image_to_values(
-        step.codes_in, codes, filters, geometry, affine, added, adds, bound, out, written, step.down, step.across, room
+        step.codes_in,
+        codes,
+        filters,
+        geometry,
+        affine,
+        added,
+        adds,
+        bound,
+        out,
+        written,
+        step.down,
+        step.across,
+        room,
+        first,
+        last,
     )
 
 
 @compiled
-def _over_rows(step, values, codes, constants):
+def _over_rows(step, first, last, values, codes, constants):
     row, image = step.width * step.channels, _image(values, step.out, step.height, step.width, step.channels)
     if step.kind == _NORMALISE:
         factor, shift = constants[step.constants :][:row], constants[step.constants + row :][:row]
-        normalise_image(image, factor, shift, values.dtype.type(1.0 if step.clips else np.inf))
+        normalise_image(image[first:last], factor, shift, values.dtype.type(1.0 if step.clips else np.inf))
     written = _codes_out(step, codes)
     if len(written):
         signs = np.ones(step.width * written.shape[2] * SIGNS, np.uint8)
-        pack_image(image, signs, written, step.down, step.across)
+        pack_image(image, signs, written, step.down, step.across, first, last)
 
 
 @compiled
-def _average(step, values):
+def _average(step, first, last, values):
     source = _image(values, step.source, step.in_height, step.in_width, step.in_channels)
     out = _image(values, step.out, step.height, step.width, step.channels)
-    out[:] = 0
-    for y in range(step.height):
+    out[first:last] = 0
+    for y in range(first, last):
         bottom = min(step.in_height, (y + 1) * step.stride)
         for x in range(step.width):
             right = min(step.in_width, (x + 1) * step.stride)
@@ -490,11 +570,11 @@ def _average(step, values):
 
 
 @compiled
-def _largest(step, values):
+def _largest(step, first, last, values):
     source = _image(values, step.source, step.in_height, step.in_width, step.in_channels)
     out = _image(values, step.out, step.height, step.width, step.channels)
-    out[:] = -np.inf
-    for y in range(step.height):
+    out[first:last] = -np.inf
+    for y in range(first, last):
         top = y * step.stride - step.padding
         for x in range(step.width):
             left, pixel = x * step.stride - step.padding, out[y, x]
@@ -507,13 +587,13 @@ def _largest(step, values):
 
 
 @compiled
-def _convolve_reals(step, values, reals):
+def _convolve_reals(step, begin, end, values, reals):
     source = _image(values, step.source, step.in_height, step.in_width, step.in_channels)
     out = _image(values, step.out, step.height, step.width, step.channels)
     taps = step.window * step.window_across * step.in_channels
     weights = reals[step.constants :][: taps * step.channels].reshape(taps, step.channels)
     bias, total = reals[step.constants + taps * step.channels :][: step.channels], np.empty(step.channels, np.float64)
-    for y in range(step.height):
+    for y in range(begin, end):
         top = y * step.stride - step.padding
         for x in range(step.width):
             left = x * step.stride_across - step.padding_across
@@ -535,21 +615,21 @@ def _convolve_reals(step, values, reals):
 
 
 @compiled
-def _rearrange(step, values, constants):
+def _rearrange(step, first, last, values, constants):
     """What goes over single values: PReLU, sum, mean, flatten."""
     row = step.width * step.channels
-    size = step.height * row
-    out = values[step.out :][:size]
+    begin, size = first * row, (last - first) * row
+    out = values[step.out + begin :][:size]
     if step.kind == _PRELU:
         slope = constants[step.constants :][:row]
-        for y in range(step.height):
+        for y in range(last - first):
             line = out[y * row :][:row]
             for i in range(row):
                 line[i] = line[i] if line[i] > 0 else line[i] * slope[i]
     elif step.kind == _ADD:
-        first, second = values[step.source :][:size], values[step.residual :][:size]
+        one, other = values[step.source + begin :][:size], values[step.residual + begin :][:size]
         for i in range(size):
-            out[i] = first[i] + second[i]
+            out[i] = one[i] + other[i]
     else:
         pixels = step.in_height * step.in_width
         source = values[step.source :][: pixels * step.in_channels].reshape(pixels, step.in_channels)

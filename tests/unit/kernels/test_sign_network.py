@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recu.kernels import sign_codes
+from recu.kernels import sign_codes, sign_network
 from recu.kernels.sign_codes import Affine
 from recu.kernels.sign_network import Program, Shape
 
@@ -30,9 +30,11 @@ def values(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [5, 16, 40])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_layers_one_after_another(channels, threads) -> None:
-    given, added = values(7, 9, 6, channels), values(7, 9, 6, 20)
+@pytest.mark.parametrize(("images", "threads"), [(7, 1), (7, 3), (1, 2), (3, 5), (1, 12)])
+def test_layers_one_after_another(channels, images, threads, monkeypatch) -> None:
+    # So little that threads share an image where there are more of them.
+    monkeypatch.setattr(sign_network, "_LEAST_WORK", 1_000)
+    given, added = values(images, 9, 6, channels), values(images, 9, 6, 20)
     first, second, third = weight(20, channels), weight(33, 20), weight(20, 33, 1)
     ends, last = affine(20), affine(20)
     direction, threshold = RANDOM.choice(np.int32([-1, 1]), 33), RANDOM.integers(-9, 9, 33, dtype=np.int32)
@@ -49,13 +51,31 @@ def test_layers_one_after_another(channels, threads) -> None:
     out, none = program.convolve_to_values(bits, filters[2], (1, 1), last)
     found = program.finish([middle, out]).run([given, added], threads)
 
-    images = sign_codes.pack_images(given, (1, 1), 1)
-    expected = sign_codes.convolve_to_values(images, filters[0], (1, 1), ends, 1, residual=added, hardtanh=True)
-    images = sign_codes.pack_images(expected, (0, 2), 1)
-    images = sign_codes.convolve_to_signs(images, filters[1], (2, 1), direction, threshold, 1)
+    seen = sign_codes.pack_images(given, (1, 1), 1)
+    expected = sign_codes.convolve_to_values(seen, filters[0], (1, 1), ends, 1, residual=added, hardtanh=True)
+    seen = sign_codes.pack_images(expected, (0, 2), 1)
+    seen = sign_codes.convolve_to_signs(seen, filters[1], (2, 1), direction, threshold, 1)
     assert none is None
     assert np.array_equal(found[0], expected, equal_nan=True)
-    assert np.array_equal(found[1], sign_codes.convolve_to_values(images, filters[2], (1, 1), last, 1))
+    assert np.array_equal(found[1], sign_codes.convolve_to_values(seen, filters[2], (1, 1), last, 1))
+
+
+def test_small_steps_are_not_shared(monkeypatch) -> None:
+    filters, ends, given = sign_codes.pack_filters(weight(16, 16)), affine(16), values(1, 8, 8, 16)
+    shared: list[int] = []
+    in_pieces = sign_network.in_pieces
+    monkeypatch.setattr(
+        sign_network,
+        "in_pieces",
+        lambda loop, threads, *rest: (shared.append(threads), in_pieces(loop, threads, *rest)),
+    )
+    found = []
+    for least in (1 << 21, 1 << 16):
+        monkeypatch.setattr(sign_network, "_LEAST_WORK", least)
+        program = Program(np.float32, [Shape(8, 8, 16)])
+        out, _ = program.convolve_to_values(program.pack(program.inputs[0], (1, 1)), filters, (1, 1), ends)
+        found += program.finish([out]).run([given], 4)
+    assert shared == [2] and np.array_equal(*found, equal_nan=True)
 
 
 def test_the_residuals_memory_and_that_of_what_nothing_reads_any_more_are_taken() -> None:

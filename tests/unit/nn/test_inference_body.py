@@ -70,9 +70,10 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     stem = torch.randn(5, 64, 32, 32)
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 4):
+        for threads in (1, 2, 4, 7):
             torch.set_num_threads(threads)
-            found.append(body(stem))
+            # All at once, and one by one: then, and where there are fewer than threads, these share an image.
+            found += [body(stem), torch.cat([body(image) for image in stem.split(1)])]
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(each, found[0]) for each in found[1:])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recu.kernels import sign_network
 from recu.runtime.compiled_network import CompiledNetwork
 from recu.runtime.network import Network
 from recu.runtime.opening import StartingNetwork
@@ -69,6 +70,20 @@ def test_every_operation(zeros, threads) -> None:
         images[2, 1, 1] = np.nan
         assert np.array_equal(compiled(images), plain(images), equal_nan=True)
         assert np.array_equal(compiled(images[:1]), plain(images[:1]))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_images_that_threads_share(threads, monkeypatch) -> None:
+    monkeypatch.setattr(sign_network, "_LEAST_WORK", 1)
+    operations = every_operation()
+    network = CompiledNetwork(operations, 21, threads)
+    images = reals(2, 21, 21, 3)
+    images[:, ::3] = 0
+    images[1, 1, 1] = np.nan
+    expected = Network(operations)(images)
+    for _ in range(20):
+        assert np.array_equal(network(images), expected, equal_nan=True)
+        assert np.array_equal(network(images[1:]), expected[1:], equal_nan=True)
 
 
 def test_sums_that_two_bytes_do_not_hold_are_numpys() -> None:
