@@ -38,7 +38,7 @@ class {title}(nn.Conv2d):
         return LayerCost.of_filters(self.weight, binary=True, derived_values=self.out_channels)
 
     def latent_weights(self) -> LatentWeights:
-        """The binary weights are the signs of the weights themselves; for diagnostics and `recu export`."""
+        """The binary weights are the signs of the weights themselves; for diagnostics and exports."""
         return LatentWeights(self.weight, self.weight, scale=self.scale())
 '''
 _NETWORK = '''"""{title}: what it is made of."""
