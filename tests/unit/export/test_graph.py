@@ -121,8 +121,8 @@ def test_a_file_has_the_size_that_the_cost_columns_say(entry):
     model = network(entry)
     header = {"network": "a.b", "classes": [f"class {number}" for number in range(CLASSES)]}
     stated = measure_cost(model, 32).checkpoint_bytes
-    # BatchNorm, four values a channel in the cost columns, is two here, or a threshold.
-    assert -0.1 * stated <= len(packed_bytes(header, operations_of(model))) - stated <= 0.02 * stated
+    # BatchNorm, four values a channel in the cost columns, is two here, or a threshold: see docs/costs.md.
+    assert -0.08 * stated <= len(packed_bytes(header, operations_of(model))) - stated <= 0.02 * stated
 
 
 def test_first_convolutions_of_a_block_end_in_thresholds():
