@@ -70,7 +70,9 @@ def test_the_packed_network_is_the_network_to_the_last_bit(entry, stage):
     operations = parse(packed_bytes({}, operations_of(model))).operations
     found = compare(inference_form(model), {"same": Network(operations, LIBRARY)}, batches(3))
     assert found["same"].unequal == 0 and found["same"].images == 3
-    check_one_by_one(operations, batches(3)[0][0].permute(0, 2, 3, 1).contiguous().numpy())
+    # Real weights take a second an image in NumPy. The first image is black, for the sake of signs.
+    images = batches(3)[0][0][{0: slice(1, 2), 1: slice(2), 2: slice(3)}[stage]]
+    check_one_by_one(operations, images.permute(0, 2, 3, 1).contiguous().numpy())
     assert operations[-1]["op"] == "linear" and {each["op"] for each in operations} <= OPERATIONS.keys()
     assert ("binary" in {each["op"] for each in operations}) == (stage == 2)
 

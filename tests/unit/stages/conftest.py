@@ -98,6 +98,13 @@ def prepared(tiny_project, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def nothing_is_drawn(monkeypatch) -> None:
+    """Figures take seconds; what they show, tests of the report say."""
+    monkeypatch.setattr("recu.report.figures._saved", lambda _draw, form, *_, **__: f"<svg>{form}</svg>".encode())
+    monkeypatch.setattr("recu.stages.pages._MOST_WITH_FIGURES", 0)
+
+
+@pytest.fixture
 def project(tmp_path, tiny_project, prepared, monkeypatch) -> Project:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Project(tmp_path, tiny_project / "params", prepared)

@@ -104,6 +104,7 @@ def test_a_run_has_everything_that_is_known_of_it(places):
     )
 
 
+@pytest.mark.usefixtures("nothing_is_drawn")
 def test_a_run_that_verify_finds_altered_says_so(places):
     checkpoint = paths.train_folder(places.results_dir, ID) / paths.BEST_CHECKPOINT
     checkpoint.write_bytes(checkpoint.read_bytes() + b" ")
@@ -119,6 +120,7 @@ def test_a_result_published_since_its_row_is_refused(places):
     assert not places.reports_dir.exists()
 
 
+@pytest.mark.usefixtures("nothing_is_drawn")
 def test_pages_of_runs_that_are_no_more_go(places):
     old = places.reports_dir / "runs/smallest/old.html"
     _filled(old).write_text("old")

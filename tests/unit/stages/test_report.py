@@ -90,6 +90,7 @@ def test_speeds_are_collected_with_the_packed_files_that_they_are_of(results, su
             collect(suite.experiments, results, RUNS, rows, speed=True)
 
 
+@pytest.mark.usefixtures("nothing_is_drawn")
 def test_the_terminal_shows_what_was_rendered_and_refuses_what_was_edited(results, suite, published, tmp_path):
     collect(suite.experiments, results, RUNS, tmp_path / "rows.json")
     reports = tmp_path / "reports"
@@ -186,6 +187,7 @@ def test_rows_edited_by_hand_are_refused(results, suite, published, tmp_path):
         render(rows, suite, published, tmp_path / "reports")
 
 
+@pytest.mark.usefixtures("nothing_is_drawn")
 def test_an_output_that_cannot_be_written(results, suite, published, tmp_path):
     collect(suite.experiments, results, RUNS, tmp_path / "rows.json")
     (tmp_path / "reports").touch()

@@ -435,16 +435,18 @@ def _command(project, experiment):
 def test_a_job_that_compiles_nothing_imports_no_compiler(project):
     # PyTorch's optimisers, and operations on the meta device, import it by themselves, in two seconds.
     code = """
+import json
 import sys
 from recu.cli.main import main
 
-code = main(sys.argv[1:])
-print(code, "torch" in sys.modules, "torch._dynamo" in sys.modules)
+for words in json.loads(sys.argv[1]):
+    print(main(words), "torch" in sys.modules, "torch._dynamo" in sys.modules)
 """
-    for stage in ("train", "evaluate"):
-        words = [word if word != "train" else stage for word in _command(project, project.experiment(epochs=1))[3:]]
-        answer = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-        assert answer.stdout.strip() == "0 True False", answer.stderr
+    train = [str(word) for word in _command(project, project.experiment(epochs=1))[3:]]
+    evaluate = [word if word != "train" else "evaluate" for word in train]
+    command = [sys.executable, "-c", code, json.dumps([train, evaluate])]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.stdout.splitlines() == ["0 True False"] * 2, answer.stderr
 
 
 def test_the_run_is_followed_before_pytorch_is_imported(project):
