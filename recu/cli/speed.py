@@ -77,7 +77,7 @@ def _told(found: SpeedRecord) -> str:
     heads = ("", "ms for one image", f"images/s in batches of {found.batch_size}")
     table = tabulate(rows, heads, disable_numparse=True, colalign=("left", "right", "right"))
     others = "an unknown number" if found.others is None else f"{found.others:.1f}"
-    busy = ": the machine was busy" if found.busy else ""
+    busy = ": the machine was busy, so that no speed-up is said" if found.busy else ""
     return (
         f"{table}\n{found.provenance.device}; medians of {found.turns} turns; other programs used {others} of"
         f" {found.processors} processors meanwhile{busy}"

@@ -26,7 +26,7 @@ _SPEED = (
     "milliseconds for one image at a time and in images/s. Speed-up over float: over the same architecture with real "
     "weights and activations, which one would deploy in place of a binary network, as PyTorch runs it (float32, "
     "operation by operation, channels last), with random weights, on which no speed depends. Both took turns with as "
-    "many threads; medians. *: other programs used more than a tenth of the machine meanwhile."
+    "many threads; medians. *: other programs used more than a tenth of the machine meanwhile, and no speed-up is said."
 )
 
 _RELEASED = (

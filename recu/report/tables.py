@@ -7,7 +7,7 @@ import io
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import attrgetter
@@ -48,8 +48,8 @@ class Column:
     """Which tables it stands in."""
     rank: int | None = None
     """Place among the columns that a narrow table keeps, 0 first; None for none."""
-    optional: bool = False
-    """Whether it stands only in tables of which some line has its first value."""
+    optional: str | None = None
+    """Name of a value, where it stands only in tables of which some line has that."""
 
     @property
     def first(self) -> str:
@@ -144,7 +144,7 @@ def _speed_column(header: str, text: Callable[[float], str], **values: str) -> C
         return "not measured" if value is None else text(value) + ("*" if line["speed_busy"] else "")
 
     read = {name: _of_speed(attribute) for name, attribute in values.items()}
-    return Column(header=header, text=shown, values=read, numeric=True, parts=("speed",), optional=True)
+    return Column(header=header, text=shown, values=read, numeric=True, parts=("speed",), optional="packed_ms")
 
 
 def _of_speed(attribute: str) -> Read:
@@ -207,7 +207,7 @@ COLUMNS: tuple[Column, ...] = (
         },
         numeric=True,
         parts=("costs", "speed"),
-        optional=True,
+        optional="packed_bytes",
     ),
     _speed_column("ms an image (packed)", _count, packed_ms="packed.ms", float_ms="float32.ms", speed_busy="busy"),
     _speed_column(
@@ -302,16 +302,14 @@ _NARROW |= {"Top-1 published": "published", "Top-1 claimed": "claimed", "Top-1 l
 def columns_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> list[Column]:
     """Those that a table has: of released files or of trainings, and what was asked for besides."""
     found = _columns(any(line.result.claim is not None for line in table), columns)
-    return [column for column in found if _is_wanted(column, map(column.values[column.first], table))]
+    read = {name: value for column in found for name, value in column.values.items()}
+    return [
+        each for each in found if each.optional is None or any(read[each.optional](line) is not None for line in table)
+    ]
 
 
 def _columns(released: bool, columns: Sequence[Column] = COLUMNS) -> list[Column]:
     return [column for column in columns if column.released in (None, released)]
-
-
-def _is_wanted(column: Column, values: Iterable[Any]) -> bool:
-    """Whether it stands in a table with these first values of it."""
-    return not column.optional or any(value is not None for value in values)
 
 
 def tables_of(columns: Sequence[Column]) -> list[list[Column]]:
@@ -433,9 +431,10 @@ def terminal(content: Mapping[str, Any], width: int | None) -> str:
     """
     lines = content["rows"]
     there = _columns(content["released"])
+    there = [each for each in there if not each.optional or any(line.get(each.optional) is not None for line in lines)]
     # A table of an earlier version may lack values of costs.
     known = [each for each in there if "results" in each.parts or each.values.keys() <= lines[0].keys()]
-    results, *others = tables_of([each for each in known if _is_wanted(each, (line.get(each.first) for line in lines))])
+    results, *others = tables_of(known)
     if width is None:
         shown, texts = results, _texts(results, lines)
     else:

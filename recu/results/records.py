@@ -554,13 +554,17 @@ class SpeedRecord(Record):
 
     @property
     def speed_up_one(self) -> float | None:
-        """How many times as fast as `float32` for one image at a time."""
-        return None if self.float32 is None else self.float32.ms / self.packed.ms
+        """How many times as fast as `float32` for one image at a time.
+
+        None where the machine was busy, too: threads of PyTorch that wait for one that has no core lose most of their
+        time, so that it would be too large.
+        """
+        return None if self.float32 is None or self.busy else self.float32.ms / self.packed.ms
 
     @property
     def speed_up_batches(self) -> float | None:
         """Likewise in batches."""
-        return None if self.float32 is None else self.packed.images_per_s / self.float32.images_per_s
+        return None if self.float32 is None or self.busy else self.packed.images_per_s / self.float32.images_per_s
 
     @property
     def busy(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from recu.experiment.paths import PROJECT_DIR
 from recu.experiment.plan import FIGURES, TABLE_FORMATS
+from recu.results.records import SpeedRecord, as_record
 from tests.workflow.conftest import Project, environment
 
 NETWORK = "smallest/tiny/cifar.resnet20_1w1a"
@@ -131,8 +132,9 @@ def test_speeds_are_measured_listed_and_measured_again_where_they_are_of_somethi
     said = json.loads((project.folder / file).read_text())
     (line,) = pandas.read_csv(project.folder / "reports/smallest.csv").to_dict("records")
     assert line["packed_ms"] == round(said["packed"]["ms"], 9) and line["speed_threads"] == 2
-    up = said["packed"]["images_per_s"] / said["float32"]["images_per_s"]
-    assert line["speedup_batches"] == pytest.approx(up) and line["packed_bytes"] > 0
+    up = as_record(said, SpeedRecord).speed_up_batches  # None where this machine is busy just now
+    assert line["speedup_batches"] == pytest.approx(up) if up else pandas.isna(line["speedup_batches"])
+    assert line["packed_bytes"] > 0
     assert line["speed_device"] == said["provenance"]["device"]
     shown = (project.folder / "reports/smallest.md").read_text()
     assert "speed-up over float (batches)" in shown and line["speed_device"] in shown

@@ -34,10 +34,21 @@ def test_both_are_measured_and_the_record_says_of_what_where_and_how(recu, files
     assert found.packed_sha256 == hash_file(recu.folder / "net.recu") and found.experiment_id == "results/run"
     assert (found.threads, found.batch_size, found.turns) == (2, 128, 2)
     assert found.provenance.device.startswith("CPU, 2 threads (") and found.provenance.packages["torch"]
-    assert found.float32 is not None and found.speed_up_one is not None and found.speed_up_batches is not None
+    assert found.float32 is not None
     for shown in (found.packed.ms, found.float32.images_per_s):
         assert f"{shown:.4g}" in recu.out
-    assert f"{found.speed_up_batches:.2f}" in recu.out and found.provenance.device in recu.out
+    assert found.provenance.device in recu.out
+
+
+@pytest.mark.parametrize(
+    "others, said", [(0.0, "speed-up"), (1000.0, "the machine was busy, so that no speed-up is said")]
+)
+def test_a_speed_up_is_said_of_a_machine_that_had_nothing_else_to_do(recu, files, monkeypatch, others, said):
+    monkeypatch.setattr(speed, "_others_since", lambda before: others)
+    assert recu("speed", *files, "--record", "speed.json") == 0, recu.err
+    found = read_record(recu.folder / "speed.json", SpeedRecord, again="")
+    assert said in recu.out and (found.speed_up_batches is None) == found.busy == (others > 0)
+    assert found.busy or f"{found.speed_up_batches:.2f}" in recu.out
 
 
 def test_the_float_network_is_not_the_binary_one(recu, files, monkeypatch):
@@ -65,7 +76,7 @@ def test_a_network_without_a_float_form_is_measured_alone(recu, files, monkeypat
     monkeypatch.setattr(speed, "find_network", lambda *_, **__: Network("", "none", (2,)))
     assert recu("speed", *files, "--record", "speed.json") == 0, recu.err
     found = read_record(recu.folder / "speed.json", SpeedRecord, again="")
-    assert found.float32 is None and "speed-up" not in recu.out
+    assert found.float32 is None and "float in PyTorch" not in recu.out
 
 
 def test_a_packed_file_of_another_checkpoint_is_refused(recu, files):

@@ -217,7 +217,7 @@ def timed(row, published, suite):
         speeds = as_record(speed(training(model=name), **changes), SpeedRecord)
         return row(model=name).model_copy(update={"speed": speeds})
 
-    other = {"others": 3.5, "float32": None, "provenance": provenance(device="CPU, 2 threads (another)")}
+    other = {"others": 3.5, "provenance": provenance(device="CPU, 2 threads (another)")}
     rows = [with_speed("resnet20_1w1a"), with_speed("vgg_small_1w1a", **other), row()]
     return rows, summarise(rows, published, suite.methods, suite.datasets)
 

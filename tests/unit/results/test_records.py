@@ -106,6 +106,8 @@ def test_a_speed_says_how_many_times_as_fast_it_is_and_whether_others_used_the_m
     assert as_record(found.as_plain(), SpeedRecord) == found
     others = {None: False, 0.4: False, 0.41: True}
     assert {each: found.model_copy(update={"others": each}).busy for each in others} == others
+    busy = found.model_copy(update={"others": 0.41})
+    assert busy.speed_up_one is None and busy.speed_up_batches is None, "float is slowed down more"
     alone = found.model_copy(update={"float32": None})
     assert alone.speed_up_one is None and alone.speed_up_batches is None
 
