@@ -6,37 +6,55 @@ OpenVINO cannot say that the sign of 0 is 0: an activation of exactly 0 is -1 th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recu.base.errors import ConfigError
 
-def openvino_form(
-    operations: Sequence[Mapping[str, Any]], size: int, batch: int, threads: int
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+if TYPE_CHECKING:
+    import openvino
+
+
+def openvino_model(operations: Sequence[Mapping[str, Any]], size: int, batch: int) -> openvino.Model:
     """From normalised images (batch, 3, size, size) to logits.
 
     Args:
         operations: as `recu.runtime.reader.Packed` has them.
         size: of the images.
         batch: how many there are at once.
-        threads: of the processor.
 
     Raises:
-        RuntimeError: a binary convolution did not become one of OpenVINO's.
+        ImportError: OpenVINO is not installed.
+        ConfigError: an operation has no form here.
     """
     import openvino
 
-    network = openvino.Model(*_graph(operations, size, batch), "network")
-    core = openvino.Core()
-    compiled = core.compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1})
-    binary = sum(each["op"] == "binary" for each in operations)
+    return openvino.Model(*_graph(operations, size, batch), "network")
+
+
+def openvino_runner(
+    model: openvino.Model, binary: int, threads: int
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """What computes it on the CPU.
+
+    Args:
+        model: of `openvino_model`.
+        binary: binary convolutions that the network has.
+        threads: of the processor.
+
+    Raises:
+        ConfigError: a binary convolution did not become one of OpenVINO's.
+    """
+    import openvino
+
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1})
     found = sum(
         node.get_rt_info()["layerType"] == "BinaryConvolution" for node in compiled.get_runtime_model().get_ops()
     )
     if found != binary:
-        raise RuntimeError(f"{found} of {binary} binary convolutions are OpenVINO's BinaryConvolution")
+        raise ConfigError(f"{found} of {binary} binary convolutions are OpenVINO's BinaryConvolution")
     request = compiled.create_infer_request()
     return lambda images: request.infer({0: images}, share_inputs=True)[0]
 
@@ -55,8 +73,10 @@ def _graph(operations: Sequence[Mapping[str, Any]], size: int, batch: int) -> tu
                 signs[number + 1] = out = _sign(ops, out, _channels(operation["threshold"].astype(np.float32)))
             else:
                 out = _ended(ops, out, operation, taken[1:])
-        else:
+        elif operation["op"] in _OTHERS:
             out = _OTHERS[operation["op"]](ops, operation, *taken)
+        else:
+            raise ConfigError(f"the operation {operation['op']!r} has no form here")
         values.append(out)
     return [values[-1]], [images]
 

@@ -1,6 +1,7 @@
 """A process of its own for one way to compute a network: `python -m benchmarks.peer_worker JSON`.
 
-It says when it is ready, then takes a turn for each line it reads, and answers with one line of JSON. The way by
+It says when it is ready and what its file takes. Then it answers each line that it reads with one line of JSON: a
+number of seconds asks for a turn of so many, `predict` for the likeliest classes of the images to compare. The way by
 OpenVINO runs in an environment that has this and NumPy alone.
 """
 
@@ -9,8 +10,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +23,44 @@ from benchmarks.peak import resident_peak
 from recu.base.errors import ConfigError
 
 _LEAST_RUNS = 3
+PREDICT = "predict"
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A network that is ready to compute."""
+
+    lay_out: Callable[[np.ndarray], Any]
+    """From normalised images (batch, S, S, 3) float32 to what it takes."""
+    compute: Callable[[Any], Any]
+    """From that to logits."""
+    size_bytes: int
+    """Of the file that it reads."""
 
 
 def main(text: str) -> None:
-    """Answer every line of the standard input, which says for how many seconds, until it ends."""
+    """Answer every line of the standard input until it ends."""
     settings = json.loads(text)
     try:
-        run = WAYS[settings["way"]](settings)
+        way = WAYS[settings["way"]](settings)
     except (ImportError, ConfigError) as error:
-        print(json.dumps({"missing": str(error)}), flush=True)
+        _say({"missing": str(error)})
         return
-    run()
-    print(json.dumps({"ready": True}), flush=True)
+    shape = (settings["batch"], settings["size"], settings["size"], 3)
+    given = way.lay_out(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    way.compute(given)
+    _say({"bytes": way.size_bytes})
     for line in sys.stdin:
-        print(json.dumps(_turn(run, float(line), settings["batch"])), flush=True)
+        if line.strip() == PREDICT:
+            _say({"classes": _predicted(way, np.load(settings["images"], mmap_mode="r"), settings["batch"])})
+        else:
+            _say(_turn(lambda: way.compute(given), float(line), settings["batch"]))
+
+
+def _say(answer: Mapping[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
 
 
 def _turn(run: Callable[[], object], seconds: float, batch: int) -> dict[str, float]:
@@ -46,77 +73,107 @@ def _turn(run: Callable[[], object], seconds: float, batch: int) -> dict[str, fl
     return {"ms": 1000 * median, "rate": batch / median, "memory": resident_peak()}
 
 
-def _images(settings: Mapping[str, Any], *, planes: bool) -> np.ndarray:
-    """Random ones: (batch, S, S, 3), or (batch, 3, S, S) in planes."""
-    shape = (settings["batch"], settings["size"], settings["size"], 3)
-    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if planes else images
+def _predicted(way: Way, images: np.ndarray, batch: int) -> list[int]:
+    """The likeliest class of each image; the last batch is filled up."""
+    found: list[int] = []
+    for first in range(0, len(images), batch):
+        taken = np.arange(first, first + batch) % len(images)
+        found += np.asarray(way.compute(way.lay_out(images[taken]))).argmax(1).tolist()
+    return found[: len(images)]
 
 
-def _operations(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _in_planes(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _operations(settings: Settings) -> list[dict[str, Any]]:
     from recu.runtime.reader import read
 
-    return read(Path(settings["file"])).operations
+    return read(Path(settings["packed"])).operations
 
 
-def _packed(settings: Mapping[str, Any]) -> Callable[[], object]:
+def _packed(settings: Settings) -> Way:
     from recu.runtime.compiled_network import CompiledNetwork
 
     network = CompiledNetwork(_operations(settings), settings["size"], settings["threads"])
-    images = _images(settings, planes=False)
-    return lambda: network(images)
+    return Way(lambda images: images, network, Path(settings["packed"]).stat().st_size)
 
 
-def _openvino(settings: Mapping[str, Any]) -> Callable[[], object]:
-    from benchmarks.openvino_form import openvino_form
+def _openvino(settings: Settings) -> Way:
+    from benchmarks.openvino_form import openvino_model, openvino_runner
 
-    run = openvino_form(_operations(settings), settings["size"], settings["batch"], settings["threads"])
-    images = _images(settings, planes=True)
-    return lambda: run(images)
+    operations = _operations(settings)
+    model = openvino_model(operations, settings["size"], settings["batch"])
+    binary = sum(each["op"] == "binary" for each in operations)
+    return Way(_in_planes, openvino_runner(model, binary, settings["threads"]), _openvino_bytes(model))
 
 
-def _onnxruntime(settings: Mapping[str, Any]) -> Callable[[], object]:
+def _openvino_bytes(model: Any) -> int:
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="recu-peers-") as folder:
+        openvino.save_model(model, Path(folder) / "network.xml", compress_to_fp16=False)
+        return sum(file.stat().st_size for file in Path(folder).iterdir())
+
+
+def _onnxruntime(settings: Settings) -> Way:
     import onnxruntime
 
     from recu.export.onnx_form import INPUT, onnx_model
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings["threads"]
-    model = onnx_model(_operations(settings), size=settings["size"])
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    images = _images(settings, planes=True)
-    return lambda: session.run(None, {INPUT: images})
+    content = onnx_model(_operations(settings), size=settings["size"]).SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return Way(_in_planes, lambda images: session.run(None, {INPUT: images})[0], len(content))
 
 
-def _evaluation(settings: Mapping[str, Any]) -> Callable[[], object]:
-    import torch
-
+def _evaluation(settings: Settings) -> Way:
     from recu.models.build import build_model
     from recu.nn.inference import inference_form
     from recu.training.device import lay_out
 
-    torch.set_num_threads(settings["threads"])
-    torch.manual_seed(0)
-    network = build_model(settings["network"], family=settings["family"], num_classes=settings["classes"])
-    form, images = inference_form(network.eval()), lay_out(torch.from_numpy(_images(settings, planes=True)))
-    return torch.inference_mode()(lambda: form(images))
+    arguments = {name: settings[name] for name in ("family", "num_classes", "variant", "stage", "binariser")}
+    return _of_pytorch(build_model(settings["model"], **arguments), settings, inference_form, lay_out)
 
 
-def _plain(settings: Mapping[str, Any], *, channels_last: bool = False) -> Callable[[], object]:
+def _plain(settings: Settings, *, channels_last: bool = False) -> Way:
     import torch
 
     from benchmarks.reference.networks import build_reference
+    from recu.experiment.binarisers import USUAL
+
+    arguments = {name: settings[name] for name in ("family", "num_classes", "variant", "stage")}
+    try:
+        if settings["binariser"] != USUAL:
+            raise KeyError
+        network = build_reference(settings["model"], **arguments)
+    except KeyError:
+        raise ConfigError("this network has no plain implementation in benchmarks/reference") from None
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+
+    def lay_out(images: torch.Tensor) -> torch.Tensor:
+        return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    return _of_pytorch(network, settings, lambda network: network, lay_out)
+
+
+def _of_pytorch(network: Any, settings: Settings, form_of: Callable[..., Any], lay_out: Callable[..., Any]) -> Way:
+    import torch
 
     torch.set_num_threads(settings["threads"])
-    torch.manual_seed(0)
-    network = build_reference(settings["network"], family=settings["family"], num_classes=settings["classes"]).eval()
-    images = torch.from_numpy(_images(settings, planes=True))
-    if channels_last:
-        network, images = (each.to(memory_format=torch.channels_last) for each in (network, images))
-    return torch.inference_mode()(lambda: network(images))
+    weights = Path(settings["weights"])
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    form = form_of(network.eval())
+    return Way(
+        lambda images: lay_out(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)),
+        torch.inference_mode()(lambda images: form(images)),
+        weights.stat().st_size,
+    )
 
 
-WAYS: Mapping[str, Callable[[Mapping[str, Any]], Callable[[], object]]] = {
+WAYS: Mapping[str, Callable[[Settings], Way]] = {
     "packed": _packed,
     "evaluation": _evaluation,
     "plain": _plain,
@@ -124,7 +181,7 @@ WAYS: Mapping[str, Callable[[Mapping[str, Any]], Callable[[], object]]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
-"""By name: from settings to what computes a batch once."""
+"""By name."""
 
 
 if __name__ == "__main__":

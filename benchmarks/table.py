@@ -41,9 +41,10 @@ def render(result: dict[str, Any]) -> str:
 
 
 def _row(name: str, unit_name: str, values: dict[str, float], *, unit: float = 1) -> tuple[str, ...]:
-    numbers = (_number(values["reference"] / unit), _number(values["shipped"] / unit), f"{values['ratio']:.2f}")
+    numbers = (number(values["reference"] / unit), number(values["shipped"] / unit), f"{values['ratio']:.2f}")
     return (name, unit_name, *numbers)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """With three figures or more."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

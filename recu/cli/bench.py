@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import fields
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import atomic_write_json
@@ -18,6 +19,9 @@ from recu.experiment.paths import user_path
 from recu.experiment.plan import load_plan, threads_per_training
 from recu.experiment.rates import measured_file
 from recu.experiment.values import MOST_PROCESSES
+
+if TYPE_CHECKING:
+    from recu.stages.export import Wanted
 
 _MODELS = ("resnet20_1w1a", "resnet18_1w1a", "vgg_small_1w1a")
 _CLOCKS = ("cpu", "wall")
@@ -78,25 +82,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --peers: the Python of an environment with OpenVINO (default: that of `make openvino`)",
     )
     parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="with --peers: a trained network as `recu export` takes it, with its test images, in place of random ones",
+    )
+    parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
         help="with --suite: jobs at once, as in the workflow (default: as many as --threads leaves room for)",
     )
     options.add_params_option(parser)
-    options.add_dirs(parser, "results_dir")
+    options.add_dirs(parser, "data_dir", "results_dir")
     parser.add_argument(
         "--output",
         type=user_path,
         metavar="FILE.json",
         help="write the numbers here (with --suite default: where `recu plan` finds them, rates.json in --results_dir)",
     )
+    group = parser.add_argument_group("what the file of --checkpoint does not say itself")
+    options.add_identity_options(group)
+    options.add_changed_code_option(group)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print a table, write the numbers."""
     if arguments.clock not in _CLOCKS:
         raise unknown_name("clock", arguments.clock, _CLOCKS)
+    if arguments.checkpoint is not None and (arguments.small or not arguments.peers):
+        raise ConfigError("--checkpoint goes with --peers and, as it is measured alone, without --small")
     for name in ("threads", "workers"):
         options.check_count(name, getattr(arguments, name), MOST_PROCESSES, least=0)
     from recu.stages.train import check_writable_file
@@ -122,13 +136,27 @@ def _measure_peers(arguments: argparse.Namespace) -> None:
     from recu.stages.train import check_writable_file
 
     program = _benchmark("peers")
-    given = {name: getattr(arguments, name) for name in ("openvino", "repeats", "seconds", "small")}
+    given = {name: getattr(arguments, name) for name in ("openvino", "repeats", "seconds", "small", "data_dir")}
     if arguments.output is not None:
         check_writable_file(arguments.output)
-    result = program.bench_peers(program.PeerSettings(**given))
+    result = program.bench_peers(program.PeerSettings(**given, trained=_trained(arguments)))
     print(program.render(result))
     if arguments.output is not None:
         atomic_write_json(arguments.output, result)
+
+
+def _trained(arguments: argparse.Namespace) -> Wanted | None:
+    from recu.stages.export import Wanted
+    from recu.stages.predict import load
+
+    if arguments.checkpoint is None:
+        return None
+    told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
+    places = {name: getattr(arguments, name) for name in ("params_dir", "results_dir", "changed_code")}
+    classifier = load(arguments.checkpoint, **told, **places)
+    return Wanted(
+        classifier=classifier, target="packed", path=classifier.subject.file.path, dataset=told.get("dataset")
+    )
 
 
 def _measure_suites(arguments: argparse.Namespace) -> None:

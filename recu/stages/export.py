@@ -144,7 +144,7 @@ def _packed(wanted: Wanted) -> _Form:
     from recu.runtime.opening import StartingNetwork
     from recu.runtime.reader import parse
 
-    content = _packed_bytes(wanted)
+    content = packed_content(wanted)
     operations = parse(content).operations
     return _Form(
         forms={"packed": Network(operations, LIBRARY), WITHOUT_PYTORCH: StartingNetwork(operations)},
@@ -153,7 +153,8 @@ def _packed(wanted: Wanted) -> _Form:
     )
 
 
-def _packed_bytes(wanted: Wanted) -> bytes:
+def packed_content(wanted: Wanted) -> bytes:
+    """Of a network's packed file. Raises ConfigError, CheckpointError as `recu.export.packing.pack`."""
     from recu.export.packing import pack
 
     classifier = wanted.classifier
@@ -169,7 +170,7 @@ def _onnx(wanted: Wanted) -> _Form:
     from recu.runtime.network import Network
     from recu.runtime.reader import parse
 
-    packed = parse(_packed_bytes(wanted))
+    packed = parse(packed_content(wanted))
     said = {key: canonical_json(value) for key, value in packed.header.items()}
     size, plain, zeros = wanted.classifier.dataset.image_size, wanted.target == "onnx", Zeros()
     if plain:
@@ -288,18 +289,32 @@ def _card(wanted: Wanted, compared: Comparison) -> Card:
 def _images(wanted: Wanted, data_dir: Path | None) -> tuple[str, Iterable[tuple[Tensor, Tensor | None]]]:
     """What they are, in words, and batches of them, normalised, with labels. Raises DataError, CheckpointError."""
     import torch
-    from tqdm import tqdm
 
-    from recu.data import build_loaders, open_prepared
     from recu.data.load.augmentation import normalise
-    from recu.training.checkpoint_identity import check_classes
 
-    dataset, subject, name = wanted.classifier.dataset, wanted.classifier.subject, wanted.dataset_name
+    dataset = wanted.classifier.dataset
     if data_dir is None:
         shape = (_QUICK_IMAGES, dataset.image_size, dataset.image_size, 3)
         drawn = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         seen = normalise(drawn, torch.tensor(dataset.mean), torch.tensor(dataset.std))
         return f"{_QUICK_IMAGES} random images", [(seen, None)]
+    on, _, batches = test_images(wanted, data_dir)
+    return on, batches
+
+
+def test_images(wanted: Wanted, data_dir: Path) -> tuple[str, int, Iterable[tuple[Tensor, Tensor]]]:
+    """The test images of a network's dataset: in words, how many, batches of them, normalised, and their labels.
+
+    Raises:
+        DataError: they are not prepared, or are no longer what was prepared.
+        CheckpointError: the network has other classes.
+    """
+    from tqdm import tqdm
+
+    from recu.data import build_loaders, open_prepared
+    from recu.training.checkpoint_identity import check_classes
+
+    dataset, subject, name = wanted.classifier.dataset, wanted.classifier.subject, wanted.dataset_name
     prepared = open_prepared(data_dir / name, dataset)
     if subject.identity is not None:
         check_classes(subject.identity, subject.file.path, prepared.manifest.classes)
@@ -315,4 +330,4 @@ def _images(wanted: Wanted, data_dir: Path | None) -> tuple[str, Iterable[tuple[
         workers=0,
     ).test
     batches = tqdm(test.batches(0), "comparing", total=test.num_batches, unit=" batches", leave=False, disable=None)
-    return f"all {test.num_images} test images of {name}", batches
+    return f"all {test.num_images} test images of {name}", test.num_images, batches

@@ -1,7 +1,8 @@
-"""The comparison with others: a worker's turns, what is skipped and why, the table."""
+"""The comparison with others: a worker's turns and predictions, what is skipped and why, the table."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,20 +10,38 @@ import pytest
 from benchmarks import peers
 from recu.base.errors import ConfigError, RecuError
 
+WAYS = ("packed", "evaluation", "plain, channels_last", "plain")
 
-def test_ways_take_turns_and_one_that_is_not_installed_is_named(monkeypatch, tmp_path) -> None:
+
+@pytest.fixture
+def one_case(monkeypatch) -> None:
     monkeypatch.setattr(peers, "_NETWORKS", (("cifar", "resnet20_1w1a", 32),))
     monkeypatch.setattr(peers, "_BATCHES", (2,))
     monkeypatch.setattr(peers, "_THREADS", (1,))
-    monkeypatch.setattr(peers, "_WAYS", ("packed", "openvino"))
+    monkeypatch.setattr(peers, "_COMPARED", 11)
+
+
+def test_ways_take_turns_predict_and_one_that_is_not_installed_is_named(one_case, monkeypatch, tmp_path) -> None:
+    onnx = ("onnxruntime",) if importlib.util.find_spec("onnxruntime") else ()
+    monkeypatch.setattr(peers, "_WAYS", (*WAYS, "openvino", *onnx))
     result = peers.bench_peers(peers.PeerSettings(openvino=tmp_path / "none", repeats=1, seconds=0.01))
-    (case,) = result["cases"]
-    assert case["batch"] == 2 and case["bytes"] > 40_000
+    (case,), (network,) = result["cases"], result["networks"]
+    assert case["batch"] == 2 and 40_000 < case["bytes"] == network["bytes"]["packed"]
     assert case["ways"]["packed"]["rate"] == pytest.approx(2000 / case["ways"]["packed"]["ms"])
     assert case["ways"]["packed"]["memory"] > 20 << 20
     assert "make openvino" in case["skipped"]["openvino"]
+    # Every way has the same weights: nearly all of eleven images are of the class that the plain network says.
+    assert network["right"]["plain"] == 100 and set(network["right"]) == {*WAYS, *onnx}
+    assert min(network["right"].values()) > 80
+    for way in {*WAYS, *onnx} - {"packed"}:
+        assert network["bytes"][way] > 10 * network["bytes"]["packed"]
     table = peers.render(result)
-    assert "cifar.resnet20_1w1a, 32x32 pixels, batches of 2, 1 thread" in table and "packed is faster by" in table
+    # With room for the longest name.
+    spare = len("imagenet.resnet18_1w1a, 224") - len(network["title"])
+    assert max(map(len, table[: table.index("\n\n")].splitlines())) + spare <= 120
+    assert "11 random images" in table and "as plain" in table and "weights: random" in table
+    (row,) = (line for line in table.splitlines() if line.startswith("cifar.resnet20_1w1a, 32  "))
+    assert row.split()[2:5] == ["2,", "1", "packed"]
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from benchmarks import peers
 from benchmarks.table import render
 from recu.cli.main import main
 from recu.experiment import paths
@@ -146,3 +147,32 @@ rows: [{model: resnet20_1w1a}]
 def test_a_suite_cannot_be_measured_by_no_job(capsys):
     assert main(["bench", "--suite", "demo", "--jobs", "0"]) == 2
     assert capsys.readouterr().err.strip() == "error: --jobs is 0, expected 1 to 1024"
+
+
+def test_a_trained_network_beside_others(recu, monkeypatch):
+    monkeypatch.setattr(peers, "_WAYS", ("packed", "evaluation", "plain"))
+    monkeypatch.setattr(peers, "_BATCHES", (1,))
+    monkeypatch.setattr(peers, "_THREADS", (2,))
+    monkeypatch.setattr(peers, "_PREDICTED_AT_ONCE", 5)
+    assert recu.train("--save", "run") == 0, recu.err
+    file, places = "results/run/model_best.pth.tar", ["--params_dir", recu.project / "params"]
+    assert recu("evaluate", "-e", file, "--output", "whole.json", *places) == 0, recu.err
+    words = ["bench", "--peers", "--checkpoint", file, "--repeats", 1, "--seconds", 0.01, "--output", "peers.json"]
+    assert recu(*words, *places) == 0, recu.err
+    (network,) = recu.json("peers.json")["networks"]
+    whole = recu.json("whole.json")
+    assert network["right"] == pytest.approx(dict.fromkeys(("packed", "evaluation", "plain"), whole["top1"]))
+    assert network["on"] == "all 18 test images of tiny" and network["labelled"]
+    assert "top-1" in recu.out and file in recu.out and "as plain" not in recu.out
+
+    # As many as there is room for, spread over all of them.
+    monkeypatch.setattr(peers, "_MOST_NUMBERS", 8 * network["size"] ** 2 * 3)
+    assert recu(*words, *places) == 0, recu.err
+    assert recu.json("peers.json")["networks"][0]["on"] == "one in 3 of all 18 test images of tiny (6)"
+
+
+def test_a_checkpoint_goes_with_peers_and_without_small(recu):
+    assert recu("bench", "--checkpoint", "a.pth.tar") == 2
+    assert "--checkpoint goes with --peers" in recu.error()
+    assert recu("bench", "--peers", "--small", "--checkpoint", "a.pth.tar") == 2
+    assert "--small" in recu.error()
