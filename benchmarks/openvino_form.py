@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import openvino
 
 
+_NEAR, _BEYOND = np.float32(2.0**-20), 1 << 20
+"""Bounds around 0 of a sign; beyond all sums of a convolution."""
+
+
 def openvino_model(operations: Sequence[Mapping[str, Any]], size: int, batch: int) -> openvino.Model:
     """From normalised images (batch, 3, size, size) to logits.
 
@@ -67,10 +71,12 @@ def _graph(operations: Sequence[Mapping[str, Any]], size: int, batch: int) -> tu
     for number, operation in enumerate(operations):
         taken = [values[value] for value in operation["of"]]
         if operation["op"] == "binary":
-            source = signs.get(operation["of"][0]) or _sign(ops, taken[0], np.float32(0))
+            source = signs.get(operation["of"][0]) or _sign(ops, taken[0], -_NEAR, _NEAR)
             out = ops.convolution(source, *_geometry(operation, operation["weight"]))
             if operation.get("threshold") is not None:
-                signs[number + 1] = out = _sign(ops, out, _channels(operation["threshold"].astype(np.float32)))
+                # Sums are whole numbers, and none is as large as the bound.
+                threshold = _channels(np.clip(operation["threshold"], -_BEYOND, _BEYOND))
+                signs[number + 1] = out = _sign(ops, out, threshold, threshold + np.float32(1))
             else:
                 out = _ended(ops, out, operation, taken[1:])
         elif operation["op"] in _OTHERS:
@@ -81,9 +87,9 @@ def _graph(operations: Sequence[Mapping[str, Any]], size: int, batch: int) -> tu
     return [values[-1]], [images]
 
 
-def _sign(ops: Any, value: Any, threshold: Any) -> Any:
-    """1 above the threshold, else -1."""
-    return ops.fake_quantize(value, threshold, threshold, np.float32(-1), np.float32(1), 2)
+def _sign(ops: Any, value: Any, low: Any, high: Any) -> Any:
+    """1 above the middle of two bounds, else -1; where they are equal, OpenVINO 2026.4 computes something else."""
+    return ops.fake_quantize(value, low, high, np.float32(-1), np.float32(1), 2)
 
 
 def _ended(ops: Any, out: Any, operation: Mapping[str, Any], residual: Sequence[Any]) -> Any:
