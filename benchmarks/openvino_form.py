@@ -118,7 +118,9 @@ def _convolution(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
 
 
 def _norm(ops: Any, operation: Mapping[str, Any], x: Any) -> Any:
-    sides = (1, -1) if len(x.get_output_partial_shape(0)) == 2 else (1, -1, 1, 1)
+    # Of a node, or of the one of its outputs that is meant.
+    shape = x.get_partial_shape() if hasattr(x, "get_partial_shape") else x.get_output_partial_shape(0)
+    sides = (1, -1) if len(shape) == 2 else (1, -1, 1, 1)
     factor, shift = (operation[name].reshape(sides) for name in ("factor", "shift"))
     return ops.add(ops.multiply(x, factor), shift)
 
