@@ -46,7 +46,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    logging.getLogger("recu").setLevel(logging.ERROR)  # not that the files name no classes
     wanted = [
         (entry, stage)
         for entry in available_models()
@@ -110,4 +109,5 @@ def _rows(wanted: Wanted) -> Iterator[tuple[object, ...]]:
 
 
 if __name__ == "__main__":
+    logging.getLogger("recu").setLevel(logging.ERROR)  # not that the files name no classes
     main()

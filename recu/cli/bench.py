@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="with --peers: a trained network as `recu export` takes it, with its test images, in place of random ones",
+        help="with --peers: a checkpoint that names its network and dataset, measured on its test images (default: random weights)",
     )
     parser.add_argument(
         "--jobs",

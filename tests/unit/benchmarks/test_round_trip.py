@@ -2,10 +2,13 @@
 
 import sys
 
+import pytest
+
 from benchmarks.round_trip import main
 
 
 def test_a_line_for_each_form_of_each_network(monkeypatch, capsys) -> None:
+    pytest.importorskip("safetensors", reason="extra `export` is not installed")
     words = ["--models", "resnet20_1w1a", "--to", "packed", "safetensors", "--image_size", "16"]
     monkeypatch.setattr(sys, "argv", ["round_trip", *words])
     main()
