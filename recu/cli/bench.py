@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="with --peers: a checkpoint that names its network and dataset, measured on its test images (default: random weights)",
+        help="with --peers: a checkpoint that names its network and dataset, with its test images (default: random)",
     )
     parser.add_argument(
         "--jobs",
