@@ -151,11 +151,10 @@ def _trained(arguments: argparse.Namespace) -> Wanted | None:
 
     if arguments.checkpoint is None:
         return None
-    told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
-    places = {name: getattr(arguments, name) for name in ("params_dir", "results_dir", "changed_code")}
-    classifier = load(arguments.checkpoint, **told, **places)
+    opening = options.opening(arguments)
+    classifier = load(arguments.checkpoint, **opening)
     return Wanted(
-        classifier=classifier, target="packed", path=classifier.subject.file.path, dataset=told.get("dataset")
+        classifier=classifier, target="packed", path=classifier.subject.file.path, dataset=opening.get("dataset")
     )
 
 

@@ -60,14 +60,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.record is not None and (arguments.quick or arguments.to != "packed"):
         raise ConfigError("--record goes with --to packed, compared on all test images: leave it, or --quick, out")
     _check_output(arguments)
-    told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
-    places = {name: getattr(arguments, name) for name in ("params_dir", "results_dir", "changed_code")}
-    classifier = load(arguments.source, **told, **places)
+    opening = options.opening(arguments)
+    classifier = load(arguments.source, **opening)
     wanted = Wanted(
         classifier=classifier,
         target=arguments.to,
         path=arguments.output,
-        dataset=told.get("dataset"),
+        dataset=opening.get("dataset"),
         licence=arguments.license,
     )
     exported = export(wanted, data_dir=None if arguments.quick else arguments.data_dir)

@@ -108,6 +108,13 @@ def add_numbers(parser: argparse._ActionsContainer, **said: str) -> None:
         parser.add_argument(*flags, type=type(usual), default=usual, metavar="N", help=text)
 
 
+def opening(arguments: argparse.Namespace, *more: str) -> dict[str, Any]:
+    """Keywords with which `recu.stages.predict.load` opens the file that a command names: what was said of the file,
+    its places, and the options called `more`."""
+    said = [name for name in OF_A_FILE if name in arguments]
+    return {name: getattr(arguments, name) for name in (*said, "params_dir", "results_dir", "changed_code", *more)}
+
+
 def add_identity_options(group: argparse._ActionsContainer) -> None:
     """Which network, on which data: `OF_A_FILE`."""
     group.add_argument("-a", "--model", default=NOT_GIVEN, help="e.g. resnet20_1w1a")

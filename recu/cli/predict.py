@@ -64,16 +64,13 @@ def _opened(arguments: argparse.Namespace) -> tuple[Classifier | PackedClassifie
     """The network of FILE, and what of it goes into --output. A packed one needs no PyTorch."""
     from recu.stages.packed import is_packed, load_packed
 
-    told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
     if is_packed(user_path(arguments.source)):
-        options.check_packed(arguments, *told)
+        options.check_packed(arguments, *(name for name in options.OF_A_FILE if name in arguments))
         packed = load_packed(user_path(arguments.source))
         return packed, _said(packed.path.name, packed.sha256, packed.header["network"])
     from recu.stages.predict import load
 
-    names = ("params_dir", "results_dir", "gpus", "kernels", "changed_code")
-    places = {name: getattr(arguments, name) for name in names}
-    classifier = load(arguments.source, **told, **places)
+    classifier = load(arguments.source, **options.opening(arguments, "gpus", "kernels"))
     file = classifier.subject.file
     return classifier, _said(file.path.name, file.sha256, classifier.subject.network)
 

@@ -52,11 +52,9 @@ def run(arguments: argparse.Namespace) -> None:
     from recu.stages.predict import load
     from recu.stages.speed import measure_speed
 
-    told = {name: getattr(arguments, name) for name in options.OF_A_FILE if name in arguments}
-    places = {name: getattr(arguments, name) for name in ("params_dir", "results_dir", "changed_code")}
     found = measure_speed(
         arguments.source,
-        load(arguments.source, **told, **places),
+        load(arguments.source, **options.opening(arguments)),
         arguments.packed,
         data_dir=arguments.data_dir,
         threads=arguments.threads or torch.get_num_threads(),
