@@ -109,23 +109,21 @@ def _operations(segment: fx.GraphModule) -> tuple[list[dict[str, Any]], list[int
 
     None where a layer's numbers are not for loops.
     """
-    layers, found, number_of = dict(segment.named_modules()), list[dict[str, Any]](), dict[fx.Node, int]()
-    inputs = sum(node.op == "placeholder" for node in segment.graph.nodes)
-    for node in segment.graph.nodes:
-        if node.op == "placeholder":
-            number_of[node] = len(number_of)
-        elif node.op == "output":
-            results = node.args[0] if isinstance(node.args[0], tuple) else (node.args[0],)
-            return found, [number_of[cast(fx.Node, each)] for each in results]
-        else:
-            taken = [number_of[cast(fx.Node, value)] for value in node.args]
-            for operation in _operations_of(layers[str(node.target)]):
-                if operation is None:
-                    return None
-                found.append({"of": taken, **operation})
-                taken = [inputs + len(found) - 1]
-            number_of[node] = taken[0]
-    raise ValueError("a graph without an output")
+    layers, found = dict(segment.named_modules()), list[dict[str, Any]]()
+    # In the graph inputs may stand between operations; a program counts them first.
+    inputs = segment.graph.find_nodes(op="placeholder")
+    number_of = {node: number for number, node in enumerate(inputs)}
+    for node in segment.graph.find_nodes(op="call_module"):
+        taken = [number_of[cast(fx.Node, value)] for value in node.args]
+        for operation in _operations_of(layers[str(node.target)]):
+            if operation is None:
+                return None
+            found.append({"of": taken, **operation})
+            taken = [len(inputs) + len(found) - 1]
+        number_of[node] = taken[0]
+    results = segment.graph.output_node().args[0]
+    read = results if isinstance(results, tuple) else (results,)
+    return found, [number_of[cast(fx.Node, each)] for each in read]
 
 
 def _operations_of(layer: nn.Module) -> list[dict[str, Any] | None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
+from recu.kernels.inference_norm import InferenceNorm2d
 from recu.models import build_model
 from recu.nn import BinaryConv2d
 from recu.nn.inference import inference_form
@@ -109,6 +110,23 @@ def test_results_that_others_read_too() -> None:
     form, batch = inference_form(model), torch.randn(4, 3, 8, 6).contiguous(memory_format=torch.channels_last)
     assert bodies(form)
     assert torch.equal(form(batch), model(batch))
+
+
+@torch.inference_mode()
+def test_inputs_that_a_graph_names_between_operations() -> None:
+    torch.manual_seed(0)
+    graph, root = fx.Graph(), nn.Module()
+    results = []
+    for number in range(3):
+        norm = nn.BatchNorm2d(4)
+        norm.running_mean.normal_()
+        root.add_module(f"norm{number}", InferenceNorm2d(norm.eval(), hardtanh=True))
+        results.append(graph.call_module(f"norm{number}", (graph.placeholder(f"x{number}"),)))
+    graph.output(tuple(results))
+    body = SignBody(fx.GraphModule(root, graph))
+    batches = [torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last) for _ in range(3)]
+    assert all(torch.equal(*pair) for pair in zip(body(*batches), body.segment(*batches), strict=True))
+    assert all(body._programs.values())
 
 
 @torch.inference_mode()
