@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,19 @@ def test_ways_take_turns_predict_and_one_that_is_not_installed_is_named(one_case
     assert "11 random images" in table and "as plain" in table and "weights: random" in table
     (row,) = (line for line in table.splitlines() if line.startswith("cifar.resnet20_1w1a, 32  "))
     assert row.split()[2:5] == ["2,", "1", "packed"]
+
+
+def test_a_library_that_fails_on_this_processor_is_left_out_with_its_reason(one_case, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(peers, "_WAYS", ("packed", "openvino", "plain"))
+    (tmp_path / "openvino.py").write_text('raise RuntimeError("cannot convert\\n from f32 to u1")\n')
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    result = peers.bench_peers(peers.PeerSettings(openvino=python, repeats=1, seconds=0.01))
+    (case,), (network,) = result["cases"], result["networks"]
+    assert case["skipped"] == {"openvino": "cannot convert from f32 to u1"}
+    assert set(network["right"]) == {"packed", "plain"}
+    assert "openvino: cannot convert from f32 to u1" in peers.render(result)
 
 
 def test_settings_out_of_range_are_refused() -> None:
