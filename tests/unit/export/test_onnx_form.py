@@ -19,15 +19,22 @@ from tests.unit.export.test_graph import every_network, network  # noqa: E402
 IMAGES = 4
 
 
+def on_grid(values: torch.Tensor) -> torch.Tensor:
+    """Multiples of 1/64: sums of their products are exact, so that no order turns signs of activations near 0."""
+    return (values * 64).round() / 64
+
+
 def batches() -> list:
-    """Noise: a network of random weights has activations near zero, whose signs other sums turn."""
     images = torch.randn(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    return [(images, None)]
+    return [(on_grid(images), None)]
 
 
 @pytest.mark.parametrize(("entry", "stage"), every_network())
 def test_onnx(entry, stage):
     model = network(entry, stage)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.weight.data = on_grid(layer.weight.data)
     operations = operations_of(model)
     run = onnx_runner(onnx_model(operations, size=32))
     found = compare(inference_form(model), {"onnx": run}, batches())["onnx"]
