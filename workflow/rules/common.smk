@@ -142,6 +142,9 @@ onstart:
             preloaded.start(sys.executable, Path(workflow.basedir), TRAINING_THREADS)
         except OSError as error:
             print(f"note: preload: each job imports by itself ({error})", file=sys.stderr)
+        # A limit of jobs a second has Snakemake choose again a second after each choice, so that it chooses as many
+        # times a second as jobs have ended: after some hundred of them that takes a core.
+        workflow.scheduler.job_rate_limiter = None
     for suite, facts in FACTS.items():
         plan.write_facts(paths.report_folder(RESULTS_DIR, suite), facts)
 
