@@ -11,6 +11,9 @@ from contextlib import contextmanager
 
 import torch
 
+OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+"""Variable with which NVIDIA's libraries use TF32 always (1) or never (0), whatever they are asked for."""
+
 
 @contextmanager
 def tf32_allowed(allowed: bool = True) -> Iterator[None]:

@@ -17,6 +17,7 @@ from recu.experiment.own import CodeFile
 from recu.experiment.running import Kernels
 from recu.experiment.schema import gpu_numbers
 from recu.kernels.exact import switch_off
+from recu.kernels.tensor_cores import OVERRIDE
 from recu.results import provenance
 from recu.results.records import Provenance
 from recu.training.gpu_slot import slots_folder, take_slots, visible_gpus
@@ -157,6 +158,8 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ConfigError(f"precision is 'tf32' and the device is the {device.type.upper()}, which has none: {advice}")
     if torch.cuda.get_device_capability(device) < (8, 0):
         raise ConfigError(f"precision is 'tf32', which {torch.cuda.get_device_name(device)} lacks: {advice}")
+    if os.environ.get(OVERRIDE) == "0":
+        raise ConfigError(f"precision is 'tf32', which results name, and {OVERRIDE}=0 turns it off: unset {OVERRIDE}")
 
 
 def _check_compilation(compile_as: str, device: torch.device) -> None:

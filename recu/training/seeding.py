@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from recu.base.errors import ConfigError
-from recu.kernels.tensor_cores import allow_tf32
+from recu.kernels.tensor_cores import OVERRIDE, allow_tf32
 
-_ARITHMETIC = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
-"""Variables with which oneDNN, which reads them when torch is imported, computes fp32 in bf16 or fp16 on the CPU."""
+_ARITHMETIC = {"ONEDNN_DEFAULT_FPMATH_MODE": "STRICT", "DNNL_DEFAULT_FPMATH_MODE": "STRICT", OVERRIDE: "0"}
+"""Variables that have fp32 computed in less, each with the value that does not: on the CPU in bf16 or fp16, by oneDNN,
+which reads them when torch is imported; on a GPU in TF32."""
 
 
 def seed_everything(seed: int) -> None:
@@ -24,9 +25,9 @@ def seed_everything(seed: int) -> None:
 
 
 def check_arithmetic() -> None:
-    """Raise ConfigError where the environment has fp32 on the CPU computed in less."""
-    for name in _ARITHMETIC:
-        if os.environ.get(name, "STRICT").upper() not in ("STRICT", ""):
+    """Raise ConfigError where the environment has fp32 computed in less."""
+    for name, strict in _ARITHMETIC.items():
+        if os.environ.get(name, "").upper() not in (strict, ""):
             raise ConfigError(
                 f"{name}={os.environ[name]} has fp32 computed in less than single precision, and results would not say"
                 f" so: unset {name}"

@@ -122,6 +122,10 @@ def test_tf32_is_for_gpus_that_have_it(monkeypatch):
     for precision in ("fp32", "tf32", "bf16"):
         check_precision(precision, torch.device("cuda:0"))
     check_precision("bf16", CPU)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    check_precision("fp32", torch.device("cuda:0"))
+    with pytest.raises(ConfigError, match=r"precision is 'tf32', .* unset NVIDIA_TF32_OVERRIDE$"):
+        check_precision("tf32", torch.device("cuda:0"))
 
 
 @pytest.mark.parametrize("name", ["TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"])

@@ -49,10 +49,18 @@ def test_deterministic_kernels_are_chosen_and_the_compiler_is_imported_only_to_b
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
-def test_an_environment_that_lowers_precision_is_refused(monkeypatch, name):
-    monkeypatch.setenv(name, "bf16")
-    with pytest.raises(ConfigError, match=f"{name}=bf16 has fp32 computed in less than single precision"):
+@pytest.mark.parametrize(
+    ("name", "less", "strict"),
+    [
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "bf16", "strict"),
+        ("DNNL_DEFAULT_FPMATH_MODE", "any", "STRICT"),
+        ("NVIDIA_TF32_OVERRIDE", "1", "0"),
+    ],
+)
+def test_an_environment_that_lowers_precision_is_refused(monkeypatch, name, less, strict):
+    monkeypatch.setenv(name, less)
+    with pytest.raises(ConfigError, match=f"{name}={less} has fp32 computed in less than single precision"):
         make_deterministic()
-    monkeypatch.setenv(name, "strict")
-    make_deterministic()
+    for value in (strict, ""):
+        monkeypatch.setenv(name, value)
+        make_deterministic()
