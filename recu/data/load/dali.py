@@ -11,6 +11,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Unpack
 
 import numpy as np
@@ -168,11 +169,21 @@ class DaliLoader(SplitLoader):
     def _take(self, pipeline: Any) -> Tensor:
         """The oldest batch in flight: uint8 (B, S, S, 3) on the loader's device."""
         (output,) = pipeline.share_outputs()
-        if self._device.type == "cuda":
-            images = torch.from_dlpack(output.as_tensor()).clone()  # type: ignore[attr-defined]
-        else:
-            images = torch.from_numpy(np.array(output.as_array()))
+        images = torch.from_numpy(np.array(output.as_array())) if self._device.type == "cpu" else self._copied(output)
         pipeline.release_outputs()
+        return images
+
+    @cached_property
+    def _copying(self) -> torch.cuda.Stream:
+        """For copies alone: in PyTorch's own stream they would wait for the steps before them."""
+        return torch.cuda.Stream(self._device)
+
+    def _copied(self, output: Any) -> Tensor:
+        """A batch on the GPU as a copy that is there: once released, DALI writes the next batch over it at any time."""
+        with torch.cuda.stream(self._copying):
+            images: Tensor = torch.from_dlpack(output.as_tensor()).clone()  # type: ignore[attr-defined]
+        images.record_stream(torch.cuda.current_stream(self._device))
+        self._copying.synchronize()
         return images
 
     def _build_pipeline(self) -> Any:

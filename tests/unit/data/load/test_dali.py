@@ -1,7 +1,10 @@
 import shutil
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +41,53 @@ def build(folder: Path, entry=None, loader: str = "dali", **changes):
         loader=loader,
         **{**arguments, **changes},
     )
+
+
+class LateStream:
+    """In the place of a GPU's stream: what it is given is done when somebody waits for it."""
+
+    def __init__(self, *_: object) -> None:
+        self.given: list[Callable[[], object]] = []
+
+    def synchronize(self) -> None:
+        while self.given:
+            self.given.pop(0)()
+
+
+class OnTheGpu:
+    """A tensor on a GPU, as far as it is copied."""
+
+    def __init__(self, memory: torch.Tensor, streams: list[LateStream]) -> None:
+        self._memory, self._streams = memory, streams
+
+    def clone(self) -> torch.Tensor:
+        copy = torch.zeros_like(self._memory)
+        self._streams[-1].given.append(lambda: copy.copy_(self._memory))
+        return copy
+
+
+@needs_dali
+def test_on_a_gpu_a_batch_is_not_the_next_one_that_dali_writes_into_its_memory(folder: Path, monkeypatch):
+    streams, memory = [LateStream()], torch.full((3, 4, 4, 3), 1, dtype=torch.uint8)
+
+    @contextmanager
+    def within(stream: LateStream) -> Iterator[None]:
+        streams.append(stream)
+        yield
+        streams.pop()
+
+    monkeypatch.setattr(torch.cuda, "Stream", LateStream)
+    monkeypatch.setattr(torch.cuda, "stream", within)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: streams[-1])
+    monkeypatch.setattr(torch, "from_dlpack", lambda _: OnTheGpu(memory, streams))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    output = SimpleNamespace(as_tensor=lambda: None)
+    pipeline = SimpleNamespace(share_outputs=lambda: (output,), release_outputs=lambda: memory.fill_(2))
+    loader = build(folder).test
+    monkeypatch.setattr(loader, "_device", torch.device("cuda:0"))
+    batch = loader._take(pipeline)
+    streams[0].synchronize()
+    assert batch.unique().tolist() == [1]
 
 
 def collect(batches) -> tuple[torch.Tensor, torch.Tensor]:
