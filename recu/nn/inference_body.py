@@ -26,9 +26,12 @@ def gather_bodies(form: fx.GraphModule) -> fx.GraphModule:
     partitioner = CapabilityBasedPartitioner(form, _Known(), allows_single_node_partition=True)
     proposed = (part for part in partitioner.propose_partitions() if len(part.nodes) > 1)
     parts = [part for part in proposed if _gives_values(list(part.nodes), form)]
-    gathered = partitioner.fuse_partitions(parts, prefix="body_")
+    prefix = "body_"
+    while any(name.startswith(prefix) for name in dir(form)):  # a part would take the place of a layer of its name
+        prefix += "_"
+    gathered = partitioner.fuse_partitions(parts, prefix=prefix)
     for name, segment in list(gathered.named_children()):
-        if name.startswith("body_"):
+        if name.startswith(prefix):
             setattr(gathered, name, SignBody(cast(fx.GraphModule, segment)))
     return gathered
 

@@ -112,6 +112,35 @@ def test_results_that_others_read_too() -> None:
     assert torch.equal(form(batch), model(batch))
 
 
+class Named(nn.Module):
+    """Layers and a tensor with the names that parts might be given."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = BinaryConv2d(3, 8, 3), BinaryConv2d(8, 8, 3), nn.BatchNorm2d(8)
+        self.body_0, self.body_conv = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.third, self.fourth = BinaryConv2d(8, 8, 3), BinaryConv2d(8, 8, 3)
+        self.body_1 = nn.Parameter(torch.rand(8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body_0(F.hardtanh(self.norm(self.second(F.hardtanh(self.norm(self.first(x)))))))
+        x = self.fourth(F.hardtanh(self.norm(self.third(x * self.body_1))))
+        return self.body_conv(x)
+
+
+@torch.inference_mode()
+def test_layers_with_the_names_of_parts_stay_what_they_are() -> None:
+    torch.manual_seed(0)
+    model = Named()
+    fill(model, 0.9)
+    model.eval()
+    form, batch = inference_form(model), torch.randn(2, 3, 12, 12).contiguous(memory_format=torch.channels_last)
+    assert len(bodies(form)) == 2
+    assert torch.equal(form(batch), model(batch))
+
+
 @torch.inference_mode()
 def test_inputs_that_a_graph_names_between_operations() -> None:
     torch.manual_seed(0)
