@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from recu.base.errors import ConfigError
-from recu.export.needed import require
+from recu.base.needed import require
 from recu.runtime.checking import count_logits
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def onnx_model(
     Raises:
         ConfigError: onnx is not installed, or the network cannot be said in this form.
     """
-    require("onnx")
+    require("export", "onnx")
     import onnx
     from onnx import TensorProto, helper
 
@@ -236,7 +236,7 @@ _WRITTEN: Mapping[str, Callable[..., None]] = {
 
 def onnx_runner(model: onnx.ModelProto) -> Callable[[np.ndarray], np.ndarray]:
     """A model of plain operators as onnxruntime computes it, from images (N, S, S, 3) to logits."""
-    require("onnxruntime")
+    require("export", "onnxruntime")
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -245,7 +245,7 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[np.ndarray], np.ndarray]:
 
 def qonnx_runner(model: onnx.ModelProto, batch: int) -> Callable[[np.ndarray], np.ndarray]:
     """A model with BipolarQuant as QONNX's executor computes it; it was made for this number of images at once."""
-    require("qonnx", "onnxruntime")
+    require("export", "qonnx", "onnxruntime")
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
     from qonnx.transformation.infer_shapes import InferShapes

@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from recu.base.errors import ConfigError, OutputError, ResultError
+from recu.base.errors import OutputError, ResultError
 from recu.base.files import hash_file
+from recu.base.needed import require
 from recu.experiment import params, paths, plan
 from recu.experiment.remake import remake
 from recu.results.records import EvaluationRecord, Provenance, TrainingRecord, read_record, read_training
@@ -39,10 +40,9 @@ def write_crate(places: Places, suite: str, output: Path, *, licence: str) -> in
         ResultError: something is missing, stale or altered, as `recu verify` says. ConfigError: as `verify`, or rocrate
         is not installed. OutputError: `output` is there, or cannot be written.
     """
-    try:
-        from rocrate.rocrate import ROCrate
-    except ImportError as error:
-        raise ConfigError("a crate needs the package rocrate: pip install 'recu-repro[crate]'") from error
+    require("crate", "rocrate")
+    from rocrate.rocrate import ROCrate
+
     if output.exists():
         raise OutputError(f"{output} is there already: choose another folder, or move it away")
     crate = _Crate(ROCrate(), places)

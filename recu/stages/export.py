@@ -200,9 +200,9 @@ def _onnx(wanted: Wanted) -> _Form:
 
 
 def _safetensors(wanted: Wanted) -> _Form:
-    from recu.export.needed import require
+    from recu.base.needed import require
 
-    require("safetensors")
+    require("export", "safetensors")
     from safetensors.torch import load, save
 
     from recu.nn.inference import inference_form

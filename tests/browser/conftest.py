@@ -24,7 +24,7 @@ PUBLISHED = """results:
 def browser() -> Iterator[Any]:
     """Chromium, which finds no other machine."""
     for package in ("playwright", "axe_playwright_python", "pypdf"):
-        pytest.importorskip(package, reason=f"needs {package}: pip install 'recu-repro[browser]'")
+        pytest.importorskip(package, reason=f"needs {package}, of the extra `browser`")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

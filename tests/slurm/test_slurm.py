@@ -15,9 +15,7 @@ from recu.experiment.paths import PROJECT_DIR
 from tests.slurm.cluster import Cluster, missing, until
 from tests.workflow.conftest import Project, environment, make_project
 
-REASON = missing() or (
-    None if find_spec("snakemake_executor_plugin_slurm") else "needs the executor: pip install 'recu-repro[slurm]'"
-)
+REASON = missing() or (None if find_spec("snakemake_executor_plugin_slurm") else "needs the extra `slurm`")
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.slow,

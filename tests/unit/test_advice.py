@@ -147,8 +147,8 @@ def test_options_in_messages_exist(parsers, snakemake_options):
         ("recu/data/load/torchvision_loader.py", "--shm-size"),  # docker's
         ("recu/base/surroundings.py", "--mem"),  # Slurm's
         ("recu/data/prepare/archives.py", "--hard-dereference"),  # tar's
-        ("recu/export/needed.py", "--constraint"),  # pip's
-        ("recu/export/needed.py", "--editable"),
+        ("recu/base/needed.py", "--constraint"),  # pip's
+        ("recu/base/needed.py", "--editable"),
     }
     assert unknown <= of_other_programs
 

@@ -299,7 +299,7 @@ def test_safetensors_and_a_model_card(recu, file):
 
 @pytest.mark.parametrize(("target", "package"), [("onnx", "onnx"), ("qonnx", "onnx"), ("safetensors", "safetensors")])
 def test_a_package_that_is_missing_is_named(recu, packed, target, package, monkeypatch):
-    monkeypatch.setattr("recu.export.needed.find_spec", lambda name: None)
+    monkeypatch.setattr("recu.base.needed.find_spec", lambda name: None)
     assert export(recu, "ours.pth.tar", target, "out", "--quick") == 2
     assert f"{package}" in recu.error() and "'.[export]'" in recu.error()
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from recu.base.errors import OutputError, ResultError
+from recu.base.errors import ConfigError, OutputError, ResultError
 from recu.base.files import hash_file
 from recu.experiment import params, paths, plan
 from recu.stages.crate import write_crate
 from recu.stages.report import render
 from tests.unit.stages.test_pages import ID, made, places  # noqa: F401
 
-rocrate = pytest.importorskip("rocrate", reason="needs rocrate: pip install 'recu-repro[crate]'")
+rocrate = pytest.importorskip("rocrate", reason="needs the extra `crate`")
 LICENCE = "https://spdx.org/licenses/CC-BY-4.0"
 
 
@@ -25,6 +25,12 @@ def rendered(places):  # noqa: F811
     rows = paths.rows_file(places.results_dir, "smallest")
     render(rows, planned.facts()["smallest"], planned.published, places.reports_dir)
     return places
+
+
+def test_without_its_package_it_is_said_how_to_install_it(rendered, tmp_path, monkeypatch):
+    monkeypatch.setattr("recu.base.needed.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"rocrate cannot be imported: .*pip install .*'\.\[crate\]'"):
+        write_crate(rendered, "smallest", tmp_path / "crate", licence=LICENCE)
 
 
 def described(folder: Path) -> dict[str, dict]:
