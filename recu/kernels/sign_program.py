@@ -224,6 +224,8 @@ class _Writer:
 
     def pad_channels(self, operation: Operation, result: int, _number: int) -> None:
         values = self._values[operation["of"][0]]
+        if min(operation["before"], operation["after"]) < 0:  # fewer channels, not more
+            raise _DoesNotFit
         self._keep(result, self.program.average(values, 1, operation["before"], operation["after"]))
 
     def subsample(self, operation: Operation, result: int, _number: int) -> None:

@@ -13,6 +13,7 @@ from recu.nn import BinaryConv2d
 from recu.nn.inference import inference_form
 from recu.nn.inference_body import SignBody
 from recu.nn.inference_conv import InferenceConv2d
+from recu.nn.layers import AveragePoolShortcut
 from tests.golden.fill import fill
 
 
@@ -138,6 +139,19 @@ def test_layers_with_the_names_of_parts_stay_what_they_are() -> None:
     model.eval()
     form, batch = inference_form(model), torch.randn(2, 3, 12, 12).contiguous(memory_format=torch.channels_last)
     assert len(bodies(form)) == 2
+    assert torch.equal(form(batch), model(batch))
+
+
+@pytest.mark.parametrize(("more", "stride"), [(16, 2), (8, 2), (5, 1), (4, 2), (1, 3)])
+@torch.inference_mode()
+def test_a_shortcut_to_more_channels_or_fewer(more: int, stride: int) -> None:
+    torch.manual_seed(0)
+    conv, shortcut = BinaryConv2d(8, 8, 3, padding=1), AveragePoolShortcut(8, more, stride)
+    model = nn.Sequential(conv, nn.BatchNorm2d(8), shortcut, BinaryConv2d(more, 4, 3, padding=1), nn.BatchNorm2d(4))
+    fill(model, 0.9)
+    model.eval()
+    form, batch = inference_form(model), torch.randn(3, 8, 7, 6).contiguous(memory_format=torch.channels_last)
+    assert len(bodies(form)) == 1
     assert torch.equal(form(batch), model(batch))
 
 
