@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,13 +11,13 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from recu.kernels.exact import is_exactly
+from recu.kernels.exact import is_altered, is_exactly
 from recu.kernels.inference_norm import InferenceNorm2d
 from recu.kernels.sign_network import Program, Shape
 from recu.kernels.sign_program import write_program
 from recu.kernels.tensors import as_images, as_rows, compiled_for
 from recu.nn.inference_conv import InferenceConv2d
-from recu.nn.layers import AveragePoolShortcut
+from recu.nn.layers import AveragePoolShortcut, HardTanh
 
 
 def gather_bodies(form: fx.GraphModule) -> fx.GraphModule:
@@ -25,7 +25,7 @@ def gather_bodies(form: fx.GraphModule) -> fx.GraphModule:
     # Of its own it counts functions only, not layers.
     partitioner = CapabilityBasedPartitioner(form, _Known(), allows_single_node_partition=True)
     proposed = (part for part in partitioner.propose_partitions() if len(part.nodes) > 1)
-    parts = [part for part in proposed if _gives_values(list(part.nodes), form)]
+    parts = [part for part in proposed if _gives_values(list(part.nodes), form) and _may_wait(part.nodes, form)]
     prefix = "body_"
     while any(name.startswith(prefix) for name in dir(form)):  # a part would take the place of a layer of its name
         prefix += "_"
@@ -100,6 +100,27 @@ def _gives_values(nodes: Sequence[fx.Node], form: fx.GraphModule) -> bool:
     read = [node for node in nodes if any(user not in inside for user in node.users)]
     given = [node for part in nodes for node in part.all_input_nodes if node not in inside]
     return not any(_gives_signs(node, dict(form.named_modules())) for node in (*read, *given))
+
+
+def _may_wait(nodes: Container[fx.Node], form: fx.GraphModule) -> bool:
+    """Whether a part gives the same where it stands at its last node: nothing before that writes over what it reads."""
+    layers, order = dict(form.named_modules()), list(form.graph.nodes)
+    inside = [place for place, node in enumerate(order) if node in nodes]
+    return not any(_may_write(node, layers) for node in order[inside[0] : inside[-1]] if node not in nodes)
+
+
+def _may_write(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:
+    """Whether a node may write into what it is given: PyTorch's names say so, of others' layers nobody knows."""
+    if node.op == "call_module":
+        layer = layers[str(node.target)]
+        known = type(layer).__module__.startswith(("torch.nn.", "recu.nn.", "recu.kernels.")) and not is_altered(layer)
+        return not known or bool(getattr(layer, "inplace", type(layer) is HardTanh))
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = str(getattr(node.target, "__name__", node.target))
+    # True may be the value of `inplace`.
+    given = (*node.args, *node.kwargs.values())
+    return name.endswith("_") or "out" in node.kwargs or any(value is True for value in given)
 
 
 def _gives_signs(node: fx.Node, layers: Mapping[str, nn.Module]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from recu.nn import BinaryConv2d
 from recu.nn.inference import inference_form
 from recu.nn.inference_body import SignBody
 from recu.nn.inference_conv import InferenceConv2d
-from recu.nn.layers import AveragePoolShortcut
+from recu.nn.layers import AveragePoolShortcut, HardTanh
 from tests.golden.fill import fill
 
 
@@ -139,6 +141,47 @@ def test_layers_with_the_names_of_parts_stay_what_they_are() -> None:
     model.eval()
     form, batch = inference_form(model), torch.randn(2, 3, 12, 12).contiguous(memory_format=torch.channels_last)
     assert len(bodies(form)) == 2
+    assert torch.equal(form(batch), model(batch))
+
+
+class Overwriting(nn.Module):
+    """Writes over a result that has been read and is read again, and uses no new name for it."""
+
+    fixed_graph = True
+
+    def __init__(self, write: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(BinaryConv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(3))
+        self.write = write
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = norm(conv(x)) + x
+            self.write(x)
+        return x
+
+
+class Doubled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(2)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        *(HardTanh(), nn.ReLU(inplace=True), Doubled(), torch.neg_, lambda x: x.clamp_(0)),
+        *(lambda x: F.hardtanh(x, inplace=True), lambda x: F.relu(x, True), lambda x: torch.mul(x, 2, out=x)),
+    ],
+)
+@torch.inference_mode()
+def test_results_that_are_written_over(write: Callable[[torch.Tensor], object]) -> None:
+    torch.manual_seed(0)
+    model = Overwriting(write)
+    fill(model, 0.9)
+    model.eval()
+    form, batch = inference_form(model), torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    assert any(isinstance(layer, InferenceConv2d) for layer in form.modules())
     assert torch.equal(form(batch), model(batch))
 
 
