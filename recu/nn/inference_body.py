@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner, Partition
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from recu.kernels.exact import is_altered, is_exactly
@@ -24,8 +24,10 @@ def gather_bodies(form: fx.GraphModule) -> fx.GraphModule:
     """Put a `SignBody` in the place of each part of a graph that is made of layers it knows, of two or more."""
     # Of its own it counts functions only, not layers.
     partitioner = CapabilityBasedPartitioner(form, _Known(), allows_single_node_partition=True)
-    proposed = (part for part in partitioner.propose_partitions() if len(part.nodes) > 1)
-    parts = [part for part in proposed if _gives_values(list(part.nodes), form) and _may_wait(part.nodes, form)]
+    # It takes slices for those of a tuple where nothing else reads a result, and then into the part.
+    proposed = ([node for node in part.nodes if node.op == "call_module"] for part in partitioner.propose_partitions())
+    found = (nodes for nodes in proposed if len(nodes) > 1 and _gives_values(nodes, form) and _may_wait(nodes, form))
+    parts = [Partition(nodes=nodes) for nodes in found]
     prefix = "body_"
     while any(name.startswith(prefix) for name in dir(form)):  # a part would take the place of a layer of its name
         prefix += "_"
@@ -95,11 +97,11 @@ def _square(pool: nn.MaxPool2d) -> tuple[int, int, int]:
 
 
 def _gives_values(nodes: Sequence[fx.Node], form: fx.GraphModule) -> bool:
-    """Whether all that others read of a part are real values, and none of its inputs are signs."""
+    """Whether others read of a part something, all of it real values, and none of its inputs are signs."""
     inside = set(nodes)
     read = [node for node in nodes if any(user not in inside for user in node.users)]
     given = [node for part in nodes for node in part.all_input_nodes if node not in inside]
-    return not any(_gives_signs(node, dict(form.named_modules())) for node in (*read, *given))
+    return bool(read) and not any(_gives_signs(node, dict(form.named_modules())) for node in (*read, *given))
 
 
 def _may_wait(nodes: Container[fx.Node], form: fx.GraphModule) -> bool:

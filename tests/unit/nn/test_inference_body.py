@@ -185,6 +185,37 @@ def test_results_that_are_written_over(write: Callable[[torch.Tensor], object]) 
     assert torch.equal(form(batch), model(batch))
 
 
+class Halves(nn.Module):
+    """Slices alone read a result; results that nobody reads."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(BinaryConv2d(8, 8, 3, padding=1) for _ in range(6))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(6))
+
+    def block(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        return F.hardtanh(self.norms[number](self.convs[number](x)) + x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.block(1, self.block(0, torch.sin(x)))
+        whole = self.block(3, self.block(2, x))
+        first, second = whole[:, :4], whole[:, 4:]
+        return self.block(5, self.block(4, torch.cat([second, first], 1)))
+
+
+@torch.inference_mode()
+def test_results_that_slices_alone_read_and_those_that_nobody_does() -> None:
+    torch.manual_seed(0)
+    model = Halves()
+    fill(model, 0.9)
+    model.eval()
+    form, batch = inference_form(model), torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    assert len(bodies(form)) == 2
+    assert torch.equal(form(batch), model(batch))
+
+
 @pytest.mark.parametrize(("more", "stride"), [(16, 2), (8, 2), (5, 1), (4, 2), (1, 3)])
 @torch.inference_mode()
 def test_a_shortcut_to_more_channels_or_fewer(more: int, stride: int) -> None:
