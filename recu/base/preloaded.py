@@ -114,6 +114,7 @@ def serve(
                         connection.close()
                         continue
                     poll.register(connection, 0)  # for its end alone: the fork reads it
+                    poll.register(process.sentinel, select.POLLIN)
                     jobs[connection.fileno()] = connection, process
                 elif number in jobs:  # who asked is gone, so the job shall save its state
                     poll.unregister(number)
@@ -124,6 +125,8 @@ def serve(
                         connection.sendall(b"%s %d\n" % (_ENDED, process.exitcode))
                     with suppress(KeyError):
                         poll.unregister(number)
+                    poll.unregister(process.sentinel)
+                    process.close()
                     connection.close()
                     del jobs[number]
     finally:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.processes
 SERVER = """
 import os, signal, socket, sys, time
 from pathlib import Path
-from recu.base.preloaded import serve
+from recu.base import preloaded
 
 def load():
     os.environ["LOADED"] = "while it was imported"
@@ -36,7 +36,8 @@ def run(words):
     Path("waits").touch()
     time.sleep(60)
 
-serve(socket.socket(fileno=int(sys.argv[1])), os.getppid(), Path(sys.argv[2]).read_text, load, run)
+preloaded._POLL_MS = 600_000  # nothing waits for that time to pass
+preloaded.serve(socket.socket(fileno=int(sys.argv[1])), os.getppid(), Path(sys.argv[2]).read_text, load, run)
 """
 
 
