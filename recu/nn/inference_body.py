@@ -53,7 +53,8 @@ class SignBody(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """As the segment, to the last bit."""
-        program = self._program_for(inputs) if compiled_for(*inputs) else None
+        alike = compiled_for(*inputs) and len({values.shape[:1] for values in inputs}) == 1
+        program = self._program_for(inputs) if alike else None
         if program is None:
             return self.segment(*inputs)
         found = program.run([as_rows(values) for values in inputs], torch.get_num_threads())
@@ -61,12 +62,12 @@ class SignBody(nn.Module):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _program_for(self, inputs: Sequence[Tensor]) -> Program | None:
-        """Of the inputs' shapes and type; None where a layer cannot take these."""
+        """Of the inputs' shapes and type, of equally many images; None where a layer cannot take these."""
         key = tuple((values.shape[1:], values.dtype) for values in inputs)
         if key not in self._programs:
             sizes = [tuple(values.shape) for values in inputs if values.dim() == 4]
             shapes = [Shape(height, width, channels) for _, channels, height, width in sizes]
-            fits = len(shapes) == len(inputs) and all(len(values) == len(inputs[0]) > 0 for values in inputs)
+            fits = len(shapes) == len(inputs) and len(inputs[0]) > 0
             dtype = np.dtype(str(inputs[0].dtype).removeprefix("torch."))
             if fits and self._operations is not None:
                 operations, results = self._operations

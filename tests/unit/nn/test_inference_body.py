@@ -216,6 +216,32 @@ def test_results_that_slices_alone_read_and_those_that_nobody_does() -> None:
     assert torch.equal(form(batch), model(batch))
 
 
+class Added(nn.Module):
+    """One map is added to every image."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(BinaryConv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.map = nn.Parameter(torch.randn(1, 8, 6, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.convs
+        return second(F.hardtanh(first(x) + self.map))
+
+
+@torch.inference_mode()
+def test_what_is_added_to_one_image_is_added_to_several() -> None:
+    torch.manual_seed(0)
+    model = Added().eval()
+    form = inference_form(model)
+    assert len(bodies(form)) == 1
+    for count in (1, 3, 1, 0, 2):
+        batch = torch.randn(count, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+        assert torch.equal(form(batch), model(batch))
+
+
 @pytest.mark.parametrize(("more", "stride"), [(16, 2), (8, 2), (5, 1), (4, 2), (1, 3)])
 @torch.inference_mode()
 def test_a_shortcut_to_more_channels_or_fewer(more: int, stride: int) -> None:
