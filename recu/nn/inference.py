@@ -41,6 +41,8 @@ _Layers = dict[Any, Any]
 """The layers of a graph, and the tensors that it reads, by what its nodes call them."""
 _PREFIX = "inference_"
 """Of the names of the layers put into a graph."""
+_WRITTEN = "written"
+"""Of a node's notes: that an operator such as += writes over its result."""
 _FRESH = (InferenceConv2d, InferenceNorm2d, nn.BatchNorm2d)
 """Layers whose result nothing else has a name for."""
 _BINARY = (
@@ -82,6 +84,9 @@ def inference_form(model: nn.Module) -> nn.Module:
         graph = _Tracer().trace(model)
     except Exception as error:  # of the network's own code, whatever that does with what stands for a tensor
         return _layer_by_layer(model, error)
+    written = next((node for node in graph.nodes if _WRITTEN in node.meta and len(node.users) > 1), None)
+    if written is not None:
+        return _layer_by_layer(model, f"the result {written} is written over (as by +=) and read elsewhere too")
     own = _named_in(graph, model)
     layers = dict(own)
     remove_identities(graph, layers)
@@ -127,7 +132,25 @@ def _refuse_weights(*_: object) -> None:
     )
 
 
+def _noting(operation: Callable[[Any, Any], Any]) -> Callable[[fx.Proxy, Any], Any]:
+    def in_place(value: fx.Proxy, other: Any) -> Any:
+        value.node.meta[_WRITTEN] = True
+        return operation(value, other)
+
+    return in_place
+
+
+class _Proxy(fx.Proxy):
+    """Takes x += y for x = x + y as torch.fx does, and notes that x was written to, which others that have it see."""
+
+    __iadd__, __isub__ = _noting(operator.add), _noting(operator.sub)
+    __imul__, __itruediv__ = _noting(operator.mul), _noting(operator.truediv)
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
         return not has_fixed_graph(m)
 

@@ -3,6 +3,8 @@
 import logging
 import operator
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -307,6 +309,58 @@ def test_a_network_whose_graph_depends_on_values_is_left_as_it_is_with_a_warning
     with caplog.at_level(logging.WARNING):
         assert inference_form(model) is model
     assert "evaluating Branching layer by layer" in caplog.text
+
+
+class Counting(nn.Module):
+    """Writes over a result that has another name."""
+
+    fixed_graph = True
+
+    def __init__(self, operator_: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.first, self.norm = BinaryConv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.operator = operator_
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = x = self.norm(self.first(x))
+        x = self.operator(x, 0.75)
+        return torch.cat([kept, x])
+
+
+@pytest.mark.parametrize("operator_", [operator.iadd, operator.isub, operator.imul, operator.itruediv])
+@torch.inference_mode()
+def test_a_result_that_is_written_over_and_has_another_name(operator_, caplog) -> None:
+    torch.manual_seed(0)
+    model, batch = Counting(operator_), torch.randn(2, 3, 9, 8).contiguous(memory_format=torch.channels_last)
+    fill(model, 0.9)
+    model.eval()
+    assert torch.equal(inference_form(model)(batch), model(batch))
+    assert "evaluating Counting layer by layer, which is slower: the result norm is written over" in caplog.text
+
+
+class Adding(nn.Module):
+    """As torchvision's residual networks add."""
+
+    fixed_graph = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = BinaryConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.norm(self.conv(x))
+        out += x
+        return F.hardtanh(out)
+
+
+@torch.inference_mode()
+def test_a_residual_that_is_added_in_place_is_part_of_the_convolution(caplog) -> None:
+    torch.manual_seed(0)
+    model, batch = Adding(), torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
+    fill(model, 0.9)
+    form = inference_form(model.eval())
+    (layer,) = inference_layers(form)
+    assert layer.hardtanh and torch.equal(form(batch), model(batch)) and not caplog.text
 
 
 class Tangled(nn.Module):
