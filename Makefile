@@ -8,6 +8,7 @@
 #   CORES        cores Snakemake may use                                                               (default: all)
 #   SUITES       suites of `make reproduce`                                           (default: as params/config.yaml)
 #   SUITE, MINUTES  of `make run-gpu`                                                            (MINUTES by default: 9)
+#   GPUS         trainings that `make run-gpu` runs at once, one a GPU                                    (default: 1)
 PYTHON ?= python3
 TORCH_INDEX ?=
 EXTRAS ?= test
@@ -15,6 +16,7 @@ CORES ?= all
 SUITES ?=
 SUITE ?=
 MINUTES ?= 9
+GPUS ?= 1
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -42,7 +44,7 @@ reproduce: setup
 run-gpu: setup
 	@test -n "$(SUITE)" || { echo "error: name a suite: make run-gpu SUITE=cifar10-short MINUTES=9" >&2; exit 2; }
 	@case '$(MINUTES)' in ''|0*|*[!0-9]*) echo "error: MINUTES is '$(MINUTES)', expected a whole number such as 9" >&2; exit 2;; esac
-	SLURM_JOB_END_TIME=$$(($$(date +%s) + 60 * $(MINUTES))) $(BIN)/snakemake --cores $(CORES) --retries 0 --config suites=$(SUITE) \
+	SLURM_JOB_END_TIME=$$(($$(date +%s) + 60 * $(MINUTES))) $(BIN)/snakemake --cores $(CORES) --resources gpu=$(GPUS) --retries 0 --config suites=$(SUITE) \
 	  || { echo "not finished; if its time was over, the same command continues" >&2; exit 1; }
 
 # Everything but what takes minutes by itself: `make test-processes`, `test-workflow`, `test-docs`, `test-browser`,

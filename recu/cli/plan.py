@@ -20,6 +20,7 @@ from recu.base.text import counted, visible
 from recu.cli import options
 from recu.experiment import params, plan
 from recu.experiment.estimate import Estimate, Job, duration, estimate, jobs_of
+from recu.experiment.fit import needs_gpu
 from recu.experiment.paths import METRICS, evaluate_folder, manifest_file, user_path
 from recu.experiment.rates import DeviceRates, find_rates, setup_of
 from recu.experiment.values import MOST_PROCESSES
@@ -201,7 +202,8 @@ def _totals(
 ) -> list[str]:
     if not left:
         return []
-    measure = f"measure this machine with `recu bench --suite {' '.join(found.suites)}`"
+    gpus = " --gpus 0" if any(needs_gpu(each.hyperparameters) for each in found.experiments.values()) else ""
+    measure = f"measure this machine with `recu bench --suite {' '.join(found.suites)}{gpus}`"
     trainings = sum(name.startswith("train ") for name in left)
     lines = [
         "",

@@ -195,6 +195,11 @@ def devices_of(gpus: str, processes: int) -> int:
     return processes or named or 1
 
 
+def needs_gpu(recipe: Hyperparameters) -> bool:
+    """Whether it asks for what only GPUs do here."""
+    return recipe.compile is not None or recipe.precision == "tf32"
+
+
 def check_device_suits(recipe: Hyperparameters, gpus: str) -> None:
     """Raise ConfigError where a CPU is to do what only GPUs do here; an empty `gpus` may still find a GPU."""
     if not gpus.strip() or gpu_numbers(gpus):

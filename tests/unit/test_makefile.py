@@ -69,7 +69,7 @@ def test_a_piece_of_a_suite_ends_in_time_and_says_how_it_goes_on(tmp_path):
     before = time.time()
     piece = run_gpu(tmp_path, "SUITE=demo", "MINUTES=10")
     assert piece.code == 0 and before + 599 <= int(piece.end) <= time.time() + 601
-    assert piece.words == "--cores all --retries 0 --config suites=demo"
+    assert piece.words == "--cores all --resources gpu=1 --retries 0 --config suites=demo"
     piece = run_gpu(tmp_path, "SUITE=demo", code=1)
     assert piece.code == 2 and "the same command continues" in piece.said
 

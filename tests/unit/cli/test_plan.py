@@ -50,6 +50,11 @@ def test_without_rates_images_are_counted_and_the_advice_says_how_to_measure(pla
     assert "measure this machine with `recu bench --suite demo`" in shown and "device-hours" not in shown
 
 
+def test_a_suite_for_gpus_is_measured_on_one(place, capsys):
+    total("cifar10-jpeg")
+    assert "measure this machine with `recu bench --suite cifar10-jpeg --gpus 0`" in capsys.readouterr().out
+
+
 def test_networks_without_a_rate_are_named(place, capsys):
     place("cifar.resnet20_1w1a")
     assert total("demo")["total"]["wall_seconds"] is None
