@@ -15,13 +15,16 @@ _LISTED = 12
 
 
 def targets(plan: Plan) -> dict[str, list[str]]:
-    """The files behind every readable name: `train-ID` and `evaluate-ID` with '-' for '/' in the id, `table-SUITE`.
+    """The files behind every readable name: `prepare-DATASET`, `train-ID` and `evaluate-ID` with '-' for
+    '/' in the id, `table-SUITE`.
 
     A name that two experiments share (ids may hold '-' themselves) stands for neither; their files still do.
     """
     results, reports = Path(plan.config.results_dir), Path(plan.config.reports_dir)
     trained, measured = plan.experiments.values(), plan.planned.values()
+    datasets = sorted({each.dataset for each in measured})
     found = [
+        *((f"prepare-{name}", [str(paths.manifest_file(results, name))]) for name in datasets),
         *((f"train-{alias(each)}", _metrics(paths.train_folder(results, each.id))) for each in trained),
         *((f"evaluate-{alias(each)}", _metrics(paths.evaluate_folder(results, each.id))) for each in measured),
         *((f"table-{name}", table_files(reports, name, suite)) for name, suite in plan.suites.items()),

@@ -1,5 +1,5 @@
 # Readable targets for one experiment: `snakemake train-ID`, `snakemake evaluate-ID` with '-' for '/' in the id;
-# `snakemake evaluate-SUITE-NAME` for one released file; `snakemake table-SUITE` for one table.
+# `snakemake evaluate-SUITE-NAME` for one released file; `snakemake prepare-DATASET`; `snakemake table-SUITE` for one table.
 # `snakemake --list-rules` names them all.
 for target, files in targets.targets(PLAN).items():
 

@@ -41,7 +41,9 @@ def test_every_experiment_file_and_table_has_a_name(demo):
         *(f"reports/figures/demo/{name}" for name in drawn),
     ]
     assert named["table-released"] == [f"reports/released.{form}" for form in tables]
-    assert len(named) == 2 * len(demo.experiments) + len(demo.released) + 2
+    assert named["prepare-digits"] == ["results/prepare/digits/manifest.json"]
+    datasets = {"digits", *(each.dataset for each in demo.released.values())}
+    assert len(named) == 2 * len(demo.experiments) + len(demo.released) + len(datasets) + 2
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,7 @@ def test_every_experiment_file_and_table_has_a_name(demo):
             "did you mean train-demo-digits-cifar.resnet20_1w1a-vanilla-seed1?",
         ),
         ("table-dmeo", "did you mean table-demo?"),
+        ("prepare-digit", "did you mean prepare-digits?"),
         ("trian", "did you mean train?"),
         ("reports/demo.mdd", "did you mean reports/demo.md?"),
         (
@@ -83,7 +86,7 @@ def test_two_experiments_of_one_name_keep_their_files(tmp_path):
     (params / "suites/s.yaml").write_text(yaml.safe_dump(suite | {"dataset": "b-a", "rows": [row]}))
     (params / "suites/s-b.yaml").write_text(yaml.safe_dump(suite | {"dataset": "a", "rows": [row]}))
     plan = planned(params, "s", "s-b")
-    assert set(targets.targets(plan)) == {"table-s", "table-s-b"}
+    assert set(targets.targets(plan)) == {"prepare-a", "prepare-b-a", "table-s", "table-s-b"}
     said = answer("train-s-b-a-cifar.resnet20_1w1a-vanilla-seed1", plan)
     first, second = plan.experiments
     assert f"stands for {first} and {second}: name the file below results/" in said
