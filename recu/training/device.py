@@ -26,6 +26,12 @@ from recu.training.processes import Processes
 COMPILE_MODES = {"kernels": "default", "cuda-graphs": "reduce-overhead"}
 """torch.compile's name of each."""
 
+_UNCOMPILED = {
+    **{"TORCH_COMPILE_DISABLE": "1", "TORCHDYNAMO_DISABLE": "1"},
+    **{"TORCHDYNAMO_SUPPRESS_ERRORS": "", "TORCH_COMPILE_OVERRIDE_BACKENDS": ""},
+}
+"""Variables with which a network that was to be compiled is not, or not where that fails, and what they begin with."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -168,11 +174,11 @@ def _check_compilation(compile_as: str, device: torch.device) -> None:
             f"compile is {compile_as!r} and the device is the {device.type.upper()}: torch.compile is for GPUs"
             " here, on a CPU the package's own loops are compiled; leave compile out, or choose a GPU"
         )
-    for name in ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"):
-        if os.environ.get(name) == "1":
+    for name, least in _UNCOMPILED.items():
+        if (value := os.environ.get(name, "")) and value.startswith(least):
             raise ConfigError(
-                f"compile is {compile_as!r}, which the results name, and {name}=1 turns it off: unset {name}, or leave"
-                " compile out"
+                f"compile is {compile_as!r}, which the results name, and {name}={value} can turn it off: unset {name},"
+                " or leave compile out"
             )
 
 

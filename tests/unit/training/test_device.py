@@ -128,10 +128,18 @@ def test_tf32_is_for_gpus_that_have_it(monkeypatch):
         check_precision("tf32", torch.device("cuda:0"))
 
 
-@pytest.mark.parametrize("name", ["TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE"])
-def test_compilation_that_the_environment_turns_off_is_not_recorded_as_done(monkeypatch, name):
-    monkeypatch.setenv(name, "1")
-    with pytest.raises(ConfigError, match=rf"compile is 'kernels', .* unset {name}"):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TORCH_COMPILE_DISABLE", "1"),
+        ("TORCHDYNAMO_DISABLE", "1"),
+        ("TORCHDYNAMO_SUPPRESS_ERRORS", "1"),
+        ("TORCH_COMPILE_OVERRIDE_BACKENDS", ">=0:eager"),
+    ],
+)
+def test_compilation_that_the_environment_turns_off_is_not_recorded_as_done(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=rf"compile is 'kernels', .* {name}={value} .* unset {name}"):
         place(TinyNet(), torch.device("cuda:0"), compile_as="kernels")
 
 
