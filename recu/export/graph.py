@@ -248,12 +248,14 @@ def _linear(layer: nn.Linear, taken: Taken) -> list[Node]:
     return [Node("linear", taken, {"weight": _array(layer.weight), **bias})]
 
 
-def _shortcut(layer: AveragePoolShortcut | SubsampleShortcut, taken: Taken) -> list[Node]:
+def _shortcut(layer: AveragePoolShortcut | SubsampleShortcut, taken: Taken) -> list[Node] | None:
+    before, after = layer.padding[-2:]
+    if min(before, after) < 0:  # to fewer channels
+        return None
     if isinstance(layer, SubsampleShortcut):
         fewer = Node("subsample", taken, {"step": layer.stride})
     else:
         fewer = Node("average_pool", taken, {"window": _pair(layer.stride), "stride": _pair(layer.stride)})
-    before, after = layer.padding[-2:]
     return [fewer, Node("pad_channels", [fewer], {"before": before, "after": after})]
 
 

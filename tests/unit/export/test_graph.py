@@ -16,7 +16,7 @@ from recu.export.graph import operations_of
 from recu.models import build_model
 from recu.models.cost import measure_cost
 from recu.nn.inference import inference_form
-from recu.nn.layers import HardTanh
+from recu.nn.layers import AveragePoolShortcut, HardTanh, SubsampleShortcut
 from recu.runtime.network import Network, step_of
 from recu.runtime.operations import OPERATIONS
 from recu.runtime.reader import PackedError, parse
@@ -241,6 +241,11 @@ def test_a_binariser_of_ones_own_is_taken_at_its_word_and_held_to_it():
         (Own(nn.Conv2d(3, 4, 3), nn.Dropout()), "layer 'ends' .Dropout. has no packed form"),
         (Own(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2)), "layer 'ends' .AvgPool2d. has no packed form"),
         (Own(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), "has no packed form"),
+        (
+            Own(nn.Conv2d(3, 4, 3), AveragePoolShortcut(4, 2, 2)),
+            "layer 'ends' .AveragePoolShortcut. has no packed form",
+        ),
+        (Own(nn.Conv2d(3, 4, 3), SubsampleShortcut(4, 2, 1)), "layer 'ends' .SubsampleShortcut. has no packed form"),
         (Own(nn.Conv2d(3, 4, 3), Sharing()), "overwrites a value that is read elsewhere"),
         (Own(nn.Conv2d(3, 4, 3), Sharing(nn.Flatten(1))), "overwrites a value that is read elsewhere"),
         (Own(Unsaid(3, 4, 3)), "Unsaid does not say what its binary weights are made of: add latent_weights"),
