@@ -56,8 +56,9 @@ _BINARY = (
 )
 """Layers whose forward, in evaluation mode, convolves the signs of `latent_weights().before` and multiplies by its
 scale."""
+_GIVE_A_NEW_RESULT = (operator.add, operator.sub, operator.mul, operator.truediv)
 _WITHOUT_SIDE_EFFECTS = (*_FRESH, *_BINARY, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)
-"""Layers that leave what they are given as it is: one before them may as well be called after them."""
+"""Layers that leave what they are given as it is, and give a new result: one before them may be called after them."""
 
 
 def inference_form(model: nn.Module) -> nn.Module:
@@ -84,9 +85,9 @@ def inference_form(model: nn.Module) -> nn.Module:
         graph = _Tracer().trace(model)
     except Exception as error:  # of the network's own code, whatever that does with what stands for a tensor
         return _layer_by_layer(model, error)
-    written = next((node for node in graph.nodes if _WRITTEN in node.meta and len(node.users) > 1), None)
+    written = next((node for node in graph.nodes if _WRITTEN in node.meta and _may_show(node, model)), None)
     if written is not None:
-        return _layer_by_layer(model, f"the result {written} is written over (as by +=) and read elsewhere too")
+        return _layer_by_layer(model, f"the result {written} is written over (as by +=) and may be read elsewhere too")
     own = _named_in(graph, model)
     layers = dict(own)
     remove_identities(graph, layers)
@@ -108,6 +109,15 @@ def inference_form(model: nn.Module) -> nn.Module:
         return _layer_by_layer(model, error)
     form.register_load_state_dict_pre_hook(_refuse_weights)
     return gather_bodies(form).eval()
+
+
+def _may_show(node: fx.Node, model: nn.Module) -> bool:
+    """Whether others may see that a result is written over: they read it, or it may be what it was made of."""
+    if len(node.users) > 1:
+        return True
+    if node.op == "call_module":
+        return not is_exactly(model.get_submodule(str(node.target)), *_WITHOUT_SIDE_EFFECTS)
+    return node.target not in _GIVE_A_NEW_RESULT
 
 
 def _layer_by_layer(model: nn.Module, reason: object) -> nn.Module:
