@@ -26,6 +26,14 @@ def network(name: str, family: str) -> nn.Module:
     return model.eval()
 
 
+def form_of(model: nn.Module, *shape: int) -> nn.Module:
+    """The form for evaluation, which gives what the network gives on random images of that shape, to the last bit."""
+    fill(model, 0.9)
+    form, batch = inference_form(model.eval()), torch.randn(*shape).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(form(batch), model(batch))
+    return form
+
+
 def bodies(form: nn.Module) -> list[SignBody]:
     return [layer for layer in form.modules() if isinstance(layer, SignBody)]
 
@@ -107,12 +115,8 @@ class Branches(nn.Module):
 @torch.inference_mode()
 def test_results_that_others_read_too() -> None:
     torch.manual_seed(0)
-    model = Branches()
-    fill(model, 0.9)
-    model.eval()
-    form, batch = inference_form(model), torch.randn(4, 3, 8, 6).contiguous(memory_format=torch.channels_last)
+    form = form_of(Branches(), 4, 3, 8, 6)
     assert bodies(form)
-    assert torch.equal(form(batch), model(batch))
 
 
 class Named(nn.Module):
@@ -136,12 +140,8 @@ class Named(nn.Module):
 @torch.inference_mode()
 def test_layers_with_the_names_of_parts_stay_what_they_are() -> None:
     torch.manual_seed(0)
-    model = Named()
-    fill(model, 0.9)
-    model.eval()
-    form, batch = inference_form(model), torch.randn(2, 3, 12, 12).contiguous(memory_format=torch.channels_last)
+    form = form_of(Named(), 2, 3, 12, 12)
     assert len(bodies(form)) == 2
-    assert torch.equal(form(batch), model(batch))
 
 
 class Overwriting(nn.Module):
@@ -177,12 +177,8 @@ class Doubled(nn.Module):
 @torch.inference_mode()
 def test_results_that_are_written_over(write: Callable[[torch.Tensor], object]) -> None:
     torch.manual_seed(0)
-    model = Overwriting(write)
-    fill(model, 0.9)
-    model.eval()
-    form, batch = inference_form(model), torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    form = form_of(Overwriting(write), 2, 8, 6, 6)
     assert any(isinstance(layer, InferenceConv2d) for layer in form.modules())
-    assert torch.equal(form(batch), model(batch))
 
 
 class Halves(nn.Module):
@@ -208,12 +204,8 @@ class Halves(nn.Module):
 @torch.inference_mode()
 def test_results_that_slices_alone_read_and_those_that_nobody_does() -> None:
     torch.manual_seed(0)
-    model = Halves()
-    fill(model, 0.9)
-    model.eval()
-    form, batch = inference_form(model), torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    form = form_of(Halves(), 2, 8, 6, 6)
     assert len(bodies(form)) == 2
-    assert torch.equal(form(batch), model(batch))
 
 
 class Added(nn.Module):
@@ -248,11 +240,7 @@ def test_a_shortcut_to_more_channels_or_fewer(more: int, stride: int) -> None:
     torch.manual_seed(0)
     conv, shortcut = BinaryConv2d(8, 8, 3, padding=1), AveragePoolShortcut(8, more, stride)
     model = nn.Sequential(conv, nn.BatchNorm2d(8), shortcut, BinaryConv2d(more, 4, 3, padding=1), nn.BatchNorm2d(4))
-    fill(model, 0.9)
-    model.eval()
-    form, batch = inference_form(model), torch.randn(3, 8, 7, 6).contiguous(memory_format=torch.channels_last)
-    assert len(bodies(form)) == 1
-    assert torch.equal(form(batch), model(batch))
+    assert len(bodies(form_of(model, 3, 8, 7, 6))) == 1
 
 
 @torch.inference_mode()
