@@ -1,10 +1,11 @@
 """Work of several steps in pieces, for as many threads as come: none is waited for that has not begun.
 
-The pieces of all steps are numbered in their order. A thread draws the next number, waits until all pieces of the
-steps before are done, does the piece, and draws again. What a thread that comes late does not draw the others do, so
-threads that are busy elsewhere, or never come, delay nothing: the piece with the smallest number that is not done is
-always being worked on. Once a thread had to wait long for another one, which then had lost its processor to other
-work, the helping ones leave.
+A thread draws a piece of the first step that has any left, waits until all pieces of the steps before are done, does
+the piece, and draws again. The caller draws a step's first piece that is left, the threads that help draw its last one:
+so each finds in its own cache what it wrote in the step before, where with pieces in turns half would come out of the
+other's. What a thread that comes late does not draw the others do, so threads that are busy elsewhere, or never come,
+delay nothing: a piece of the first step that is not done is always being worked on. Once a thread had to wait long for
+another one, which then had lost its processor to other work, the helping ones leave.
 """
 
 from __future__ import annotations
@@ -20,21 +21,25 @@ from numba.extending import intrinsic
 
 from recu.kernels.compiled import compiled, pool
 
-_DRAWN, _DONE, _LATE = range(3)
-"""Places in an array of numbers, int64: pieces that were drawn, pieces that are done, waits that took long."""
-_LOOKS = 20_000
-"""How often a thread looks, in some 20 microseconds, before it lets others run. Most waits are shorter than a piece; on
-a busy machine who gives the processor away gets it back after milliseconds."""
+_DONE, _LATE = 0, 8
+"""Places in an array of numbers, int64, each in a cache line of its own: pieces that are done, waits that took long."""
+_DRAWN = 16
+"""Where a number for each step begins: pieces that were drawn from its front, plus `_FROM_THE_BACK` for each that was
+drawn from its back."""
+_FROM_THE_BACK = 1 << 32
+_LOOKS = 100_000
+"""How often a thread looks, in some 100 microseconds, before it lets others run. Hardly a piece takes longer; on a busy
+machine who gives the processor away gets it back after milliseconds."""
 _GIVEN_UP = 1 << 62
-"""All of them, where a thread ended with an error: whoever waits goes on, and finds nothing more to draw."""
+"""All numbers, where a thread ended with an error: whoever waits goes on, and finds nothing more to draw."""
 
 
-def in_pieces(loop: Callable[..., Any], threads: int, *arguments: Any) -> None:
+def in_pieces(loop: Callable[..., Any], threads: int, steps: int, *arguments: Any) -> None:
     """Call loop(numbers, helps, *arguments) in so many threads, `helps` in all but this one; until all pieces are done.
 
-    A loop must `draw` until there are no more and, where it does not help, end with `wait_for` all.
+    A loop must `draw` from each step in turn until it has no more and, where it does not help, end with `wait_for` all.
     """
-    numbers = np.zeros(3, np.int64)
+    numbers = np.zeros(_DRAWN + steps, np.int64)
     others = [pool(threads - 1).submit(_run, loop, numbers, True, *arguments) for _ in range(threads - 1)]
     _run(loop, numbers, False, *arguments)
     for other in others:
@@ -84,9 +89,15 @@ _let_others_run: Any = intrinsic(_letting_others_run)
 
 
 @compiled
-def draw(numbers, helps):
-    """The next piece's number; one beyond all for who helps on a machine that is too busy for it."""
-    return _GIVEN_UP if helps and _look(numbers, _LATE) else _add(numbers, _DRAWN, 1)
+def draw(numbers, helps, step, pieces):
+    """The number within a step of one of its pieces, -1 for none; none, too, for who helps on too busy a machine."""
+    if helps and _look(numbers, _LATE):
+        return -1
+    drawn = _add(numbers, _DRAWN + step, _FROM_THE_BACK if helps else 1)
+    front, back = drawn % _FROM_THE_BACK, drawn // _FROM_THE_BACK
+    if front + back >= pieces:
+        return -1
+    return pieces - 1 - back if helps else front
 
 
 @compiled

@@ -299,7 +299,7 @@ class Program:
         for image in range(len(inputs[0])):
             for values, given in zip(self.inputs, inputs, strict=True):
                 memory[0][values.place :][: values.shape.size] = given[image].reshape(-1)
-            in_pieces(_run_pieces, threads, *self._arrays, *memory)
+            in_pieces(_run_pieces, threads, len(self._arrays[0]), *self._arrays, *memory)
             for values, result in zip(self._outputs, outputs, strict=True):
                 result[image].reshape(-1)[:] = memory[0][values.place :][: values.shape.size]
 
@@ -434,21 +434,18 @@ def _run(
 
 @compiled
 def _run_pieces(drawn, helps, steps, constants, reals, bounds, numbers, places, table, values, codes):
-    number, last = 0, len(steps) - 1
-    pieces = steps[last].first_piece + steps[last].pieces
-    piece = draw(drawn, helps)
-    while piece < pieces:
-        while piece >= steps[number].first_piece + steps[number].pieces:
-            number += 1
-        step = steps[number]
-        wait_for(drawn, step.first_piece)
-        part = piece - step.first_piece
-        top, bottom = step.height * part // step.pieces, step.height * (part + 1) // step.pieces
-        _do(step, top, bottom, values, codes, constants, reals, bounds, numbers, places, table)
-        done(drawn)
-        piece = draw(drawn, helps)
+    for i in range(len(steps)):
+        step = steps[i]
+        part = draw(drawn, helps, i, step.pieces)
+        while part >= 0:
+            wait_for(drawn, step.first_piece)
+            top, bottom = step.height * part // step.pieces, step.height * (part + 1) // step.pieces
+            _do(step, top, bottom, values, codes, constants, reals, bounds, numbers, places, table)
+            done(drawn)
+            part = draw(drawn, helps, i, step.pieces)
     if not helps:
-        wait_for(drawn, pieces)
+        last = steps[len(steps) - 1]
+        wait_for(drawn, last.first_piece + last.pieces)
 
 
 @compiled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from recu.kernels.compiled import pool
@@ -15,13 +16,20 @@ FIRST = [sum(STEPS[:number]) for number in range(len(STEPS) + 1)]
 
 
 def loop(numbers, helps, do) -> None:
-    while (piece := draw(numbers, helps)) < FIRST[-1]:
-        step = max(number for number in range(len(STEPS)) if FIRST[number] <= piece)
-        wait_for(numbers, FIRST[step])
-        do(piece)
-        done(numbers)
+    for step, pieces in enumerate(STEPS):
+        while (piece := draw(numbers, helps, step, pieces)) >= 0:
+            wait_for(numbers, FIRST[step])
+            do(FIRST[step] + piece)
+            done(numbers)
     if not helps:
         wait_for(numbers, FIRST[-1])
+
+
+def test_the_caller_begins_at_the_front_and_who_helps_at_the_back() -> None:
+    numbers = np.zeros(32, np.int64)
+    helps = (False, True, True, False, True, False, True)
+    assert [draw(numbers, each, 3, 5) for each in helps] == [0, 4, 3, 1, 2, -1, -1]
+    assert draw(numbers, True, 4, 1) == 0 and draw(numbers, False, 4, 1) == -1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -34,7 +42,7 @@ def test_each_piece_once_and_steps_in_their_order(threads) -> None:
             assert set(range(before)) <= set(finished)
             finished.append(piece)
 
-        in_pieces(loop, threads, do)
+        in_pieces(loop, threads, len(STEPS), do)
         assert sorted(finished) == list(range(FIRST[-1]))
 
 
@@ -42,7 +50,7 @@ def test_a_thread_that_is_busy_elsewhere_delays_nothing() -> None:
     leave, finished = threading.Event(), list[int]()
     busy = pool(1).submit(leave.wait)
     try:
-        in_pieces(loop, 2, finished.append)
+        in_pieces(loop, 2, len(STEPS), finished.append)
     finally:
         leave.set()
     assert finished == list(range(FIRST[-1]))
@@ -62,7 +70,7 @@ def test_a_thread_that_stops_for_long_is_not_given_more() -> None:
             slept.append(piece)
             time.sleep(0.3)
 
-    in_pieces(loop, 2, do)
+    in_pieces(loop, 2, len(STEPS), do)
     assert sorted(done_by) == list(range(FIRST[-1]))
     assert slept and all(done_by[piece] for piece in range(FIRST[1], FIRST[-1]))
 
@@ -80,8 +88,8 @@ def test_an_error_of_any_thread_ends_all_and_is_raised(failing) -> None:
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        in_pieces(loop, 2, do)
+        in_pieces(loop, 2, len(STEPS), do)
     # The threads are free again.
     finished: list[int] = []
-    in_pieces(loop, 2, finished.append)
+    in_pieces(loop, 2, len(STEPS), finished.append)
     assert sorted(finished) == list(range(FIRST[-1]))
