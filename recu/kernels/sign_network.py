@@ -20,6 +20,7 @@ import numpy as np
 from recu.kernels.aligned import aligned_empty
 from recu.kernels.compiled import compiled, in_threads
 from recu.kernels.pieces import done, draw, in_pieces, wait_for
+from recu.kernels.real_sums import OUTPUTS, POSITIONS, add_products, in_blocks
 from recu.kernels.sign_codes import (
     Affine,
     FilterCodes,
@@ -225,14 +226,14 @@ class Program:
         Sums are in float64 by row, column and channel of the filter, with the bias (O,) last, and rounded once.
         """
         filters, *taps, _ = weight.shape
+        terms = weight.reshape(filters, -1).T
         height, width = (
             (side + 2 * zeros - tap) // step + 1
             for side, zeros, tap, step in zip(values.shape[:2], padding, taps, stride, strict=True)
         )
-        columns = np.ascontiguousarray(weight.transpose(1, 2, 3, 0), np.float64).reshape(-1)
         step = {
             "kind": _REALS,
-            "constants": self._reals.add(columns, np.zeros(filters) if bias is None else bias),
+            "constants": self._reals.add(in_blocks(terms).reshape(-1), np.zeros(filters) if bias is None else bias),
             "adds_bias": int(bias is not None),
             "window": taps[0],
             "window_across": taps[1],
@@ -587,28 +588,40 @@ def _largest(step, first, last, values):
 def _convolve_reals(step, begin, end, values, reals):
     source = _image(values, step.source, step.in_height, step.in_width, step.in_channels)
     out = _image(values, step.out, step.height, step.width, step.channels)
-    taps = step.window * step.window_across * step.in_channels
-    weights = reals[step.constants :][: taps * step.channels].reshape(taps, step.channels)
-    bias, total = reals[step.constants + taps * step.channels :][: step.channels], np.empty(step.channels, np.float64)
+    taps, row = step.window * step.window_across * step.in_channels, step.in_width * step.in_channels
+    blocks = (step.channels + OUTPUTS - 1) // OUTPUTS
+    weights = reals[step.constants :][: blocks * taps * OUTPUTS].reshape(blocks, taps, OUTPUTS)
+    bias = reals[step.constants + weights.size :][: step.channels]
+    seen, sums = np.empty(step.window * row, np.float64), np.empty((POSITIONS, OUTPUTS), np.float64)
     for y in range(begin, end):
         top = y * step.stride - step.padding
-        for x in range(step.width):
-            left = x * step.stride_across - step.padding_across
-            total[:] = 0.0
-            for down in range(max(0, -top), min(step.window, step.in_height - top)):
-                for across in range(max(0, -left), min(step.window_across, step.in_width - left)):
-                    seen, first = (
-                        source[top + down, left + across],
-                        (down * step.window_across + across) * len(source[0, 0]),
+        first, last = max(0, -top), min(step.window, step.in_height - top)
+        for down in range(first, last):
+            seen[(down - first) * row :][:row] = source[top + down].reshape(-1)
+        for block in range(blocks):
+            x, outputs = 0, min(OUTPUTS, step.channels - block * OUTPUTS)
+            while x < step.width:
+                left = x * step.stride_across - step.padding_across
+                near, far = max(0, -left), min(step.window_across, step.in_width - left)
+                inside = near == 0 and left + (POSITIONS - 1) * step.stride_across + step.window_across <= step.in_width
+                positions = POSITIONS if inside and x + POSITIONS <= step.width else 1
+                sums[:] = 0.0
+                for down in range(first, last):
+                    add_products(
+                        positions,
+                        sums,
+                        seen,
+                        (down - first) * row + (left + near) * step.in_channels,
+                        step.stride_across * step.in_channels,
+                        weights[block],
+                        (down * step.window_across + near) * step.in_channels,
+                        (far - near) * step.in_channels,
                     )
-                    for c in range(len(seen)):
-                        value, row = np.float64(seen[c]), weights[first + c]
-                        for o in range(len(total)):
-                            # Exact products of float32: to fuse or not to fuse gives the same.
-                            total[o] += value * row[o]
-            pixel = out[y, x]
-            for o in range(len(total)):
-                pixel[o] = total[o] + bias[o] if step.adds_bias else total[o]
+                for position in range(positions):
+                    pixel, total = out[y, x + position, block * OUTPUTS :], sums[position]
+                    for o in range(outputs):
+                        pixel[o] = total[o] + bias[block * OUTPUTS + o] if step.adds_bias else total[o]
+                x += positions
 
 
 @compiled
