@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from recu.stages.export import Wanted
 
-_NETWORKS = (("cifar", "resnet20_1w1a", 32), ("cifar", "resnet18_1w1a", 32), ("imagenet", "resnet18_1w1a", 224))
+_SMALL = (("cifar", "resnet20_1w1a", 32), ("cifar", "resnet18_1w1a", 32), ("cifar", "vgg_small_1w1a", 32))
+_NETWORKS = (*_SMALL, ("imagenet", "resnet18_1w1a", 224))
 _BATCHES, _THREADS = (1, 128), (1, 2)
 _WAYS = ("packed", "evaluation", "openvino", "onnxruntime", "plain, channels_last", "plain")
 _PLAIN = "plain"
@@ -165,7 +166,7 @@ def _networks(folder: Path, settings: PeerSettings) -> Iterator[_Network]:
     if settings.trained is not None:
         yield _trained_network(folder, settings.trained, settings.data_dir)
         return
-    for family, model, size in _NETWORKS[: 2 if settings.small else None]:
+    for family, model, size in _SMALL if settings.small else _NETWORKS:
         yield _random_network(folder, family, model, size)
 
 
