@@ -33,8 +33,9 @@ def in_blocks(weight: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def add_products(positions, sums, values, first, step, weights, row, count):
-    """Add values[first + p * step + k] * weights[row + k] to sums[p], for each k below count in turn.
+def add_products(positions, sums, values, first, step, weights, row, count, lines, line, row_line):
+    """Add values[first + l * line + p * step + k] * weights[row + l * row_line + k] to sums[p], for each l below
+    `lines`, and in it each k below `count`, in turn.
 
     A product is not rounded before it is added. Of numbers that float32 holds it is exact, rounded or not.
 
@@ -45,17 +46,29 @@ def add_products(positions, sums, values, first, step, weights, row, count):
         weights: a block of `in_blocks`, float64 (K, OUTPUTS).
     """
     if positions == 1:
-        _add_to_one(sums, values, first, step, weights, row, count)
+        _add_to_one(sums, values, first, step, weights, row, count, lines, line, row_line)
     else:
-        _add_to_all(sums, values, first, step, weights, row, count)
+        _add_to_all(sums, values, first, step, weights, row, count, lines, line, row_line)
 
 
 def _adding(positions: int) -> Any:
     """`add_products` for so many positions, with all of their sums in registers."""
 
     @intrinsic
-    def add(_context: Any, sums: Any, values: Any, first: Any, step: Any, weights: Any, row: Any, count: Any) -> Any:
-        signature = types.void(sums, values, first, step, weights, row, count)
+    def add(
+        _context: Any,
+        sums: Any,
+        values: Any,
+        first: Any,
+        step: Any,
+        weights: Any,
+        row: Any,
+        count: Any,
+        lines: Any,
+        line: Any,
+        row_line: Any,
+    ) -> Any:
+        signature = types.void(sums, values, first, step, weights, row, count, lines, line, row_line)
 
         def generate(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             given = [
@@ -80,6 +93,9 @@ def _generate(
     weights: ir.Value,
     row: ir.Value,
     count: ir.Value,
+    lines: ir.Value,
+    line: ir.Value,
+    row_line: ir.Value,
 ) -> None:
     number, vector = ir.IntType(64), ir.VectorType(ir.DoubleType(), _LANES)
     kind = ir.FunctionType(vector, [vector] * 3)
@@ -99,11 +115,15 @@ def _generate(
     totals = [cgutils.alloca_once(builder, vector) for _ in memory]
     for place, total in zip(memory, totals, strict=True):
         builder.store(builder.load(place, align=8), total)
-    with cgutils.for_range(builder, count, intp=number) as loop:
-        at_row = builder.mul(builder.add(row, loop.index), number(OUTPUTS))
-        weight = [builder.load(each, align=8) for each in vectors_at(weights, at_row)]
+    with (
+        cgutils.for_range(builder, lines, intp=number) as outer,
+        cgutils.for_range(builder, count, intp=number) as inner,
+    ):
+        term = builder.add(builder.add(row, builder.mul(outer.index, row_line)), inner.index)
+        weight = [builder.load(each, align=8) for each in vectors_at(weights, builder.mul(term, number(OUTPUTS)))]
+        begin = builder.add(builder.add(first, builder.mul(outer.index, line)), inner.index)
         for position in range(positions):
-            place = builder.add(builder.add(first, loop.index), builder.mul(step, number(position)))
+            place = builder.add(begin, builder.mul(step, number(position)))
             value = in_all_lanes(builder.load(builder.gep(values, [place])))
             for total, factor in zip(totals[vectors * position :][:vectors], weight, strict=True):
                 builder.store(builder.call(fused, [value, factor, builder.load(total)]), total)

@@ -1,5 +1,8 @@
 """Convolutions of signs, on arrays of NumPy: four signs a byte, products looked up (`recu.kernels.sign_lookup`).
 
+On a processor that counts bits in vectors, pixels of a multiple of 64 channels are planes of bits instead, in as much
+room, and products are counted (`recu.kernels.sign_planes`). Here both are called codes.
+
 The result is the whole number that a convolution of floats gives, for every shape; the sign of zero and of what is not
 a number is 0 as in PyTorch. Filters with a zero are refused. Nothing here needs PyTorch.
 """
@@ -17,14 +20,19 @@ from recu.kernels.compiled import compiled, fused_multiply_add, in_threads
 from recu.kernels.sign_lanes import (
     GATHER,
     LANES,
-    compare_lanes,
-    finish_and_pack_lanes,
-    finish_and_pack_lanes_with,
+    compare_to_codes,
+    compare_to_planes,
     finish_lanes,
     finish_lanes_with,
-    pack_lanes,
+    finish_to_codes,
+    finish_to_codes_with,
+    finish_to_planes,
+    finish_to_planes_with,
+    pack_codes,
+    pack_planes,
 )
 from recu.kernels.sign_lookup import GROUP, RUN, SIGNS, SPARE_STARTS, ZEROS, count, products
+from recu.kernels.sign_planes import BYTES, filters_in_planes, in_planes, signs_of
 
 LARGEST_COUNT = int(np.iinfo(np.int16).max)
 """Weights of a filter at most: results are kept in two bytes."""
@@ -33,7 +41,7 @@ _POSITIONS = 128
 
 
 class FilterCodes(NamedTuple):
-    """Binary weights (O, I, kH, kW), four a number: bit i is 1 where the i-th of them is +1."""
+    """Binary weights (O, I, kH, kW), four a number: bit i is 1 where the i-th of them is +1. Or for planes."""
 
     numbers: np.ndarray
     """uint8 (kH * kW * K, O'): K numbers for the channels of a pixel, O' the next multiple of 16."""
@@ -46,7 +54,7 @@ class FilterCodes(NamedTuple):
 
 
 class SignCodes(NamedTuple):
-    """Signs of images (N, I, H, W), four a code."""
+    """Signs of images (N, I, H, W), four a code. Or planes."""
 
     codes: np.ndarray
     """uint8 (N, H + 2 * padding, W + 2 * padding, K)."""
@@ -73,7 +81,10 @@ def pack_filters(weight: np.ndarray) -> FilterCodes | None:
     depth = _depth(channels)
     bits = np.zeros((*taps, depth * SIGNS, -(-filters // GROUP) * GROUP), np.uint8)
     bits[:, :, :channels, :filters] = weight.transpose(2, 3, 1, 0) > 0
-    packed = np.packbits(bits.reshape(-1, SIGNS, bits.shape[-1]), axis=1, bitorder="little")[:, 0]
+    if in_planes(channels):
+        packed = filters_in_planes(bits.reshape(-1, bits.shape[-1]))
+    else:
+        packed = np.packbits(bits.reshape(-1, SIGNS, bits.shape[-1]), axis=1, bitorder="little")[:, 0]
     numbers = aligned_empty(packed.size, np.uint8).reshape(packed.shape)
     numbers[:] = packed
     return FilterCodes(numbers, (taps[0], taps[1]), channels, filters)
@@ -95,6 +106,8 @@ def empty_codes(images: int, size: tuple[int, int], channels: int, padding: tupl
 
 def unpack_images(images: SignCodes) -> np.ndarray:
     """The signs (N, H, W, C) as int8, without padding."""
+    if in_planes(images.channels):
+        return signs_of(_inside(images))
     codes = _inside(images)[..., None] // 2 // 3 ** np.arange(SIGNS) % 3
     return codes.astype(np.int8).reshape(*codes.shape[:3], -1)[..., : images.channels] - np.int8(1)
 
@@ -105,7 +118,7 @@ def with_padding(images: SignCodes, padding: tuple[int, int]) -> SignCodes:
         return images
     inside, (down, across) = _inside(images), padding
     codes = empty_codes(len(inside), inside.shape[1:3], images.channels, padding)
-    codes[:] = ZEROS
+    codes[:] = 0 if in_planes(images.channels) else ZEROS
     codes[:, down : down + inside.shape[1], across : across + inside.shape[2]] = inside
     return images._replace(codes=codes, padding=padding)
 
@@ -224,7 +237,7 @@ class Geometry(NamedTuple):
     offsets: np.ndarray
     """Where the codes of a patch lie, int64 (kH * kW * K,)."""
     run: int
-    """How many of these lie one behind the other, at least."""
+    """How many of these lie one behind the other, at least; `sign_planes.BYTES` where they are planes."""
     rows: int
     row_step: int
     """Codes from a row of the result to the next."""
@@ -236,12 +249,15 @@ class Geometry(NamedTuple):
     @classmethod
     def of(cls, images: SignCodes, filters: FilterCodes, stride: tuple[int, int]) -> Geometry:
         """Of a convolution of these."""
-        return _geometry(*images.codes.shape[2:], filters.taps, tuple(stride), result_size(images, filters, stride))
+        depth = images.codes.shape[3]
+        run = BYTES if in_planes(images.channels) else RUN if depth % RUN == 0 else 1
+        size = result_size(images, filters, stride)
+        return _geometry(images.codes.shape[2], depth, run, filters.taps, tuple(stride), size)
 
 
 @cache
 def _geometry(
-    width: int, depth: int, taps: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]
+    width: int, depth: int, run: int, taps: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]
 ) -> Geometry:
     rows = _rows_at_once(*size)
     starts = _grid((rows, size[1]), (stride[0] * width * depth, stride[1] * depth))
@@ -249,9 +265,7 @@ def _geometry(
     starts = np.concatenate([starts, np.repeat(starts[-1:], SPARE_STARTS)])
     for array in (starts, offsets):
         array.setflags(write=False)
-    return Geometry(
-        starts, offsets, RUN if depth % RUN == 0 else 1, rows, stride[0] * width * depth, size, products().reshape(-1)
-    )
+    return Geometry(starts, offsets, run, rows, stride[0] * width * depth, size, products().reshape(-1))
 
 
 def _rows_at_once(height: int, width: int) -> int:
@@ -276,24 +290,28 @@ def _depth(channels: int) -> int:
 
 
 @compiled
-def _write_padding(codes, down, across, first, last):
+def _write_padding(codes, channels, down, across, first, last):
     """The zeros around rows of one image's codes (H + 2 * down, W + 2 * across, K), above the first and below all."""
-    height, width, _ = codes.shape
+    (height, width, _), zeros = codes.shape, 0 if in_planes(channels) else ZEROS
     if first == 0:
-        codes[:down] = ZEROS
+        codes[:down] = zeros
     if last == height - 2 * down:
-        codes[height - down :] = ZEROS
+        codes[height - down :] = zeros
     for y in range(down + first, down + last):
-        codes[y, :across] = ZEROS
-        codes[y, width - across :] = ZEROS
+        codes[y, :across] = zeros
+        codes[y, width - across :] = zeros
 
 
 @compiled
 def _pack_row(values, channels, signs, codes):
     """Write the codes (W * K,) of a row of pixels (W * C,); `signs` is room, (W * K * 4,), 1 beyond the channels."""
+    if in_planes(channels):
+        for i in range(0, len(values), LANES):
+            pack_planes(values, i, codes)
+        return
     if len(codes) * SIGNS == len(values) and len(values) % LANES == 0:
         for i in range(0, len(values), LANES):
-            pack_lanes(values, i, codes)
+            pack_codes(values, i, codes)
         return
     pixels = len(values) // channels
     wide = len(signs) // pixels
@@ -315,7 +333,7 @@ def _gather(signs, codes):
 @compiled
 def pack_image(values, signs, codes, down, across, first, last):
     """Rows of one image's `pack_images`: values (H, W, C); signs: room, W * K * 4 bytes 1; codes: with the padding."""
-    _write_padding(codes, down, across, first, last)
+    _write_padding(codes, values.shape[2], down, across, first, last)
     for y in range(first, last):
         inside = codes[down + y, across : across + values.shape[1]].reshape(-1)
         _pack_row(values[y].reshape(-1), values.shape[2], signs, inside)
@@ -427,14 +445,22 @@ def _finish_row(counts, filters, scale, factor, shift, added, adds, bound, out, 
         else:
             for i in range(0, done, LANES):
                 finish_lanes(counts, scale, factor, shift, added, bound, i, out, codes)
+    elif in_planes(filters):
+        done = len(out)
+        if adds:
+            for i in range(0, done, LANES):
+                finish_to_planes_with(counts, scale, factor, shift, added, bound, i, out, codes)
+        else:
+            for i in range(0, done, LANES):
+                finish_to_planes(counts, scale, factor, shift, added, bound, i, out, codes)
     elif len(codes) * SIGNS == len(out) and len(out) % LANES == 0:
         done = len(out)
         if adds:
             for i in range(0, done, LANES):
-                finish_and_pack_lanes_with(counts, scale, factor, shift, added, bound, i, out, codes)
+                finish_to_codes_with(counts, scale, factor, shift, added, bound, i, out, codes)
         else:
             for i in range(0, done, LANES):
-                finish_and_pack_lanes(counts, scale, factor, shift, added, bound, i, out, codes)
+                finish_to_codes(counts, scale, factor, shift, added, bound, i, out, codes)
     if done == len(out):
         return
     for i in range(done, len(out)):
@@ -467,7 +493,7 @@ def image_to_values(
     width, (scale, factor, shift), (sums, dense, signs) = geometry.size[1], affine, room
     filters, rows = out.shape[2], min(geometry.rows, last - first)
     if len(out_codes):
-        _write_padding(out_codes, down, across, first, last)
+        _write_padding(out_codes, filters, down, across, first, last)
     for y in range(first, last, rows):
         # The last rows are done together with some before them, so that there are always as many.
         top = min(y, last - rows)
@@ -488,16 +514,19 @@ def image_to_signs(
     """Rows of one image's `convolve_to_signs`; as `image_to_values`, direction and threshold int16 (W' * O,)."""
     width, (sums, dense, signs) = geometry.size[1], room
     wide, rows = out_codes.shape[2] * SIGNS, min(geometry.rows, last - first)
-    _write_padding(out_codes, down, across, first, last)
+    _write_padding(out_codes, filters, down, across, first, last)
     for y in range(first, last, rows):
         top = min(y, last - rows)
         _count_rows(place, top, rows, codes, numbers, geometry, sums)
         for row in range(y - top, rows):
             counts = _row_of(sums, row, width, dense)
             inside = out_codes[down + top + row, across : across + width].reshape(-1)
-            if wide == filters and len(counts) % LANES == 0:
+            if in_planes(filters):
                 for i in range(0, len(counts), LANES):
-                    compare_lanes(counts, direction, threshold, i, inside)
+                    compare_to_planes(counts, direction, threshold, i, inside)
+            elif wide == filters and len(counts) % LANES == 0:
+                for i in range(0, len(counts), LANES):
+                    compare_to_codes(counts, direction, threshold, i, inside)
             else:
                 for i in range(len(counts)):
                     above = np.int32(counts[i]) * direction[i] > threshold[i]

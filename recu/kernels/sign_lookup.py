@@ -22,9 +22,10 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 
 from recu.kernels.aligned import aligned_empty
+from recu.kernels.sign_planes import BYTES, count_in_planes, has_bit_counts
 
 SIGNS = 4
 """In a code, and weights in the number that looks up in it."""
@@ -86,7 +87,8 @@ def count(
         starts: where the others' begin, from there, int64 (positions + SPARE_STARTS,).
         positions: how many are wanted.
         offsets: where the codes of a patch lie, from its begin, int64 (K,).
-        run: how many codes lie one behind the other, RUN or anything else for 1.
+        run: how many codes lie one behind the other, RUN or anything else for 1; `sign_planes.BYTES` for planes in the
+            place of codes, and of weights.
         numbers: weights, four a number, uint8 (K, O), O a multiple of GROUP.
         table: `products()`, flat.
         sums: int16 (positions + SPARE_STARTS, O), to be written.
@@ -97,7 +99,7 @@ def count(
 @overload(count)
 def _count(codes, first, starts, positions, offsets, run, numbers, table, sums):  # noqa: ARG001
     return {
-        "avx2": count_by_32_lanes,
+        "avx2": _count_by_planes_or_lanes if has_bit_counts() else count_by_32_lanes,
         "ssse3": count_by_16_lanes,
         "neon": count_by_16_lanes,
         "portable": count_one_by_one,
@@ -258,6 +260,7 @@ _add_8_by_16 = _adding(4, 1, 32, pairs=True)
 _add_4_by_16 = _adding(4, 1, 16)
 
 
+@register_jitable
 def count_by_32_lanes(codes, first, starts, positions, offsets, run, numbers, table, sums):
     """`count` for vectors of 32 bytes."""
     filters = numbers.shape[1]
@@ -283,6 +286,13 @@ def count_by_32_lanes(codes, first, starts, positions, offsets, run, numbers, ta
                 _add_4_by_16(
                     codes, first, starts[position:], offsets, run, numbers[:, column:], table, sums[position:, column:]
                 )
+
+
+def _count_by_planes_or_lanes(codes, first, starts, positions, offsets, run, numbers, table, sums):
+    if run == BYTES:
+        count_in_planes(codes, first, starts, positions, offsets, numbers, sums)
+    else:
+        count_by_32_lanes(codes, first, starts, positions, offsets, run, numbers, table, sums)
 
 
 def count_by_16_lanes(codes, first, starts, positions, offsets, run, numbers, table, sums):

@@ -606,17 +606,19 @@ def _convolve_reals(step, begin, end, values, reals):
                 inside = near == 0 and left + (POSITIONS - 1) * step.stride_across + step.window_across <= step.in_width
                 positions = POSITIONS if inside and x + POSITIONS <= step.width else 1
                 sums[:] = 0.0
-                for down in range(first, last):
-                    add_products(
-                        positions,
-                        sums,
-                        seen,
-                        (down - first) * row + (left + near) * step.in_channels,
-                        step.stride_across * step.in_channels,
-                        weights[block],
-                        (down * step.window_across + near) * step.in_channels,
-                        (far - near) * step.in_channels,
-                    )
+                add_products(
+                    positions,
+                    sums,
+                    seen,
+                    (left + near) * step.in_channels,
+                    step.stride_across * step.in_channels,
+                    weights[block],
+                    (first * step.window_across + near) * step.in_channels,
+                    (far - near) * step.in_channels,
+                    last - first,
+                    row,
+                    step.window_across * step.in_channels,
+                )
                 for position in range(positions):
                     pixel, total = out[y, x + position, block * OUTPUTS :], sums[position]
                     for o in range(outputs):

@@ -18,10 +18,11 @@ def test_each_sum_is_taken_in_its_order(positions, count) -> None:
     before = RANDOM.standard_normal((POSITIONS, OUTPUTS))
     sums, expected = before.copy(), before.copy()
     values[17] = np.inf
-    add_products(positions, sums, values, 11, 30, weights, 5, count)
+    add_products(positions, sums, values, 11, 30, weights, 2, count, 3, 40, 4)
     for position in range(positions):
-        for term in range(count):
-            expected[position] += values[11 + 30 * position + term] * weights[5 + term]
+        for line in range(3):
+            for term in range(count):
+                expected[position] += values[11 + 40 * line + 30 * position + term] * weights[2 + 4 * line + term]
     assert np.array_equal(sums, expected)
 
 
