@@ -233,7 +233,7 @@ class Geometry(NamedTuple):
     """Where filters lie on the codes of an image; the rows of a result are worked on some at a time."""
 
     starts: np.ndarray
-    """Where the patches of so many rows begin, from that of the first, int64 (rows * W' + SPARE_STARTS,)."""
+    """Where the patches of so many rows begin, from that of the first, int64 (rows * W',)."""
     offsets: np.ndarray
     """Where the codes of a patch lie, int64 (kH * kW * K,)."""
     run: int
@@ -262,7 +262,6 @@ def _geometry(
     rows = _rows_at_once(*size)
     starts = _grid((rows, size[1]), (stride[0] * width * depth, stride[1] * depth))
     offsets = _grid((*taps, depth), (width * depth, depth, 1))
-    starts = np.concatenate([starts, np.repeat(starts[-1:], SPARE_STARTS)])
     for array in (starts, offsets):
         array.setflags(write=False)
     return Geometry(starts, offsets, run, rows, stride[0] * width * depth, size, products().reshape(-1))
@@ -368,10 +367,14 @@ def _normalise(first, stop, values, factor, shift, bound):
 def _count_rows(place, top, rows, codes, numbers, geometry, sums):
     """Sums (rows * W' + SPARE_STARTS, O') of rows from `top` on of an image whose codes begin at `place`."""
     positions = rows * geometry.size[1]
+    # A block may reach beyond the last patch: over that one again, not over those of rows that an image may not have.
+    starts = np.empty(positions + SPARE_STARTS, np.int64)
+    starts[:positions] = geometry.starts[:positions]
+    starts[positions:] = geometry.starts[positions - 1]
     count(
         codes,
         place + top * geometry.row_step,
-        geometry.starts,
+        starts,
         positions,
         geometry.offsets,
         geometry.run,
@@ -422,7 +425,10 @@ def _sum_image(counts, largest, total, squares):
 @compiled
 def _convolve(first, stop, codes, numbers, geometry, largest, counts, sums, squares):
     _, height, width, filters = counts.shape
-    room, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
+    room, dense = (
+        np.empty((len(geometry.starts) + SPARE_STARTS, numbers.shape[1]), np.int16),
+        np.empty(width * filters, np.int16),
+    )
     for image in range(first, stop):
         for y in range(0, height, geometry.rows):
             # The last rows are done together with some before them, so that there are always as many.
@@ -477,7 +483,10 @@ def _finish_row(counts, filters, scale, factor, shift, added, adds, bound, out, 
 def rooms(geometry, numbers, filters, depth):
     """What the next two functions need: room for sums, for those of a row in one piece, and for its signs."""
     width = geometry.size[1]
-    sums, dense = np.empty((len(geometry.starts), numbers.shape[1]), np.int16), np.empty(width * filters, np.int16)
+    sums, dense = (
+        np.empty((len(geometry.starts) + SPARE_STARTS, numbers.shape[1]), np.int16),
+        np.empty(width * filters, np.int16),
+    )
     return sums, dense, np.ones(width * depth * SIGNS, np.uint8)
 
 

@@ -42,7 +42,7 @@ class CompiledNetwork:
         self._operations, self._threads = operations, threads
         self._plain: dict[int, Apply] = {}
         try:
-            together = joined(operations, 1)
+            self._joined = together = joined(operations, 1)
             with_step = _with_steps(together)
             self._rows = _rows(together)
             self._parts: list[_Part | int] = []
@@ -60,6 +60,8 @@ class CompiledNetwork:
             if isinstance(part, int):
                 self._apply(part, values)
                 continue
+            if not part.outputs:  # nothing reads what it makes
+                continue
             program = part.program_for([_shape_of(values[value]) for value in part.inputs])
             if program is None:
                 for number in part.numbers:
@@ -75,7 +77,11 @@ class CompiledNetwork:
         operation = self._operations[number]
         if number not in self._plain:
             self._plain[number] = step_of(operation, OPERATIONS)
-        values[number + 1] = self._plain[number](*(values[value] for value in operation["of"]))
+        found = self._plain[number](*(values[value] for value in operation["of"]))
+        if operation["op"] == "norm" and self._joined[number].get("hardtanh"):
+            # That of the next operation, which a compiled part takes for done.
+            found = np.clip(found, np.float32(-1), np.float32(1))
+        values[number + 1] = found
 
 
 @dataclass

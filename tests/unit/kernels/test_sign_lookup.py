@@ -56,12 +56,13 @@ def test_sums(form, filters, channels, monkeypatch) -> None:
     images = sign_codes.SignCodes(codes_of(np.pad(signs, ((0, 0), (1, 1), (1, 1), (0, 0)))), (1, 1), channels)
     geometry = sign_codes.Geometry.of(images, packed, (1, 1))
     positions = geometry.rows * geometry.size[1]
+    starts = np.append(geometry.starts, np.repeat(geometry.starts[-1:], SPARE_STARTS))
     sums = np.full((positions + SPARE_STARTS, filters), -1, np.int16)
     second = images.codes[0].size
     count(
         images.codes.reshape(-1),
         second,
-        geometry.starts,
+        starts,
         positions,
         geometry.offsets,
         geometry.run,

@@ -42,9 +42,10 @@ def test_sums(filters, channels, stride) -> None:
     geometry = sign_codes.Geometry.of(codes, packed, (stride, stride))
     height, width = geometry.size
     positions = geometry.rows * width
+    starts = np.append(geometry.starts, np.repeat(geometry.starts[-1:], SPARE_STARTS))
     sums = np.full((positions + SPARE_STARTS, filters), -1, np.int16)
     second = codes.codes[0].size
-    count(codes.codes.reshape(-1), second, geometry.starts, positions, geometry.offsets, packed.numbers, sums)
+    count(codes.codes.reshape(-1), second, starts, positions, geometry.offsets, packed.numbers, sums)
     expected = sum(
         np.tensordot(padded[1, down:, across:][:7:stride, :5:stride], weight[:, :, down, across], ((2,), (1,)))
         for down in range(3)

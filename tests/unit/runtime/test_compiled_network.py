@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -95,6 +97,79 @@ def test_sums_that_two_bytes_do_not_hold_are_numpys() -> None:
     ]
     found = CompiledNetwork(operations, 3, 1)(np.ones((1, 3, 3, 3), np.float32))
     assert found.tolist() == [[[[36_000.0, 36_000.0]]]]
+
+
+def test_a_hardtanh_whose_norm_is_numpys_is_not_lost() -> None:
+    operations = [
+        {"op": "convolution", "of": [0], "weight": 3 * reals(4, 1, 1, 3), "stride": [2, 1], "padding": [0, 0]},
+        {"op": "norm", "of": [1], "factor": 3 * reals(4), "shift": reals(4)},
+        {"op": "average_pool", "of": [1], "window": None},  # of an oblong image: no program, for none of this part
+        {"op": "relu", "of": [3]},  # NumPy's
+        {"op": "hardtanh", "of": [2], "low": -1.0, "high": 1.0},
+        {"op": "mean", "of": [5]},
+    ]
+    images = 3 * reals(2, 6, 6, 3)
+    assert np.array_equal(CompiledNetwork(operations, 6, 1)(images), Network(operations)(images))
+
+
+def test_what_nothing_reads_is_not_computed() -> None:
+    ones = np.ones(3, np.float32)
+    operations = [{"op": "norm", "of": [0], "factor": ones, "shift": ones}, {"op": "relu", "of": [0]}]
+    operations.append({"op": "flatten", "of": [2]})
+    images = reals(1, 2, 2, 3)
+    assert np.array_equal(CompiledNetwork(operations, 2, 1)(images), Network(operations)(images))
+
+
+def test_an_infinite_weight_over_padding() -> None:
+    weight = np.ones((1, 3, 3, 3), np.float32)
+    weight[0, 0, 0, 0] = np.inf
+    operations = [{"op": "convolution", "of": [0], "weight": weight, "stride": [1, 1], "padding": [1, 1]}]
+    images = np.ones((1, 3, 3, 3), np.float32)
+    expected = Network(operations)(images)
+    assert np.isnan(expected).any()
+    assert np.array_equal(CompiledNetwork(operations, 3, 1)(images), expected, equal_nan=True)
+
+
+_GUARDED = """
+import ctypes, mmap
+import numpy as np
+from recu.kernels import sign_network
+from recu.runtime.compiled_network import CompiledNetwork
+from recu.runtime.network import Network
+
+kept = []
+
+def guarded(size, dtype):
+    kind = np.dtype(dtype)
+    pages = -(-max(size * kind.itemsize, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
+    kept.append(memory)
+    end = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + pages
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), mmap.PAGESIZE, 0) == 0
+    return np.frombuffer(memory, np.uint8, pages)[pages - size * kind.itemsize :].view(kind)
+
+generator = np.random.default_rng(0)
+sign_network._LEAST_WORK = 1
+for channels, side in ((64, 6), (96, 7), (128, 7)):
+    sides = {"stride": [1, 1], "padding": [1, 1]}
+    weight = generator.choice(np.int8([-1, 1]), (64, 3, 3, channels))
+    real = generator.standard_normal((channels, 1, 1, 3)).astype(np.float32)
+    operations = [
+        {"op": "convolution", "of": [0], "weight": real, "stride": [1, 1], "padding": [0, 0]},
+        {"op": "binary", "of": [1], "weight": weight, "scale": np.ones(1, np.float32), **sides},
+    ]
+    network = CompiledNetwork(operations, side, 2)
+    sign_network.aligned_empty = guarded
+    images = generator.standard_normal((1, side, side, 3)).astype(np.float32)
+    assert np.array_equal(network(images), Network(operations)(images))
+print("read nothing beyond")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect and sizes of pages as on Linux")
+def test_nothing_is_read_beyond_the_memory_that_threads_share() -> None:
+    done = subprocess.run([sys.executable, "-c", _GUARDED], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "read nothing beyond\n"), done.stderr
 
 
 def test_results_that_are_images() -> None:
