@@ -88,8 +88,7 @@ def count_in_planes(codes, first, starts, positions, offsets, numbers, sums):
                 _add_4_by_16(codes, first, starts, position, offsets, numbers, column, signs, sums)
 
 
-@intrinsic
-def _count_signs(_context: Any, codes: Any, place: Any, offsets: Any) -> Any:
+def _counting(_context: Any, codes: Any, place: Any, offsets: Any) -> Any:
     """How many signs of a patch are not 0."""
     signature = types.int64(codes, place, offsets)
 
@@ -104,6 +103,9 @@ def _count_signs(_context: Any, codes: Any, place: Any, offsets: Any) -> Any:
         return builder.load(total)
 
     return signature, generate
+
+
+_count_signs: Any = intrinsic(_counting)
 
 
 def _adding(vectors: int) -> Any:
