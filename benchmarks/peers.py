@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.engines import check_model
 from benchmarks.peer_worker import PREDICT
 from benchmarks.table import number
 from recu.base.errors import ConfigError, RecuError
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 
     from recu.stages.export import Wanted
 
-_SMALL = (("cifar", "resnet20_1w1a", 32), ("cifar", "resnet18_1w1a", 32), ("cifar", "vgg_small_1w1a", 32))
-_NETWORKS = (*_SMALL, ("imagenet", "resnet18_1w1a", 224))
+_LARGE = ("imagenet", "resnet18_1w1a", 224)
 _BATCHES, _THREADS = (1, 128), (1, 2)
 _WAYS = ("packed", "evaluation", "openvino", "onnxruntime", "plain, channels_last", "plain")
 _PLAIN = "plain"
@@ -53,10 +53,12 @@ class PeerSettings:
     """Turns of each way."""
     seconds: float = 1.0
     """Of a turn, about."""
+    models: tuple[str, ...] = ()
+    """CIFAR networks."""
     small: bool = False
-    """CIFAR's networks only."""
+    """These only, without the one of 224x224 pixels."""
     trained: Wanted | None = None
-    """The one network that is measured; None for some with random weights."""
+    """The one network that is measured; None for the others, with random weights."""
     data_dir: Path = Path("data")
     """Prepared data, with that network's test images."""
 
@@ -102,6 +104,10 @@ def bench_peers(settings: PeerSettings) -> dict[str, Any]:
     """
     if settings.repeats < 1 or not 0 < settings.seconds < 3600:
         raise ConfigError(f"{settings.repeats} turns of {settings.seconds} s: expected 1 or more, of 0 to 3600 s")
+    if settings.trained is None and settings.small and not settings.models:
+        raise ConfigError("no network to measure: name some with --models, or leave --small out")
+    for model in settings.models:
+        check_model(model)
     networks, cases = [], []
     with tempfile.TemporaryDirectory(prefix="recu-peers-") as folder:
         for network in _networks(Path(folder), settings):
@@ -166,7 +172,8 @@ def _networks(folder: Path, settings: PeerSettings) -> Iterator[_Network]:
     if settings.trained is not None:
         yield _trained_network(folder, settings.trained, settings.data_dir)
         return
-    for family, model, size in _SMALL if settings.small else _NETWORKS:
+    small = [("cifar", model, 32) for model in settings.models]
+    for family, model, size in small if settings.small else [*small, _LARGE]:
         yield _random_network(folder, family, model, size)
 
 

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 _MODELS = ("resnet20_1w1a", "resnet18_1w1a", "vgg_small_1w1a")
 _CLOCKS = ("cpu", "wall")
 _OPENVINO = paths.PROJECT_DIR / ".venv-openvino/bin/python"
+_OF_ENGINES = ("images", "workers", "batch_size", "batch_size_test", "clock")
+_OF_PEERS = ("small", "openvino", "checkpoint")
+_IGNORED = {
+    "": (*_OF_PEERS, "jobs"),
+    "suite": (*_OF_ENGINES, *_OF_PEERS, "peers", "models", "repeats"),
+    "peers": (*_OF_ENGINES, "threads", "gpus", "jobs"),
+}
+"""Options that would change nothing, by what is measured."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         nargs="*",
         default=list(_MODELS),
-        help="CIFAR networks (default: %(default)s); --models alone: none, only the input is measured",
+        help="CIFAR networks (default: %(default)s); --models alone: none, only the input is measured, "
+        "with --peers the network of 224x224 pixels",
     )
     parser.add_argument(
         "--images",
@@ -103,14 +112,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what the file of --checkpoint does not say itself")
     options.add_identity_options(group)
     options.add_changed_code_option(group)
+    parser.set_defaults(default_of=parser.get_default)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print a table, write the numbers."""
     if arguments.clock not in _CLOCKS:
         raise unknown_name("clock", arguments.clock, _CLOCKS)
-    if arguments.checkpoint is not None and (arguments.small or not arguments.peers):
-        raise ConfigError("--checkpoint goes with --peers and, as it is measured alone, without --small")
+    _refuse_ignored(arguments)
     for name in ("threads", "workers"):
         options.check_count(name, getattr(arguments, name), MOST_PROCESSES, least=0)
     from recu.stages.train import check_writable_file
@@ -132,6 +141,16 @@ def run(arguments: argparse.Namespace) -> None:
         atomic_write_json(arguments.output, result)
 
 
+def _refuse_ignored(arguments: argparse.Namespace) -> None:
+    measured = "suite" if arguments.suite else "peers" if arguments.peers else ""
+    where = f"with --{measured}" if measured else "without --peers or --suite"
+    for name in _IGNORED[measured]:
+        if getattr(arguments, name) != arguments.default_of(name):
+            raise ConfigError(f"--{name} has no effect {where}; leave it out")
+    if arguments.checkpoint is not None and (arguments.small or arguments.models != arguments.default_of("models")):
+        raise ConfigError("--checkpoint names the one network that is measured; leave --small and --models out")
+
+
 def _measure_peers(arguments: argparse.Namespace) -> None:
     from recu.stages.train import check_writable_file
 
@@ -139,7 +158,8 @@ def _measure_peers(arguments: argparse.Namespace) -> None:
     given = {name: getattr(arguments, name) for name in ("openvino", "repeats", "seconds", "small", "data_dir")}
     if arguments.output is not None:
         check_writable_file(arguments.output)
-    result = program.bench_peers(program.PeerSettings(**given, trained=_trained(arguments)))
+    models = tuple(dict.fromkeys(arguments.models))
+    result = program.bench_peers(program.PeerSettings(**given, models=models, trained=_trained(arguments)))
     print(program.render(result))
     if arguments.output is not None:
         atomic_write_json(arguments.output, result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ import pytest
 from benchmarks import peers
 from recu.base.errors import ConfigError, RecuError
 
+ONE = {"models": ("resnet20_1w1a",), "small": True}
 WAYS = ("packed", "evaluation", "plain, channels_last", "plain")
 
 
 @pytest.fixture
 def one_case(monkeypatch) -> None:
-    monkeypatch.setattr(peers, "_NETWORKS", (("cifar", "resnet20_1w1a", 32),))
     monkeypatch.setattr(peers, "_BATCHES", (2,))
     monkeypatch.setattr(peers, "_THREADS", (1,))
     monkeypatch.setattr(peers, "_COMPARED", 11)
@@ -25,7 +26,7 @@ def one_case(monkeypatch) -> None:
 def test_ways_take_turns_predict_and_one_that_is_not_installed_is_named(one_case, monkeypatch, tmp_path) -> None:
     onnx = ("onnxruntime",) if importlib.util.find_spec("onnxruntime") else ()
     monkeypatch.setattr(peers, "_WAYS", (*WAYS, "openvino", *onnx))
-    result = peers.bench_peers(peers.PeerSettings(openvino=tmp_path / "none", repeats=1, seconds=0.01))
+    result = peers.bench_peers(peers.PeerSettings(openvino=tmp_path / "none", repeats=1, seconds=0.01, **ONE))
     (case,), (network,) = result["cases"], result["networks"]
     assert case["batch"] == 2 and 40_000 < case["bytes"] == network["bytes"]["packed"]
     assert case["ways"]["packed"]["rate"] == pytest.approx(2000 / case["ways"]["packed"]["ms"])
@@ -51,7 +52,7 @@ def test_a_library_that_fails_on_this_processor_is_left_out_with_its_reason(one_
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    result = peers.bench_peers(peers.PeerSettings(openvino=python, repeats=1, seconds=0.01))
+    result = peers.bench_peers(peers.PeerSettings(openvino=python, repeats=1, seconds=0.01, **ONE))
     (case,), (network,) = result["cases"], result["networks"]
     assert case["skipped"] == {"openvino": "cannot convert from f32 to u1"}
     assert set(network["right"]) == {"packed", "plain"}
@@ -62,6 +63,16 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"repeats": 0}, {"seconds": 0.0}):
         with pytest.raises(ConfigError, match="expected 1 or more"):
             peers.bench_peers(peers.PeerSettings(openvino=Path("none"), **wrong))
+
+
+def test_the_network_of_large_images_is_measured_alone_or_no_network_is_refused(tmp_path) -> None:
+    only = peers.PeerSettings(openvino=tmp_path / "none")
+    (network,) = peers._networks(tmp_path, only)
+    assert network.title == "imagenet.resnet18_1w1a, 224"
+    with pytest.raises(ConfigError, match="no network to measure: name some with --models, or leave --small out"):
+        peers.bench_peers(replace(only, small=True))
+    with pytest.raises(ConfigError, match="unknown model of family cifar: 'resnet21_1w1a'"):
+        peers.bench_peers(replace(only, models=("resnet21_1w1a",)))
 
 
 def test_a_worker_that_ends_is_an_error() -> None:

@@ -171,8 +171,21 @@ def test_a_trained_network_beside_others(recu, monkeypatch):
     assert recu.json("peers.json")["networks"][0]["on"] == "one in 3 of all 18 test images of tiny (6)"
 
 
-def test_a_checkpoint_goes_with_peers_and_without_small(recu):
-    assert recu("bench", "--checkpoint", "a.pth.tar") == 2
-    assert "--checkpoint goes with --peers" in recu.error()
-    assert recu("bench", "--peers", "--small", "--checkpoint", "a.pth.tar") == 2
-    assert "--small" in recu.error()
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--small"], "--small has no effect without --peers or --suite; leave it out"),
+        (["--jobs", "2"], "--jobs has no effect without --peers or --suite; leave it out"),
+        (["--checkpoint", "a.pth.tar"], "--checkpoint has no effect without --peers or --suite"),
+        (["--peers", "--gpus", "0"], "--gpus has no effect with --peers; leave it out"),
+        (["--peers", "-b", "256"], "--batch_size has no effect with --peers; leave it out"),
+        (["--suite", "demo", "--peers"], "--peers has no effect with --suite; leave it out"),
+        (["--suite", "demo", "--models", "vgg_small_1w1a"], "--models has no effect with --suite; leave it out"),
+        (["--peers", "--small", "--checkpoint", "a.pth.tar"], "leave --small and --models out"),
+        (["--peers", "--models", "--checkpoint", "a.pth.tar"], "leave --small and --models out"),
+        (["--peers", "--models", "--small"], "no network to measure"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(words, message, capsys):
+    assert main(["bench", *words]) == 2
+    assert message in capsys.readouterr().err
