@@ -10,7 +10,8 @@ import socket
 from recu.base.imports import without_collection
 from recu.base.preloaded import serve
 from recu.cli.main import main
-from recu.results.provenance import code_at_start, code_now
+from recu.experiment.schema import Model
+from recu.results.provenance import code_at_start, code_now, environment_hash, package_versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,14 +39,22 @@ def _load() -> None:
         import recu.training.checkpoint_identity
         import recu.training.evaluation
         import recu.training.trainer  # noqa: F401
-        from recu.results.provenance import environment_hash
         from recu.tracking.client import prepare_for_databases
 
         prepare_for_databases()
         _rehearse()
-    environment_hash()  # once for all
+    # Once for all.
+    environment_hash()
+    package_versions()
+    _make_validators(Model)
     # What is here to stay is not looked at again, and so not copied into each fork.
     gc.freeze()
+
+
+def _make_validators(kind: type[Model]) -> None:
+    kind.model_rebuild()
+    for each in kind.__subclasses__():
+        _make_validators(each)
 
 
 def _rehearse() -> None:

@@ -68,13 +68,15 @@ def git_state(project: Path) -> tuple[str | None, bool | None]:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of Python, this package and the packages that results depend on."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "recu": __version__}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+    return {"python": platform.python_version(), "recu": __version__} | {name: _version(name) for name in _PACKAGES}
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _code() -> str:
