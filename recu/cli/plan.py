@@ -1,4 +1,4 @@
-"""`recu plan`: list the experiments of suites, where each stands, what is left to do takes, and what is missing."""
+"""`recu plan`: list the experiments of suites, where each stands, how long the rest will take, and what is missing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print one line an experiment, what is left to do takes, then what is missing and where to get it."""
+    """Print one line an experiment, how long the rest will take, then what is missing and where to get it."""
     devices = arguments.devices
     if devices is not None:
         options.check_count("devices", devices, MOST_PROCESSES)

@@ -132,7 +132,7 @@ def _add_display_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep_resumable",
         action="store_true",
-        help="keep the state of the finished training, for more epochs (three to five times the weights)",
+        help="keep the state of the finished training, for more epochs (6 to 10 times the weights, with Adam up to 15)",
     )
     group.add_argument(
         "--diagnostics",

@@ -173,7 +173,7 @@ class Hyperparameters(Block):
     """Everything that decides what one training computes, fully resolved. Values live in params/defaults.yaml."""
 
     epochs: Count
-    """Passes over the training images; the schedules of tau and of the learning rate are as long."""
+    """Passes over the training images; the schedules of tau and of the learning rate span all of them."""
     batch_size: Annotated[int, Field(ge=2, le=LARGEST)]
     """Training images a step. BatchNorm needs two at least, in the last step of an epoch too."""
     batch_size_test: Count
@@ -638,4 +638,4 @@ class WorkflowConfig(Block):
     benchmark: Annotated[bool, BeforeValidator(text_as_switch)] = False
     """Whether the speed of those files is measured, too (results/speed/), and tables list it; includes `packed`."""
     keep_resumable: Annotated[bool, BeforeValidator(text_as_switch)] = Running.keep_resumable
-    """Whether finished trainings keep the state that more epochs would continue from, four times their weights."""
+    """Whether finished trainings keep the state needed to train for more epochs, six to ten times their weights."""

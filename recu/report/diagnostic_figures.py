@@ -127,6 +127,8 @@ def _three(names: Sequence[str]) -> list[str]:
 
 def _panels() -> tuple[Figure, dict[str, Axes], Axes]:
     """A panel for each quantity, and one for the key."""
+    from matplotlib.ticker import SymmetricalLogLocator
+
     figure = blank(9.0, 10.5)
     *panels, key = figure.subplots(4, 2).flat
     key.set_axis_off()
@@ -134,6 +136,7 @@ def _panels() -> tuple[Figure, dict[str, Axes], Axes]:
         by_epochs(axes, label)
     # Single filters may have a scale a hundred times the usual one, which lies within 1.
     panels[-1].set_yscale("symlog", linthresh=1.0)
+    panels[-1].yaxis.set_major_locator(SymmetricalLogLocator(base=10.0, linthresh=1.0, subs=(1.0, 2.0, 5.0)))
     panels[-1].yaxis.set_major_formatter("{x:g}")
     return figure, dict(zip(_PANELS, panels, strict=True)), key
 

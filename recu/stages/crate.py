@@ -112,7 +112,8 @@ class _Crate:
         files, actions = [self._file(trained, results, "results")], []
         if isinstance(training, TrainingRecord):
             checkpoint = self._file(trained.with_name(paths.BEST_CHECKPOINT), results, "results")
-            self.checkpoints[checkpoint.id] = training.checkpoint_sha256
+            # Not by its id, in which signs such as "+" are written as those of an address.
+            self.checkpoints[checkpoint["name"]] = training.checkpoint_sha256
             files.append(checkpoint)
             actions.append(self._action("train", identifier, training.provenance, [recipe], files))
         measured = self._file(evaluated, results, "results")

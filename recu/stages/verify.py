@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -270,9 +271,15 @@ def _tables(
         rendered = render()
     except ResultError:
         rendered = {}
-    return tuple(
-        judge_file(str(file), _content(file), rendered.get(str(file.relative_to(folder))), source) for file in places
-    )
+    expected = {file: rendered.get(str(file.relative_to(folder))) for file in places}
+    outdated = any(_is_of_before(file, expected[file]) for file in places if file.suffix == ".json")
+    return tuple(judge_file(str(file), _content(file), expected[file], source, outdated=outdated) for file in places)
+
+
+def _is_of_before(file: Path, expected: bytes | None) -> bool:
+    """Whether a sealed table says something else than it would now although nobody edited it."""
+    found = _read(file)
+    return bool(found) and expected is not None and seal_problem(found) is None and found != json.loads(expected)
 
 
 def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteVerification]) -> Iterable[str]:

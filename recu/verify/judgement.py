@@ -183,7 +183,7 @@ def judge_measurement(
     return finding(subject, problems, _surroundings(record.provenance, now))
 
 
-def judge_file(subject: str, found: bytes | None, expected: bytes | None, source: str) -> Finding:
+def judge_file(subject: str, found: bytes | None, expected: bytes | None, source: str, *, outdated: bool) -> Finding:
     """Judge a file that is made from others alone.
 
     Args:
@@ -191,11 +191,14 @@ def judge_file(subject: str, found: bytes | None, expected: bytes | None, source
         found: its content; None where it is not there.
         expected: what making it again gives; None where it cannot be made.
         source: what it is made from, in words.
+        outdated: whether it is known to be made from what was there before.
     """
     if found is None:
         return absent(subject)
     if expected is None:
         return finding(subject, [("stale", f"cannot be made again from {source}")])
+    if found != expected and outdated:
+        return finding(subject, [("stale", f"is not what {source} and params/ give now: made before they changed")])
     if found != expected:
         return finding(subject, [("altered", f"is not what {source} gives: altered, or made from other content")])
     return finding(subject, [])

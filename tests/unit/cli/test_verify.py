@@ -297,6 +297,17 @@ def test_an_edited_report_is_named(project, verify, name):
     assert code == 4 and f"altered: {file}: is not what results/report/smallest/rows.json gives" in shown
 
 
+def test_tables_made_before_params_changed_are_stale_and_nothing_is_called_altered(project, verify):
+    suite = Path("params/suites/smallest.yaml")
+    suite.write_text(suite.read_text().replace("title: ", "title: Renamed "))
+    code, shown = verify()
+    assert code == 4 and "0 altered" in shown
+    for form in ("json", "md", "html"):
+        assert (
+            f"stale: reports/smallest.{form}: is not what results/report/smallest/rows.json and params/ give" in shown
+        )
+
+
 def test_another_checkpoint_is_found_in_the_training_its_evaluation_and_its_child(project, verify):
     file = _metrics("train").with_name(paths.BEST_CHECKPOINT)
     content = bytearray(file.read_bytes())

@@ -12,7 +12,7 @@ from recu.base.files import hash_file
 from recu.experiment import params, paths, plan
 from recu.stages.crate import write_crate
 from recu.stages.report import render
-from tests.unit.stages.test_pages import ID, made, places  # noqa: F401
+from tests.unit.stages.test_pages import ID, SUITE, made, places, trained  # noqa: F401
 
 rocrate = pytest.importorskip("rocrate", reason="needs the extra `crate`")
 LICENCE = "https://spdx.org/licenses/CC-BY-4.0"
@@ -20,6 +20,10 @@ LICENCE = "https://spdx.org/licenses/CC-BY-4.0"
 
 @pytest.fixture
 def rendered(places):  # noqa: F811
+    return with_tables(places)
+
+
+def with_tables(places):  # noqa: F811
     config = params.load_config(places.params_dir)
     planned = plan.load_plan(places.params_dir, config, ("smallest",))
     rows = paths.rows_file(places.results_dir, "smallest")
@@ -51,6 +55,16 @@ def test_every_file_is_copied_and_described_with_what_made_it(rendered, tmp_path
     assert {"@id": checkpoint} in training["result"] and {"@id": checkpoint} in evaluation["object"]
     assert evaluation["result"] == {"@id": f"results/evaluate/{ID}/{paths.METRICS}"}
     assert training["instrument"]["@id"] in entities and entities["./"]["license"] == LICENCE
+
+
+def test_a_row_with_a_name_has_a_crate(tiny_project, prepared, tmp_path):
+    suite = SUITE.replace("- model: resnet20_1w1a", "- {model: resnet20_1w1a, name: first}")
+    crate, named = tmp_path / "crate", ID.replace("_1w1a", "_1w1a+first")
+    write_crate(
+        with_tables(trained(tmp_path / "made", tiny_project, prepared, suite)), "smallest", crate, licence=LICENCE
+    )
+    assert (crate / f"results/train/{named}" / paths.BEST_CHECKPOINT).is_file()
+    assert described(crate)[f"#train/{named}"]
 
 
 @pytest.mark.parametrize("harm", ["altered", "missing"])

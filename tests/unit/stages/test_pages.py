@@ -34,9 +34,13 @@ ID = "smallest/tiny/cifar.resnet20_1w1a/vanilla/seed1"
 @pytest.fixture(scope="module")
 def made(tiny_project, prepared, tmp_path_factory) -> Places:
     """A suite of one training, evaluated and collected."""
-    folder = tmp_path_factory.mktemp("pages")
+    return trained(tmp_path_factory.mktemp("pages"), tiny_project, prepared, SUITE)
+
+
+def trained(folder, tiny_project, prepared, suite) -> Places:
+    """What is there once a suite `smallest` of one training has been run in a folder and collected."""
     shutil.copytree(tiny_project / "params", folder / "params")
-    (folder / "params/suites/smallest.yaml").write_text(SUITE)
+    (folder / "params/suites/smallest.yaml").write_text(suite)
     shutil.copytree(prepared, folder / "data")
     project = Project(folder, folder / "params", folder / "data")
     (experiment,) = load_experiments(folder / "params", ("smallest",)).values()
