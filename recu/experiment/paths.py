@@ -41,6 +41,8 @@ RUN = "run.json"
 """What a job runs and how it ended, for the mirror in MLflow."""
 
 
+_BESIDE = ("previous", "next", "damaged", "epoch-start")
+"""Words in the names of what is kept beside a checkpoint for continuing."""
 _VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[^{}]*)\})")
 
 
@@ -136,6 +138,17 @@ def runs_pages(reports_dir: Path, suite: str) -> Path:
 def report_folder(results_dir: Path, suite: str) -> Path:
     """What lies between the results of one suite and its table."""
     return results_dir / "report" / suite
+
+
+def beside(checkpoint: Path, word: str) -> Path:
+    """What is kept beside a checkpoint: `checkpoint.WORD.pth.tar`."""
+    stem, _, suffix = checkpoint.name.partition(".")
+    return checkpoint.with_name(f"{stem}.{word}.{suffix}")
+
+
+def state_files(checkpoint: Path) -> tuple[Path, ...]:
+    """All files that continuing a training may read, the checkpoint itself last."""
+    return (*(beside(checkpoint, word) for word in _BESIDE), checkpoint)
 
 
 def state_folder(runs_dir: Path, experiment_id: str, spec_hash: str) -> Path:

@@ -41,9 +41,15 @@ class Weights:
         """Copy the weights and report, calling them `what`; returns the SHA-256 of the bytes they were read from.
 
         Raises:
-            CheckpointError: naming the file: it cannot be read, does not fit, or is not the one that `parent` names.
+            CheckpointError: naming the file: it cannot be read, does not fit, is not the one that `parent` names, or is
+                of a user's network whose code was another.
         """
+        from recu.training.checkpoint_identity import check_code, identity_of
+
         file = _opened(self.checkpoint, self.parent)
+        says = identity_of(file.content, self.checkpoint)
+        if says is not None:
+            check_code(says, self.checkpoint)
         _load(file, model, what, self.allow_missing)
         return file.sha256
 
@@ -210,7 +216,7 @@ def hash_weights(network: nn.Module) -> str:
 def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: Source | None = None) -> Taught:
     """The network that a file of this program says it is; `parent` as in `Weights`."""
     from recu.models import build_model
-    from recu.training.checkpoint_identity import check_classes, identity_of
+    from recu.training.checkpoint_identity import check_classes, check_code, identity_of
 
     opened = _opened(file, parent)
     says = identity_of(opened.content, file)
@@ -222,6 +228,7 @@ def _teacher_from_checkpoint(file: Path, classes: Sequence[str], parent: Source 
     if says.num_classes != len(classes):
         raise ConfigError(f"teacher {file} has {says.num_classes} classes, the dataset has {len(classes)}")
     check_classes(says, file, classes)
+    check_code(says, file)
     network = build_model(
         says.model,
         family=says.family,

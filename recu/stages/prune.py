@@ -94,12 +94,11 @@ def _of_results(disk: Disk) -> Iterator[Spare]:
 
 
 def _of_state(state: Path, results: Path, lock: Path, *, keep: bool) -> Iterator[Spare]:
-    stem, _, suffix = paths.CHECKPOINT.partition(".")
-    left = sorted(state.glob(f"{stem}*.{suffix}"))
+    left = sorted(file for file in paths.state_files(state / paths.CHECKPOINT) if file.exists())
     source = next((each for each in (state, results) if _tells_of(each, state)), None)
     if source is None:
         for word, why in _BESIDE.items():
-            file = state / f"{stem}.{word}.{suffix}"
+            file = paths.beside(state / paths.CHECKPOINT, word)
             if file in left:
                 yield Spare(path=file, why=why, files=(file,), remove=partial(_drop, file, state), lock=lock)
         return

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recu.base.errors import CheckpointError, OutputError, ResultError
-from recu.base.files import hash_file
+from recu.base.files import copy_file, hash_file
 from recu.experiment import paths
-from recu.experiment.resolving import Experiment, Origin
+from recu.experiment.resolving import Experiment, Origin, network_sources
 from recu.results.flatten import flatten_params
 from recu.results.records import Origins, Provenance, Shared, TrainedPiece, TrainingRecord, as_record
 from recu.results.sharing import worded
@@ -94,7 +94,7 @@ def own_state(folder: Path, *, repair: bool = True) -> Found | None:
             left was altered.
     """
     file = folder / paths.CHECKPOINT
-    if not any(folder.glob(f"{file.name.partition('.')[0]}*")):
+    if not any(each.exists() for each in paths.state_files(file)):
         return _finished(folder)  # without importing PyTorch where there is none
     from recu.training.checkpoint import load_latest
 
@@ -126,8 +126,7 @@ def state_to_continue(folder: Path, resume: Path | bool, *, repair: bool = True)
         return own
     given = given_state(resume)
     if own is None:
-        if resume.absolute().parent.resolve() != folder.resolve():
-            _check_new(folder)
+        _check_new(folder)
         return given
     begun = own.origins.resumed_from
     if begun is not None and begun.sha256 == hash_file(resume):
@@ -166,7 +165,8 @@ def check_may_continue(
         fingerprint: of the prepared data; None where it is not prepared yet.
 
     Raises:
-        CheckpointError: another network, seed, data or start; or nothing is left to train with other parameters.
+        CheckpointError: another network, or other code of a user's; another seed, data or start; or nothing is left to
+            train with other parameters.
         OutputError: the folder holds a training with other parameters, and nobody said that it is to go on.
     """
     if found.identity is None:
@@ -188,6 +188,10 @@ def check_may_continue(
         raise CheckpointError(
             f"{found.file} is of another training ({_listed(fixed | changes)}): give it what it had, or train afresh"
             " under another --save"
+        )
+    if (changed := _other_code(found, experiment)) is not None:
+        raise CheckpointError(
+            f"{found.file} {changed}: put the code back as it was then, or train afresh under another --save"
         )
     done, epochs = found.content.get("epoch"), experiment.hyperparameters.epochs
     if changes and found.record is not None:
@@ -231,11 +235,33 @@ def why_foreign(
         return (
             f"the prepared data has changed (fingerprint {fingerprint:.12}, was {found.identity.data_fingerprint:.12})"
         )
+    if (changed := _other_code(found, experiment)) is not None:
+        return f"it {changed}"
     for role, source, now in (("parent", found.origins.parent, parent), ("teacher", found.origins.teacher, teacher)):
         then = source and source.checkpoint_sha256
         if now is not None and then != now:
             return f"its {role} has been trained again (checkpoint {now:.12}, was {then or 'none':.12})"
     return None
+
+
+def keep_foreign(found: Found | None) -> None:
+    """Give the checkpoints of another program second names, before this one's take theirs.
+
+    Args:
+        found: what is to be continued.
+
+    Raises:
+        OutputError: those names are taken by others, or cannot be given.
+    """
+    if found is None or found.identity is not None or not found.own:
+        return
+    for file in (found.file, found.file.with_name(paths.BEST_CHECKPOINT)):
+        kept = file.with_name(f"before-{file.name}")
+        if file.exists() and kept.exists() and hash_file(kept) != hash_file(file):
+            raise OutputError(f"{kept} keeps another file than {file}, which is to be continued: move one of them away")
+        if file.exists() and not kept.exists():
+            copy_file(file, kept)
+            _log.info("%s, which this program did not write, is kept as %s", file, kept.name)
 
 
 def changes_between(before: str, experiment: Experiment) -> dict[str, str]:
@@ -282,6 +308,19 @@ def note_changes(found: Found, experiment: Experiment, provenance: Provenance, s
                 now[shown],
                 then[shown],
             )
+
+
+def _other_code(found: Found, experiment: Experiment) -> str | None:
+    """How the code of the user's network or binariser is other than what trained so far, in words; None where it is
+    not, or where there is none."""
+    if not network_sources(experiment.model, experiment.hyperparameters.binariser):
+        return None
+    from recu.training.checkpoint_identity import describe_checkpoint, other_code
+
+    # The record of a finished training does not say it, its best checkpoint does.
+    best = found.file.with_name(paths.BEST_CHECKPOINT)
+    identity = found.identity if found.record is None else describe_checkpoint(best)
+    return None if identity is None else other_code(identity)
 
 
 def _read(file: Path) -> dict[str, Any]:

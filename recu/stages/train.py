@@ -35,7 +35,15 @@ from recu.results.records import (
 from recu.results.sharing import shared_by, worded
 from recu.stages.logfile import log_to
 from recu.stages.networks import Taught, Teacher, Weights, build_network, network_cost, teacher_of, weights_of
-from recu.stages.resume import Found, check_may_continue, note_changes, own_state, state_to_continue, why_foreign
+from recu.stages.resume import (
+    Found,
+    check_may_continue,
+    keep_foreign,
+    note_changes,
+    own_state,
+    state_to_continue,
+    why_foreign,
+)
 from recu.stages.trained import publish, read_finished, read_trained
 
 if TYPE_CHECKING:
@@ -188,6 +196,7 @@ def train_in_folder(
                 "%s is finished: all %d epochs are done and published, nothing to do", folder, found.content["epoch"]
             )
             return
+        keep_foreign(found)
         job = _Job(
             experiment=experiment,
             dataset=dataset,
@@ -436,8 +445,11 @@ def _validity(job: _Job, loaders: Loaders, processes: Processes) -> Validity:
     recipe = job.experiment.hyperparameters
     # Resolved below, or without a part in a training step.
     others = recipe.model_dump(mode="json", exclude={"augmentation", "loader", "batch_size_test", "init_from"})
+    others["taught_by"] = job.experiment.teacher and job.experiment.teacher.spec_hash
+    own = own_hash(own_sources(job.experiment.model, recipe.binariser, job.experiment.data, recipe))
     return Validity(
-        recipe=others | {"taught_by": job.experiment.teacher and job.experiment.teacher.spec_hash},
+        # States of trainings without code of a user's have no such entry.
+        recipe=others | ({} if own is None else {"own_code": own[:16]}),
         batch_size=recipe.batch_size,
         seed=job.experiment.seed,
         augmentation=recipe.augmentation or job.dataset.augmentation,
@@ -459,7 +471,7 @@ def _origins(job: _Job, found: Found | None, taught: Taught | None) -> Origins:
 
     origins = Origins(parent=job.initial.parent if job.initial else None, start_epoch=job.start_epoch)
     teacher = None if taught is None else _taught_by(_teacher_of(job.experiment), taught)
-    if found is not None and found.exact:
+    if found is not None and "origins" in found.ours:
         origins, before = found.origins, found.origins.teacher
         if (
             before is not None
@@ -473,7 +485,7 @@ def _origins(job: _Job, found: Found | None, taught: Taught | None) -> Origins:
                 f" {job.state} aside to train afresh"
             )
     resumed_from = origins.resumed_from
-    if found is not None and not found.own:
+    if found is not None and (found.identity is None or not found.own):
         resumed_from = ResumedFrom(
             file=found.file.name,
             sha256=hash_file(found.file),

@@ -279,7 +279,9 @@ def _tables(
 def _is_of_before(file: Path, expected: bytes | None) -> bool:
     """Whether a sealed table says something else than it would now although nobody edited it."""
     found = _read(file)
-    return bool(found) and expected is not None and seal_problem(found) is None and found != json.loads(expected)
+    if not found or expected is None:
+        return False
+    return seal_problem(found) is None and found != json.loads(expected)
 
 
 def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteVerification]) -> Iterable[str]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from recu.base.errors import CheckpointError, OutputError
 from recu.base.files import atomic_writer
+from recu.experiment import paths
 from recu.training.checkpoint_form import check_form
 from recu.training.checkpoint_reading import as_tensor, listed, read_bytes, read_content, shown
 
@@ -33,7 +34,7 @@ _AVERAGED = re.compile(r"(?:^|[_.])ema(?:$|[_.])|average", re.IGNORECASE)
 
 def previous_of(path: Path) -> Path:
     """Where `save_checkpoint` keeps the file that `path` replaced: `checkpoint.previous.pth.tar`."""
-    return _beside(path, "previous")
+    return paths.beside(path, "previous")
 
 
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -67,7 +68,7 @@ def save_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written, or reads back damaged; the checkpoint at `path` is then as it was.
     """
-    following, content = _beside(path, "next"), _to_bytes(checkpoint)
+    following, content = paths.beside(path, "next"), _to_bytes(checkpoint)
     _write(following, content)
     try:
         written = read_bytes(following)
@@ -98,16 +99,16 @@ def lacks_momenta(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def free_state(path: Path) -> None:
-    """Remove the checkpoint at `path` and whatever stands beside it for continuing; the training is finished.
+    """Remove the checkpoint at `path` and what this program keeps beside it for continuing; the training is finished.
 
-    `path` itself goes last, so that a training killed meanwhile is still found finished, and frees the rest.
+    Files of other names, such as copies of the user's, stay. `path` itself goes last, so that a training killed
+    meanwhile is still found finished, and frees the rest.
 
     Raises:
         OutputError: it cannot be removed.
     """
-    stem, _, suffix = path.name.partition(".")
     try:
-        for file in (*path.parent.glob(f"{stem}.*.{suffix}"), path):
+        for file in paths.state_files(path):
             file.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot remove {error.filename}: {error.strerror}; check permissions") from error
@@ -202,16 +203,11 @@ def to_cpu(value: Any) -> Any:
 
 def _move_aside(path: Path) -> None:
     try:
-        path.replace(_beside(path, "damaged"))
+        path.replace(paths.beside(path, "damaged"))
     except FileNotFoundError:
         pass
     except OSError as error:
         raise OutputError(f"cannot move the damaged {path} aside: {error.strerror}; check permissions") from error
-
-
-def _beside(path: Path, word: str) -> Path:
-    stem, _, suffix = path.name.partition(".")
-    return path.with_name(f"{stem}.{word}.{suffix}")
 
 
 def _find_weights(content: Any, path: Path) -> tuple[str | None, dict[str, Tensor]]:

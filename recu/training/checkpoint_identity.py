@@ -223,13 +223,24 @@ def check_code(identity: CheckpointIdentity, path: Path) -> None:
     Raises:
         CheckpointError: naming the files of code.
     """
+    changed = other_code(identity)
+    if changed is not None:
+        raise CheckpointError(f"{path} {changed}: put the code back as it was then, or train again")
+
+
+def other_code(identity: CheckpointIdentity) -> str | None:
+    """How the code of a user's network or binariser is other now than what was trained, in words; None where it is
+    not, or where the file names none."""
+    if identity.network_code is None:
+        return None
     sources = network_sources(identity.model, identity.binariser)
-    if identity.network_code is not None and identity.network_code != (now := own_hash(sources)):
-        raise CheckpointError(
-            f"{path} was trained with other code than {', '.join(sorted(each.name for each in sources))} now (SHA-256"
-            f" {identity.network_code:.12}, now {now or 'none':.12}), which may be another network: put the code back"
-            " as it was then, or train again"
-        )
+    now = own_hash(sources)
+    if now == identity.network_code:
+        return None
+    return (
+        f"was trained with other code than {', '.join(sorted(each.name for each in sources))} now (SHA-256"
+        f" {identity.network_code:.12}, now {now or 'none':.12}), which may be another network"
+    )
 
 
 _ANOTHER_FILE = "give another copy of the file, or train again"

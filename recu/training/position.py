@@ -15,6 +15,7 @@ from typing import Any
 
 from recu.base.errors import CheckpointError, OutputError
 from recu.base.files import copy_file, hash_file, link_or_copy
+from recu.experiment import paths
 from recu.experiment.resolving import later_defaults
 from recu.experiment.schema import Hyperparameters
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
@@ -48,8 +49,7 @@ class Validity:
 
 def start_of(checkpoint: Path) -> Path:
     """Where the state at the start of an interrupted epoch is kept: `checkpoint.epoch-start.pth.tar`."""
-    stem, _, suffix = checkpoint.name.partition(".")
-    return checkpoint.with_name(f"{stem}.epoch-start.{suffix}")
+    return paths.beside(checkpoint, "epoch-start")
 
 
 def keep_start(checkpoint: Path) -> str:

@@ -540,7 +540,10 @@ class Trainer:
         part = self._authors_part()
         if improved:
             best = part if self._running.keep_resumable else without_momenta(part)
-            state.best_checkpoint = best | {RESUME_KEY: self._identity.as_plain() | {"row": row.result.as_plain()}}
+            state.best_checkpoint = best | {
+                RESUME_KEY: self._identity.as_plain()
+                | {"row": row.result.as_plain(), "origins": self._identity.origins.as_plain()}
+            }
         self._save(part)
         if self._processes.first:
             start_of(self._checkpoint).unlink(missing_ok=True)

@@ -284,6 +284,74 @@ def test_resume_from_an_authors_checkpoint(recu):
     assert [row["epoch"] for row in _rows(recu.folder / "results/two")] == [2]
 
 
+def test_resume_in_a_folder_of_the_authors_program_keeps_their_files_and_says_where_it_began(recu):
+    assert recu.train("--save", "one", "--keep_resumable") == 0
+    foreign = read_checkpoint(recu.folder / "results/one/checkpoint.pth.tar")
+    del foreign[RESUME_KEY]
+    folder = recu.folder / "results/two"
+    folder.mkdir()
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar"):
+        torch.save(foreign | {"best_prec1": 5.0 if name.startswith("model") else 1.0}, folder / name)
+    given = {name: hash_file(folder / name) for name in ("checkpoint.pth.tar", "model_best.pth.tar")}
+    assert recu.train("--save", "two", "--resume", "--epochs", 3) == 0, recu.err
+    assert {name: hash_file(folder / f"before-{name}") for name in given} == given
+    assert recu.json("results/two/metrics.json")["resumed_from"] == {
+        "file": "checkpoint.pth.tar",
+        "sha256": given["checkpoint.pth.tar"],
+        "epoch": 2,
+        "spec_hash": None,
+    }
+    assert recu.train("--save", "two", "--resume", "--epochs", 3) == 0, recu.err
+    assert "nothing to do" in recu.err
+
+
+@pytest.fixture
+def own_code(recu, monkeypatch):
+    """A function that writes the code of a binariser of the user's, own_signs:Own, as another process would find it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file = recu.folder / "own_signs.py"
+
+    def write(comment: str) -> None:
+        file.write_text(f"from recu.binarisers.sign import SignConv2d as Own  # {comment}\n")
+
+    yield write
+    sys.modules.pop("own_signs", None)
+
+
+def test_a_network_whose_code_was_edited_is_neither_continued_nor_started_from_nor_a_teacher(recu, own_code):
+    words = ["--binariser", "own_signs:Own", "--keep_resumable"]
+    own_code("first")
+    assert recu.train("--save", "one", *words) == 0, recu.err
+    own_code("second")
+    said = "was trained with other code than own_signs.py now"
+    for more in (["--save", "one"], ["--save", "one", "--resume", "--epochs", 3]):
+        assert recu.train(*more, *words) == 2, more
+        assert said in recu.error() and "train afresh under another --save" in recu.error()
+    best = "results/one/model_best.pth.tar"
+    for more in (["--init_from", best], ["--teacher", best]):
+        assert recu.train("--save", "two", *more, *words) == 2, more
+        assert said in recu.error() and "put the code back as it was then, or train again" in recu.error()
+    own_code("first")
+    assert recu.train("--save", "one", "--resume", "--epochs", 3, *words) == 0, recu.err
+
+
+def test_a_finished_training_of_edited_code_is_not_called_finished(recu, own_code):
+    own_code("first")
+    assert recu.train("--save", "one", "--binariser", "own_signs:Own") == 0, recu.err
+    own_code("second")
+    assert recu.train("--save", "one", "--binariser", "own_signs:Own") == 2
+    assert "was trained with other code than own_signs.py now" in recu.error()
+
+
+def test_what_a_training_started_from_is_known_to_one_that_continues_its_best_checkpoint(recu):
+    assert recu.train("--save", "zero") == 0, recu.err
+    started = ["--init_from", "results/zero/model_best.pth.tar"]
+    assert recu.train("--save", "one", "--epochs", 1, "--keep_resumable", *started) == 0, recu.err
+    parent = recu.json("results/one/metrics.json")["parent"]
+    assert recu.train("--save", "two", "--epochs", 2, "--resume", "results/one/model_best.pth.tar") == 0, recu.err
+    assert parent is not None and recu.json("results/two/metrics.json")["parent"] == parent
+
+
 def test_resume_on_other_data_is_refused(recu):
     assert recu.train("--save", "one", "--keep_resumable") == 0
     other = recu.folder / "images"

@@ -14,6 +14,7 @@ from recu.stages.resume import (
     changes_between,
     check_may_continue,
     given_state,
+    keep_foreign,
     note_changes,
     own_state,
     state_to_continue,
@@ -160,6 +161,33 @@ def test_parts_of_a_training_without_its_checkpoint_are_not_overwritten(tmp_path
     (tmp_path / paths.HISTORY).touch()
     with pytest.raises(OutputError, match=r"already holds a training \(history\.jsonl\) without the checkpoint"):
         state_to_continue(tmp_path, False)
+
+
+@pytest.mark.parametrize("name", [paths.BEST_CHECKPOINT, "given.pth.tar"])
+def test_a_file_that_the_training_would_write_over_is_not_continued_into_its_own_folder(tmp_path, content, name):
+    file = _write(tmp_path / "run", content, name) / name
+    if name == paths.BEST_CHECKPOINT:
+        with pytest.raises(OutputError, match=r"already holds a training \(model_best.* choose another --save"):
+            state_to_continue(tmp_path / "run", file)
+    else:
+        assert state_to_continue(tmp_path / "run", file).file == file
+    assert state_to_continue(tmp_path / "new", file).file == file
+
+
+def test_checkpoints_of_another_program_get_second_names_before_ours_take_theirs(tmp_path, content):
+    foreign = {name: value for name, value in content.items() if name != "recu"}
+    torch.save(foreign, tmp_path / paths.CHECKPOINT)
+    torch.save(foreign | {"epoch": 1}, tmp_path / paths.BEST_CHECKPOINT)
+    given = {name: hash_file(tmp_path / name) for name in (paths.CHECKPOINT, paths.BEST_CHECKPOINT)}
+    for _ in range(2):  # once more, for one that was killed before it wrote its own
+        keep_foreign(own_state(tmp_path))
+        assert {name: hash_file(tmp_path / f"before-{name}") for name in given} == given
+    torch.save(foreign | {"epoch": 3}, tmp_path / paths.CHECKPOINT)
+    with pytest.raises(OutputError, match=r"before-checkpoint\.pth\.tar keeps another file than .*: move one of them"):
+        keep_foreign(own_state(tmp_path))
+    _write(tmp_path / "ours", content)
+    keep_foreign(own_state(tmp_path / "ours"))
+    assert [file.name for file in (tmp_path / "ours").iterdir()] == [paths.CHECKPOINT]
 
 
 def test_looking_repairs_nothing(tmp_path, content):

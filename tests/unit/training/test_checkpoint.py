@@ -10,8 +10,10 @@ import torch
 
 from recu.base.errors import CheckpointError, OutputError
 from recu.base.files import hash_file
+from recu.experiment import paths
 from recu.training import checkpoint
 from recu.training.checkpoint import (
+    free_state,
     load_latest,
     open_checkpoint,
     previous_of,
@@ -117,6 +119,18 @@ def test_killed_between_the_two_renames(tmp_path):
     save_checkpoint(file, _checkpoint(1))
     file.replace(previous_of(file))
     assert load_latest(file)["epoch"] == 1
+
+
+def test_a_finished_training_frees_its_own_files_and_no_copy_of_the_users(tmp_path):
+    ours = [
+        paths.CHECKPOINT,
+        *(f"checkpoint.{word}.pth.tar" for word in ("previous", "next", "damaged", "epoch-start")),
+    ]
+    theirs = {"checkpoint.epoch300.pth.tar", "checkpoint_epoch300.pth.tar", "checkpoint.backup.pth.tar"}
+    for name in (*ours, *theirs):
+        (tmp_path / name).touch()
+    free_state(tmp_path / paths.CHECKPOINT)
+    assert {file.name for file in tmp_path.iterdir()} == theirs
 
 
 def test_nothing_there_and_nothing_whole(tmp_path):
