@@ -1,6 +1,7 @@
 """ReCU step by step: standardisation, Q(tau), the clamp, rescaling, the schedule of tau."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from recu.binarisers.recu import (
     rescale_per_sample,
     set_tau,
     standardise_weight,
+    tau_at,
 )
+from recu.experiment.paths import PROJECT_DIR
 from recu.models import build_model
 
 
@@ -108,3 +111,13 @@ class OwnConvolution(nn.Module):
 def test_a_layer_of_ones_own_follows_the_schedule(layer: nn.Module) -> None:
     assert set_tau(nn.Sequential(layer, nn.Identity()), 0.9) == 1
     assert layer.tau == torch.tensor(0.9)
+
+
+def test_the_loop_of_the_method_page_trains_latent_weights_alpha_and_tau() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT_DIR / "docs/method.md").read_text(), re.DOTALL)
+    torch.manual_seed(1)
+    done: dict = {}
+    exec(code, done)
+    (layer,) = (each for each in done["network"] if isinstance(each, BinaryConv2d))
+    assert float(layer.tau) == pytest.approx(tau_at(2, 3, 0.85, 0.99))
+    assert layer.weight.grad.abs().max() > 0 and layer.alpha.grad.abs().max() > 0 and bool(done["loss"].isfinite())
