@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ _OTHERWISE = ("init_from", "teacher")
 _SHORT = {"batch_size": ("-b",), "batch_size_test": ("-bt",), "print_freq": ("-p",)}
 
 _SECONDS_PER_DAY = 86400.0
+_SLURM_END = "SLURM_JOB_END_TIME"
 
 NOT_GIVEN = argparse.SUPPRESS
 """Default of every hyper-parameter's option, whose value then comes from params/defaults.yaml."""
@@ -233,7 +235,6 @@ def add_end_time(parser: argparse._ActionsContainer, before: str) -> None:
     parser.add_argument(
         "--end_time",
         type=float,
-        default=os.environ.get("SLURM_JOB_END_TIME", Running.end_time),
         metavar="SECONDS",
         help=f"Unix time at which a scheduler ends this process: {before} (default: Slurm's SLURM_JOB_END_TIME, or 0"
         " for never)",
@@ -359,26 +360,42 @@ def running_of(arguments: argparse.Namespace) -> Running:
     for name in ("print_freq", "save_minutes", "stall_minutes"):
         if not getattr(arguments, name, 1) > 0:  # so that "nan" is refused too
             raise ConfigError(f"--{name} is {getattr(arguments, name)}, expected a number above 0")
-    _check_end_time(getattr(arguments, "end_time", 0))
+    end_time = _end_time(getattr(arguments, "end_time", None))
     for name in ("workers", "threads", "processes"):
         check_count(name, getattr(arguments, name), MOST_PROCESSES, least=0)
     given = {each.name: getattr(arguments, each.name) for each in fields(Running) if each.name in arguments}
-    return Running(**given | {"gpus": gpus_of(arguments), "tracking_uri": tracking_uri})
+    return Running(**given | {"gpus": gpus_of(arguments), "tracking_uri": tracking_uri, "end_time": end_time})
 
 
-def _check_end_time(end_time: float) -> None:
-    """Raise Interrupted where the job's time is over, and ConfigError where the number cannot be meant as its end."""
+def _end_time(given: float | None) -> float:
+    """When the job ends: `--end_time`, else as Slurm says, which may have set nothing or an empty variable.
+
+    Raises:
+        Interrupted: its time is over.
+        ConfigError: that is no time that can be meant.
+    """
+    if given is not None:
+        name, text = "--end_time", f"{given:.15g}"
+    else:
+        name, text = f"{_SLURM_END} in the environment", os.environ.get(_SLURM_END, "").strip()
+    if not text:
+        return Running.end_time
+    try:
+        end_time = float(text)
+    except ValueError:
+        end_time = math.nan
     over_s = time.time() - end_time if end_time else 0.0
     if not end_time >= 0 or over_s > _SECONDS_PER_DAY:
         raise ConfigError(
-            f"--end_time is {end_time:.15g}, expected the job's end in seconds of Unix time, e.g. $(date -d '+55"
-            " minutes' +%s), or 0 for never"
+            f"{name} is {text}, expected the job's end in seconds of Unix time, e.g. $(date -d '+55 minutes' +%s), or"
+            " 0 for never"
         )
     if over_s > 0:
         raise Interrupted(
-            f"the time of this job is over (--end_time, {over_s:.0f} s ago), nothing was begun: run the same command"
-            " again with more of it"
+            f"the time of this job is over ({name}, {over_s:.0f} s ago), nothing was begun: run the same command again"
+            " with more of it"
         )
+    return end_time
 
 
 def _quiet_pytorch() -> None:

@@ -57,6 +57,32 @@ def test_a_time_that_is_over_begins_nothing_and_what_is_no_time_is_refused(monke
         assert options.running_of(given).end_time == float(end_time)
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("", 0.0),
+        (" ", 0.0),
+        ("2000000000", 2e9),
+        ("soon", "SLURM_JOB_END_TIME in the environment is soon, expected the job's end in seconds of Unix time"),
+        ("55", "SLURM_JOB_END_TIME in the environment is 55, expected"),
+        ("nan", "SLURM_JOB_END_TIME in the environment is nan, expected"),
+        ("1999999000", r"is over \(SLURM_JOB_END_TIME in the environment, 1000 s ago\)"),
+    ],
+)
+def test_what_slurm_says_of_the_end_counts_where_it_says_something_and_no_option_does(monkeypatch, said, expected):
+    monkeypatch.setattr(options, "time", SimpleNamespace(time=lambda: 2e9))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", said)
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    assert options.running_of(parser.parse_args(["--end_time=0", "--tracking_uri="])).end_time == 0
+    given = parser.parse_args(["--tracking_uri="])
+    if isinstance(expected, float):
+        assert options.running_of(given).end_time == expected
+    else:
+        with pytest.raises((ConfigError, Interrupted), match=expected):
+            options.running_of(given)
+
+
 def test_a_new_hyper_parameter_is_an_option_without_more_ado(monkeypatch, capsys):
     monkeypatch.setattr(options, "Hyperparameters", More)
     parser = argparse.ArgumentParser()
