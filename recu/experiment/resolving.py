@@ -328,6 +328,14 @@ class _RowResolver:
         for method in (*row.methods, *(row.only or ())):
             if method not in suite.methods:
                 raise self._error(unknown_name(f"method in row {row.label}", method, suite.methods))
+        for method in row.methods:
+            if row.only is not None and method not in row.only:
+                raise self._error(
+                    ConfigError(
+                        f"{row.label}, {method}: `methods` changes it, and `only` leaves it out: name it in `only` too,"
+                        " or in neither"
+                    )
+                )
 
     def experiments(self, known: dict[str, Experiment]) -> list[Experiment]:
         """The row's experiments, parents before children; `known` are those of earlier rows (teachers)."""

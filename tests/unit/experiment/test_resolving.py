@@ -226,6 +226,10 @@ def test_a_row_may_take_part_in_some_methods_only(defaults, datasets):
             {"rows": [{"model": "resnet20_1w1a", "only": ["finetune"]}]},
             "unknown init_from of finetune: 'vanilla'.*has to be a method of this row",
         ),
+        (
+            {"rows": [{"model": "resnet20_1w1a", "only": ["vanilla"], "methods": {"finetune": {"epochs": 3}}}]},
+            "resnet20_1w1a, finetune: `methods` changes it, and `only` leaves it out: name it in `only` too",
+        ),
         ({"rows": [{"model": "resnet20_1w1a"}] * 2}, "given twice"),
         ({"methods": {"vanilla": {"init_from": "finetune"}, "finetune": {}}}, "in a circle"),
         ({"methods": {"vanilla": {"tau_min": 0.995}}}, "must not exceed tau_max"),
