@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from recu.experiment.schema import Claim, Comparison, PublishedResult
-from recu.report.summary import TableRow, half_width
+from recu.report.summary import TableRow, half_width, rounded, spread
 from recu.results.records import Row
 
 NOT_RUN = "not run"
@@ -43,7 +42,7 @@ class Evidence:
             return "-"
         if self.half is None:
             return f"{self.difference:+.2f}, single run"
-        low, high = self.difference - self.half, self.difference + self.half
+        low, high = rounded(self.difference - self.half), rounded(self.difference + self.half)
         return f"{self.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
@@ -137,11 +136,11 @@ def _paired(what: str, better: Sequence[Row], other: Sequence[Row]) -> Evidence:
     shared = [key for key in one if key in two]
     if not shared:
         return _nothing(f"{what}: no seed in common")
-    differences = [one[key].top1_best - two[key].top1_best for key in shared]
-    mean, n = statistics.fmean(differences), len(differences)
-    half = half_width(statistics.stdev(differences), n) if n > 1 else None
+    differences = spread([one[key].top1_best - two[key].top1_best for key in shared])
+    half = half_width(differences.sd, len(shared))
     runs = tuple(side[key].experiment_id for key in shared for side in (one, two))
-    return Evidence(what=what, runs=runs, difference=mean, half=half, verdict=_verdict(mean, half))
+    verdict = _verdict(differences.mean, half)
+    return Evidence(what=what, runs=runs, difference=differences.mean, half=half, verdict=verdict)
 
 
 def _nothing(what: str, verdict: str = NOT_RUN) -> Evidence:

@@ -20,7 +20,7 @@ from recu.report.claims import RULE as CLAIMS_RULE
 from recu.report.claims import Weighed
 from recu.report.methods import Grid, side_by_side
 from recu.report.notes import Notes, commit, notes
-from recu.report.summary import TableRow
+from recu.report.summary import TableRow, rounded
 from recu.report.tables import Column, columns_of, lines_of, number, tables_of
 from recu.results.flatten import flatten_params
 from recu.results.records import EvaluationRecord, Provenance, ReleasedRecord, Row, TrainingRecord
@@ -405,9 +405,13 @@ def _run_figures(rows: Sequence[Row], run: Run, suite: Suite) -> list[_Figure]:
 
 def _run_summary(run: Run) -> str:
     row = run.row
-    text = f"Top-1 {row.top1_best:.2f} %, top-5 {row.top5_best:.2f} % on {row.test_images:,} test images"
+    # As the tables have them.
+    top1, top5, last = (
+        number(None if value is None else rounded(value)) for value in (row.top1_best, row.top5_best, row.top1_last)
+    )
+    text = f"Top-1 {top1} %, top-5 {top5} % on {row.test_images:,} test images"
     if row.best_epoch is not None:
-        text += f", best epoch {row.best_epoch + 1} of {row.epochs}; last epoch {number(row.top1_last)} %"
+        text += f", best epoch {row.best_epoch + 1} of {row.epochs}; last epoch {last} %"
     if row.claim is not None:
         text += f"; claimed {row.claim.top1:.2f} %"
     return f"{text}. A single run says nothing about its spread."

@@ -142,16 +142,26 @@ def _interval(line: TableRow) -> tuple[float, float] | None:
     return None if half is None else (line.top1_best.mean - half, line.top1_best.mean + half)
 
 
+def rounded(value: float) -> float:
+    """A number of a table without the noise of binary fractions, which lies beyond its ninth digit.
+
+    Whatever is shown is rounded so where it is made: of a value halfway between two hundredths, that noise decides
+    which of the two a page shows, so one result could have two numbers.
+    """
+    return round(value, 9)
+
+
 def spread(values: Sequence[float]) -> Spread:
     """Mean and sample standard deviation of at least one value."""
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    sd = rounded(statistics.stdev(values)) if len(values) > 1 else None
+    return Spread(rounded(statistics.fmean(values)), sd)
 
 
 def half_width(sd: float | None, n: int) -> float | None:
     """Half of the 95 % interval of a mean of n values by Student's t, from their sample deviation; None for one."""
     from scipy.special import stdtrit
 
-    return None if sd is None else float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+    return None if sd is None else rounded(float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n))
 
 
 def tolerance(sd: float | None, n: int) -> float:
@@ -231,7 +241,7 @@ def _comparison(found: Match, ours: Spread, n: int) -> dict[str, Any]:
         reason = "the published number is not quoted anywhere"
         return {"difference": None, "verdict": "not comparable", "reason": reason}
     verdict = judge(ours, n, found.result.top1)
-    return {"difference": ours.mean - found.result.top1, "verdict": verdict, "reason": None}
+    return {"difference": rounded(ours.mean - found.result.top1), "verdict": verdict, "reason": None}
 
 
 def _against_claim(claim: Claim, row: Row, dataset: DatasetFacts, found: Match) -> dict[str, Any]:
@@ -245,7 +255,8 @@ def _against_claim(claim: Claim, row: Row, dataset: DatasetFacts, found: Match) 
         reason = "; ".join(found.differences) or None
     if reason:
         return {"difference": None, "verdict": "not comparable", "reason": reason}
-    return {"difference": row.top1_best - claim.top1, "verdict": judge_claim(row.top1_best, claim.top1), "reason": None}
+    verdict = judge_claim(row.top1_best, claim.top1)
+    return {"difference": rounded(row.top1_best - claim.top1), "verdict": verdict, "reason": None}
 
 
 def _check_seeds(group: list[Row]) -> None:

@@ -17,7 +17,7 @@ from recu.base.text import csv_text, markdown_paragraph, markdown_text, visible
 from recu.experiment.suite_facts import SuiteFacts
 from recu.report.methods import Cell, Grid, markdown_grid, side_by_side
 from recu.report.notes import SPEED, Notes
-from recu.report.summary import Spread, TableRow, half_width
+from recu.report.summary import Spread, TableRow, half_width, rounded
 from recu.results.seal import SEAL, content_hash
 
 _NONE = "-"
@@ -325,8 +325,7 @@ def lines_of(table: Sequence[TableRow], columns: Sequence[Column] = COLUMNS) -> 
 
 
 def _plain(value: Any) -> Any:
-    # Beyond the ninth digit a mean is the noise of binary fractions.
-    return round(value, 9) if isinstance(value, float) else value
+    return rounded(value) if isinstance(value, float) else value
 
 
 def markdown(table: Sequence[TableRow], notes: Notes, suite: SuiteFacts, *, with_curves: bool = True) -> str:

@@ -40,6 +40,12 @@ def test_trainings_are_compared_seed_by_seed(row, differences, expected, interva
     assert found.what == f"finetune against vanilla (suite cifar10): {sides}"
 
 
+def test_a_difference_has_no_noise_of_binary_fractions(row):
+    assert 92.21 - 92.0 != 0.21
+    (found,) = verdict([row(top1=92.0), row(top1=92.21, method="finetune")])
+    assert found.difference == 0.21
+
+
 def test_what_was_not_run_says_so(row):
     for rows in ([], [row()], [row(seed=1), row(seed=2, method="finetune")]):
         (found,) = verdict(rows)

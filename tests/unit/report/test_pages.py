@@ -1,10 +1,13 @@
 """The pages over all suites: what is there is linked, what is not says what it would cost."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
 
-from recu.report.pages import Missing, Suite, address, index_page
+from recu.experiment.schema import Claim
+from recu.report.claims import weigh
+from recu.report.pages import Missing, Suite, address, claims_page, index_page
 from recu.report.summary import summarise
 
 
@@ -44,6 +47,18 @@ def test_every_published_row_stands_there_run_or_not(shown, published):
         assert any(line.startswith(f"snakemake --cores all --config suites={suite} {cost} {gives}") for line in lines)
     assert "2 published results: 1 run as published, 1 not. Of 1 line that may be compared" in page
     assert "Suite &lt;x&gt; is left out." in page
+
+
+def test_a_result_has_the_same_numbers_in_every_place(row, published, suite):
+    # Their mean is halfway between two hundredths, and so is its distance from the published 92.8.
+    rows = [row(seed=1, top1=92.0), row(seed=2, top1=92.21)]
+    table = summarise(rows, published, suite.methods, suite.datasets)
+    index = index_page([Suite(facts=suite, rows=rows, table=table)], published.results, [], [])
+    means, differences = (re.findall(form, index) for form in (r"92\.1\d ±", r"-0\.[67]\d(?!\d)"))
+    assert len(means) == 2 and len(set(means)) == 1, "in the published results and in the suite's table"
+    assert len(differences) == 3 and len(set(differences)) == 1, "and in the sentence above them"
+    claim = Claim(name="c", claim="x", source="Paper", test="Run.", published_numbers=True)
+    assert f">{differences[0]} [" in claims_page(weigh([claim], published.results, table, rows))
 
 
 def test_every_line_opens_the_pages_of_its_runs(shown, published):

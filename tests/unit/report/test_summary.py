@@ -47,6 +47,14 @@ def test_spread_is_the_sample_deviation_and_blank_for_one():
     assert spread([1.0]) == Spread(1.0, None)
 
 
+def test_numbers_are_made_without_the_noise_of_binary_fractions(table, row):
+    values = (92.0, 92.21)
+    assert sum(values) / 2 != 92.105, "halfway between two hundredths but for noise"
+    assert spread(values).mean == 92.105 and round(spread(values).sd, 9) == spread(values).sd
+    (line,) = table([row(seed=seed, top1=top1) for seed, top1 in enumerate(values)])
+    assert (line.top1_best.mean, line.difference) == (92.105, -0.695)
+
+
 def test_seeds_are_averaged_into_one_line(table, row):
     (line,) = table([row(seed=2, top1=92.9, last=92.0), row(seed=1, top1=92.7, last=91.0)])
     assert line.top1_best.mean == pytest.approx(92.8) and line.top1_best.sd == pytest.approx(0.2 / math.sqrt(2))
