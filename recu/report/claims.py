@@ -17,7 +17,8 @@ RULE = (
     "published one. A claim that one thing is better than another is judged seed by seed: of the differences between "
     "trainings with the same data and seed, the mean and its 95 % interval by Student's t. "
     '"supported": the whole interval is above 0; "contradicted": below 0; "undecided": it holds 0. A single run has no '
-    "interval, so it decides nothing and says so."
+    "interval. Differences that are equal in every seed have one without width, which does not show that those of "
+    "other seeds would be equal too. Neither decides anything, and both say so."
 )
 """Above the claims."""
 
@@ -42,6 +43,8 @@ class Evidence:
             return "-"
         if self.half is None:
             return f"{self.difference:+.2f}, single run"
+        if self.half == 0:
+            return f"{self.difference:+.2f} in every seed"
         low, high = rounded(self.difference - self.half), rounded(self.difference + self.half)
         return f"{self.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
@@ -150,6 +153,8 @@ def _nothing(what: str, verdict: str = NOT_RUN) -> Evidence:
 def _verdict(difference: float, half: float | None) -> str:
     if half is None:
         return "single run, undecided"
+    if half == 0:
+        return "equal in every seed, undecided"
     if difference - half > 0:
         return "supported"
     return "contradicted" if difference + half < 0 else "undecided"

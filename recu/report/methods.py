@@ -12,8 +12,8 @@ from recu.report.summary import TableRow, compared_binarisers
 RULE = (
     "Methods: top-1 (%) of the best epoch, mean over the seeds with its 95 % interval by Student's t, then the "
     "published number and the verdict of the suite's table; a number in brackets is another source's. The "
-    "highest mean of a line is bold where its interval lies above those of all others; intervals that meet, and single "
-    "runs, decide nothing."
+    "highest mean of a line is bold where its interval lies above those of all others; intervals that meet, single "
+    "runs, and equal accuracies in every seed (± 0.00), which do not show that others would be equal, decide nothing."
 )
 
 

@@ -61,8 +61,9 @@ def _columns() -> tuple[str, ...]:
         "Best epoch: the epoch with the highest top-1 on the test set, as the authors report it. Choosing on the test "
         "set flatters, so the last epoch, which involves no choice, stands beside it.",
         COST,
-        "±: half of the 95 % interval of the mean over the seeds, by Student's t; none for a single run. CSV and JSON "
-        "have the sample standard deviation (n - 1) too.",
+        "±: half of the 95 % interval of the mean over the seeds, by Student's t; none for a single run. ± 0.00: every "
+        "seed has the same accuracy, which does not show that others would. CSV and JSON have the sample standard "
+        "deviation (n - 1) too.",
     )
 
 

@@ -120,8 +120,8 @@ def compared_binarisers(table: Sequence[TableRow]) -> list[TableRow]:
 
 
 def leaders_of(compared: Sequence[TableRow]) -> list[TableRow]:
-    """Of each network the line whose 95 % interval lies above those of all its others; none where intervals meet or a
-    line is of a single run.
+    """Of each network the line whose 95 % interval lies above those of all its others; none where intervals meet, or a
+    line is of a single run or of seeds with one accuracy.
     """
     networks: dict[tuple[str, str], list[TableRow]] = {}
     for line in compared:
@@ -139,7 +139,8 @@ def _leader(lines: Sequence[TableRow]) -> TableRow | None:
 
 def _interval(line: TableRow) -> tuple[float, float] | None:
     half = half_width(line.top1_best.sd, len(line.seeds))
-    return None if half is None else (line.top1_best.mean - half, line.top1_best.mean + half)
+    # Two or three accuracies counted on a few hundred images may well be equal: no spread was seen, which is not none.
+    return (line.top1_best.mean - half, line.top1_best.mean + half) if half else None
 
 
 def rounded(value: float) -> float:

@@ -27,6 +27,8 @@ def verdict(rows):
         ((0.5, 0.6, 0.7), "supported", "+0.60 [+0.35, +0.85]"),  # t = 4.303, s = 0.1
         ((-0.5, -0.6, -0.7), "contradicted", "-0.60 [-0.85, -0.35]"),
         ((0.5, -0.6, 0.7), "undecided", "+0.20 [-1.54, +1.94]"),
+        ((0.5, 0.5, 0.5), "equal in every seed, undecided", "+0.50 in every seed"),
+        ((-0.5, -0.5), "equal in every seed, undecided", "-0.50 in every seed"),
         ((0.9,), "single run, undecided", "+0.90, single run"),
     ],
 )
