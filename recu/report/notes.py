@@ -129,24 +129,32 @@ def _sharing(rows: Sequence[Row]) -> list[str]:
 
 def _speeds(table: Sequence[TableRow]) -> list[str]:
     """What speeds mean; where, when and by which software they were measured, and what else the machine did."""
-    machines: dict[tuple[str, int], dict[str, SpeedRecord]] = {}
+    several = len({line.result.dataset for line in table}) > 1
+    machines: dict[tuple[str, int], list[tuple[str, SpeedRecord]]] = {}
     for line in table:
         if (speed := line.result.speed) is not None:
-            machine = machines.setdefault((speed.provenance.device, speed.processors), {})
-            machine[f"{line.result.network}, {line.result.labelled_method}"] = speed
+            machine = machines.setdefault((speed.provenance.device, speed.processors), [])
+            machine.append((_file_or_network(line.result, several), speed))
     found = [_SPEED] if machines else []
-    for (device, processors), speeds in machines.items():
-        of = f" of {listed(speeds)}" if len(machines) > 1 else ""
-        origins = [speed.provenance for speed in speeds.values()]
+    for (device, processors), named in machines.items():
+        of = f" of {'; '.join(name for name, _ in named)}" if len(machines) > 1 else ""
+        speeds = [speed for _, speed in named]
+        origins = [speed.provenance for speed in speeds]
         packages = (f"{name} {listed(each.packages.get(name) for each in origins)}" for name in ("torch", "numba"))
         found.append(
             f"{SPEED}measured{of} on {device}, {_days(origins)}, in batches of "
-            f"{listed(str(speed.batch_size) for speed in speeds.values())} images, by {', '.join(packages)}, "
+            f"{listed(str(speed.batch_size) for speed in speeds)} images, by {', '.join(packages)}, "
             f"{listed(_codes(origins))}. Busy with other programs meanwhile: "
-            f"{_range(speed.others for speed in speeds.values())} of {counted(processors, 'processor')}; load average: "
-            f"{_range(speed.load_average for speed in speeds.values())}."
+            f"{_range(speed.others for speed in speeds)} of {counted(processors, 'processor')}; load average: "
+            f"{_range(speed.load_average for speed in speeds)}."
         )
     return found
+
+
+def _file_or_network(row: Row, several: bool) -> str:
+    """What a line of the table is of; with its dataset where the table has several."""
+    name = row.claim.name if row.claim else f"{row.network}, {row.labelled_method}"
+    return f"{name} on {row.dataset}" if several else name
 
 
 def _range(values: Iterable[float | None]) -> str:

@@ -26,7 +26,7 @@ from recu.report.tables import (
     tables_of,
     terminal,
 )
-from recu.results.records import PackedRecord, SpeedRecord, as_record
+from recu.results.records import Claim, PackedRecord, SpeedRecord, as_record
 from recu.results.seal import seal_problem
 from tests.unit.results.made import packed, provenance, speed, training
 
@@ -248,6 +248,33 @@ def test_speeds_stand_in_the_costs_of_every_form_with_the_machine_that_measured_
     assert frame["speedup_one"].tolist()[0] == 4 and frame["speedup_one"].isna().tolist() == [False, True, True]
     assert frame["speed_device"].tolist()[:2] == ["CPU, 2 threads (a processor)", "CPU, 2 threads (another)"]
     assert frame["speed_measured"].tolist()[0] == "2026-11-20T10:00:00+00:00" and frame["float_ms"].tolist()[0] == 2
+
+
+def _speed_notes(table, rows, suite):
+    return [note for note in notes(table, rows, suite).reading if note.startswith("Speed: measured")]
+
+
+def test_a_network_that_was_timed_on_two_datasets_has_both_in_the_note(timed, published, suite):
+    (row, other, _), _ = timed
+    busy = row.speed.model_copy(update={"others": 3.5, "load_average": 4.0})
+    rows = [row.model_copy(update={"dataset": "digits", "speed": busy}), row]
+    table = summarise(rows, published, suite.methods, suite.datasets)
+    (note,) = _speed_notes(table, rows, suite)
+    assert "0.2 to 3.5 of 4 processors; load average: 2.2 to 4.0." in note
+    table = summarise([*rows, other], published, suite.methods, suite.datasets)
+    first, second = _speed_notes(table, [*rows, other], suite)
+    network = "cifar.resnet20_1w1a, vanilla on"
+    assert f"measured of {network} digits; {network} cifar10 on CPU" in first
+    assert "measured of cifar.vgg_small_1w1a, vanilla on cifar10 on CPU" in second
+
+
+def test_of_released_files_the_note_of_speeds_names_each(timed, published, suite):
+    (row, other, _), _ = timed
+    claims = [Claim(name=name, path=f"{name}.pth", top1=92.8, dataset="cifar10") for name in ("one", "two", "three")]
+    rows = [each.model_copy(update={"claim": claim}) for each, claim in zip((row, row, other), claims, strict=True)]
+    table = summarise(rows, published, suite.methods, suite.datasets)
+    first, second = _speed_notes(table, rows, suite)
+    assert "measured of one; two on CPU" in first and "measured of three on CPU" in second
 
 
 def test_without_a_speed_no_table_speaks_of_it(table, rows, suite):
