@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recu.report.figures import COLOURS, INK, MARKERS, blank, by_epochs, plain, starts_of, words
+from recu.report.figures import COLOURS, INK, MARKERS, blank, by_epochs, look, plain, starts_of, words
 from recu.results.records import EpochWeights, PerLayer, Row, WeightCurves
 
 if TYPE_CHECKING:
@@ -46,11 +46,7 @@ def weights(rows: Sequence[Row]) -> Figure:
     shown = dict(list(groups.items())[:_MOST_LINES])
     figure, panels, key = _panels()
     for place, seeds in enumerate(shown.values()):
-        style: dict[str, Any] = {
-            "color": COLOURS[place % len(COLOURS)],
-            "linestyle": "-" if place < len(COLOURS) else "--",
-        }
-        style |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 3.5, "linewidth": 1.2}
+        style = look(place) | {"linestyle": "-" if place < len(COLOURS) else "--", "markersize": 3.5, "linewidth": 1.2}
         start = starts.get(seeds[0].experiment_id, 0)
         for name, axes in panels.items():
             _draw_line(axes, _mean_by_epoch(seeds, name, start), _PANELS[name][1], style)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 INK = "#1b1f24"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 MARKERS = "osD^vPX"
+"""As many as colours, see `look`."""
 _STYLE: Any = {
     # A fixed salt makes element names repeatable; text as text keeps the file small and searchable.
     "svg.hashsalt": "recu",
@@ -151,6 +152,14 @@ def curves(rows: Sequence[Row], table: Sequence[TableRow]) -> Figure:
     return figure
 
 
+def look(place: int) -> dict[str, Any]:
+    """Colour and marker of the line at a place, from 0: all colours before one comes again, then with another marker;
+    the same look only after as many lines as there are pairs.
+    """
+    turn, of_colours = divmod(place, len(COLOURS))
+    return {"color": COLOURS[of_colours], "marker": MARKERS[(of_colours + turn) % len(MARKERS)]}
+
+
 def starts_of(rows: Sequence[Row]) -> dict[str, int]:
     """By experiment, how many epochs the trainings before it had."""
     by_id = {row.experiment_id: row for row in rows}
@@ -171,24 +180,24 @@ def _draw_network(
     starts: Mapping[str, int],
 ) -> None:
     for method in dict.fromkeys(row.method for row in rows):
-        place = methods.index(method)
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        shape = look(methods.index(method)) | {"markersize": 3.5}
         seeds = [row for row in rows if row.method == method]
         start = starts[seeds[0].experiment_id]
         for axes, kind in ((accuracy, "top1"), (loss, "loss")):
             for split, dashes in (("test", "-"), ("train", "--")):
                 label = plain(f"{method}, {'test' if split == 'test' else 'training'}")
-                style = {"color": colour, "linestyle": dashes, "linewidth": 1.4, "label": label}
                 # Marked, so that methods differ without colour too.
                 every = max(1, len(seeds[0].curve.epoch) // 10) if seeds[0].curve else 1
-                style |= {"marker": marker, "markersize": 3.5, "markevery": every}
+                style = shape | {"linestyle": dashes, "linewidth": 1.4, "label": label, "markevery": every}
                 # Of a training of one epoch, too, which has no line.
                 style |= {"markerfacecolor": "none"} if split == "train" else {}
                 _draw_seeds(axes, [_by_epoch(row, f"{split}_{kind}") for row in seeds], start, style)
         line = next((line for line in table if line.result.method == method), None)
         if line and line.difference is not None and line.published and line.published.top1 is not None:
             label = plain(f"{method}, published ({line.published.top1:g} %)")
-            accuracy.axhline(line.published.top1, color=colour, linestyle=":", linewidth=1.4, label=label)
+            # Marked at both ends, and not filled as what was measured is.
+            dotted = shape | {"linestyle": ":", "linewidth": 1.4, "markerfacecolor": "none", "clip_on": False}
+            accuracy.axhline(line.published.top1, label=label, **dotted)
         if start:
             for axes in (accuracy, loss):
                 axes.axvline(start + 0.5, color=INK, linewidth=0.6, alpha=0.5)

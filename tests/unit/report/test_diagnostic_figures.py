@@ -123,6 +123,9 @@ def test_many_rows_are_told_apart_and_named(count) -> None:
     looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
     assert len(looks) == len(lines) == min(count, 14)
     assert (figure.get_suptitle() == "") == (count == 3)
+    assert len({line.get_color() for line in lines}) == min(count, 7), "all colours before one comes again"
+    marks = {(line.get_color(), line.get_marker()) for line in lines}
+    assert len(marks) == len(lines), "where a dash cannot be seen, too"
 
 
 def test_equal_rows_give_equal_bytes() -> None:

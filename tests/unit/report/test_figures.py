@@ -52,6 +52,23 @@ def test_seeds_are_their_mean_with_a_band() -> None:
     assert not curves(row("a", "vanilla", [50.0, 60.0])).axes[0].collections, "one seed has no band"
 
 
+def test_many_methods_are_told_apart() -> None:
+    accuracy, _ = curves(*(row("a", f"m{number}", [50.0, 60.0]) for number in range(49))).axes
+    tests = [line for line in accuracy.lines if str(line.get_label()).endswith(", test")]
+    assert len({(line.get_color(), line.get_marker()) for line in tests}) == len(tests) == 49
+    assert len({line.get_color() for line in tests[:7]}) == 7, "all colours before one comes again"
+
+
+def test_a_published_number_has_the_look_of_its_method() -> None:
+    rows = [row("a", f"m{number}", [50.0, 60.0]) for number in range(8)]
+    table = lines(*rows)
+    for line in table:
+        line.difference, line.published = 1.0, SimpleNamespace(top1=55.0)
+    accuracy, _ = figures.curves(rows, table).axes
+    looks = {line.get_label(): (line.get_color(), line.get_marker()) for line in accuracy.lines}
+    assert all(looks[f"m{number}, test"] == looks[f"m{number}, published (55 %)"] for number in range(8))
+
+
 def test_rows_of_an_earlier_version_have_no_losses_and_say_so() -> None:
     old = row("a", "vanilla", [50.0])
     old = old.model_copy(update={"curve": old.curve.model_copy(update={"test_loss": (), "train_loss": ()})})
