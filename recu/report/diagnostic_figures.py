@@ -40,7 +40,7 @@ def weights(rows: Sequence[Row]) -> Figure:
 
     A training that started from another's weights continues where that one's epochs end.
     """
-    groups, starts = _groups(rows), starts_of([row for row in rows if row.curve])
+    groups, starts = _groups(rows), _starts(rows)
     if not groups:
         return words(_NOTHING)
     shown = dict(list(groups.items())[:_MOST_LINES])
@@ -86,23 +86,37 @@ def layers(measured: Sequence[EpochWeights], start: int = 0) -> Figure:
 
 def histograms(rows: Sequence[Row]) -> Figure:
     """Latent weights of the middle binary layer after the first, the middle and the last epoch, of each first seed."""
-    groups = {name: seeds[0].weights for name, seeds in _groups(rows).items()}
-    found = {name: curves.with_histograms for name, curves in groups.items() if curves and curves.with_histograms}
+    starts = _starts(rows)
+    found = []
+    for name, seeds in _groups(rows).items():
+        measured = seeds[0].weights.with_histograms if seeds[0].weights else ()
+        if measured:
+            place, start = len(measured[0].layers) // 2, starts.get(seeds[0].experiment_id, 0)
+            found.append((name, measured, place, start))
     if not found:
         return words(_NOTHING)
-    shown = dict(list(found.items())[:_MOST_HISTOGRAMS])
-    figure = _histograms([(name, each, len(each[0].layers) // 2) for name, each in shown.items()])
+    shown = found[:_MOST_HISTOGRAMS]
+    figure = _histograms(shown)
     if len(found) > len(shown):
         figure.suptitle(f"{len(shown)} of {len(found)}; every run's page has its own", color=INK)
     return figure
 
 
-def layer_histograms(measured: Sequence[EpochWeights]) -> Figure:
-    """The same of one training's first, middle and last binary layer."""
+def layer_histograms(measured: Sequence[EpochWeights], start: int = 0) -> Figure:
+    """The same of one training's first, middle and last binary layer.
+
+    Args:
+        measured: as `layers` takes it.
+        start: likewise.
+    """
     found = [each for each in measured if each.limit]
     if not found:
         return words(_NOTHING)
-    return _histograms([(name, found, found[0].layers.index(name)) for name in _three(found[0].layers)])
+    return _histograms([(name, found, found[0].layers.index(name), start) for name in _three(found[0].layers)])
+
+
+def _starts(rows: Sequence[Row]) -> dict[str, int]:
+    return starts_of([row for row in rows if row.curve])
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -179,15 +193,15 @@ def _draw_band(
         axes.vlines(epochs, lowest, highest, color=colour, alpha=0.4, linewidth=2.0)
 
 
-def _histograms(lines: Sequence[tuple[str, Sequence[EpochWeights], int]]) -> Figure:
-    """A line of panels for each title, measured epochs and place of the layer."""
+def _histograms(lines: Sequence[tuple[str, Sequence[EpochWeights], int, int]]) -> Figure:
+    """A line of panels for each title, measured epochs, place of the layer, and epochs of the trainings before."""
     figure = blank(9.0, 2.3 * len(lines) + 0.3)
-    panels = figure.subplots(len(lines), max(len(measured) for _, measured, _ in lines), squeeze=False)
-    for number, (line, (title, measured, place)) in enumerate(zip(panels, lines, strict=True)):
+    panels = figure.subplots(len(lines), max(len(measured) for _, measured, _, _ in lines), squeeze=False)
+    for number, (line, (title, measured, place, start)) in enumerate(zip(panels, lines, strict=True)):
         for axes, each in zip(line, measured, strict=False):
             _draw_histograms(axes, each, place)
             layer = "" if each.layers[place] == title else f"{plain(each.layers[place])}, "
-            axes.set_title(f"{plain(title)}\n{layer}epoch {each.epoch + 1}", fontsize="small", loc="left")
+            axes.set_title(f"{plain(title)}\n{layer}epoch {start + each.epoch + 1}", fontsize="small", loc="left")
             if number == 0:
                 axes.set_ylim(top=_ROOM * axes.get_ylim()[1])
                 axes.legend(loc="upper center", ncols=3, fontsize="x-small", handlelength=1.0, columnspacing=1.0)

@@ -399,7 +399,7 @@ def _run_figures(rows: Sequence[Row], run: Run, suite: Suite) -> list[_Figure]:
     if isinstance(training, TrainingRecord):
         start = figures.starts_of(rows)[row.experiment_id]
         draw["weights"] = lambda: diagnostic_figures.layers(training.diagnostics, start)
-        draw["histograms"] = lambda: diagnostic_figures.layer_histograms(training.diagnostics)
+        draw["histograms"] = lambda: diagnostic_figures.layer_histograms(training.diagnostics, start)
     return _drawn(draw, _RUN_CAPTIONS)
 
 

@@ -106,6 +106,18 @@ def test_histograms_are_shares_of_the_layer_before_and_after() -> None:
         assert (first.get_xlabel(), first.get_ylabel(), first.get_yscale()) == ("latent weight", "weights (%)", "log")
 
 
+def test_histograms_count_the_epochs_of_a_finetune_on_from_its_parents() -> None:
+    vanilla = row(epoch(0), epoch(1))
+    measured = [epoch(0, histograms=True), epoch(1, histograms=True)]
+    finetune = row(*measured, method="finetune", parent=SimpleNamespace(id=vanilla.experiment_id))
+    for figure in (
+        diagnostic_figures.histograms([vanilla, finetune]),
+        diagnostic_figures.layer_histograms(measured, 2),
+    ):
+        ends = [axes.get_title(loc="left").rpartition(" ")[2] for axes in figure.axes[:2]]
+        assert ends == ["3", "4"]
+
+
 def test_where_nothing_was_measured_the_figure_says_so() -> None:
     for figure in (
         diagnostic_figures.weights([row()]),
