@@ -24,6 +24,8 @@ from recu.results.records import (
     EvaluationRecord,
     Measurement,
     R,
+    Row,
+    Rows,
     TrainingRecord,
     as_record,
     training_kind,
@@ -242,14 +244,17 @@ class _SuiteVerifier:
         if found is None:
             return absent(str(file))
         try:
+            rows = _sealed_rows(found)
+        except (ResultError, ValueError) as error:  # the latter: infinities where any value may stand
+            return finding(str(file), [("altered", str(error))])
+        try:
             origins = [experiment.origin for experiment in self._experiments.values()]
-            asked = {name: any(name in row for row in found.get("rows", ())) for name in ("packed", "speed")}
+            asked = {name: any(getattr(row, name) is not None for row in rows) for name in ("packed", "speed")}
             expected = [row.as_plain() for row in collect_rows(origins, self._places.results_dir, **asked)]
         except ResultError as error:
             return finding(str(file), [("stale", f"cannot be collected again: {error}")])
-        problem = seal_problem(found)
-        same = problem is None and found.get("rows") == expected
-        return finding(str(file), [] if same else [("altered", problem or "is not what collecting the results gives")])
+        same = found["rows"] == expected
+        return finding(str(file), [] if same else [("altered", "is not what collecting the results gives")])
 
     def _reports(self, rows: Path) -> tuple[Finding, ...]:
         facts = plan.suite_facts(
@@ -299,6 +304,14 @@ def _unclaimed(places: Places, names: tuple[str, ...], verified: Iterable[SuiteV
 def _read(file: Path) -> dict[str, Any] | None:
     """A JSON object; None where there is none, {} where it cannot be read, which no judge accepts."""
     return read_object(file) if file.exists() else None
+
+
+def _sealed_rows(content: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The rows of a suite as they were collected. Raises ResultError where somebody edited them."""
+    problem = seal_problem(content)
+    if problem is not None:
+        raise ResultError(problem)
+    return as_record(content, Rows).rows
 
 
 def _digest(file: Path) -> str | None:

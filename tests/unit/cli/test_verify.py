@@ -406,6 +406,15 @@ def test_files_of_any_content_are_altered_and_never_a_traceback(project, verify,
     assert f"altered: {_metrics('train')}: is not of the expected form" in shown
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("value", [5, None, [1], []])
+def test_rows_of_another_form_are_altered_and_never_a_traceback(project, verify, value, sealed):
+    rows = paths.rows_file(Path("results"), "smallest")
+    _edit(rows, _set("rows", value), seal=sealed)
+    code, shown = verify("smallest")
+    assert code == 4 and f"altered: {rows}: " in shown and f"--forcerun {rows}" in shown
+
+
 @pytest.mark.parametrize("value", [None, 3, {"\x1b": 1e400}])
 @pytest.mark.parametrize("key", ["experiment", "data_fingerprint", "provenance", "parent", "segments", "spec_hash"])
 def test_values_of_any_kind_are_no_traceback(project, verify, key, value):
