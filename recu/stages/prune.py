@@ -102,7 +102,7 @@ def _of_state(state: Path, results: Path, lock: Path, *, keep: bool) -> Iterator
             if file in left:
                 yield Spare(path=file, why=why, files=(file,), remove=partial(_drop, file, state), lock=lock)
         return
-    if left and not keep:
+    if left and not keep and not _was_to_be_kept(state, source):
         why = "the state of a finished training, for more epochs"
         remove = partial(_finish, state, source)
         yield Spare(path=state / paths.CHECKPOINT, why=why, files=tuple(left), remove=remove, lock=lock)
@@ -116,6 +116,22 @@ def _tells_of(folder: Path, state: Path) -> bool:
     """Whether metrics.json in `folder` is of the training whose state this is, as far as names say."""
     metrics = read_object(folder / paths.METRICS)
     return bool(metrics) and (folder == state or metrics.get("spec_hash") == state.name)
+
+
+def _was_to_be_kept(state: Path, source: Path) -> bool:
+    """Whether a finished training was told to keep its state, by `--keep_resumable` or what params/ said then.
+
+    One that was not told so frees it before its job ends well. A job that was killed right before may have been told,
+    too: then the best checkpoint has what only continuing needs.
+    """
+    if read_object(state / paths.RUN).get("status") == "FINISHED":
+        return True
+    from recu.training.checkpoint import lacks_momenta, read_checkpoint
+
+    try:
+        return not lacks_momenta(read_checkpoint(source / paths.BEST_CHECKPOINT))
+    except CheckpointError:
+        return False  # `_finish` says what is wrong with it, and keeps the state
 
 
 def _finish(state: Path, source: Path) -> None:

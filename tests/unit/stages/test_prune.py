@@ -38,15 +38,47 @@ def _whys(disk) -> list[str]:
 
 @pytest.fixture
 def kept(project):
-    """A finished training that keeps its state."""
+    """A finished training that was told to keep its state."""
     project.keep_resumable = True
     experiment = project.experiment(epochs=1)
     project.train(experiment)
     return experiment
 
 
-def test_the_state_of_a_finished_training_goes_and_the_rest_stays(project, kept):
-    state, published = project.state(kept), paths.train_folder(project.results, kept.id)
+@pytest.fixture
+def left(project):
+    """A finished training whose job was killed before it freed the state."""
+    return _left(project)
+
+
+def _left(project):
+    experiment = project.experiment(epochs=1)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("recu.stages.train._free", _killed)
+        project.train(experiment)
+    return experiment
+
+
+def _killed(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_state_that_was_to_be_kept_stays_whatever_params_says_now(project, kept):
+    saved = project.results / "some/run"
+    shutil.copytree(project.state(kept), saved)
+    assert _whys(_disk(project)) == []
+    for state in (saved, project.state(kept)):
+        (state / paths.RUN).unlink()
+    assert _whys(_disk(project)) == [], "the best checkpoint has the optimiser's state"
+
+
+def test_a_training_that_was_told_to_keep_its_state_and_killed_at_its_end_keeps_it(project):
+    project.keep_resumable = True
+    assert project.state(_left(project)).exists() and _whys(_disk(project)) == []
+
+
+def test_the_state_of_a_finished_training_goes_and_the_rest_stays(project, left):
+    state, published = project.state(left), paths.train_folder(project.results, left.id)
     before = sum(file.stat().st_size for file in state.glob("checkpoint*"))
     assert _whys(_disk(project, keep_resumable=True)) == []
     (spare,) = spares(_disk(project))
@@ -55,20 +87,20 @@ def test_the_state_of_a_finished_training_goes_and_the_rest_stays(project, kept)
         spare.free()
     assert (state / paths.CHECKPOINT).exists()
     spare.free()
-    left = [paths.METRICS, paths.BEST_CHECKPOINT, paths.RUN, paths.LOG]
-    assert sorted(file.name for file in state.iterdir())[-4:] == left
-    assert project.trained(kept)["checkpoint_sha256"] == hash_file(published / paths.BEST_CHECKPOINT)
+    names = [paths.METRICS, paths.BEST_CHECKPOINT, paths.RUN, paths.LOG]
+    assert sorted(file.name for file in state.iterdir())[-4:] == names
+    assert project.trained(left)["checkpoint_sha256"] == hash_file(published / paths.BEST_CHECKPOINT)
     assert spares(_disk(project)) == []
 
 
-def test_of_trainings_of_the_command_line_the_finished_ones_lose_their_state(project, kept):
+def test_of_trainings_of_the_command_line_the_finished_ones_lose_their_state(project, left):
     """One that goes on beyond what its metrics.json tells of keeps it."""
     saved = project.results / "some/run"
-    shutil.copytree(project.state(kept), saved)
+    shutil.copytree(project.state(left), saved)
     shutil.rmtree(project.runs)
     (spare,) = spares(_disk(project))
     metrics = (saved / paths.METRICS).read_bytes()
-    write_sealed_json(saved / paths.METRICS, project.trained(kept) | {"epochs": 2})
+    write_sealed_json(saved / paths.METRICS, project.trained(left) | {"epochs": 2})
     with pytest.raises(CheckpointError, match="its training is not the finished one of"):
         spare.free()
     (saved / paths.METRICS).write_bytes(metrics)
@@ -76,8 +108,8 @@ def test_of_trainings_of_the_command_line_the_finished_ones_lose_their_state(pro
     assert not list(saved.glob("checkpoint*")) and (saved / paths.BEST_CHECKPOINT).exists()
 
 
-def test_states_and_copies_of_an_earlier_version_become_one_copy(project, kept):
-    state, published = project.state(kept), paths.train_folder(project.results, kept.id)
+def test_states_and_copies_of_an_earlier_version_become_one_copy(project, left):
+    state, published = project.state(left), paths.train_folder(project.results, left.id)
     (state / paths.METRICS).unlink()
     copy = published / "copy"
     shutil.copy(published / paths.BEST_CHECKPOINT, copy)
@@ -87,13 +119,13 @@ def test_states_and_copies_of_an_earlier_version_become_one_copy(project, kept):
     assert (published / paths.BEST_CHECKPOINT).samefile(state / paths.BEST_CHECKPOINT)
     assert (state / paths.METRICS).exists() and not list(state.glob("checkpoint*"))
     shutil.rmtree(published)
-    assert project.train(kept)["epochs"] == 1, "it is published again"
+    assert project.train(left)["epochs"] == 1, "it is published again"
 
 
 @pytest.mark.parametrize("altered", [paths.BEST_CHECKPOINT, paths.METRICS, paths.CHECKPOINT])
-def test_a_state_is_kept_where_anything_else_of_its_training_is_not_whole(project, kept, altered):
-    state = project.state(kept)
-    for folder in (state, paths.train_folder(project.results, kept.id)):
+def test_a_state_is_kept_where_anything_else_of_its_training_is_not_whole(project, left, altered):
+    state = project.state(left)
+    for folder in (state, paths.train_folder(project.results, left.id)):
         if (folder / altered).exists():
             (folder / altered).write_bytes((folder / altered).read_bytes().replace(b'"epochs": 1', b'"epochs": 9')[:-9])
     for spare in spares(_disk(project)):
@@ -103,12 +135,12 @@ def test_a_state_is_kept_where_anything_else_of_its_training_is_not_whole(projec
     assert (state / paths.CHECKPOINT).exists()
 
 
-def test_a_training_that_goes_on_after_a_finished_one_keeps_its_state(project, kept):
+def test_a_training_that_goes_on_after_a_finished_one_keeps_its_state(project, left):
     """Other data begin anew in the same folder, while the earlier result still stands."""
-    state = project.state(kept)
+    state = project.state(left)
     (state / paths.METRICS).unlink()
-    published = paths.train_folder(project.results, kept.id)
-    write_sealed_json(published / paths.METRICS, project.trained(kept) | {"data_fingerprint": "0" * 64})
+    published = paths.train_folder(project.results, left.id)
+    write_sealed_json(published / paths.METRICS, project.trained(left) | {"data_fingerprint": "0" * 64})
     (spare,) = [each for each in spares(_disk(project)) if each.path.name == paths.CHECKPOINT]
     with pytest.raises(CheckpointError, match="its training is not the finished one of"):
         spare.free()
@@ -200,22 +232,22 @@ def test_files_of_killed_jobs_and_loops_of_other_code_go(project, caches):
     assert alive.exists() and elsewhere.exists() and own.exists() and (caches / "recu-mine").exists()
 
 
-def test_everything_on_disk_is_told_once_with_what_needs_it(project, kept):
+def test_everything_on_disk_is_told_once_with_what_needs_it(project, left):
     disk = _disk(project)
-    project.evaluate(kept)
+    project.evaluate(left)
     run = project.folder / "mlartifacts/1/run7/artifacts"
     run.mkdir(parents=True)
-    os.link(paths.train_folder(project.results, kept.id) / paths.BEST_CHECKPOINT, run / paths.BEST_CHECKPOINT)
+    os.link(paths.train_folder(project.results, left.id) / paths.BEST_CHECKPOINT, run / paths.BEST_CHECKPOINT)
     (run / "train.log").write_text("log")
     _state(project, "0" * 16)
     _state(project, f"{'0' * 16}/evaluate")
-    disk.__dict__["experiments"] = {kept.id: kept, **{kept.id + "0": project.experiment("finetune", parent=kept)}}
+    disk.__dict__["experiments"] = {left.id: left, **{left.id + "0": project.experiment("finetune", parent=left)}}
     found = {(entry.place, entry.name): entry for entry in entries(disk)}
-    state = found["runs", f"{kept.id}/{kept.spec_hash}"]
-    result = found["results", f"train/{kept.id}"]
-    assert result.needed_by == ("suite tests", f"start of {project.experiment('finetune', parent=kept).id}")
-    assert state.needed_by == (f"publishing {kept.id} again",)
-    assert found["runs", f"{kept.id}/{kept.spec_hash}/evaluate"].needed_by == ("recu sync",)
+    state = found["runs", f"{left.id}/{left.spec_hash}"]
+    result = found["results", f"train/{left.id}"]
+    assert result.needed_by == ("suite tests", f"start of {project.experiment('finetune', parent=left).id}")
+    assert state.needed_by == (f"publishing {left.id} again",)
+    assert found["runs", f"{left.id}/{left.spec_hash}/evaluate"].needed_by == ("recu sync",)
     gone = f"gone/tiny/cifar.resnet20_1w1a/vanilla/seed1/{'0' * 16}"
     assert found["runs", gone].needed_by == found["runs", f"{gone}/evaluate"].needed_by == ()
     assert found["mlartifacts", "1/run7"].bytes == 3, "the checkpoint is counted where it is published"
@@ -227,5 +259,5 @@ def test_everything_on_disk_is_told_once_with_what_needs_it(project, kept):
         if file.is_file() and ".lock" not in file.name
     }
     assert sum(entry.bytes for entry in found.values()) == sum(on_disk.values())
-    left = project.state(kept).glob("checkpoint*")
-    assert freed(spares(disk), state.path) == sum(file.stat().st_size for file in left)
+    checkpoints = project.state(left).glob("checkpoint*")
+    assert freed(spares(disk), state.path) == sum(file.stat().st_size for file in checkpoints)
