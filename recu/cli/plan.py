@@ -21,10 +21,11 @@ from recu.cli import options
 from recu.experiment import params, plan
 from recu.experiment.estimate import Estimate, Job, duration, estimate, jobs_of
 from recu.experiment.fit import needs_gpu
-from recu.experiment.paths import METRICS, evaluate_folder, manifest_file, user_path
+from recu.experiment.paths import manifest_file, user_path
 from recu.experiment.rates import DeviceRates, find_rates, setup_of
+from recu.experiment.resolving import Experiment
 from recu.experiment.values import MOST_PROCESSES
-from recu.stages.standing import MEASURED, RUNNING, TRAINED, Standing, standing
+from recu.stages.standing import MEASURED, RUNNING, TRAINED, Standing, is_measured, standing
 
 _WATCH_S = 5.0
 _CLEAR = "\x1b[H\x1b[J"
@@ -78,7 +79,9 @@ def run(arguments: argparse.Namespace) -> None:
     every = jobs_of(
         found.experiments.values(), found.datasets, {key: size for key, size in sizes.items() if size}, rates
     )
-    left = _left(every, {each.experiment: each.state for each in standings}, results_dir)
+    states = {each.experiment: each.state for each in standings}
+    trained = [each for name, each in found.experiments.items() if states[name] == TRAINED]
+    left = _left(every, trained, results_dir)
     slots = devices or (rates.slots if rates else 1)
     total = estimate(left, slots)
     content = _as_json(left, total, slots, rates) | _as_plain(standings)
@@ -182,14 +185,10 @@ def _prepared_sizes(results_dir: Path, dataset: str) -> tuple[int | None, int | 
     return train, test
 
 
-def _left(jobs: Mapping[str, Job], states: Mapping[str, str], results_dir: Path) -> dict[str, Job]:
+def _left(jobs: Mapping[str, Job], trained: Sequence[Experiment], results_dir: Path) -> dict[str, Job]:
     """The jobs that are still to be done. One that was begun counts as a whole: how far it is, only its job knows."""
-    done = {f"train {name}" for name, state in states.items() if state == TRAINED}
-    done |= {
-        f"evaluate {name}"
-        for name, state in states.items()
-        if state == TRAINED and (evaluate_folder(results_dir, name) / METRICS).is_file()
-    }
+    done = {f"train {each.id}" for each in trained}
+    done |= {f"evaluate {each.id}" for each in trained if is_measured(each, results_dir)}
     return {name: job.without(done) for name, job in jobs.items() if name not in done}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recu.base.errors import ResultError
-from recu.base.files import read_json, reading
+from recu.base.files import read_json, read_object, reading
 from recu.base.lock import is_held
 from recu.experiment import paths
 from recu.experiment.params import adapter
@@ -86,6 +86,16 @@ def published_state(folder: Path, planned: Experiment | Released) -> str | None:
     current = isinstance(content, dict) and content.get("spec_hash") == planned.spec_hash
     done, other = (TRAINED, "") if isinstance(planned, Experiment) else (MEASURED, ", or another file")
     return done if current else f"{done} with other parameters{other}"
+
+
+def is_measured(planned: Experiment, results_dir: Path) -> bool:
+    """Whether the checkpoint that a training published was evaluated, with the parameters of now."""
+    trained, measured = (
+        read_object(folder(results_dir, planned.id) / paths.METRICS)
+        for folder in (paths.train_folder, paths.evaluate_folder)
+    )
+    same = measured.get("checkpoint_sha256") == trained.get("checkpoint_sha256")
+    return same and measured.get("spec_hash") == planned.spec_hash
 
 
 def _with_history(planned: Experiment, state: str, history: Sequence[EpochRecord], now: float) -> Standing:

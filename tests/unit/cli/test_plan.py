@@ -81,6 +81,21 @@ def test_time_is_counted_for_what_is_left(place, tmp_path, capsys):
     assert "left to do: 1 training and 1 evaluation," in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("other", [{"spec_hash": "0" * 16}, {"checkpoint_sha256": "0" * 64}, None])
+def test_an_evaluation_of_other_parameters_or_of_another_checkpoint_is_still_to_do(place, tmp_path, capsys, other):
+    shutil.copytree(PARAMS_DIR, tmp_path / "params")
+    (tmp_path / "params/suites/two.yaml").write_text(SUITE)
+    place("cifar.resnet20_1w1a", slots=1)
+    for name, experiment in load_experiments(tmp_path / "params", ("two",)).items():
+        for stage, changed in (("train", {}), ("evaluate", other)):
+            content = {"spec_hash": experiment.spec_hash, "checkpoint_sha256": "1" * 64}
+            file = tmp_path / "results" / stage / name / "metrics.json"
+            file.parent.mkdir(parents=True)
+            file.write_text("[]" if changed is None else json.dumps(content | changed))
+    total("two")
+    assert "left to do: 0 trainings and 2 evaluations, 720 images" in capsys.readouterr().out
+
+
 def test_more_at_once_than_were_measured_is_said_to_take_more_devices(place, tmp_path, capsys):
     shutil.copytree(PARAMS_DIR, tmp_path / "params")
     (tmp_path / "params/suites/two.yaml").write_text(SUITE)
