@@ -141,13 +141,18 @@ def open_arrays(prepared: Prepared, split: str) -> Arrays:
 
     Raises:
         AlteredData: a file is not the one that was prepared.
-        DataError: the split is missing, or a file cannot be read.
+        DataError: the split is missing, a file cannot be read, or images are stored in Fortran order.
     """
     check_split(prepared, split)
     labels = _labels(prepared, np.load(io.BytesIO(_read(prepared, f"{split}_labels.npy")), allow_pickle=False))
     file = Mapped(prepared, f"{split}_images.npy")
     np.lib.format.read_magic(file.stream)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file.stream)
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file.stream)
+    if by_columns:
+        raise DataError(
+            f"{prepared.folder}/{split}_images.npy is in Fortran order, expected C order, as `store_arrays` of"
+            f" recu.data.prepare.content stores images; {_advice(prepared)}"
+        )
     images = np.memmap(file.stream, dtype=dtype, mode="c", offset=file.stream.tell(), shape=shape)
     _check_lengths(prepared, split, len(images), len(labels))
     return Arrays(images, labels, file)

@@ -91,7 +91,8 @@ def store_arrays(
 ) -> Content:
     """Write images (N, side, side, 3) and labels (N,) of each split into `out`."""
     for split, (images, _) in splits.items():
-        np.save(out / f"{split}_images.npy", images)
+        # Readers map the file as rows of pixels, which an array in Fortran order would not be.
+        np.save(out / f"{split}_images.npy", np.ascontiguousarray(images))
     labels = {split: labels for split, (_, labels) in splits.items()}
     side = splits["test"][0].shape[1]
     return stored_arrays(classes, labels, out, side=side, notes=notes, shipped_with=shipped_with)

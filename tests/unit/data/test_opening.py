@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,44 @@ def test_arrays_that_another_preparation_replaced_are_refused(tmp_path: Path, ar
             device="cpu",
             workers=0,
         )
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch) -> Callable[[str, str], Prepared]:
+    """Prepares twelve images by a builder of one's own, whose last lines are given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "source").touch()
+
+    def build(name: str, lines: str) -> Prepared:
+        (tmp_path / f"{name}.py").write_text(
+            "import numpy as np\n"
+            "from recu.data.prepare.content import store_arrays, stored_arrays\n"
+            "def build(request, out):\n"
+            "    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)\n"
+            "    labels = np.arange(6) % 2\n"
+            "    splits = {'train': images[:6], 'test': images[6:]}\n" + lines
+        )
+        entry = dataset(kind=f"{name}:build")
+        return prepare("own", entry, folder=tmp_path / name, source=tmp_path / "source", workers=0)
+
+    return build
+
+
+def test_images_given_in_fortran_order_are_read_as_they_were_given(built):
+    end = "    return store_arrays(('a', 'b'), {name: (%s, labels) for name, each in splits.items()}, out)\n"
+    columns, rows = built("own_columns", end % "np.asfortranarray(each)"), built("own_rows", end % "each")
+    assert np.array_equal(open_arrays(columns, "test").images, open_arrays(rows, "test").images)
+    assert columns.manifest.fingerprint == rows.manifest.fingerprint
+
+
+def test_a_file_in_fortran_order_is_refused(arrays: Prepared):
+    file = arrays.folder / "test_images.npy"
+    np.save(file, np.asfortranarray(np.load(file)))
+    files = arrays.manifest.files | {file.name: hash_file(file)}
+    older = Prepared(arrays.folder, arrays.manifest.model_copy(update={"files": files}))
+    with pytest.raises(DataError, match=r"test_images.npy is in Fortran order, expected C order, .*; run `recu"):
+        open_arrays(older, "test")
 
 
 def test_opened_arrays_stay_what_they_were_when_the_folder_is_replaced(tmp_path: Path, arrays: Prepared):
