@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ def store_arrays(
         # Readers map the file as rows of pixels, which an array in Fortran order would not be.
         np.save(out / f"{split}_images.npy", np.ascontiguousarray(images))
     labels = {split: labels for split, (_, labels) in splits.items()}
-    side = splits["test"][0].shape[1]
+    side = max((side for images, _ in splits.values() for side in images.shape[1:2]), default=0)
     return stored_arrays(classes, labels, out, side=side, notes=notes, shipped_with=shipped_with)
 
 
@@ -108,6 +109,7 @@ def stored_arrays(
     shipped_with: Source | None = None,
 ) -> Content:
     """Write labels (N,) of each split beside its images, which lie in out/<split>_images.npy."""
+    labels = {split: _as_int64(of_split) for split, of_split in labels.items()}
     digests = {}
     for split, of_split in labels.items():
         np.save(out / f"{split}_labels.npy", of_split)
@@ -116,6 +118,11 @@ def stored_arrays(
         )
     counts = {split: len(of_split) for split, of_split in labels.items()}
     return Content(classes, counts, digests, side, notes=notes, shipped_with=shipped_with)
+
+
+def _as_int64(labels: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers of any width as readers expect them; anything else as it is, for the check to name."""
+    return np.atleast_1d(labels.astype(np.int64) if labels.dtype.kind in "iu" else labels)
 
 
 def stored_files(

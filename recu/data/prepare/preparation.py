@@ -35,8 +35,9 @@ from recu.data.manifest import (
 from recu.data.opening import SPLITS, check_contents, check_counts
 from recu.data.prepare.content import RECORDS, Builder, Content, Request
 from recu.data.prepare.download import fetch, sha256_of, verify_checksum
+from recu.data.prepare.own_builder import check_stored
 from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
-from recu.experiment.dataset_kinds import find_kind
+from recu.experiment.dataset_kinds import KINDS, find_kind
 from recu.experiment.fit import storage_of, stored_size_of
 from recu.experiment.schema import Dataset
 from recu.experiment.source_state import LOCAL_NAME, Place, inside, look_at, official_folder
@@ -388,19 +389,24 @@ def _published_source(request: Request, folder: Path) -> Path | None:
 
 def _convert(request: Request, out: Path) -> tuple[Source, Content]:
     """Write the dataset's files into `out`."""
-    place = find_kind(request.dataset.kind).builder
-    builder: Builder = imported(place)
     if request.source is None:
-        content = builder(request, out)
+        content = _built(request, out)
         if content.shipped_with is None:
-            raise TypeError(f"{place} gives no `shipped_with`, and its kind is shipped")
+            raise TypeError(f"the builder of {request.dataset.kind} gives no `shipped_with`, and its kind is shipped")
         return content.shipped_with, content
     described = describe_source(request.source)
     archives = request.dataset.archives
     if request.source.is_file() and len(archives) == 1:
         verify_checksum(request.source, archives[0], instead=_instead(request.dataset, request.source))
     _LOG.info("preparing %s from %s", request.name, request.source)
-    return described, builder(request, out)
+    return described, _built(request, out)
+
+
+def _built(request: Request, out: Path) -> Content:
+    kind = request.dataset.kind
+    builder: Builder = imported(find_kind(kind).builder)
+    content = builder(request, out)
+    return content if kind in KINDS else check_stored(content, request, out)
 
 
 def _instead(dataset: Dataset, archive: Path) -> str:
