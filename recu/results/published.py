@@ -92,13 +92,13 @@ def _shown(value: Any) -> str:
     return "/".join(str(each) for each in value) if isinstance(value, list) else str(value)
 
 
-def seen_data(data: Mapping[str, Any], *, augmentation: str | None, test_images: int) -> dict[str, Any]:
+def seen_data(data: Mapping[str, Any], *, augmentation: str | None, test_images: int | None) -> dict[str, Any]:
     """How a result's images were seen, for `Setting.data`.
 
     Args:
         data: `recu.experiment.schema.Dataset.identity()` that the result names.
         augmentation: of its training; None where nothing was trained.
-        test_images: how many it was measured on.
+        test_images: how many it was measured on; None where that is not known before it is.
     """
     kept = {name: data[name] for name in ("num_classes", "image_size", "mean", "std", "test_view")}
     return kept | {"augmentation": augmentation, "test_images": test_images}

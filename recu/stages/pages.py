@@ -197,7 +197,7 @@ def _giving(result: PublishedResult, planned: Plan) -> bool:
             data=seen_data(
                 experiment.data,
                 augmentation=recipe.augmentation or experiment.data["augmentation"],
-                test_images=dataset.test_images or 0,
+                test_images=dataset.test_images,
             ),
         )
         matched = match(setting, planned.published)

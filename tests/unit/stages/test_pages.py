@@ -147,6 +147,16 @@ def test_the_index_has_the_suite_and_what_is_missing_costs(places):
     assert claims.count(">not run<") > _quoted(places)
 
 
+def test_a_suite_on_a_dataset_of_an_unknown_size_gives_what_it_may(places):
+    datasets = places.params_dir / "datasets.yaml"
+    text = datasets.read_text()
+    datasets.write_text(re.sub(r"^  (train|test)_images: .*\n", "", text, flags=re.MULTILINE))
+    assert datasets.read_text() != text
+    page, _ = _index(places)
+    whole = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    assert re.search(r"suites=cifar10 18 trainings .* CIFAR-10 resnet18_1w1a vanilla 92.80;", whole)
+
+
 def test_results_of_other_parameters_are_not_shown(places):
     suite = places.params_dir / "suites/smallest.yaml"
     suite.write_text(SUITE.replace("epochs: 1", "epochs: 3"))
