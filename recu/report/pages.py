@@ -37,8 +37,8 @@ CAPTIONS = {
     "classes": "Confusion matrix (images, rows are the true classes) and accuracy of every class; several seeds are "
     "counted together.",
     "weights": "The binary layers by epoch, means over their weights and the seeds (docs/diagnostics.md): dead "
-    "weights, signs flipped, quantisation error, entropy, threshold, and alpha, of all filters the mean and, thin, "
-    "the smallest and the largest.",
+    "weights, signs flipped, quantisation error, entropy, threshold, and alpha: the mean over the layers, each "
+    "counted by its weights, and, thin, the smallest and the largest of all filters.",
     "histograms": _HISTOGRAMS.format("the middle binary layer, of each first seed,"),
 }
 """What each figure of a suite shows."""

@@ -7,7 +7,7 @@ import pytest
 
 from recu.experiment.schema import Claim
 from recu.report.claims import weigh
-from recu.report.pages import Missing, Suite, address, claims_page, index_page
+from recu.report.pages import CAPTIONS, Missing, Suite, address, claims_page, index_page
 from recu.report.summary import summarise
 
 
@@ -59,6 +59,10 @@ def test_a_result_has_the_same_numbers_in_every_place(row, published, suite):
     assert len(differences) == 3 and len(set(differences)) == 1, "and in the sentence above them"
     claim = Claim(name="c", claim="x", source="Paper", test="Run.", published_numbers=True)
     assert f">{differences[0]} [" in claims_page(weigh([claim], published.results, table, rows))
+
+
+def test_the_caption_of_weights_says_what_the_mean_of_alpha_is_over():
+    assert "alpha: the mean over the layers, each counted by its weights," in CAPTIONS["weights"]
 
 
 def test_every_line_opens_the_pages_of_its_runs(shown, published):
