@@ -213,13 +213,19 @@ def _draw_network(
 
 
 def by_epochs(axes: Axes, label: str) -> None:
-    """Label a panel over epochs, which count from 1."""
+    """Label a panel over epochs, which count from 1; ticks stand only at those that it shows."""
     from matplotlib.ticker import MaxNLocator
+
+    class Epochs(MaxNLocator):
+        def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+            first, last = axes.dataLim.intervalx
+            # The margins around the lines hold numbers too, such as 0.
+            return [tick for tick in super().tick_values(vmin, vmax) if first <= tick <= last]
 
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.grid(alpha=0.25, color=INK, linewidth=0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(Epochs(integer=True, min_n_ticks=1))
 
 
 def _by_epoch(row: Row, name: str) -> dict[int, float]:

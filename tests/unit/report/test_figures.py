@@ -3,6 +3,8 @@
 import re
 from types import SimpleNamespace
 
+import pytest
+
 from recu.report import figures
 from recu.report.summary import spread
 from recu.results.records import Curve, Row, Source
@@ -31,6 +33,15 @@ def test_a_training_of_one_epoch_is_a_point_and_its_axis_counts_whole_epochs_fro
     assert "fill: #0072b2" in text, "a line has no filled marker"
     ticks = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     assert "1" in ticks and not any("0.2" in tick or "1.2" in tick for tick in ticks)
+
+
+@pytest.mark.parametrize("count", [2, 20, 60, 600])
+def test_ticks_stand_at_epochs_that_there_are(count) -> None:
+    vanilla = row("a", "vanilla", [50.0] * count)
+    for axes in curves(vanilla, row("a", "finetune", [60.0] * count, parent=vanilla)).axes:
+        ticks = list(axes.get_xticks())
+        assert len(ticks) > 2 and min(ticks) >= 1 and max(ticks) <= 2 * count
+        assert all(tick == int(tick) for tick in ticks)
 
 
 def test_a_finetune_continues_the_epochs_of_its_parent() -> None:
