@@ -56,13 +56,14 @@ def _run(row: Row, suite: Suite, places: Places, ground: Ground | None) -> Run:
     results, identifier = places.results_dir, row.experiment_id
     trained = paths.train_folder(results, identifier) / paths.METRICS
     evaluated = paths.evaluate_folder(results, identifier) / paths.METRICS
-    again = remake([trained, evaluated], suites=[row.suite], results_dir=results)
+    columns = [switch for switch, asked in (("packed", row.packed), ("benchmark", row.speed)) if asked]
+    again = remake([trained, evaluated], suites=[row.suite], columns=columns, results_dir=results)
     training = read_training(trained, again=again)
     evaluation = read_record(evaluated, EvaluationRecord, again=again)
     if (training.checkpoint_sha256, evaluation.checkpoint_sha256) != (row.checkpoint_sha256, row.checkpoint_sha256):
         raise ResultError(
             f"{identifier} was published again since its row was collected: collect again: "
-            f"{remake(['collect'], suites=[row.suite], results_dir=results)}"
+            f"{remake(['collect'], suites=[row.suite], columns=columns, results_dir=results)}"
         )
     line = next(line for line in suite.table if identifier in line.runs)
     return Run(
@@ -71,12 +72,12 @@ def _run(row: Row, suite: Suite, places: Places, ground: Ground | None) -> Run:
         evaluation=evaluation,
         siblings=[each for each in line.runs if each != identifier],
         verified=_verified(ground, row),
-        commands=_commands(training, evaluated, trained, places),
+        commands=_commands(training, evaluated, trained, places, columns),
     )
 
 
 def _commands(
-    training: TrainingRecord | ReleasedRecord, evaluated: Path, trained: Path, places: Places
+    training: TrainingRecord | ReleasedRecord, evaluated: Path, trained: Path, places: Places, columns: list[str]
 ) -> list[tuple[str, str]]:
     """The commands that repeat a run: elsewhere, and here."""
     suite = training.id.partition("/")[0]
@@ -88,7 +89,8 @@ def _commands(
         states, targets = [state] if state.exists() else [], [trained]
     else:
         states, targets = [], [evaluated]  # nothing is trained
-    here = afresh(states, targets, suites=[suite], results_dir=places.results_dir, runs_dir=places.runs_dir)
+    folders = {"results_dir": places.results_dir, "runs_dir": places.runs_dir}
+    here = afresh(states, targets, suites=[suite], columns=columns, **folders)
     return [
         ("In a fresh copy of the project", "\n".join(lines)),
         ("Here, where the result is there already", here[1:-1]),

@@ -10,7 +10,7 @@ from recu.base.errors import ConfigError, ResultError
 from recu.base.files import atomic_write_bytes, read_object
 from recu.experiment import paths
 from recu.experiment.plan import FIGURES
-from recu.experiment.remake import afresh, remake, suite_of
+from recu.experiment.remake import afresh, remake, suite_of, switched_on
 from recu.experiment.resolving import Origin, Planned
 from recu.experiment.schema import Published
 from recu.experiment.suite_facts import SuiteFacts
@@ -60,9 +60,11 @@ def collect(
     try:
         rows = collect_rows(experiments, results_dir, packed=packed, speed=speed)
     except DisagreementError as error:
-        raise ResultError(f"{error}; {_to_agree(error, results_dir, runs_dir)}") from error
+        advice = _to_agree(error, results_dir, runs_dir, _switches(packed, speed))
+        raise ResultError(f"{error}; {advice}") from error
     except RowError as error:
-        raise ResultError(f"{error}; make them again: {_to_mend(error, results_dir, runs_dir)}") from error
+        advice = _to_mend(error, results_dir, runs_dir, _switches(packed, speed))
+        raise ResultError(f"{error}; make them again: {advice}") from error
     write_record(output, Rows(rows=rows))
 
 
@@ -88,7 +90,8 @@ def collect_rows(
 
 def _collected(experiment: Origin, results_dir: Path, packed: bool, speed: bool) -> Row:
     def again(file: Path) -> str:
-        return remake([file], suites=[suite_of(experiment.id)], results_dir=results_dir)
+        suites, columns = [suite_of(experiment.id)], _switches(packed, speed)
+        return remake([file], suites=suites, columns=columns, results_dir=results_dir)
 
     trained = paths.train_folder(results_dir, experiment.id) / paths.METRICS
     evaluated = paths.evaluate_folder(results_dir, experiment.id) / paths.METRICS
@@ -119,7 +122,12 @@ def _collected(experiment: Origin, results_dir: Path, packed: bool, speed: bool)
     return row.model_copy(update={"speed": measured})
 
 
-def _to_mend(error: RowError, results_dir: Path, runs_dir: Path) -> str:
+def _switches(packed: bool, speed: bool) -> tuple[str, ...]:
+    """What params/config.yaml calls what was asked for."""
+    return ("benchmark",) if speed else ("packed",) if packed else ()
+
+
+def _to_mend(error: RowError, results_dir: Path, runs_dir: Path, columns: tuple[str, ...]) -> str:
     train, evaluate = error.train, error.evaluate
     if isinstance(error, MixedDataError):
         now = _prepared_now(results_dir, error.dataset)
@@ -129,7 +137,7 @@ def _to_mend(error: RowError, results_dir: Path, runs_dir: Path) -> str:
     targets += [paths.evaluate_folder(results_dir, name) / paths.METRICS for name in evaluate]
     suites = [suite_of(name) for name in (*train, *evaluate)]
     states = _states(train, runs_dir) if error.afresh else []
-    return afresh(states, targets, suites=suites, results_dir=results_dir, runs_dir=runs_dir)
+    return afresh(states, targets, suites=suites, columns=columns, results_dir=results_dir, runs_dir=runs_dir)
 
 
 def _states(names: Iterable[str], runs_dir: Path) -> list[Path]:
@@ -141,14 +149,14 @@ def _prepared_now(results_dir: Path, dataset: str) -> str | None:
     return read_object(paths.manifest_file(results_dir, dataset)).get("fingerprint")
 
 
-def _to_agree(error: DisagreementError, results_dir: Path, runs_dir: Path) -> str:
+def _to_agree(error: DisagreementError, results_dir: Path, runs_dir: Path, columns: tuple[str, ...]) -> str:
     (name,) = error.evaluate
+    suites = [suite_of(name)]
     evaluated = paths.evaluate_folder(results_dir, name) / paths.METRICS
     trained = paths.train_folder(results_dir, name) / paths.METRICS
-    again = remake([evaluated], suites=[suite_of(name)], results_dir=results_dir)
-    fresh = afresh(
-        _states([name], runs_dir), [trained], suites=[suite_of(name)], results_dir=results_dir, runs_dir=runs_dir
-    )
+    again = remake([evaluated], suites=suites, columns=columns, results_dir=results_dir)
+    states = _states([name], runs_dir)
+    fresh = afresh(states, [trained], suites=suites, columns=columns, results_dir=results_dir, runs_dir=runs_dir)
     return f"evaluate it again: {again}; if they still differ, train it afresh with the code of now: {fresh}"
 
 
@@ -231,7 +239,8 @@ def staleness(reports_dir: Path, suite: str, planned: Callable[[], Iterable[Plan
     others = len([name for name in now.keys() | made.keys() if now.get(name) != made.get(name)])
     if not others:
         return None
-    again = f"`snakemake --cores all --config suites={suite}`"
+    switches = [f"{switch}=true" for switch in switched_on([suite], reports_dir=reports_dir)]
+    again = f"`{' '.join(['snakemake --cores all --config', f'suites={suite}', *switches])}`"
     return f"stale: {others} of its results are not those that params/ asks for now; make it anew: {again}"
 
 

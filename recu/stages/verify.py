@@ -17,12 +17,14 @@ from recu.experiment import params, paths, plan
 from recu.experiment.binarisers import USUAL
 from recu.experiment.own import CodeFile
 from recu.experiment.released import Released, load_planned
+from recu.experiment.remake import switched_on
 from recu.experiment.resolving import Experiment, network_sources, own_sources
 from recu.experiment.schema import Dataset, Method, ReleasedSuite, Suite
 from recu.results import provenance
 from recu.results.records import (
     EvaluationRecord,
     Measurement,
+    PackedRecord,
     R,
     Row,
     Rows,
@@ -49,6 +51,8 @@ from recu.verify.judgement import (
     finding,
     judge_file,
     judge_measurement,
+    judge_packed,
+    judge_speed,
     judge_training,
     worst,
 )
@@ -161,11 +165,42 @@ class _SuiteVerifier:
         return tuple(self._ground(experiment) for experiment in self._experiments.values())
 
     def verify(self) -> SuiteVerification:
-        grounds = self.grounds()
         rows = paths.rows_file(self._places.results_dir, self._name)
+        grounds = self._with_packed(self.grounds(), rows)
         files = needed_by_one_another((self._rows(rows), *self._reports(rows)))
         released = isinstance(self._suite, ReleasedSuite)
         return SuiteVerification(name=self._name, grounds=needed_by(grounds, files), files=files, released=released)
+
+    def _with_packed(self, grounds: tuple[Ground, ...], rows: Path) -> tuple[Ground, ...]:
+        """With what was found about packed files and speeds, where the suite's rows list them."""
+        listed = switched_on([self._name], self._places.results_dir, self._places.reports_dir)
+        if not listed:
+            return grounds
+        return tuple(
+            replace(
+                ground,
+                packed=self._packed(ground.experiment_id).needed_by(str(rows)),
+                speed=self._speed(ground.experiment_id).needed_by(str(rows)) if "benchmark" in listed else None,
+            )
+            for ground in grounds
+        )
+
+    def _packed(self, identifier: str) -> Finding:
+        file = paths.export_folder(self._places.results_dir, identifier) / paths.METRICS
+        return judge_packed(
+            str(file),
+            _read(file),
+            self._experiments[identifier].origin,
+            checkpoint_sha256=self._checkpoints.get(identifier),
+            packed_sha256=_digest(file.with_name(paths.PACKED)),
+        )
+
+    def _speed(self, identifier: str) -> Finding:
+        file = paths.speed_folder(self._places.results_dir, identifier) / paths.METRICS
+        exported = _read(paths.export_folder(self._places.results_dir, identifier) / paths.METRICS)
+        # As it was published: one that somebody harmed is exported again, to the same bytes.
+        stated = getattr(_record(exported, PackedRecord), "packed_sha256", None)
+        return judge_speed(str(file), _read(file), self._experiments[identifier].origin, packed_sha256=stated)
 
     def _ground(self, experiment: Experiment | Released) -> Ground:
         folder = paths.train_folder(self._places.results_dir, experiment.id)

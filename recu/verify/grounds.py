@@ -47,11 +47,21 @@ class Ground:
     """Of a released file, where somebody put it."""
     training: Finding
     evaluation: Finding
+    packed: Finding | None = None
+    """Of the packed file; None where no row lists it."""
+    speed: Finding | None = None
+    """Likewise of the file's speed."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All of them."""
+        found = (self.training, self.evaluation, self.packed, self.speed)
+        return [each for each in found if each is not None]
 
     @property
     def status(self) -> Status:
-        """The worse of the two."""
-        return worst((self.training.status, self.evaluation.status))
+        """The worst of them."""
+        return worst(each.status for each in self.findings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +78,7 @@ class SuiteVerification:
     @property
     def findings(self) -> list[Finding]:
         """All of them."""
-        return [*(each for ground in self.grounds for each in (ground.training, ground.evaluation)), *self.files]
+        return [*(each for ground in self.grounds for each in ground.findings), *self.files]
 
     @property
     def is_empty(self) -> bool:

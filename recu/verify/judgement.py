@@ -14,8 +14,10 @@ from recu.results.flatten import flatten_params
 from recu.results.records import (
     EvaluationRecord,
     Measurement,
+    PackedRecord,
     Provenance,
     ReleasedRecord,
+    SpeedRecord,
     TrainingRecord,
     as_record,
     training_kind,
@@ -181,6 +183,51 @@ def judge_measurement(
         problems.append(("stale", "measured another checkpoint than the one there now (SHA-256 differs)"))
     problems += _data(record, data_fingerprint)
     return finding(subject, problems, _surroundings(record.provenance, now))
+
+
+@_of_a_record
+def judge_packed(
+    subject: str, content: Any, expected: Origin, *, checkpoint_sha256: str | None, packed_sha256: str | None
+) -> Finding:
+    """Judge what is said of a packed file, and the file.
+
+    Args:
+        subject: its metrics.json.
+        content: of it; None where it is not there.
+        expected: what was to be packed.
+        checkpoint_sha256: as for `judge_measurement`.
+        packed_sha256: of the packed file beside metrics.json; None where there is none.
+    """
+    record = as_record(content, PackedRecord)
+    problems = _seal(content)
+    if record.experiment_id != expected.id:
+        problems.append(("altered", f"is of the packed file of {record.experiment_id}"))
+    if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
+        problems.append(("stale", "packed another checkpoint than the one there now (SHA-256 differs)"))
+    if packed_sha256 is None:
+        problems.append(("missing", "the packed file beside it is not there"))
+    elif record.packed_sha256 != packed_sha256:
+        problems.append(("altered", "the packed file beside it is another than the one it names (SHA-256 differs)"))
+    return finding(subject, problems)
+
+
+@_of_a_record
+def judge_speed(subject: str, content: Any, expected: Origin, *, packed_sha256: str | None) -> Finding:
+    """Judge the speed of a packed file.
+
+    Args:
+        subject: its metrics.json.
+        content: of it; None where it is not there.
+        expected: what was packed.
+        packed_sha256: of the packed file as the record of it says; None where there is none.
+    """
+    record = as_record(content, SpeedRecord)
+    problems = _seal(content)
+    if record.experiment_id != expected.id:
+        problems.append(("altered", f"is the speed of {record.experiment_id}"))
+    if packed_sha256 is not None and record.packed_sha256 != packed_sha256:
+        problems.append(("stale", "measured another packed file than the one there now (SHA-256 differs)"))
+    return finding(subject, problems)
 
 
 def judge_file(subject: str, found: bytes | None, expected: bytes | None, source: str, *, outdated: bool) -> Finding:

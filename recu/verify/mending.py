@@ -80,6 +80,9 @@ class _Wrong:
                 states += [state] if state.exists() else []
             if self._is_wrong(ground.evaluation):
                 yield ground.evaluation.subject, "evaluate"
+            for found, rule in ((ground.packed, "export"), (ground.speed, "speed")):
+                if found is not None and self._is_wrong(found):
+                    yield found.subject, rule
         # Where all begin anew, one folder says it.
         whole = len(fresh) == len(suite.grounds) and len(states) > 1
         self._states += [self._places.runs_dir / suite.name] if whole else states

@@ -61,6 +61,8 @@ def test_a_stale_table_says_so(recu, tables):
     other = {name: each for name, each in now.items() if name != first} | {"demo/x": "1"}
     assert "stale: 2 of" in said(experiments=other)
     assert "not known whether it is stale: an earlier version made this table" in said()
+    with_speeds = [ROW | {"packed_bytes": 1, "packed_ms": 1.0}]
+    assert "suites=demo packed=true benchmark=true`" in said(experiments=other, rows=with_speeds)
 
 
 def test_a_table_of_a_suite_that_is_no_more_says_so(recu, tables):

@@ -29,6 +29,7 @@ from recu.stages.report import collect, render
 from recu.stages.train import train
 from recu.stages.verify import _Shared, _SuiteVerifier, grounds_of
 from recu.verify.grounds import Places
+from tests.unit.results.made import packed, speed
 
 SUITE = """
 title: Smallest
@@ -295,6 +296,57 @@ def test_an_edited_report_is_named(project, verify, name):
     file.write_bytes(file.read_bytes() + b" ")
     code, shown = verify()
     assert code == 4 and f"altered: {file}: is not what results/report/smallest/rows.json gives" in shown
+
+
+@pytest.fixture
+def packed_project(project):
+    """One whose table lists packed files and their speeds."""
+    for method in ("vanilla", "finetune"):
+        train, exported = json.loads(_metrics("train", method).read_text()), _metrics("export", method)
+        exported.parent.mkdir(parents=True)
+        exported.with_name(paths.PACKED).write_bytes(method.encode())
+        digest = hash_file(exported.with_name(paths.PACKED))
+        write_sealed_json(exported, packed(train, packed_sha256=digest))
+        write_sealed_json(_metrics("speed", method), speed(train, packed_sha256=digest))
+    folder, rows = Path("params"), paths.rows_file(Path("results"), "smallest")
+    planned = plan.load_plan(folder, params.load_config(folder), ("smallest",))
+    facts = planned.facts()["smallest"]
+    collect(facts.experiments, Path("results"), Path("runs"), rows, speed=True)
+    render(rows, facts, planned.published, Path("reports"))
+    return project
+
+
+def _other_bytes(file: Path) -> None:
+    file.write_bytes(b"other")
+
+
+@pytest.mark.parametrize(
+    ("subject", "harm", "status", "why"),
+    [
+        ("export", lambda file: file.with_name(paths.PACKED).unlink(), "missing", "packed file beside it is not there"),
+        ("export", lambda file: _other_bytes(file.with_name(paths.PACKED)), "altered", "beside it is another than"),
+        ("export", lambda file: _edit(file, _set("other_class", 0)), "altered", "was altered after"),
+        ("export", lambda file: _edit(file, _set("checkpoint_sha256", "0"), seal=True), "stale", "another checkpoint"),
+        ("speed", lambda file: _edit(file, _set("packed_sha256", "0"), seal=True), "stale", "another packed file"),
+        ("speed", lambda file: _edit(file, _set("threads", 9)), "altered", "was altered after"),
+        ("speed", lambda file: file.unlink(), "missing", "not there, though .* rests on it"),
+    ],
+)  # fmt: skip
+def test_packed_files_and_speeds_behind_a_table_are_judged(packed_project, verify, subject, harm, status, why):
+    file, words = _metrics(subject), "--config suites=smallest packed=true benchmark=true --forcerun "
+    code, shown = verify("smallest", "--strict")
+    assert code == 0 and "21 good, 0 missing" in shown, shown
+    harm(file)
+    code, shown = verify("smallest", "--strict")
+    assert code == 4 and re.search(rf"^{status}: {file}: .*{why}", shown, re.MULTILINE), shown
+    assert re.search(rf"`snakemake --cores all {words}.*{file}", shown), shown
+
+
+def test_a_table_that_lists_packed_files_is_made_again_with_them(packed_project, verify):
+    Path("reports/smallest.csv").write_text("")
+    code, shown = verify("smallest")
+    assert code == 4
+    assert "--config suites=smallest packed=true benchmark=true --forcerun reports/smallest.csv`" in shown
 
 
 def test_tables_made_before_params_changed_are_stale_and_nothing_is_called_altered(project, verify):

@@ -76,7 +76,7 @@ def test_speeds_are_collected_with_the_packed_files_that_they_are_of(results, su
     train = read_json(results / "train" / ID / "metrics.json")
     rows, file = tmp_path / "rows.json", results / "speed" / ID / "metrics.json"
     write_sealed_json(results / "export" / ID / "metrics.json", packed(train))
-    with pytest.raises(ResultError, match=r"speed/.*--forcerun .*speed"):
+    with pytest.raises(ResultError, match=r"speed/.*--config suites=cifar10 benchmark=true .*--forcerun .*speed"):
         collect(suite.experiments, results, RUNS, rows, speed=True)
     write_sealed_json(file, speed(train))
     collect(suite.experiments, results, RUNS, rows, speed=True)
