@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -236,10 +236,22 @@ def staleness(reports_dir: Path, suite: str, planned: Callable[[], Iterable[Plan
         now = {each.id: each.spec_hash for each in planned()}
     except ConfigError as error:
         return f"not known whether it is stale: {error}"
+    return outdated(suite, made, now, reports_dir=reports_dir)
+
+
+def outdated(suite: str, made: Mapping[str, str], now: Mapping[str, str], **places: Path) -> str | None:
+    """Of how many results of a suite params/ asks for others now; None for none.
+
+    Args:
+        suite: its name.
+        made: hash of its parameters by experiment, as the results have it.
+        now: likewise, as params/ has it.
+        places: `results_dir` or `reports_dir`.
+    """
     others = len([name for name in now.keys() | made.keys() if now.get(name) != made.get(name)])
     if not others:
         return None
-    switches = [f"{switch}=true" for switch in switched_on([suite], reports_dir=reports_dir)]
+    switches = [f"{switch}=true" for switch in switched_on([suite], **places)]
     again = f"`{' '.join(['snakemake --cores all --config', f'suites={suite}', *switches])}`"
     return f"stale: {others} of its results are not those that params/ asks for now; make it anew: {again}"
 
