@@ -15,8 +15,16 @@ from recu.base.errors import OutputError, ResultError
 from recu.base.files import hash_file
 from recu.base.needed import require
 from recu.experiment import params, paths, plan
-from recu.experiment.remake import remake
-from recu.results.records import EvaluationRecord, Provenance, TrainingRecord, read_record, read_training
+from recu.experiment.remake import remake, suite_of
+from recu.results.records import (
+    EvaluationRecord,
+    PackedRecord,
+    Provenance,
+    SpeedRecord,
+    TrainingRecord,
+    read_record,
+    read_training,
+)
 from recu.stages.verify import verify
 from recu.verify.grounds import Ground, Places
 
@@ -25,7 +33,7 @@ _TYPES = {".yaml": "application/yaml", ".md": "text/markdown", ".tex": "text/x-t
 
 
 def write_crate(places: Places, suite: str, output: Path, *, licence: str) -> int:
-    """Copy tables, figures, results, checkpoints and parameters of a finished suite, with a description of each.
+    """Copy tables, figures, results, manifests, checkpoints and parameters of a finished suite, each described.
 
     Args:
         places: where they lie.
@@ -52,7 +60,7 @@ def write_crate(places: Places, suite: str, output: Path, *, licence: str) -> in
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as unfinished:
             folder = Path(unfinished, "crate")
             crate.crate.write(folder)
-            _check_copies(folder, crate.checkpoints)
+            _check_copies(folder, crate.hashes)
             folder.rename(output)
     except OSError as error:
         reason = error.strerror or error
@@ -62,8 +70,9 @@ def write_crate(places: Places, suite: str, output: Path, *, licence: str) -> in
 
 def _grounds_of_a_whole(places: Places, suite: str) -> tuple[Ground, ...]:
     """What the suite's results rest on; ResultError where anything of it is not as it should be."""
-    (found,) = verify(places, (suite,)).suites
-    wrong = next((each for each in found.findings if each.status != "good"), None)
+    verification = verify(places, (suite,))
+    (found,) = verification.suites
+    wrong = next((each for each in verification.findings if each.status != "good"), None)
     if wrong is not None:
         why = "; ".join(wrong.reasons)
         raise ResultError(
@@ -72,8 +81,8 @@ def _grounds_of_a_whole(places: Places, suite: str) -> tuple[Ground, ...]:
     return found.grounds
 
 
-def _check_copies(folder: Path, checkpoints: dict[str, str]) -> None:
-    for name, expected in checkpoints.items():
+def _check_copies(folder: Path, hashes: dict[str, str]) -> None:
+    for name, expected in hashes.items():
         if hash_file(folder / name) != expected:
             raise ResultError(f"{name} was changed while it was copied: make the crate again")
 
@@ -84,8 +93,8 @@ class _Crate:
     def __init__(self, crate: Any, places: Places) -> None:
         self.crate = crate
         self.places = places
-        self.checkpoints: dict[str, str] = {}
-        """SHA-256 by place in the crate."""
+        self.hashes: dict[str, str] = {}
+        """SHA-256 of checkpoints and packed files by place in the crate."""
 
     def fill(self, suite: str, grounds: tuple[Ground, ...], licence: str) -> None:
         """With everything of a suite."""
@@ -97,28 +106,50 @@ class _Crate:
         for table in plan.table_files(places.reports_dir, suite, kind):
             self._file(Path(table), places.reports_dir, "reports")
         self._file(paths.rows_file(places.results_dir, suite), places.results_dir, "results")
-        actions = [self._run(ground, recipe) for ground in grounds]
-        self.crate.root_dataset["mentions"] = [each for pair in actions for each in pair]
+        manifests = {
+            name: self._file(paths.manifest_file(places.results_dir, name), places.results_dir, "results")
+            for name in dict.fromkeys(ground.dataset for ground in grounds)
+        }
+        actions = [self._run(ground, recipe, manifests[ground.dataset]) for ground in grounds]
+        self.crate.root_dataset["mentions"] = [each for run in actions for each in run]
 
-    def _run(self, ground: Ground, recipe: Any) -> list[Any]:
-        """A training, unless it is somebody else's, and its evaluation."""
+    def _run(self, ground: Ground, recipe: Any, manifest: Any) -> list[Any]:
+        """A training, unless it is somebody else's, its evaluation, and the speed of its packed file."""
         results, identifier = self.places.results_dir, ground.experiment_id
         trained, evaluated = (
             folder(results, identifier) / paths.METRICS for folder in (paths.train_folder, paths.evaluate_folder)
         )
-        again = remake([trained, evaluated], suites=[identifier.partition("/")[0]], results_dir=results)
+        columns = [name for name, found in (("packed", ground.packed), ("benchmark", ground.speed)) if found]
+        again = remake([trained, evaluated], suites=[suite_of(identifier)], columns=columns, results_dir=results)
         training = read_training(trained, again=again)
         evaluation = read_record(evaluated, EvaluationRecord, again=again)
         files, actions = [self._file(trained, results, "results")], []
         if isinstance(training, TrainingRecord):
             checkpoint = self._file(trained.with_name(paths.BEST_CHECKPOINT), results, "results")
             # Not by its id, in which signs such as "+" are written as those of an address.
-            self.checkpoints[checkpoint["name"]] = training.checkpoint_sha256
+            self.hashes[checkpoint["name"]] = training.checkpoint_sha256
             files.append(checkpoint)
-            actions.append(self._action("train", identifier, training.provenance, [recipe], files))
+            actions.append(self._action("train", identifier, training.provenance, [recipe, manifest], files))
         measured = self._file(evaluated, results, "results")
-        actions.append(self._action("evaluate", identifier, evaluation.provenance, files, [measured]))
+        actions.append(self._action("evaluate", identifier, evaluation.provenance, [*files, manifest], [measured]))
+        if ground.packed is not None:
+            packed = self._packed(Path(ground.packed.subject), again)
+            if ground.speed is not None:
+                actions.append(self._speed(Path(ground.speed.subject), identifier, packed, again))
         return actions
+
+    def _packed(self, exported: Path, again: str) -> Any:
+        """A packed file, and what is said of it, which names no moment at which it was made."""
+        self._file(exported, self.places.results_dir, "results")
+        packed = self._file(exported.with_name(paths.PACKED), self.places.results_dir, "results")
+        self.hashes[packed["name"]] = read_record(exported, PackedRecord, again=again).packed_sha256
+        return packed
+
+    def _speed(self, timed: Path, identifier: str, packed: Any, again: str) -> Any:
+        origin = read_record(timed, SpeedRecord, again=again).provenance
+        return self._action(
+            "speed", identifier, origin, [packed], [self._file(timed, self.places.results_dir, "results")]
+        )
 
     def _action(self, verb: str, identifier: str, origin: Provenance, took: list[Any], gave: list[Any]) -> Any:
         return self._context(

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from recu.base.errors import ConfigError, OutputError, ResultError
-from recu.base.files import hash_file
+from recu.base.files import hash_file, read_json
 from recu.experiment import params, paths, plan
+from recu.experiment.resolving import load_experiments
+from recu.results.seal import write_sealed_json
 from recu.stages.crate import write_crate
-from recu.stages.report import render
+from recu.stages.report import collect, render
+from tests.unit.results.made import packed, speed
 from tests.unit.stages.test_pages import ID, SUITE, made, places, trained  # noqa: F401
 
 rocrate = pytest.importorskip("rocrate", reason="needs the extra `crate`")
@@ -65,6 +68,42 @@ def test_a_row_with_a_name_has_a_crate(tiny_project, prepared, tmp_path):
     )
     assert (crate / f"results/train/{named}" / paths.BEST_CHECKPOINT).is_file()
     assert described(crate)[f"#train/{named}"]
+
+
+def test_manifests_packed_files_and_speeds_that_rows_rest_on_are_in_it(places, tmp_path):  # noqa: F811
+    exported, timed = (places.results_dir / stage / ID / paths.METRICS for stage in ("export", "speed"))
+    file = exported.with_name(paths.PACKED)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"packed")
+    train = read_json(places.results_dir / "train" / ID / paths.METRICS)
+    write_sealed_json(exported, packed(train, packed_sha256=hash_file(file)))
+    write_sealed_json(timed, speed(train, packed_sha256=hash_file(file)))
+    rows, planned = paths.rows_file(places.results_dir, "smallest"), load_experiments(places.params_dir, ("smallest",))
+    collect([each.origin for each in planned.values()], places.results_dir, places.runs_dir, rows, speed=True)
+    crate = tmp_path / "crate"
+    write_crate(with_tables(places), "smallest", crate, licence=LICENCE)
+    manifest = paths.manifest_file(places.results_dir, "tiny")
+    for source in (exported, timed, file, manifest):
+        copy = crate / "results" / source.relative_to(places.results_dir)
+        assert copy.read_bytes() == source.read_bytes()
+    entities = described(crate)
+    assert entities[f"#speed/{ID}"]["object"] == {"@id": f"results/export/{ID}/{paths.PACKED}"}
+    for action in ("train", "evaluate"):
+        assert {"@id": "results/prepare/tiny/manifest.json"} in entities[f"#{action}/{ID}"]["object"]
+    file.write_bytes(b"other")
+    with pytest.raises(ResultError, match=r"export/.* is altered .*packed file beside it is another"):
+        write_crate(places, "smallest", tmp_path / "other", licence=LICENCE)
+
+
+@pytest.mark.parametrize(("harm", "status"), [("altered", "altered"), ("gone", "missing")])
+def test_a_suite_of_which_the_data_is_not_as_prepared_is_refused(rendered, tmp_path, harm, status):
+    manifest, images = paths.manifest_file(rendered.results_dir, "tiny"), rendered.data_dir / "tiny/train_images.npy"
+    if harm == "gone":
+        manifest.unlink()
+    else:
+        images.write_bytes(images.read_bytes()[:-1] + b"x")
+    with pytest.raises(ResultError, match=rf"not whole: .*data/tiny is {status} .*`recu verify smallest`"):
+        write_crate(rendered, "smallest", tmp_path / "crate", licence=LICENCE)
 
 
 @pytest.mark.parametrize("harm", ["altered", "missing"])
