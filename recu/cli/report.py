@@ -6,13 +6,13 @@ import argparse
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recu.base.errors import ResultError, unknown_name
-from recu.base.files import check_ordinary
+from recu.base.files import check_ordinary, read_object
 from recu.base.text import visible
 from recu.cli import options
 from recu.experiment import params, paths
@@ -151,7 +151,7 @@ def _show(arguments: argparse.Namespace) -> None:
     from recu.stages.report import shown_in_terminal, staleness, where_to_look
 
     folder = arguments.output_dir
-    known = sorted(file.stem for file in folder.glob("*.json"))
+    known, others = _tables_in(folder, params.all_suites(arguments.params_dir))
     if not known:
         raise ResultError(f"no tables in {folder}: run `snakemake --cores all`")
     for name in arguments.suites:
@@ -164,7 +164,24 @@ def _show(arguments: argparse.Namespace) -> None:
         if stale is not None:
             print("\n".join(textwrap.wrap(visible(stale), width or len(stale))))
         print()
+    if others and not arguments.suites:
+        print(visible(f"Left out, since no suite has them as its table: {', '.join(map(str, others))}"))
     print(where_to_look(folder))
+
+
+def _tables_in(folder: Path, suites: Collection[str]) -> tuple[list[str], list[Path]]:
+    """Names of the tables there, and other files, as somebody else wrote them.
+
+    A damaged one of a suite in params/ is a table all the same, and so is that of a suite which is no more.
+    """
+    known: list[str] = []
+    others: list[Path] = []
+    for file in sorted(folder.glob("*.json")):
+        if file.stem in suites or read_object(file).get("suite") == file.stem:
+            known.append(file.stem)
+        else:
+            others.append(file)
+    return known, others
 
 
 def _planned(arguments: argparse.Namespace, suite: str) -> Iterable[Planned]:

@@ -72,6 +72,20 @@ def test_a_table_of_a_suite_that_is_no_more_says_so(recu, tables):
     assert "93.25" in recu.out and "not known whether it is stale: " in recu.out
 
 
+def test_files_of_others_beside_the_tables_are_left_out_and_named(recu, tables):
+    reports = recu.folder / "reports"
+    for name, text in (("plan", '{"jobs": []}'), ("list", "[]"), ("notes", "mine")):
+        (reports / f"{name}.json").write_text(text)
+    assert recu("report", "show", "--params_dir", PARAMS_DIR) == 0, recu.err
+    assert recu.out.count("93.25") == 2
+    left_out = "reports/list.json, reports/notes.json, reports/plan.json"
+    assert f"Left out, since no suite has them as its table: {left_out}\n" in recu.out
+    assert recu("report", "show", "demo", "--params_dir", PARAMS_DIR) == 0 and "Left out" not in recu.out
+    assert recu("report", "show", "plan", "--params_dir", PARAMS_DIR) == 2 and "unknown table 'plan'" in recu.error()
+    (reports / "demo.json").write_text("damaged")
+    assert recu("report", "show", "--params_dir", PARAMS_DIR) == 2 and "reports/demo.json" in recu.error()
+
+
 def test_without_any_table(recu):
     assert recu("report", "show") == 2
     assert "no tables in reports: run `snakemake --cores all`" in recu.error()
