@@ -47,8 +47,9 @@ class Estimate:
     """The chain of jobs that takes longest, which no number of devices shortens; empty where nothing is known."""
     critical_seconds: float | None
     memory_bytes: int | None
-    """Of as many of the largest jobs as run at once."""
+    """Of as many of the largest trainings as run at once; None where none is left: nobody measured evaluations."""
     disk_bytes: float | None
+    """Of the checkpoints that trainings keep; None where none is left."""
 
 
 def jobs_of(
@@ -101,14 +102,15 @@ def estimate(jobs: Mapping[str, Job], slots: int) -> Estimate:
     path = _critical_path(jobs) if known else ()
     memory = sorted((job.memory_bytes or 0 for job in jobs.values()), reverse=True)
     trained = [job for job in jobs.values() if job.id.startswith("train ")]
+    measured = all(job.memory_bytes is not None for job in trained)
     return Estimate(
         images=_total(job.images for job in jobs.values()),
         device_seconds=_total(job.seconds for job in jobs.values()),
         wall_seconds=_wall_seconds(jobs, slots) if known else None,
         critical_path=path,
         critical_seconds=sum(jobs[name].seconds or 0.0 for name in path) if known else None,
-        memory_bytes=sum(memory[:slots]) if all(job.memory_bytes is not None for job in trained) else None,
-        disk_bytes=_total(job.disk_bytes for job in jobs.values()),
+        memory_bytes=sum(memory[:slots]) if trained and measured else None,
+        disk_bytes=_total(job.disk_bytes for job in jobs.values()) if trained else None,
     )
 
 

@@ -93,7 +93,9 @@ def test_an_evaluation_of_other_parameters_or_of_another_checkpoint_is_still_to_
             file.parent.mkdir(parents=True)
             file.write_text("[]" if changed is None else json.dumps(content | changed))
     total("two")
-    assert "left to do: 0 trainings and 2 evaluations, 720 images" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "left to do: 0 trainings and 2 evaluations, 720 images" in shown
+    assert "device-hours" in shown and "memory: " not in shown and "disk: " not in shown
 
 
 def test_more_at_once_than_were_measured_is_said_to_take_more_devices(place, tmp_path, capsys):

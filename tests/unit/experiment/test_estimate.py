@@ -43,6 +43,11 @@ def test_memory_is_that_of_the_largest_jobs_that_run_at_once():
     assert [estimate(jobs, slots).memory_bytes for slots in (1, 2, 9)] == [7, 12, 15]
 
 
+def test_evaluations_alone_have_no_memory_and_no_disk():
+    found = estimate(of(job("evaluate a", 1.0, memory=None, disk=0)), 1)
+    assert (found.device_seconds, found.memory_bytes, found.disk_bytes) == (1.0, None, None)
+
+
 def test_one_job_without_a_rate_leaves_the_whole_unknown_but_its_images():
     found = estimate(of(job("train a", 1.0), job("train b", None, memory=None, disk=None)), 1)
     assert found.images == 20
