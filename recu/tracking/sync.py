@@ -21,8 +21,9 @@ def find_runs(runs_dir: Path, results_dirs: Iterable[Path]) -> list[Folders]:
         runs_dir: where jobs keep their state.
         results_dirs: where results are published, and may lie beside their state.
     """
-    results_dirs = list(results_dirs)
-    states = {file.parent for folder in (runs_dir, *results_dirs) for file in _walk(folder, paths.RUN)}
+    results_dirs = _once(results_dirs)
+    # A run beside its results may be met again by another path: one is relative, or one folder holds the other.
+    states = _once(file.parent for folder in (runs_dir, *results_dirs) for file in _walk(folder, paths.RUN))
     found = {state: Folders(state, _results_of(state, results_dirs)) for state in states}
     for results_dir in results_dirs:
         for file in _walk(results_dir / "train", paths.METRICS):
@@ -39,6 +40,14 @@ def find_runs(runs_dir: Path, results_dirs: Iterable[Path]) -> list[Folders]:
 def find_outboxes(runs_dir: Path) -> list[Path]:
     """Files of an earlier version for what its jobs could not send."""
     return list(_walk(runs_dir, "tracking-outbox*.jsonl"))
+
+
+def _once(folders: Iterable[Path]) -> list[Path]:
+    """Each folder by the path that names it first."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        found.setdefault(os.path.realpath(folder), folder)
+    return list(found.values())
 
 
 def _walk(folder: Path, pattern: str) -> Iterator[Path]:

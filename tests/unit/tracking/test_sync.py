@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,18 @@ def test_a_training_in_a_folder_of_its_own(job):
     for file in (*job.state.iterdir(), *job.results.iterdir()):
         file.rename(folder / file.name)
     assert found(job) == find_runs(folder, []) == [Folders(folder, folder)]
+
+
+def test_a_run_beside_its_results_is_found_once_by_whatever_paths(job, monkeypatch):
+    folder = job.folder / "results" / "name"
+    finished(job)
+    folder.mkdir(parents=True)
+    for file in (*job.state.iterdir(), *job.results.iterdir()):
+        file.rename(folder / file.name)
+    monkeypatch.chdir(job.folder)
+    relative, absolute = Path("results"), job.folder / "results"
+    assert find_runs(job.folder / "runs", [relative, absolute]) == [Folders(relative / "name", relative / "name")]
+    assert find_runs(absolute, [relative]) == find_runs(job.folder, [relative]) == [Folders(folder, folder)]
 
 
 def test_a_result_of_an_earlier_version_is_shown(job, store):
