@@ -143,8 +143,8 @@ def _entries(place: _Place, root: Path, seen: set[tuple[int, int]]) -> list[Entr
     for folder, _, files in os.walk(root):
         for file in files:
             path = Path(folder, file)
-            found = path.lstat()
-            if ".lock" in file or (found.st_dev, found.st_ino) in seen:
+            found = look_at(path)
+            if found is None or ".lock" in file or (found.st_dev, found.st_ino) in seen:
                 continue
             seen.add((found.st_dev, found.st_ino))
             parts = path.relative_to(root).parts
@@ -154,6 +154,14 @@ def _entries(place: _Place, root: Path, seen: set[tuple[int, int]]) -> list[Entr
         Entry(place=place.label, name=name, path=root / name, bytes=size, needed_by=place.needed_by(name))
         for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     ]
+
+
+def look_at(file: Path) -> os.stat_result | None:
+    """What the system says of a file, a link for itself; None where a job that runs has removed it meanwhile."""
+    try:
+        return file.lstat()
+    except OSError:
+        return None
 
 
 def _result_of(parts: tuple[str, ...]) -> str:

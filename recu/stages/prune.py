@@ -15,7 +15,7 @@ from recu.base.files import abandoned_files, hash_file, link_or_copy, read_objec
 from recu.base.lock import only_one
 from recu.experiment import paths
 from recu.results.provenance import is_tracked
-from recu.stages.du import Disk
+from recu.stages.du import Disk, look_at
 from recu.stages.resume import own_state
 from recu.stages.trained import publish, read_finished
 
@@ -41,7 +41,7 @@ class Spare:
     @property
     def bytes(self) -> int:
         """What removing it frees: a file that keeps another name frees nothing."""
-        found = [file.lstat() for file in self.files if file.exists()]
+        found = [seen for file in self.files if (seen := look_at(file)) is not None]
         names = Counter(each.st_ino for each in found)
         return sum({each.st_ino: each.st_size for each in found if names[each.st_ino] == each.st_nlink}.values())
 

@@ -167,6 +167,23 @@ def test_of_an_interrupted_training_only_what_stands_beside_a_whole_checkpoint_g
     assert not spare.path.exists() and (state / paths.CHECKPOINT).exists() and spares(disk) == []
 
 
+def test_a_file_that_vanishes_meanwhile_counts_for_nothing(project, monkeypatch):
+    folder = _state(project, "0" * 16)
+    walk = os.walk
+
+    def walk_while_a_job_runs(*how, **more):
+        for where, folders, files in walk(*how, **more):
+            yield where, folders, [*files, "metrics.json.part"]
+
+    monkeypatch.setattr("recu.stages.du.os.walk", walk_while_a_job_runs)
+    disk = _disk(project)
+    (entry,) = [each for each in entries(disk) if each.place == "runs"]
+    assert (entry.path, entry.bytes) == (folder, 1000)
+    (spare,) = [each for each in spares(disk) if each.path == folder]
+    shutil.rmtree(folder)
+    assert spare.bytes == 0
+
+
 def _state(project, name: str, identifier: str = "gone/tiny/cifar.resnet20_1w1a/vanilla/seed1"):
     folder = project.runs / identifier / name
     folder.mkdir(parents=True)
