@@ -531,7 +531,7 @@ def test_mlflow_shows_one_run_a_stage_linked_to_its_parent(project, monkeypatch)
     assert metrics["mlflow_run_id"] == run.info.run_id
     project.train(finetune)
     project.evaluate(vanilla)
-    runs = {run.info.run_name: run for run in client.search_runs([store.experiment_id])}
+    runs = {run.info.run_name.partition(" | ")[2]: run for run in client.search_runs([store.experiment_id])}
     name = "cifar.resnet20_1w1a vanilla seed1"
     assert set(runs) == {name, f"{name} evaluate", "cifar.resnet20_1w1a finetune seed1"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
