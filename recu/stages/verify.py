@@ -372,7 +372,7 @@ def _record(content: Any, kind: type[R]) -> R | None:
         return None
 
 
-def _origin(record: TrainingRecord | Measurement | None) -> dict[str, str | None]:
+def _origin(record: TrainingRecord | Measurement | None) -> dict[str, Any]:
     """The data, commit, code and environment that a result names; None for what it does not."""
     said = getattr(record, "provenance", None)
     named = {name: getattr(said, name, None) for name in ("git_commit", "code_hash", "environment_hash")}
