@@ -43,12 +43,14 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """What is known of prepared data on this machine; all of it can be lost without harm."""
+    """What is known of prepared data on this machine; where it is lost, files are hashed or prepared again."""
 
     source: Place | None
     """Where the source lay and how it looked; None for bundled data."""
     files: dict[str, tuple[str, Stamp]]
     """SHA-256 (hexadecimal) and stamp of each file beside the manifest, by name."""
+    code: str | None = None
+    """`recu.experiment.own.own_hash` of the user's code that stored the images; None for the package's own."""
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -117,7 +119,7 @@ def read_local(folder: Path) -> Local:
     try:
         content = json.loads((folder / LOCAL_NAME).read_bytes())
         files = {name: (digest, Stamp(*stamp)) for name, (digest, *stamp) in content["files"].items()}
-        return Local(read_place(folder), files)
+        return Local(read_place(folder), files, content.get("code"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Local(None, {})
 
@@ -126,7 +128,7 @@ def write_local(folder: Path, local: Local) -> None:
     """Write what is known on this machine into `folder`. Raises OutputError."""
     source = None if local.source is None else {"path": local.source.path, "state": local.source.state}
     files = {name: [digest, *stamp] for name, (digest, stamp) in local.files.items()}
-    atomic_write_json(folder / LOCAL_NAME, {"source": source, "files": files})
+    atomic_write_json(folder / LOCAL_NAME, {"source": source, "files": files, "code": local.code})
 
 
 def keep_stamp(folder: Path, name: str, digest: str, stamp: Stamp) -> None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from recu.base.errors import ConfigError
-from recu.experiment.own import find_own
+from recu.experiment.own import find_own, own_hash
 
 Storage = Literal["arrays", "files"]
 """How prepared images lie: decoded once into arrays, or as the files they are."""
@@ -69,3 +69,8 @@ def find_kind(name: str) -> DatasetKind:
             f"dataset kind {name!r}: storage is {said['storage']!r}, expected {' or '.join(get_args(Storage))}"
         )
     return DatasetKind(**said | {"builder": builder})
+
+
+def own_code(name: str) -> str | None:
+    """`own_hash` of the user's code behind a kind as it is now; None for a kind of the package. Raises ConfigError."""
+    return None if name in KINDS else own_hash(find_own("dataset kind", name, KINDS).sources)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from recu.base.errors import ConfigError, unknown_name
+from recu.base.files import canonical_json, hash_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -79,6 +81,12 @@ def find_own(kind: Kind, name: str, known: Iterable[str]) -> Own:
             f" ({' and '.join(sorted(point.value for point in found))}): name one as module:name"
         )
     return _loaded(kind, found[0].value, str(Path.cwd()))
+
+
+def own_hash(sources: Iterable[CodeFile]) -> str | None:
+    """SHA-256 over names and contents of files of users' code; None where there are none."""
+    files = sorted({(file.name, hash_file(file.path)) for file in sources})
+    return hashlib.sha256(canonical_json(files).encode()).hexdigest() if files else None
 
 
 def entry_names(kind: Kind) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from recu.base.errors import ConfigError, unknown_name
 from recu.base.files import atomic_write_text, canonical_json, hash_text, read_object
 from recu.experiment import fit, paths
-from recu.experiment.dataset_kinds import find_kind
+from recu.experiment.dataset_kinds import find_kind, own_code
 from recu.experiment.params import load_datasets, load_defaults, load_published, load_suites, suite_names
 from recu.experiment.released import Released, load_released
 from recu.experiment.resolving import TORCHVISION_WEIGHTS, Experiment, Planned, load_experiments
@@ -75,15 +75,20 @@ class Plan:
         }
 
     def preparation(self, name: str) -> str:
-        """All that decides what preparing a dataset gives, as one string: its entry and how its local source looks.
+        """All that decides what preparing a dataset gives, as one string.
+
+        That is its entry, how its local source looks, and the user's code behind a kind of one's own.
 
         Raises:
+            ConfigError: there is no such kind.
             DataError: the source cannot be read.
         """
         dataset, source = self.datasets[name], self.config.sources.get(name)
         folder = Path(self.config.data_dir) / name
         facts = None if source is None else source_facts(dataset, Path(source), folder)
-        return canonical_json({"dataset": dataset.model_dump(mode="json"), "source": facts})
+        code = own_code(dataset.kind)
+        described = {"dataset": dataset.model_dump(mode="json"), "source": facts}
+        return canonical_json(described if code is None else described | {"code": code})
 
     @property
     def only_evaluated_on(self) -> set[str]:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from recu import __version__
 from recu.base.errors import Interrupted
-from recu.base.files import canonical_json, hash_file, hash_text
+from recu.base.files import canonical_json, hash_text
 from recu.experiment import paths
-from recu.experiment.own import CodeFile
+from recu.experiment.own import CodeFile, own_hash
 from recu.results.records import Provenance
 
 _PACKAGES = ("torch", "torchvision", "numpy", "numba", "pillow", "mlflow", "snakemake")
@@ -112,12 +112,6 @@ def with_own(code: str, sources: Iterable[CodeFile]) -> str:
     """A code hash that sees files of users' code too; unchanged where there are none."""
     own = own_hash(sources)
     return code if own is None else hashlib.sha256(f"{code} {own}".encode()).hexdigest()
-
-
-def own_hash(sources: Iterable[CodeFile]) -> str | None:
-    """SHA-256 over names and contents of files of users' code; None where there are none."""
-    files = sorted({(file.name, hash_file(file.path)) for file in sources})
-    return hashlib.sha256(canonical_json(files).encode()).hexdigest() if files else None
 
 
 def code_hash(package: Path) -> str:

@@ -19,10 +19,10 @@ from recu.base.place import ONLY, Place
 from recu.experiment import paths
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import check_network, find_network
+from recu.experiment.own import own_hash
 from recu.experiment.resolving import Experiment, Origin, network_sources, own_sources
 from recu.experiment.running import Running
 from recu.experiment.schema import Dataset
-from recu.results.provenance import own_hash
 from recu.results.records import (
     Origins,
     Provenance,

@@ -18,10 +18,10 @@ from recu.base.errors import CheckpointError, ConfigError
 from recu.base.files import hash_text
 from recu.experiment.binarisers import USUAL
 from recu.experiment.networks import Stage
+from recu.experiment.own import own_hash
 from recu.experiment.params import validate_model
 from recu.experiment.resolving import network_name, network_sources
 from recu.experiment.schema import Dataset
-from recu.results.provenance import own_hash
 from recu.results.records import Accuracy, EpochResult, as_record
 from recu.training.checkpoint import RESUME_KEY, read_checkpoint
 
@@ -58,7 +58,7 @@ class CheckpointIdentity:
     classes: tuple[str, ...] | None
     """Names in label order; None in files of versions that did not write them."""
     network_code: str | None
-    """`recu.results.provenance.own_hash` of users' code that the network was made of; None for none, and in files of
+    """`recu.experiment.own.own_hash` of users' code that the network was made of; None for none, and in files of
     versions that did not write it."""
     trained: Accuracy | None
     """`top1`, `top5` and `loss` that its training measured with these very weights; None within an epoch."""

@@ -82,7 +82,7 @@ class Identity:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How it runs, for the record; nothing in it changes a result beyond rounding."""
     network_code: str | None = None
-    """`recu.results.provenance.own_hash` of users' code that the network is made of; None for none."""
+    """`recu.experiment.own.own_hash` of users' code that the network is made of; None for none."""
     origins: Origins = field(default_factory=Origins)
 
     def as_plain(self) -> dict[str, Any]:

@@ -37,10 +37,10 @@ from recu.data.prepare.content import RECORDS, Builder, Content, Request
 from recu.data.prepare.download import fetch, sha256_of, verify_checksum
 from recu.data.prepare.own_builder import check_stored
 from recu.data.stamps import Local, hash_and_stamp, read_local, write_local
-from recu.experiment.dataset_kinds import KINDS, find_kind
+from recu.experiment.dataset_kinds import KINDS, find_kind, own_code
 from recu.experiment.fit import storage_of, stored_size_of
 from recu.experiment.schema import Dataset
-from recu.experiment.source_state import LOCAL_NAME, Place, inside, look_at, official_folder
+from recu.experiment.source_state import LOCAL_NAME, inside, look_at, official_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def prepare(
 ) -> Prepared:
     """Make `folder` hold the dataset and return it.
 
-    Data prepared before is recognised and left alone if its settings, source and content are the same. A second process
-    that prepares the same folder waits for the first and then uses its result.
+    Data prepared before is recognised and left alone if its settings, source and content are the same, and the code of
+    a kind of one's own. A second process that prepares the same folder waits for the first and then uses its result.
 
     Args:
         name: the dataset's name in params/datasets.yaml.
@@ -192,6 +192,8 @@ def _recognise(request: Request, folder: Path, *, adopt: bool) -> Manifest:
         identity = dataset.identity()
         seen = {"identity": identity, "fingerprint": fingerprint_of(manifest.content, identity)}
         manifest = manifest.model_copy(update=seen)
+    if read_local(folder).code != own_code(dataset.kind):
+        raise _Other(f"it was made by other code of dataset kind {dataset.kind!r} than there is now", usable=True)
     if source is not None and not _same_source(folder, manifest, dataset, source):
         raise _Other(f"it was made from another source than {source}, or that has changed", usable=True)
     prepared = Prepared(folder, manifest)
@@ -308,11 +310,12 @@ def _build(request: Request, folder: Path, source: Path | None) -> Manifest:
     name, dataset = request.name, request.dataset
     source = source if source is not None else _published_source(request, folder)
     before = None if source is None else look_at(dataset, source)
+    known = Local(before, {}, own_code(dataset.kind))
     resumable = find_kind(dataset.kind).resumable
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.preparing")
     try:
         if resumable:
-            temporary = _resumable_folder(request, folder, before)
+            temporary = _resumable_folder(request, folder, known)
         else:
             temporary.mkdir()
         described, content = _convert(replace(request, source=source), temporary)
@@ -324,7 +327,7 @@ def _build(request: Request, folder: Path, source: Path | None) -> Manifest:
         for note in content.overlap(temporary):
             _LOG.warning("%s", note)
             content = replace(content, notes=(*content.notes, note))
-        manifest = _write_manifest(request, described, content, before, temporary)
+        manifest = _write_manifest(request, described, content, known, temporary)
         if resumable:
             os.sync()  # a million files were left to the system's own time; the manifest's presence vouches for them
         _swap(temporary, folder)
@@ -337,7 +340,7 @@ def _build(request: Request, folder: Path, source: Path | None) -> Manifest:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_manifest(request: Request, source: Source, content: Content, place: Place | None, folder: Path) -> Manifest:
+def _write_manifest(request: Request, source: Source, content: Content, known: Local, folder: Path) -> Manifest:
     """Hash the files of `folder` and write its manifest, last."""
     listed = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.endswith("_stamps.bin")]
     hashed = {path.name: hash_and_stamp(path) for path in listed}
@@ -357,16 +360,17 @@ def _write_manifest(request: Request, source: Source, content: Content, place: P
         files={name: digest for name, (digest, _) in files.items()},
         notes=content.notes,
     )
-    write_local(folder, Local(place, files))
+    write_local(folder, replace(known, files=files))
     write_manifest(folder, manifest)
     return manifest
 
 
-def _resumable_folder(request: Request, folder: Path, place: Place | None) -> Path:
-    """The work folder that continuations share; begun anew if it was made from another source or other splits."""
+def _resumable_folder(request: Request, folder: Path, known: Local) -> Path:
+    """The work folder that continuations share; begun anew if its source, splits or user's code were others."""
     work = folder.with_name(f".{folder.name}.partial")
     state = work / RECORDS / "source.json"
-    described = canonical_json([asdict(place) if place else None, request.needed])
+    place, code = known.source, [known.code] if known.code else []
+    described = canonical_json([asdict(place) if place else None, request.needed, *code])
     if work.exists() and not (state.exists() and state.read_text() == described):
         shutil.rmtree(work)
     state.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
 """What a user brings along: found beside params/ or in an installed package, checked, and part of the code hash."""
 
+import json
 import random
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -15,9 +17,10 @@ from recu.experiment.binarisers import available_binarisers, find_binariser
 from recu.experiment.dataset_kinds import find_kind
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import find_network
-from recu.experiment.own import CodeFile, find_own
-from recu.experiment.params import load_datasets, validate_model
+from recu.experiment.own import CodeFile, find_own, own_hash
+from recu.experiment.params import load_config, load_datasets, parse_workflow_config, validate_model
 from recu.experiment.paths import PARAMS_DIR
+from recu.experiment.plan import load_plan
 from recu.experiment.resolving import network_sources, own_sources
 from recu.experiment.schedules import learning_rate_at
 from recu.export.comparing import LIBRARY, compare
@@ -25,7 +28,7 @@ from recu.export.graph import operations_of
 from recu.models import build_model
 from recu.models.checks import check_binariser, check_network_code
 from recu.nn.inference import inference_form
-from recu.results.provenance import own_hash, with_own
+from recu.results.provenance import with_own
 from recu.results.records import Provenance
 from recu.runtime.network import Network
 from recu.stages import evaluate
@@ -144,6 +147,18 @@ def test_the_source_of_ones_own_is_in_the_code_hash(here):
     before = with_own("a" * 64, sources)
     file.write_text("from recu.binarisers.sign import SignConv2d as Own  # changed\n")
     assert len({before, with_own("a" * 64, sources), "a" * 64}) == 3
+
+
+def test_the_workflow_prepares_again_where_the_code_of_a_kind_is_other_code(here):
+    file = here / "own_d.py"
+    file.write_text("def build(request, out): ...\n")
+    whole = load_plan(PARAMS_DIR, parse_workflow_config(load_config(PARAMS_DIR).model_dump()))
+    digits = whole.preparation("digits")
+    plan = replace(whole, datasets={"own": whole.datasets["digits"].model_copy(update={"kind": "own_d:build"})})
+    before = plan.preparation("own")
+    file.write_text("def build(request, out): ...  # changed\n")
+    assert plan.preparation("own") != before
+    assert set(json.loads(digits)) == {"dataset", "source"}, "what was prepared before needs no other preparation"
 
 
 def test_an_evaluation_names_the_source_as_it_was_when_it_began(here, monkeypatch):

@@ -12,10 +12,10 @@ import recu
 from recu.base.errors import CheckpointError, ConfigError, DataError, ResultError
 from recu.base.files import canonical_json, hash_text
 from recu.experiment import paths
+from recu.experiment.own import own_hash
 from recu.experiment.params import load_datasets
 from recu.experiment.resolving import network_sources
 from recu.models import build_model
-from recu.results.provenance import own_hash
 from recu.stages.publish import publish_released
 from tests.unit.stages.test_publish import make_released
 from tests.unit.training.ours import DATASET, experiment, our_checkpoint

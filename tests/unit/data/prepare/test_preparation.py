@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from recu.data import Prepared, build_loaders, prepare_beside
 from recu.data.manifest import read_manifest
 from recu.data.opening import check_contents
 from recu.data.prepare import preparation
+from recu.data.prepare.content import Request
 from recu.data.prepare.preparation import prepare
-from recu.data.stamps import read_local
+from recu.data.stamps import Local, read_local
+from recu.experiment import own
 from recu.experiment.schema import Archive, Dataset
 from tests.unit.data.builders import (
     cifar10_files,
@@ -570,6 +573,103 @@ def test_two_sources_at_once_each_get_what_their_own_preparation_returned(tmp_pa
     for process in processes:
         process.join(60)
     assert sorted(found) == sorted([("A", ("ant", "bee")), ("B", ("cow", "dog"))] * 2)
+
+
+OWN_BUILDER = """
+import numpy as np
+from own_levels import LOWEST
+from recu.data.prepare.content import store_arrays
+def build(request, out):
+    with open("calls", "a") as calls:
+        calls.write("x")
+    images = np.random.default_rng(0).integers(LOWEST, 256, (10, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(10) % 2
+    return store_arrays(("a", "b"), {"train": (images[:6], labels[:6]), "test": (images[6:], labels[6:])}, out)
+"""
+
+
+class OwnKind:
+    """A kind of dataset of one's own, whose code is as it would be in a process that begins now."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self.write()
+        self.entry = dataset(kind="own_numbers:build")
+
+    def write(self, *, note: str = "", lowest: int = 0) -> None:
+        (self._folder / "own_numbers.py").write_text(OWN_BUILDER + note)
+        (self._folder / "own_levels.py").write_text(f"LOWEST = {lowest}\n")
+        own._loaded.cache_clear()
+        for name in ("own_numbers", "own_levels"):
+            sys.modules.pop(name, None)
+
+    @property
+    def calls(self) -> int:
+        return len((self._folder / "calls").read_text())
+
+
+@pytest.fixture
+def own_kind(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file of the same size and second would stay as it was
+    (tmp_path / "numbers").touch()
+    yield OwnKind(tmp_path)
+    own._loaded.cache_clear()
+
+
+def test_other_code_of_ones_own_kind_is_run_again_and_its_content_decides(tmp_path: Path, own_kind: OwnKind):
+    def prepared() -> tuple[str, int]:
+        return run(tmp_path / "mini", tmp_path / "numbers", own_kind.entry).fingerprint, own_kind.calls
+
+    first, _ = prepared()
+    assert prepared() == (first, 1)
+    own_kind.write(note="# the same images\n")
+    assert prepared() == prepared() == (first, 2)
+    own_kind.write(lowest=9)  # in another file, which the builder imports
+    other, calls = prepared()
+    assert other != first and calls == 3
+
+
+def test_data_of_ones_own_kind_that_says_nothing_of_its_code_is_prepared_again(tmp_path: Path, own_kind: OwnKind):
+    arguments = (tmp_path / "mini", tmp_path / "numbers", own_kind.entry)
+    first = run(*arguments)
+    forget_code(tmp_path / "mini")
+    assert run(*arguments) == first and run(*arguments) == first and own_kind.calls == 2
+
+
+def test_data_of_the_packages_kinds_says_nothing_of_code_and_stays(tmp_path: Path, archive: Path, monkeypatch):
+    first = run(tmp_path / "mini", archive)
+    forget_code(tmp_path / "mini")
+    monkeypatch.setattr(preparation, "_build", None)
+    assert run(tmp_path / "mini", archive) == first
+
+
+def forget_code(folder: Path) -> None:
+    """Leave local.json as it was before it told of code."""
+    local = json.loads((folder / "local.json").read_text())
+    local.pop("code", None)
+    (folder / "local.json").write_text(json.dumps(local))
+
+
+def test_other_code_never_replaces_what_is_prepared_for_others(tmp_path: Path, own_kind: OwnKind):
+    first = beside(tmp_path, tmp_path / "numbers", own_kind.entry)
+    own_kind.write(lowest=9)
+    for source in (tmp_path / "numbers", None):
+        second = beside(tmp_path, source, own_kind.entry)
+        assert second.folder != first.folder and second.manifest.fingerprint != first.manifest.fingerprint
+    assert own_kind.calls == 2
+    check_contents(first)
+
+
+def test_what_other_code_left_unfinished_is_not_continued(tmp_path: Path, own_kind: OwnKind):
+    work = tmp_path / ".mini.partial"
+    request = Request("mini", own_kind.entry, tmp_path / "numbers", 0, ("train", "test"))
+    for code, kept in (("1" * 64, False), ("1" * 64, True), ("2" * 64, False), (None, False)):
+        left = work / "left"
+        left.touch() if work.exists() else None
+        preparation._resumable_folder(request, tmp_path / "mini", Local(None, {}, code))
+        assert left.exists() == kept
 
 
 def test_shipped_entries_are_valid_and_complete():
