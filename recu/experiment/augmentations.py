@@ -38,8 +38,8 @@ CROP_SCALES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"resized_crop_lighting": (0.08, 1.25), "resized_crop_within_lighting": (0.08, 1.0)}
 )
 """Share of the image's area that a random part covers, by augmentation: that of ReCU's program, whose parts above 1
-never fit, so that only their aspect ratio counts, and the competitor's. Images cut so stay files; others are decoded
-once."""
+never fit, so that only their aspect ratio counts, and the competitor's. Images of class folders that are cut so stay
+files; others are decoded once."""
 
 
 def own_augmentation(name: str) -> Callable[..., Any] | None:

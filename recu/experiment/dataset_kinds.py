@@ -38,11 +38,15 @@ KindName = Literal["digits", "cifar10", "cifar100", "imagefolder", "tinyimagenet
 
 KINDS: Mapping[KindName, DatasetKind] = MappingProxyType(
     {
-        "digits": DatasetKind("recu.data.prepare.digits:build", shipped=True),
-        "cifar10": DatasetKind("recu.data.prepare.cifar:build", side=32, extracts_to="cifar-10-batches-py"),
-        "cifar100": DatasetKind("recu.data.prepare.cifar:build", side=32, extracts_to="cifar-100-python"),
+        "digits": DatasetKind("recu.data.prepare.digits:build", storage="arrays", shipped=True),
+        "cifar10": DatasetKind(
+            "recu.data.prepare.cifar:build", storage="arrays", side=32, extracts_to="cifar-10-batches-py"
+        ),
+        "cifar100": DatasetKind(
+            "recu.data.prepare.cifar:build", storage="arrays", side=32, extracts_to="cifar-100-python"
+        ),
         "imagefolder": DatasetKind("recu.data.prepare.image_folder:build"),
-        "tinyimagenet": DatasetKind("recu.data.prepare.tinyimagenet:build", side=64),
+        "tinyimagenet": DatasetKind("recu.data.prepare.tinyimagenet:build", storage="arrays", side=64),
         "imagenet": DatasetKind(
             "recu.data.prepare.imagenet:build",
             storage="files",

@@ -65,7 +65,7 @@ def check_start_epoch(start_epoch: int, epochs: int) -> None:
 
 
 def storage_of(dataset: Dataset) -> Storage:
-    """Small images are decoded once into arrays; those of which training cuts out random parts stay files."""
+    """How images of a dataset are kept: as its kind says, else files where training cuts out random parts."""
     return find_kind(dataset.kind).storage or ("files" if dataset.augmentation in CROP_SCALES else "arrays")
 
 

@@ -98,6 +98,22 @@ def test_a_loader_that_shows_test_images_alone_need_not_know_the_augmentation():
         fit.choose_loader("dali", rotated, "arrays", trains=False)
 
 
+@pytest.mark.parametrize("augmentation", get_args(Augmentation))
+@pytest.mark.parametrize(("kind", "side"), [("digits", 32), ("cifar10", 32), ("cifar100", 32), ("tinyimagenet", 64)])
+def test_kinds_that_are_decoded_once_are_arrays_whatever_the_augmentation(kind, side, augmentation):
+    entry = dataset(kind=kind, augmentation=augmentation)
+    assert (fit.storage_of(entry), fit.stored_size_of(entry)) == ("arrays", side)
+    assert fit.storage_of(dataset(kind="imagenet", augmentation=augmentation)) == "files"
+    as_files = augmentation in CROP_SCALES
+    assert fit.storage_of(dataset(kind="imagefolder", augmentation=augmentation)) == ("files" if as_files else "arrays")
+
+
+def test_a_training_that_names_dali_is_refused_where_images_are_arrays_before_anything_is_prepared():
+    recipe = load_defaults(PARAMS_DIR).hyperparameters.model_copy(update={"loader": "dali"})
+    with pytest.raises(ConfigError, match=r"'dali' cannot serve Digits: .* these are kept as arrays; choose"):
+        fit.fitted(recipe, dataset(augmentation="resized_crop_lighting"))
+
+
 def test_every_loader_stands_in_the_table_and_one_serves_everything_by_itself():
     assert ("auto", *LOADERS) == get_args(LoaderName)
     assert any(kind == LoaderKind(kind.builder, automatic=True) for kind in LOADERS.values())

@@ -100,8 +100,10 @@ def test_arrays_where_files_are_expected_are_refused_unless_the_builder_says_so(
     ("kind", "files", "changes"),
     [
         ("digits", None, {"num_classes": 10}),
+        ("digits", None, {"num_classes": 10, "augmentation": "resized_crop_lighting"}),
         ("cifar10", cifar10_files, {"num_classes": 10}),
         ("cifar100", cifar100_files, {"num_classes": 100}),
+        ("cifar100", cifar100_files, {"num_classes": 100, "augmentation": "resized_crop_within_lighting"}),
         ("imagefolder", class_tree, {}),
         ("imagefolder", class_tree, {"augmentation": "resized_crop_lighting"}),
         ("tinyimagenet", tinyimagenet_files, {"num_classes": 3}),
