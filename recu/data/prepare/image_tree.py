@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -24,7 +26,7 @@ def build(request: Request, out: Path) -> Content:
     """List the images of a folder, or extract those of an archive into out/images.
 
     Raises:
-        DataError: see `iter_members` and `read_tree`.
+        DataError: see `iter_members` and `read_tree`; or a member's name cannot be that of a file.
         OSError: `out` cannot be written.
     """
     source = request.path
@@ -56,6 +58,7 @@ def _extracted(source: Path, out: Path, tree: ClassTree, seen: _Seen) -> dict[st
         for split, images in tree.splits.items()
         for image in images
     }
+    _check_places(source, out, places)
     splits: dict[str, list[IndexedFile]] = {split: [] for split in tree.splits}
     with tqdm(desc="extracting", total=len(places), unit=" images", disable=None) as bar:
         for member in iter_members(source, places.__contains__):
@@ -71,6 +74,30 @@ def _extracted(source: Path, out: Path, tree: ClassTree, seen: _Seen) -> dict[st
     if places:
         raise DataError(f"{source} changed while it was read: {next(iter(places))} is gone; run the same command again")
     return splits
+
+
+def _check_places(source: Path, out: Path, places: Mapping[str, tuple[str, ImageFile, PurePosixPath]]) -> None:
+    """Compare names with what a file system takes, before any image is written; an archive can hold more than that.
+
+    Raises:
+        DataError: a name is too long, or a member is a file and the folder of another.
+    """
+    longest = os.pathconf(out, "PC_NAME_MAX")
+    nested = {name: path for name, (_, image, path) in places.items() if "/" in image.file}
+    file_at = {path: name for name, (_, _, path) in places.items()} if nested else {}
+    for name, (_, _, path) in places.items():
+        size = max(len(os.fsencode(part)) for part in path.parts)
+        if size > longest:
+            raise DataError(
+                f"{source}: cannot extract {name}: a name in it has {size} bytes, expected {longest} or fewer; shorten"
+                " it and pack again"
+            )
+    for name, path in nested.items():
+        if above := next((file_at[folder] for folder in path.parents if folder in file_at), None):
+            raise DataError(
+                f"{source}: cannot extract {name}: {above} is an image too, expected a folder; rename one of them and"
+                " pack again"
+            )
 
 
 class _Seen:
