@@ -112,7 +112,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what the file of --checkpoint does not say itself")
     options.add_identity_options(group)
     options.add_changed_code_option(group)
-    parser.set_defaults(default_of=parser.get_default)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -144,9 +143,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _refuse_ignored(arguments: argparse.Namespace) -> None:
     measured = "suite" if arguments.suite else "peers" if arguments.peers else ""
     where = f"with --{measured}" if measured else "without --peers or --suite"
-    for name in _IGNORED[measured]:
-        if getattr(arguments, name) != arguments.default_of(name):
-            raise ConfigError(f"--{name} has no effect {where}; leave it out")
+    options.refuse_ignored(arguments, _IGNORED[measured], where)
     if arguments.checkpoint is not None and (arguments.small or arguments.models != arguments.default_of("models")):
         raise ConfigError("--checkpoint names the one network that is measured; leave --small and --models out")
 

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from recu.training.checkpoint_identity import CheckpointIdentity
     from recu.training.processes import Processes
 
+_NOT_OF_A_FILE = (
+    *("manifest", "results_dir", "runs_dir"),
+    *("seed", "method", "save", "resume", "start_epoch", "init_from", "stage1", "teacher", "teacher_weights"),
+    "keep_resumable",
+)
+"""Options that have no effect on the evaluation of a file: those of an experiment, and those of `recu train` that say
+where a training starts and what becomes of it. Its recipe and display may stand, as in the authors' command lines."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +63,10 @@ def run(arguments: argparse.Namespace) -> None:
     code_at_start()
     if arguments.evaluate is not None and arguments.experiment is not None:
         raise ConfigError("--evaluate and --experiment both name what to evaluate: choose one")
+    if arguments.evaluate is not None:
+        # An empty address says what holds: nothing is sent to MLflow.
+        more = ("tracking_uri",) if arguments.tracking_uri else ()
+        options.refuse_ignored(arguments, (*_NOT_OF_A_FILE, *more), "with --evaluate FILE")
     if arguments.experiment is not None:
         options.together(arguments, functools.partial(_evaluate_experiment, arguments))
     elif arguments.evaluate is not None and is_packed(arguments.evaluate):
@@ -69,8 +81,6 @@ def _evaluate_experiment(arguments: argparse.Namespace, processes: Processes | N
     from recu.stages.evaluate import evaluate
 
     planned = options.planned_of(arguments)
-    if arguments.output is not None:
-        raise ConfigError("--output goes with --evaluate FILE; an experiment's evaluation goes into --results_dir")
     dataset = options.planned_dataset(arguments, planned)
     evaluate(
         planned,

@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.record is not None and (arguments.quick or arguments.to != "packed"):
         raise ConfigError("--record goes with --to packed, compared on all test images: leave it, or --quick, out")
+    if arguments.to != "safetensors":
+        options.refuse_ignored(arguments, ("license",), f"with --to {arguments.to}, which has no model card")
     _check_output(arguments)
     opening = options.opening(arguments)
     classifier = load(arguments.source, **opening)

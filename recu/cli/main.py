@@ -101,6 +101,7 @@ def _run(command: str, words: list[str]) -> None:
     module.add_arguments(parser)
     arguments = parser.parse_args(words)
     arguments.words = (command, *words)  # for a launcher that runs them as several processes
+    arguments.default_of = parser.get_default  # for `recu.cli.options.given_options`
     with _messages_on_terminal():
         module.run(arguments)
 

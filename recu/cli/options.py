@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -49,6 +49,40 @@ _DIRS = {
     "runs_dir": "state of trainings",
     "reports_dir": "rendered tables",
 }
+
+_BESIDE_EXPERIMENT = (
+    *(each.name for each in fields(Running)),
+    *_DIRS,
+    *("experiment", "params_dir", "manifest", "type", "teacher_weights", "batch_size_test"),
+)
+"""Options that have an effect beside `--experiment`: where and how it runs, which changes no result."""
+_NOT_OF_A_PACKED_FILE = (*_OF_A_NETWORK, "kernels", "threads", "type", "stall_minutes", "end_time", "changed_code")
+"""Options that say how PyTorch computes, besides those that `check_packed` speaks of."""
+
+
+def given_options(arguments: argparse.Namespace) -> list[str]:
+    """Names of the options that say something else than their defaults."""
+    ours = ("words", "default_of")
+    return [name for name, value in vars(arguments).items() if name not in ours and value != arguments.default_of(name)]
+
+
+def refuse_ignored(arguments: argparse.Namespace, names: Iterable[str], where: str) -> None:
+    """Raise ConfigError for options that stand on the command line and have no effect in the mode that was chosen.
+
+    Args:
+        arguments: all options.
+        names: those that have no effect there, whether the command has them or not.
+        where: the mode, e.g. "without --experiment".
+    """
+    named = set(names)
+    ignored = [name for name in given_options(arguments) if name in named]
+    has, it = ("has", "it") if len(ignored) == 1 else ("have", "them")
+    if ignored:
+        raise ConfigError(f"{_listed(ignored)} {has} no effect {where}; leave {it} out")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)
 
 
 def add_place_options(parser: argparse.ArgumentParser) -> None:
@@ -179,11 +213,12 @@ def check_packed(arguments: argparse.Namespace, *given: str) -> None:
         given: names of options that stand on the command line and say what a checkpoint may not say itself.
     """
     if given:
-        raise ConfigError(f"a packed file says what it is: leave {', '.join(f'--{name}' for name in given)} out")
+        raise ConfigError(f"a packed file says what it is: leave {_listed(given)} out")
     if arguments.gpus not in ("", "cpu"):
         raise ConfigError(f"--gpus is {arguments.gpus}: packed files run on the CPU; leave it out")
     if getattr(arguments, "processes", 0) > 1:
         raise ConfigError(f"--processes is {arguments.processes}: a packed file runs in one process; leave it out")
+    refuse_ignored(arguments, _NOT_OF_A_PACKED_FILE, "with a packed file, which runs without PyTorch")
 
 
 def add_project_options(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -311,7 +346,8 @@ def given_hyperparameters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
-    """The experiment of `--experiment`, with `--batch_size_test`. Raises ConfigError, for a parameter beside it too."""
+    """The experiment of `--experiment`, with `--batch_size_test`. Raises ConfigError, also for options without effect
+    there."""
     neutral = _neutral(arguments)
     return _with_neutral(parse_experiment(arguments.experiment), neutral)
 
@@ -331,15 +367,13 @@ def _with_neutral(experiment: Experiment, neutral: dict[str, Any]) -> Experiment
 
 
 def _neutral(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What stands beside `--experiment` and may, since it changes no result."""
-    given = given_hyperparameters(arguments)
-    fixed = [
-        *(name for name in given if name != "batch_size_test"),
-        *(n for n in ("model", "family", "variant", "dataset") if n in arguments),
-    ]
+    """The hyper-parameters that stand beside `--experiment` and may, since they change no result."""
+    fixed = [name for name in given_options(arguments) if name not in _BESIDE_EXPERIMENT]
+    if not {"output", "overwrite"}.isdisjoint(fixed):
+        raise ConfigError("--output goes with --evaluate FILE; what an experiment gives goes into --results_dir")
     if fixed:
-        raise ConfigError(f"--experiment fixes every parameter: leave out {', '.join(f'--{name}' for name in fixed)}")
-    return given
+        raise ConfigError(f"--experiment fixes every parameter: leave out {_listed(fixed)}")
+    return given_hyperparameters(arguments)
 
 
 def gpus_of(arguments: argparse.Namespace) -> str:

@@ -63,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print one line an experiment, how long the rest will take, then what is missing and where to get it."""
     devices = arguments.devices
+    if arguments.watch is not None:
+        options.refuse_ignored(arguments, ("device", "devices", "output"), "with --watch")
     if devices is not None:
         options.check_count("devices", devices, MOST_PROCESSES)
     config = params.load_config(arguments.params_dir)

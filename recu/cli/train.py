@@ -72,6 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
 
         evaluate.run(arguments)
         return
+    if arguments.experiment is None:
+        options.refuse_ignored(arguments, ("manifest", "runs_dir"), "without --experiment")
+        options.refuse_ignored(arguments, ("output", "overwrite"), "without --evaluate FILE")
     train = _train_command_line if arguments.experiment is None else _train_experiment
     options.together(arguments, functools.partial(train, arguments))
 

@@ -231,6 +231,12 @@ def test_another_architecture_is_one_line(recu, checkpoint):
     assert "does not fit the network" in recu.error() and "check model, family" in recu.error()
 
 
+@pytest.mark.parametrize("option", ["--manifest", "--results_dir", "--runs_dir", "--tracking_uri"])
+def test_an_option_of_experiments_is_refused_for_a_file(recu, option):
+    assert recu("evaluate", "-e", "x", option, "y", *recu.places) == 2
+    assert f"{option} has no effect with --evaluate FILE; leave it out" in recu.error()
+
+
 def test_a_corrupt_checkpoint_is_one_line(recu, checkpoint):
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     assert recu("evaluate", "-e", checkpoint, *recu.tiny) == 2
@@ -317,6 +323,8 @@ def test_what_a_released_file_needs_and_fixes_is_said(recu, checkpoint):
     for more, message in (
         ([text, "--output", "o.json"], "--output goes with --evaluate FILE"),
         ([text, "--model", "x"], "--experiment fixes every parameter: leave out --model"),
+        ([text, "--data_path", "x"], "--experiment fixes every parameter: leave out --data_path"),
+        ([text, "--overwrite"], "--output goes with --evaluate FILE"),
         ([text, "--batch_size_test", "0"], "batch_size_test"),
         ([text, "-e", "x"], "--evaluate and --experiment both name what to evaluate"),
         (["{"], "--experiment: "),

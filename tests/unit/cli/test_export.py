@@ -217,6 +217,12 @@ def test_options_that_a_packed_file_has_no_use_for(recu, packed):
     assert "a packed file says what it is: leave --stage out" in recu.error()
     assert recu("predict", packed, image, "--gpus", "0") == 2
     assert "packed files run on the CPU" in recu.error()
+    assert recu("predict", packed, image, "--kernels", "off") == 2
+    assert "--kernels has no effect with a packed file" in recu.error()
+    assert recu("evaluate", "-e", packed, "-bt", 7, "--loader", "memory", "--end_time", "inf") == 2
+    assert "--end_time, --batch_size_test, --loader have no effect with a packed file" in recu.error()
+    assert export(recu, packed, "onnx", "net.onnx", "--license", "mit") == 2
+    assert "--license has no effect with --to onnx, which has no model card; leave it out" in recu.error()
 
 
 def test_data_of_other_classes_is_refused(recu, packed):

@@ -214,3 +214,8 @@ def test_watching_ends_when_nobody_reads_any_more():
 def test_watching_takes_seconds(place, seconds, capsys):
     assert main(["plan", "demo", "--watch", seconds]) == 2
     assert "expected seconds above 0" in capsys.readouterr().err
+
+
+def test_watching_refuses_what_it_does_not_look_at(place, capsys):
+    assert main(["plan", "demo", "--watch", "--output", "plan.json", "--devices", "2"]) == 2
+    assert "--devices, --output have no effect with --watch; leave them out" in capsys.readouterr().err

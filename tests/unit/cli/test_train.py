@@ -749,6 +749,42 @@ def test_what_can_be_refused_at_once_leaves_nothing_behind(recu, words, message)
     assert not list(recu.folder.iterdir())
 
 
+IGNORED = "--seed 7 --method m --save b --resume --start_epoch 3 --data_path x --stage1 y --use_dali --epochs 3"
+OF_A_JOB = (
+    "--data_dir data --results_dir r --runs_dir s --manifest m.json --gpus cpu --type torch.FloatTensor --kernels off"
+    " --processes 1 --stall_minutes 5 --workers 0 --threads 1 -bt 7 --print_freq 5 --save_minutes 5 --time_estimate 0"
+    " --end_time inf --keep_resumable --diagnostics 0 --tracking_uri s --teacher_weights w.pth"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            f"--experiment {{}} {IGNORED}",
+            "--experiment fixes every parameter: leave out --data_path, --seed, --method, --save, --resume,"
+            " --start_epoch, --stage1, --loader, --epochs",
+        ),
+        ("--experiment {} --output o.json", "--output goes with --evaluate FILE; what an experiment gives goes into"),
+        (f"--experiment {{}} {OF_A_JOB}", "error: --experiment: "),
+        ("--manifest m.json", "--manifest has no effect without --experiment; leave it out"),
+        (
+            "--manifest m.json --runs_dir s",
+            "--runs_dir, --manifest have no effect without --experiment; leave them out",
+        ),
+        ("--output o.json --overwrite", "--output, --overwrite have no effect without --evaluate FILE; leave them out"),
+        ("-e x --manifest m.json", "--manifest has no effect with --evaluate FILE; leave it out"),
+        ("-e x --save b --resume", "--save, --resume have no effect with --evaluate FILE; leave them out"),
+        ("-e x --tracking_uri s", "--tracking_uri has no effect with --evaluate FILE; leave it out"),
+        ("-e x --epochs 3 --print_freq 5 --tracking_uri=", "cannot read x"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(recu, words, message):
+    assert recu("train", *recu.places[:2], *words.split()) == 2
+    assert message in recu.error()
+    assert not list(recu.folder.iterdir())
+
+
 def test_initial_weights_of_another_network_are_refused_at_once(recu, plain):
     best = plain[0] / "model_best.pth.tar"
     assert recu.train("--save", "one", "--model", "resnet18_1w1a", "--init_from", best) == 2
