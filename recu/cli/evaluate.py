@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from recu.training.processes import Processes
 
 _NOT_OF_A_FILE = (
-    *("manifest", "results_dir", "runs_dir"),
-    *("seed", "method", "save", "resume", "start_epoch", "init_from", "stage1", "teacher", "teacher_weights"),
+    "manifest",
+    "runs_dir",
+    "method",
+    "init_from",
+    "stage1",
+    "teacher",
+    "teacher_weights",
     "keep_resumable",
 )
-"""Options that have no effect on the evaluation of a file: those of an experiment, and those of `recu train` that say
-where a training starts and what becomes of it. Its recipe and display may stand, as in the authors' command lines."""
+"""Options that have no effect on the evaluation of a file. Those of the authors' program may stand beside `-e`, as they
+do there: their command lines are taken as they are."""
 
 _log = logging.getLogger(__name__)
 

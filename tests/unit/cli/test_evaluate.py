@@ -231,7 +231,7 @@ def test_another_architecture_is_one_line(recu, checkpoint):
     assert "does not fit the network" in recu.error() and "check model, family" in recu.error()
 
 
-@pytest.mark.parametrize("option", ["--manifest", "--results_dir", "--runs_dir", "--tracking_uri"])
+@pytest.mark.parametrize("option", ["--manifest", "--runs_dir", "--tracking_uri"])
 def test_an_option_of_experiments_is_refused_for_a_file(recu, option):
     assert recu("evaluate", "-e", "x", option, "y", *recu.places) == 2
     assert f"{option} has no effect with --evaluate FILE; leave it out" in recu.error()

@@ -774,9 +774,9 @@ OF_A_JOB = (
         ),
         ("--output o.json --overwrite", "--output, --overwrite have no effect without --evaluate FILE; leave them out"),
         ("-e x --manifest m.json", "--manifest has no effect with --evaluate FILE; leave it out"),
-        ("-e x --save b --resume", "--save, --resume have no effect with --evaluate FILE; leave them out"),
+        ("-e x --teacher t --stage1 s", "--stage1, --teacher have no effect with --evaluate FILE; leave them out"),
         ("-e x --tracking_uri s", "--tracking_uri has no effect with --evaluate FILE; leave it out"),
-        ("-e x --epochs 3 --print_freq 5 --tracking_uri=", "cannot read x"),
+        ("-e x --epochs 3 --print_freq 5 --tracking_uri= --save b --resume --seed 3 --results_dir r", "cannot read x"),
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(recu, words, message):
