@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ def weights(rows: Sequence[Row]) -> Figure:
             _draw_line(axes, _mean_by_epoch(seeds, name, start), _PANELS[name][1], style)
         for end in _ENDS:  # as lines: bands of several methods would hide one another
             _draw_line(panels["scale_mean"], _mean_by_epoch(seeds, end, start), 1.0, style | _THIN)
-    key.legend(panels["tail_share"].lines, [plain(name) for name in shown], loc="upper left", fontsize="small")
+    names = [plain(name + _share(seeds)) for name, seeds in shown.items()]
+    key.legend(panels["tail_share"].lines, names, loc="upper left", fontsize="small")
     if len(groups) > len(shown):
         figure.suptitle(f"{len(shown)} of {len(groups)}; every run's page has its own", color=INK)
     return figure
@@ -89,10 +91,11 @@ def histograms(rows: Sequence[Row]) -> Figure:
     starts = _starts(rows)
     found = []
     for name, seeds in _groups(rows).items():
-        measured = seeds[0].weights.with_histograms if seeds[0].weights else ()
+        first = next(row for row in seeds if row.weights is not None)
+        measured = first.weights.with_histograms if first.weights else ()
         if measured:
-            place, start = len(measured[0].layers) // 2, starts.get(seeds[0].experiment_id, 0)
-            found.append((name, measured, place, start))
+            title = name if first is seeds[0] else f"{name}, seed {first.seed}"
+            found.append((title, measured, len(measured[0].layers) // 2, starts.get(first.experiment_id, 0)))
     if not found:
         return words(_NOTHING)
     shown = found[:_MOST_HISTOGRAMS]
@@ -120,14 +123,23 @@ def _starts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The measured seeds of each row and method, by what tells these apart."""
+    """The seeds of each row and method of which some were measured, by what tells these apart."""
     several = len({row.dataset for row in rows}) > 1
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        if row.weights is not None:
-            name = f"{row.network}, {row.method}" + (f", {row.dataset}" if several else "")
-            groups.setdefault(name, []).append(row)
-    return groups
+        name = f"{row.network}, {row.method}" + (f", {row.dataset}" if several else "")
+        groups.setdefault(name, []).append(row)
+    return {name: seeds for name, seeds in groups.items() if any(row.weights is not None for row in seeds)}
+
+
+def _share(seeds: Sequence[Row]) -> str:
+    """Of how many of its seeds a line is the mean, where it is not of all; epochs may differ in that."""
+    counts = Counter(epoch for row in seeds if row.weights is not None for epoch in row.weights.epoch).values()
+    fewest, most = min(counts), max(counts)
+    if fewest == len(seeds):
+        return ""
+    some = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f" ({some} of {len(seeds)} seeds)"
 
 
 def _three(names: Sequence[str]) -> list[str]:
@@ -156,9 +168,8 @@ def _mean_by_epoch(seeds: Sequence[Row], name: str, start: int) -> dict[int, flo
     found: dict[int, list[float]] = {}
     for row in seeds:
         curves: WeightCurves | None = row.weights
-        assert curves is not None, "only measured ones are grouped"
         # Rows of earlier versions lack some.
-        for epoch, value in zip(curves.epoch, getattr(curves, name), strict=False):
+        for epoch, value in zip(curves.epoch, getattr(curves, name), strict=False) if curves else ():
             if value is not None:
                 found.setdefault(start + epoch + 1, []).append(value)
     return {epoch: statistics.fmean(found[epoch]) for epoch in sorted(found)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -285,11 +286,12 @@ def published(table: Sequence[TableRow]) -> Figure:
 
 
 def classes(rows: Sequence[Row]) -> Figure:
-    """Confusion matrix and accuracy of every class, counted over all seeds, for each network and method."""
+    """Confusion matrix and accuracy of every class, over all seeds that have one, for each network and method."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if row.confusion is not None:
             groups.setdefault((row.dataset, row.network, row.method), []).append(row)
+    seeds = Counter((row.dataset, row.network, row.method) for row in rows)
     if not groups:
         return words(
             "These evaluations have no confusion matrix: an earlier version made them,\n"
@@ -303,11 +305,17 @@ def classes(rows: Sequence[Row]) -> Figure:
         names = group[0].classes or tuple(str(number) for number in range(len(counts)))
         _draw_matrix(matrix, counts, names)
         _draw_bars(bars, counts, names)
-        seeds = "" if len(group) == 1 else f", {len(group)} seeds"
-        matrix.set_title(plain(f"{network}, {method}{seeds}, {dataset}"), fontsize="medium", loc="left")
+        of = _of_seeds(len(group), seeds[dataset, network, method])
+        matrix.set_title(plain(f"{network}, {method}{of}, {dataset}"), fontsize="medium", loc="left")
     if len(groups) > len(shown):
         figure.suptitle(f"{len(shown)} of {len(groups)}; every run's page has its own", color=INK)
     return figure
+
+
+def _of_seeds(counted: int, there: int) -> str:
+    if counted < there:
+        return f", {counted} of {there} seeds"
+    return "" if there == 1 else f", {there} seeds"
 
 
 def _lines_together(group: Sequence[Row]) -> list[list[tuple[int, ...]]]:

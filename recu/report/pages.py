@@ -39,7 +39,7 @@ CAPTIONS = {
     "weights": "The binary layers by epoch, means over their weights and the seeds (docs/diagnostics.md): dead "
     "weights, signs flipped, quantisation error, entropy, threshold, and alpha: the mean over the layers, each "
     "counted by its weights, and, thin, the smallest and the largest of all filters.",
-    "histograms": _HISTOGRAMS.format("the middle binary layer, of each first seed,"),
+    "histograms": _HISTOGRAMS.format("the middle binary layer, of each first seed that was measured,"),
 }
 """What each figure of a suite shows."""
 _RUN_CAPTIONS = CAPTIONS | {

@@ -34,7 +34,12 @@ def row(*measured: EpochWeights, method: str = "vanilla", seed: int = 1, parent=
     curve = SimpleNamespace(epoch=tuple(range(len(measured))))
     weights = WeightCurves.of(measured)
     known = {"dataset": "digits", "network": "n", "method": method, "curve": curve, "parent": parent}
-    return SimpleNamespace(experiment_id=identifier, weights=weights, **known)
+    return SimpleNamespace(experiment_id=identifier, weights=weights, seed=seed, **known)
+
+
+def legend(figure) -> list[str]:
+    (key,) = [axes for axes in figure.axes if not axes.axison]
+    return [text.get_text() for text in key.get_legend().get_texts()]
 
 
 def panels(figure) -> dict:
@@ -62,6 +67,13 @@ def test_a_network_is_the_mean_over_its_weights_and_seeds_counted_from_one() -> 
     assert all(axes.get_xlabel() == "epoch" for axes in shown.values()) and len(shown) == 7
 
 
+def test_a_mean_over_some_of_the_seeds_says_over_how_many() -> None:
+    some = [row(seed=1), row(epoch(0), epoch(1), seed=2), row(seed=3)]
+    later = [row(epoch(1), method="finetune", seed=1), row(epoch(0), epoch(1), method="finetune", seed=2)]
+    figure = diagnostic_figures.weights([*some, *later, row(epoch(0), method="two-stage")])
+    assert legend(figure) == ["n, vanilla (1 of 3 seeds)", "n, finetune (1 to 2 of 2 seeds)", "n, two-stage"]
+
+
 def test_a_finetune_continues_the_epochs_of_its_parent() -> None:
     vanilla = row(epoch(0), epoch(1))
     finetune = row(epoch(0), method="finetune", parent=SimpleNamespace(id=vanilla.experiment_id))
@@ -77,8 +89,7 @@ def test_of_one_run_layers_have_their_lines_and_a_band() -> None:
     assert (min(band), max(band)) == (4.0, 8.0)
     flipped = panels(figure)["signs flipped in the epoch (%)"]
     assert points(flipped)[2] == [], "of the second layer it is not known"
-    (key,) = [axes for axes in figure.axes if not axes.axison]
-    assert [text.get_text() for text in key.get_legend().get_texts()] == ["network", "conv1", "conv2"]
+    assert legend(figure) == ["network", "conv1", "conv2"]
 
 
 def test_rows_of_an_earlier_version_lack_threshold_and_alpha_and_still_draw() -> None:
@@ -116,6 +127,11 @@ def test_histograms_count_the_epochs_of_a_finetune_on_from_its_parents() -> None
     ):
         ends = [axes.get_title(loc="left").rpartition(" ")[2] for axes in figure.axes[:2]]
         assert ends == ["3", "4"]
+
+
+def test_histograms_of_another_than_the_first_seed_name_it() -> None:
+    figure = diagnostic_figures.histograms([row(), row(epoch(0, histograms=True), seed=2)])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["n, vanilla, seed 2\nconv2, epoch 1"]
 
 
 def test_where_nothing_was_measured_the_figure_says_so() -> None:

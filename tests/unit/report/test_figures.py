@@ -120,6 +120,9 @@ def test_a_confusion_matrix_counts_all_seeds() -> None:
     assert sorted(int(text.get_text()) for text in matrix.texts) == [1, 3, 5, 7]
     assert [patch.get_width() for patch in bars.patches] == [62.5, 87.5]
     assert [label.get_text() for label in matrix.get_yticklabels()] == ["cat", "dog"]
+    assert matrix.get_title(loc="left") == "a, vanilla, 2 seeds, digits"
+    some = figures.classes([one, two, row("a", "vanilla", [50.0], seed=3)]).axes[0]
+    assert some.get_title(loc="left") == "a, vanilla, 2 of 3 seeds, digits"
     assert "have no confusion matrix" in figures.classes([row("a", "vanilla", [1.0])]).texts[0].get_text()
 
 
