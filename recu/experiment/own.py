@@ -121,8 +121,8 @@ def _loaded(kind: Kind, place: str, folder: str) -> Own:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "") in _parents(module_name)
         if missing and beside is None:
             raise ConfigError(
-                f"{what}: there is no {module_name.replace('.', '/')}.py in {folder}, beside params/, and no module"
-                f" {module_name} is installed"
+                f"{what}: there is no {module_name.replace('.', '/')}.py in {folder}, the working directory, and no"
+                f" module {module_name} is installed"
             ) from error
         shown = " ".join(str(error).split())
         raise ConfigError(f"{what}: importing {module_name} failed: {type(error).__name__}: {shown}") from error

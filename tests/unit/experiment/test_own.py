@@ -65,7 +65,7 @@ def test_a_file_beside_params_is_found_and_its_imports_are_sources(here):
         (
             None,
             "absent_module:rate",
-            r"no absent_module.py in .*, beside params/, and no module .* is installed",
+            r"no absent_module.py in .*, the working directory, and no module .* is installed",
         ),
         ("def rate(e, E): return 1\n", "own_a:rat", r"unknown name in own_a 'rat'; did you mean 'rate'"),
         (
