@@ -64,7 +64,7 @@ def test_images_that_are_stored_in_one_size_are_predicted_from_that_size(tmp_pat
     if kind == "cifar10":
         images = [Image.fromarray(pixels) for pixels in np.load(tmp_path / "data/test_images.npy")]
     else:
-        images = sorted((source / "val/images").iterdir(), key=lambda file: int(file.stem[4:]) % 3)
+        images = [source / f"val/images/val_{number}.JPEG" for number in (0, 3, 1, 4, 2, 5)]  # by class
     views = torch.stack([as_test_image(image, entry) for image in images])
     assert torch.equal(normalise(views, torch.tensor(entry.mean), torch.tensor(entry.std)), seen)
 
