@@ -174,9 +174,7 @@ def judge_measurement(
         now: the code and environment that run now.
     """
     record = as_record(content, EvaluationRecord)
-    problems = _seal(content)
-    if record.experiment_id != expected.id:
-        problems.append(("altered", f"is the evaluation of {record.experiment_id}"))
+    problems = _of_whom(content, record, expected, "the evaluation")
     if record.spec_hash != expected.spec_hash:
         problems.append(("stale", f"other parameters (hash {record.spec_hash}, now {expected.spec_hash})"))
     if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
@@ -199,9 +197,7 @@ def judge_packed(
         packed_sha256: of the packed file beside metrics.json; None where there is none.
     """
     record = as_record(content, PackedRecord)
-    problems = _seal(content)
-    if record.experiment_id != expected.id:
-        problems.append(("altered", f"is of the packed file of {record.experiment_id}"))
+    problems = _of_whom(content, record, expected, "what is said of the packed file")
     if checkpoint_sha256 is not None and record.checkpoint_sha256 != checkpoint_sha256:
         problems.append(("stale", "packed another checkpoint than the one there now (SHA-256 differs)"))
     if packed_sha256 is None:
@@ -222,9 +218,7 @@ def judge_speed(subject: str, content: Any, expected: Origin, *, packed_sha256: 
         packed_sha256: of the packed file as the record of it says; None where there is none.
     """
     record = as_record(content, SpeedRecord)
-    problems = _seal(content)
-    if record.experiment_id != expected.id:
-        problems.append(("altered", f"is the speed of {record.experiment_id}"))
+    problems = _of_whom(content, record, expected, "the speed")
     if packed_sha256 is not None and record.packed_sha256 != packed_sha256:
         problems.append(("stale", "measured another packed file than the one there now (SHA-256 differs)"))
     return finding(subject, problems)
@@ -265,6 +259,16 @@ def _pieces(record: TrainingRecord) -> list[Problem]:
 def _seal(content: Mapping[str, Any]) -> list[Problem]:
     problem = seal_problem(content)
     return [] if problem is None else [("altered", problem)]
+
+
+def _of_whom(
+    content: Mapping[str, Any], record: EvaluationRecord | PackedRecord | SpeedRecord, expected: Origin, what: str
+) -> list[Problem]:
+    """Of a record that was altered, or is `what` of another experiment."""
+    problems = _seal(content)
+    if record.experiment_id != expected.id:
+        problems.append(("altered", f"is {what} of {record.experiment_id}"))
+    return problems
 
 
 def _checkpoint(record: TrainingRecord | ReleasedRecord, digest: str | None) -> list[Problem]:
