@@ -537,9 +537,9 @@ def test_mlflow_shows_one_run_a_stage_linked_to_its_parent(project, monkeypatch)
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for child in (f"{name} evaluate", "cifar.resnet20_1w1a finetune seed1"):
         assert runs[child].data.tags["mlflow.parentRunId"] == run.info.run_id
-    steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "test_top1")]
+    steps = [entry.step for entry in client.get_metric_history(run.info.run_id, "test/top1")]
     assert steps == [0, 1]
-    assert runs[name].data.params["hyperparameters.lr"] == "0.1"
+    assert runs[name].data.params["lr"] == "0.1"
     assert runs[name].data.tags["data_fingerprint"] == metrics["data_fingerprint"]
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert artifacts == {"model_best.pth.tar", "experiment.json", "train.log"}
