@@ -224,3 +224,16 @@ def test_faults_in_two_suites_are_mended_by_one_command_without_the_states(damag
     damaged.metrics("train").with_name(paths.BEST_CHECKPOINT).unlink()
     damaged.edit(paths.rows_file(damaged.folder / "results", "second"), lambda found: found["rows"].pop())
     damaged.check("though", "second/rows.json: was altered", strict="--strict")
+
+
+@pytest.mark.slow
+def test_packed_files_and_speeds_are_made_again_and_stay_in_the_table(damaged: Damaged):
+    code, shown = damaged.sh("snakemake --cores 2 --config benchmark=true")
+    assert code == 0, shown
+    table = damaged.folder / "reports/smallest.csv"
+    damaged.metrics("export").with_name(paths.PACKED).write_bytes(b"other")
+    damaged.edit(damaged.metrics("speed", "finetune"), _set("threads", 9))
+    damaged.check("the packed file beside it is another", "was altered after it was published")
+    table.unlink()
+    damaged.check("smallest.csv: not there, though", strict="--strict")
+    assert "packed_ms" in table.read_text()
