@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from recu.binarisers.estimators import polynomial_gradient
 from recu.binarisers.recu import LAPLACIAN_STD, VARIANCE_EPSILON, BinaryConv2d, centre_weight, quantile_threshold
-from recu.kernels import sign_convolution, unit_loops, winograd
+from recu.kernels import sign_convolution, sign_gradients, unit_loops, winograd
 from recu.kernels.tensors import compiled_for
 
 _PER_FILTER = (1, 2, 3)
@@ -62,7 +62,8 @@ class _BinaryConvolution(torch.autograd.Function):
         grad_input, grad_kernel = convolution_gradients(
             grad,
             activation,
-            torch.sign(standardised) * alpha.unsqueeze(-1),
+            torch.sign(standardised),
+            alpha,
             ctx.stride,
             ctx.padding,
             of_input=ctx.needs_input_grad[0],
@@ -122,7 +123,8 @@ def scales_filters(alpha: Tensor, weight: Tensor) -> bool:
 def convolution_gradients(
     grad: Tensor,
     activation: Tensor,
-    scaled_weight: Tensor,
+    binary_weight: Tensor,
+    alpha: Tensor,
     stride: tuple[int, int],
     padding: tuple[int, int],
     *,
@@ -133,7 +135,8 @@ def convolution_gradients(
     Args:
         grad: of the result, (N, O, H', W').
         activation: (N, I, H, W).
-        scaled_weight: (O, I, kH, kW).
+        binary_weight: (O, I, kH, kW).
+        alpha: (O, 1, 1).
         stride: of the convolution.
         padding: likewise.
         of_input: whether the first of the results is wanted.
@@ -142,7 +145,17 @@ def convolution_gradients(
         The gradient of the sign, (N, I, H, W) or None, and that of the scaled weight.
     """
     # After mixed precision the two may be of different types.
-    if compiled_for(grad, activation) and winograd.suits(activation, scaled_weight, stride, padding):
+    by_loops = compiled_for(grad, activation)
+    if (
+        by_loops
+        and scales_filters(alpha, binary_weight)
+        and sign_gradients.suits(activation, binary_weight, stride, padding)
+    ):
+        packed = sign_gradients.pack_weight(binary_weight, alpha)
+        if packed is not None:
+            return sign_gradients.gradients(grad, activation, packed, of_input=of_input)
+    scaled_weight = binary_weight * alpha.unsqueeze(-1)
+    if by_loops and winograd.suits(activation, scaled_weight, stride, padding):
         return winograd.gradients(grad, activation, scaled_weight, of_input=of_input)
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,

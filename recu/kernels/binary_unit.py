@@ -9,22 +9,26 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeGuard
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recu.binarisers.protocol import has_plain_geometry
-from recu.binarisers.recu import BinaryConv2d
-from recu.kernels import sign_convolution, unit_loops, winograd
+from recu.binarisers.recu import VARIANCE_EPSILON, BinaryConv2d
+from recu.kernels import sign_convolution, sign_gradients, unit_loops, winograd
 from recu.kernels.binary_conv import (
     convolution_gradients,
     latent_weight_gradient,
     scales_filters,
     standardised_weight,
 )
+from recu.kernels.compiled import compiled
 from recu.kernels.exact import is_exactly
-from recu.kernels.tensors import compiled_for
+from recu.kernels.sign_gradients import ONE, SIGNS, input_gradient, number_signs
+from recu.kernels.tensors import as_images, as_row, as_rows, compiled_for, over_samples
+from recu.kernels.unit_loops import norm_gradient_loop, sign_gradient_loop
 
 _CONVOLUTION_VALUES = 1 << 20
 """Of the activations of one gradient of a convolution, so that little memory is taken beside the whole batch's."""
@@ -168,7 +172,8 @@ class _BinaryUnit(torch.autograd.Function):
         grad_activation, grad_kernel = _convolution_gradients(
             _NormGradient(grad_sum, counts, factor, of_count, constant),
             activation,
-            torch.sign(standardised) * filter_scale,
+            torch.sign(standardised),
+            alpha,
             unit,
             of_activation=ctx.needs_input_grad[0],
         )
@@ -225,15 +230,25 @@ def _convolve_floats(activation: Tensor, binary_weight: Tensor, conv: BinaryConv
 
 
 def _convolution_gradients(
-    norm_gradient: _NormGradient, activation: Tensor, scaled_weight: Tensor, unit: _Unit, *, of_activation: bool
+    norm_gradient: _NormGradient,
+    activation: Tensor,
+    binary_weight: Tensor,
+    alpha: Tensor,
+    unit: _Unit,
+    *,
+    of_activation: bool,
 ) -> tuple[Tensor | None, Tensor]:
-    """Of the activation, through the rescaled sign and, where it is added too, directly; and of the binary weight."""
+    """Of the activation, through the rescaled sign and, where it is added too, directly; and of the scaled weight."""
     stride, padding = unit.conv.stride, unit.conv.padding
+    if of_activation and sign_gradients.suits(activation, binary_weight, stride, padding):
+        packed = sign_gradients.pack_weight(binary_weight, alpha)
+        if packed is not None:
+            return _looked_up_gradients(norm_gradient, activation, packed, adds_grad=unit.adds_activation)
     grad = norm_gradient.grad
     result = torch.empty_like(activation) if of_activation else None
-    grad_kernel = torch.zeros_like(scaled_weight)
+    grad_kernel = torch.zeros_like(binary_weight)
     # Winograd's form goes through the batch in parts of its own.
-    whole = winograd.suits(activation, scaled_weight, stride, padding)
+    whole = winograd.suits(activation, binary_weight, stride, padding)
     step = len(activation) if whole else max(1, _CONVOLUTION_VALUES // activation[0].numel())
     buffer = torch.empty_like(grad[:step])
     for first in range(0, len(activation), step):
@@ -241,13 +256,56 @@ def _convolution_gradients(
         samples, grad_output = activation[part], buffer[: part.stop - first]
         norm_gradient.write(part, grad_output)
         grad_sign, grad_weight = convolution_gradients(
-            grad_output, samples, scaled_weight, stride, padding, of_input=of_activation
+            grad_output, samples, binary_weight, alpha, stride, padding, of_input=of_activation
         )
         grad_kernel += grad_weight
         if result is not None and grad_sign is not None:
             added = grad[part] if unit.adds_activation else None
             unit_loops.sign_gradient(grad_sign, samples, added, rescale=True, out=result[part])
     return result, grad_kernel
+
+
+def _looked_up_gradients(
+    norm_gradient: _NormGradient, activation: Tensor, weight: sign_gradients.PackedWeight, *, adds_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """As `_convolution_gradients`, in as few passes over memory as there can be."""
+    images, grad, counts = (as_rows(each) for each in (activation, norm_gradient.grad, norm_gradient.counts))
+    factors = [
+        as_row(values.float(), grad)
+        for values in (norm_gradient.factor, norm_gradient.of_count, norm_gradient.constant)
+    ]
+    result, sums = np.empty_like(images), sign_gradients.WeightSums(grad.shape[3], images.shape[3])
+    step = max(1, _CONVOLUTION_VALUES // images[0].size // SIGNS) * SIGNS
+    grad_output = np.zeros((min(step, len(images) + -len(images) % SIGNS), *grad.shape[1:]), np.float32)
+    for first in range(0, len(images), step):
+        part = slice(first, first + step)
+        groups = -(-len(images[part]) // SIGNS)
+        numbers, has_zero = np.empty((groups, *images.shape[1:]), np.int32), np.empty(groups, np.bool_)
+        grad_output[len(images[part]) :] = 0
+        over_samples(
+            _looked_up_part,
+            groups,
+            *(grad[part], counts[part], *factors),
+            *(grad_output, *weight, ONE),
+            *(images[part], adds_grad, VARIANCE_EPSILON, result[part]),
+            *(numbers, has_zero),
+        )
+        sums.add(grad_output[: SIGNS * groups], images[part], numbers, has_zero)
+    return as_images(result), sums.gradient()
+
+
+@compiled
+def _looked_up_part(
+    first, stop, grad, counts, factor, of_count, constant, grad_output, weights, alpha, one, images, adds, epsilon, out,
+    numbers, has_zero,
+):  # fmt: skip
+    """All that can be done with four images while they are in the processor's cache."""
+    for group in range(first, stop):
+        begin, end = 4 * group, min(4 * group + 4, len(images))
+        norm_gradient_loop(begin, end, grad, counts, factor, of_count, constant, grad_output[: len(images)])
+        input_gradient(begin, end, grad_output, weights, alpha, one, out)
+        sign_gradient_loop(begin, end, out, images, grad, adds, True, epsilon, out)
+        number_signs(group, group + 1, images, numbers, has_zero)
 
 
 def _update_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, size: int) -> None:

@@ -22,13 +22,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
+from recu.kernels import vectors
+
 CHANNELS = 64
 """Of a pair of planes."""
 BYTES = 16
 """That these take."""
 _LANES, _POSITIONS, _VECTORS = 8, 4, 4
 """Filters of a vector; positions and vectors of a block, whose sums stay in sixteen of 32 registers."""
-_WORD, _VECTOR = ir.IntType(64), ir.VectorType(ir.IntType(64), _LANES)
+_WORD, _VECTOR = vectors.WORD, ir.VectorType(vectors.WORD, _LANES)
 
 
 @cache
@@ -93,8 +95,8 @@ def _counting(_context: Any, codes: Any, place: Any, offsets: Any) -> Any:
     signature = types.int64(codes, place, offsets)
 
     def generate(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        codes, offsets = (_array(target, builder, signature, arguments, number) for number in (0, 2))
-        patch, total = builder.gep(codes.data, [arguments[1]]), cgutils.alloca_once(builder, _WORD)
+        codes, place, offsets = vectors.arrays_of(target, builder, signature, arguments)
+        patch, total = builder.gep(codes.data, [place]), cgutils.alloca_once(builder, _WORD)
         builder.store(_WORD(0), total)
         with _groups(builder, offsets) as offset:
             for plane in range(2):
@@ -108,7 +110,7 @@ def _counting(_context: Any, codes: Any, place: Any, offsets: Any) -> Any:
 _count_signs: Any = intrinsic(_counting)
 
 
-def _adding(vectors: int) -> Any:
+def _adding(count: int) -> Any:
     """A function that writes the sums of _POSITIONS positions and so many vectors of filters."""
 
     @intrinsic
@@ -127,8 +129,7 @@ def _adding(vectors: int) -> Any:
         signature = types.void(codes, first, starts, position, offsets, numbers, column, signs, sums)
 
         def generate(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            arrays = {number: _array(target, builder, signature, arguments, number) for number in (0, 2, 4, 5, 7, 8)}
-            _generate(builder, vectors, arrays, *(arguments[number] for number in (1, 3, 6)))
+            _generate(builder, count, *vectors.arrays_of(target, builder, signature, arguments))
             return target.get_dummy_value()
 
         return signature, generate
@@ -141,17 +142,21 @@ _add_4_by_32, _add_4_by_16 = _adding(_VECTORS), _adding(_VECTORS // 2)
 
 def _generate(
     builder: ir.IRBuilder,
-    vectors: int,
-    arrays: dict[int, Any],
+    count: int,
+    codes: Any,
     first: ir.Value,
+    starts: Any,
     position: ir.Value,
+    offsets: Any,
+    numbers: Any,
     column: ir.Value,
+    signs: Any,
+    sums: Any,
 ) -> None:
-    codes, starts, offsets, numbers, signs, sums = arrays.values()
     places = [builder.add(position, _WORD(number)) for number in range(_POSITIONS)]
     begins = (builder.add(first, builder.load(builder.gep(starts.data, [place]))) for place in places)
     patches = [builder.gep(codes.data, [begin]) for begin in begins]
-    totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(vectors)] for _ in places]
+    totals = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(count)] for _ in places]
     for of_position in totals:
         for total in of_position:
             builder.store(ir.Constant(_VECTOR, [0] * _LANES), total)
@@ -159,26 +164,24 @@ def _generate(
     weights = cgutils.alloca_once_value(builder, builder.gep(numbers.data, [builder.mul(column, _WORD(CHANNELS // 8))]))
     with _groups(builder, offsets) as offset:
         row = builder.load(weights)
-        weight = [_load(builder, row, _VECTOR, number) for number in range(vectors)]
+        weight = [_load(builder, row, _VECTOR, number) for number in range(count)]
         builder.store(builder.gep(row, [builder.mul(filters, _WORD(BYTES))]), weights)
         for patch, of_position in zip(patches, totals, strict=True):
             pixel = builder.gep(patch, [offset])
-            plus, minus = (_in_all_lanes(builder, _load(builder, pixel, _WORD, plane)) for plane in range(2))
+            plus, minus = (
+                vectors.in_all_lanes(builder, _load(builder, pixel, _WORD, plane), _VECTOR) for plane in range(2)
+            )
             for each, total in zip(weight, of_position, strict=True):
                 chosen = builder.or_(builder.and_(each, plus), builder.and_(builder.not_(each), minus))
                 builder.store(builder.add(builder.load(total), _bits(builder, chosen)), total)
     for place, of_position in zip(places, totals, strict=True):
-        minus_ones = _in_all_lanes(builder, builder.load(builder.gep(signs.data, [place])))
+        minus_ones = vectors.in_all_lanes(builder, builder.load(builder.gep(signs.data, [place])), _VECTOR)
         row = builder.gep(sums.data, [builder.add(builder.mul(place, filters), column)])
         for number, total in enumerate(of_position):
             found = builder.sub(builder.shl(builder.load(total), ir.Constant(_VECTOR, [1] * _LANES)), minus_ones)
             small = builder.trunc(found, ir.VectorType(ir.IntType(16), _LANES))
             target = builder.bitcast(builder.gep(row, [_WORD(_LANES * number)]), small.type.as_pointer())
             builder.store(small, target, align=2)
-
-
-def _array(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any, number: int) -> Any:
-    return target.make_array(signature.args[number])(target, builder, arguments[number])
 
 
 @contextmanager
@@ -196,11 +199,4 @@ def _load(builder: ir.IRBuilder, place: ir.Value, kind: ir.Type, number: int) ->
 
 def _bits(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     kind = value.type
-    name = "llvm.ctpop.i64" if kind == _WORD else f"llvm.ctpop.v{_LANES}i64"
-    return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name), [value])
-
-
-def _in_all_lanes(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    lane = builder.insert_element(undefined, value, ir.IntType(32)(0))
-    return builder.shuffle_vector(lane, undefined, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES))
+    return vectors.call(builder, "llvm.ctpop.i64" if kind == _WORD else f"llvm.ctpop.v{_LANES}i64", kind, value)

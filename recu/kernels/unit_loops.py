@@ -77,7 +77,7 @@ def norm_gradient(
     """
     rows = as_rows(grad)
     factors = (as_row(values, rows) for values in (factor, of_count, constant))
-    over_samples(_norm_gradient, len(rows), rows, as_rows(counts), *factors, as_rows(out))
+    over_samples(norm_gradient_loop, len(rows), rows, as_rows(counts), *factors, as_rows(out))
 
 
 def sign_gradient(grad: Tensor, activation: Tensor, added: Tensor | None, *, rescale: bool, out: Tensor) -> None:
@@ -95,7 +95,7 @@ def sign_gradient(grad: Tensor, activation: Tensor, added: Tensor | None, *, res
     """
     more = grad if added is None else added
     arrays = [as_rows(values) for values in (grad, activation, more, out)]
-    over_samples(_sign_gradient, len(grad), *arrays[:3], added is not None, rescale, VARIANCE_EPSILON, arrays[3])
+    over_samples(sign_gradient_loop, len(grad), *arrays[:3], added is not None, rescale, VARIANCE_EPSILON, arrays[3])
 
 
 @compiled
@@ -144,7 +144,8 @@ def _through_hardtanh(first, stop, grad, output, counts, clipped, passed, sums, 
 
 
 @compiled
-def _norm_gradient(first, stop, grad, counts, factor, of_count, constant, out):
+def norm_gradient_loop(first, stop, grad, counts, factor, of_count, constant, out):
+    """`norm_gradient` of some images, with factors as `recu.kernels.tensors.as_row` gives them."""
     for image in range(first, stop):
         for y in range(out.shape[1]):
             row, count, result = grad[image, y].reshape(-1), counts[image, y].reshape(-1), out[image, y].reshape(-1)
@@ -153,7 +154,8 @@ def _norm_gradient(first, stop, grad, counts, factor, of_count, constant, out):
 
 
 @compiled_sums
-def _sign_gradient(first, stop, grad, activation, added, adds, rescales, epsilon, out):
+def sign_gradient_loop(first, stop, grad, activation, added, adds, rescales, epsilon, out):
+    """`sign_gradient` of some images; the result may take the place of the gradient."""
     value_of = out.dtype.type
     zero = value_of(0)
     rows, row_length = activation.shape[1], activation.shape[2] * activation.shape[3]
