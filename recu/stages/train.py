@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recu.base.allocator import keep_freed_memory
 from recu.base.errors import CheckpointError, OutputError, ResultError
 from recu.base.files import atomic_write_json, check_ordinary, free_name, hash_file, remove_temporary_files
 from recu.base.lock import only_one
@@ -375,6 +376,8 @@ def _prepare_trainer(
     experiment = job.experiment
     check_precision(experiment.hyperparameters.precision, device)
     make_deterministic(compiles=experiment.hyperparameters.compile is not None)
+    if device.type == "cpu":
+        keep_freed_memory()
     teacher = None if taught is None else place(taught.network, device, kernels=job.running.kernels)
     seed_everything(experiment.seed)
     model = build_network(experiment)
