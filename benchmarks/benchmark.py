@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +20,13 @@ from benchmarks.engines import (
     ENGINES,
     FAMILY,
     IMAGE_SIZE,
-    Engine,
-    build_engine,
     build_input,
     check_model,
     random_images,
 )
+from benchmarks.process import STEPS
 from benchmarks.table import render
+from benchmarks.worker import Worker, worker
 from recu.base.errors import ConfigError
 from recu.stages.train import use_threads
 
@@ -111,8 +114,7 @@ def bench(settings: BenchSettings) -> dict[str, Any]:
         "models": {},
     }
     for model in settings.models:
-        engines = _build_engines(model, settings, device)
-        result["models"][model] = _measure_model(model, engines, settings, synchronise)
+        result["models"][model] = _measure_model(model, settings)
         training = result["models"][model]["train"]
         training["fraction_of_peak"] = training["shipped"] * _training_operations(model) / (peak * 1e9)
     return result
@@ -150,51 +152,81 @@ def _measure_image_files(
     return measured
 
 
-def _measure_model(model: str, engines: dict[str, Engine], settings: BenchSettings, synchronise: Any) -> dict[str, Any]:
-    measured: dict[str, Any] = {}
-    for task in ("train", "evaluate"):
-        _log.info("measuring %s: %s", model, task)
-        measured[task] = _compare(engines, task, settings, synchronise)
+def _measure_model(model: str, settings: BenchSettings) -> dict[str, Any]:
     _log.info("measuring %s: memory and start-up", model)
-    own = {
-        engine: measure.measure_in_process(
-            {
-                "engine": engine,
-                "model": model,
-                "batch_size": settings.batch_size,
-                "threads": _threads(),
-                "gpus": settings.gpus,
-                "clock": settings.clock,
-            }
-        )
-        for engine in ENGINES
+    own = {engine: _memory_and_start_up(engine, model, settings) for engine in ENGINES}
+    measured: dict[str, Any] = {
+        name: measure.compare(**{engine: values[name] for engine, values in own.items()})
+        for name in ("memory", "start_up")
     }
-    for name in ("memory", "start_up"):
-        measured[name] = measure.compare(**{engine: values[name] for engine, values in own.items()})
+    test_batches = _TEST_MULTIPLICATIONS // (_multiplications(model) * settings.batch_size_test)
+    sizes = {
+        "train": _BATCHES_OF_INPUT * settings.batch_size,
+        "test": max(1, test_batches) * settings.batch_size_test,
+        "batch_size_test": settings.batch_size_test,
+    }
+    with ExitStack() as stack:
+        processes = {engine: stack.enter_context(_process(engine, model, settings, sizes)) for engine in ENGINES}
+        for process in processes.values():
+            process.answer()
+        for task in ("train", "evaluate"):
+            _log.info("measuring %s: %s", model, task)
+            measured[task] = measure.compare(**_rates_of_processes(processes, task, settings))
     return measured
 
 
-def _build_engines(model: str, settings: BenchSettings, device: torch.device) -> dict[str, Engine]:
-    train = random_images(_BATCHES_OF_INPUT * settings.batch_size)
-    test_batches = _TEST_MULTIPLICATIONS // (_multiplications(model) * settings.batch_size_test)
-    test = random_images(max(1, test_batches) * settings.batch_size_test)
-    return {
-        engine: build_engine(
-            engine,
-            model,
-            train=train,
-            test=test,
-            batch_size=settings.batch_size,
-            batch_size_test=settings.batch_size_test,
-            device=device,
-        )
-        for engine in ENGINES
-    }
+def _memory_and_start_up(engine: str, model: str, settings: BenchSettings) -> dict[str, float]:
+    """Of a training, in a process that does nothing else: a peak cannot be reset, and start-up happens once."""
+    count = STEPS * settings.batch_size
+    sizes = {"train": count, "test": count, "batch_size_test": settings.batch_size}
+    with _process(engine, model, settings, sizes) as process:
+        started = process.answer()
+        for _ in range(STEPS):
+            process.ask("train")
+        return started | process.ask("memory")
 
 
-def _compare(engines: dict[str, Engine], task: str, settings: BenchSettings, synchronise: Any) -> dict[str, float]:
-    tasks = {name: getattr(engine, task) for name, engine in engines.items()}
-    return measure.compare(**_rates(tasks, settings, synchronise))
+def _process(
+    engine: str, model: str, settings: BenchSettings, sizes: Mapping[str, int]
+) -> AbstractContextManager[Worker]:
+    return worker(
+        "benchmarks.process",
+        {
+            "engine": engine,
+            "model": model,
+            "batch_size": settings.batch_size,
+            "threads": _threads(),
+            "gpus": settings.gpus,
+            "clock": settings.clock,
+            "launched": time.time(),
+            **sizes,
+        },
+        name=f"{model} ({engine})",
+        advice="see its message above; a smaller --batch_size needs less memory",
+    )
+
+
+def _rates_of_processes(processes: Mapping[str, Worker], task: str, settings: BenchSettings) -> dict[str, float]:
+    """Images per second of a task in each process, in turns."""
+    computed = 0.0
+
+    def asked(process: Worker, word: str) -> int:
+        nonlocal computed
+        answer = process.ask(word)
+        computed += answer["seconds"]
+        return answer["images"]
+
+    def wait() -> None:
+        for process in processes.values():
+            asked(process, "wait")
+
+    return measure.measure_rates(
+        {engine: partial(asked, process, task) for engine, process in processes.items()},
+        repeats=settings.repeats,
+        seconds=settings.seconds,
+        clock=lambda: computed,
+        synchronise=wait,
+    )
 
 
 def _rates(

@@ -125,6 +125,7 @@ def _build_reference_engine(
 def _build_shipped_engine(
     model: str, train: Images, test: Images, batch_size: int, batch_size_test: int, device: torch.device
 ) -> Engine:
+    from recu.base.allocator import keep_freed_memory
     from recu.data.load.memory import MemoryLoader
     from recu.models import build_model
     from recu.training import build_optimizer
@@ -135,6 +136,9 @@ def _build_shipped_engine(
     from recu.training.sums import RunningSums
 
     make_deterministic()
+    if device.type == "cpu":
+        # As a training does.
+        keep_freed_memory()
     network = place(build_model(model, family=FAMILY, num_classes=CLASSES), device)
     optimizer = build_optimizer(network, "sgd", LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, "all")
     train_loader = _train_loader(train, batch_size, device)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.peak import resident_peak
-from recu.base.errors import RecuError
-from recu.experiment.paths import PROJECT_DIR
 
 if TYPE_CHECKING:
     import torch
@@ -87,25 +84,6 @@ def measure_peak_gflops(
         synchronise()
         best = min(best, max(clock() - started, 1e-9))
     return 2 * size**3 / best / 1e9
-
-
-def measure_in_process(settings: Mapping[str, Any]) -> dict[str, float]:
-    """Run `benchmarks.process` with these settings and return what it measured.
-
-    Peak memory is that of a process as a whole and start-up happens once, so that each needs one of its own.
-
-    Raises:
-        RecuError: the process failed; its last line says why.
-    """
-    command = [sys.executable, "-m", "benchmarks.process", json.dumps({**settings, "launched": time.time()})]
-    process = subprocess.run(command, cwd=PROJECT_DIR, capture_output=True, text=True, check=False)
-    if process.returncode:
-        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        raise RecuError(
-            f"measuring {settings['model']} ({settings['engine']}) in a process of its own failed: {lines[-1]};"
-            " a smaller --batch_size needs less memory"
-        )
-    return json.loads(process.stdout.splitlines()[-1])
 
 
 def measure_help(clock: str, *, repeats: int) -> float:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +17,9 @@ from tabulate import tabulate
 from benchmarks.engines import check_model
 from benchmarks.peer_worker import PREDICT
 from benchmarks.table import number
-from recu.base.errors import ConfigError, RecuError
+from benchmarks.worker import Worker, worker
+from recu.base.errors import ConfigError
 from recu.experiment.binarisers import USUAL
-from recu.experiment.paths import PROJECT_DIR
 from recu.experiment.resolving import network_name
 
 if TYPE_CHECKING:
@@ -243,9 +240,9 @@ def _predictions(network: _Network, settings: PeerSettings) -> dict[str, Any]:
     taken: dict[str, np.ndarray] = {}
     sizes: dict[str, int] = {}
     for way in _WAYS:
-        with _opened(network, way, case, settings) as (worker, said):
-            if worker is not None:
-                taken[way] = np.array(_asked(worker, way, PREDICT)["classes"])
+        with _opened(network, way, case, settings) as (process, said):
+            if process is not None:
+                taken[way] = np.array(process.ask(PREDICT)["classes"])
                 sizes[way] = said["bytes"]
     expected = taken.get(_PLAIN) if network.labels is None else np.array(network.labels)
     right = {} if expected is None else {way: 100 * float((each == expected).mean()) for way, each in taken.items()}
@@ -261,14 +258,14 @@ def _measured(network: _Network, case: dict[str, Any], settings: PeerSettings) -
             if way in _TOO_SLOW.get((network.family, case["batch"]), ()):
                 skipped[way] = f"not measured in batches of {case['batch']}: minutes a turn"
                 continue
-            worker, said = stack.enter_context(_opened(network, way, case, settings))
-            if worker is None:
+            process, said = stack.enter_context(_opened(network, way, case, settings))
+            if process is None:
                 skipped[way] = said["missing"]
             else:
-                workers[way] = worker
+                workers[way] = process
         for _ in range(settings.repeats):
-            for way, worker in workers.items():
-                turns.setdefault(way, []).append(_asked(worker, way, str(settings.seconds)))
+            for way, process in workers.items():
+                turns.setdefault(way, []).append(process.ask(str(settings.seconds)))
     ways = {
         way: {name: statistics.median(turn[name] for turn in each) for name in each[0]} for way, each in turns.items()
     }
@@ -278,45 +275,21 @@ def _measured(network: _Network, case: dict[str, Any], settings: PeerSettings) -
 @contextmanager
 def _opened(
     network: _Network, way: str, case: dict[str, Any], settings: PeerSettings
-) -> Iterator[tuple[subprocess.Popen[str] | None, dict[str, Any]]]:
+) -> Iterator[tuple[Worker | None, dict[str, Any]]]:
     """A way's process and what it said when it was ready; None, and why it is `missing`."""
     if way == "openvino" and not settings.openvino.is_file():
         yield None, {"missing": f"no {settings.openvino}: `make openvino` makes that environment"}
         return
-    python = str(settings.openvino) if way == "openvino" else sys.executable
-    with _worker(python, network.as_json() | case | {"way": way}) as worker:
-        said = _answer(worker, way)
-        yield (None if "missing" in said else worker), said
-
-
-@contextmanager
-def _worker(python: str, settings: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    threads = str(settings["threads"])
-    environment = os.environ | {"PYTHONPATH": str(PROJECT_DIR), "OMP_NUM_THREADS": threads}
-    command = [python, "-m", "benchmarks.peer_worker", json.dumps(settings)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    worker = subprocess.Popen(command, text=True, env=environment, **pipes)  # type: ignore[call-overload]
-    try:
-        yield worker
-    finally:
-        worker.kill()
-        worker.wait()
-
-
-def _asked(worker: subprocess.Popen[str], way: str, line: str) -> dict[str, Any]:
-    assert worker.stdin is not None
-    worker.stdin.write(f"{line}\n")
-    worker.stdin.flush()
-    return _answer(worker, way)
-
-
-def _answer(worker: subprocess.Popen[str], way: str) -> dict[str, Any]:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise RecuError(f"the process of {way!r} ended before its turn: see its message above")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+    started = worker(
+        "benchmarks.peer_worker",
+        network.as_json() | case | {"way": way},
+        name=repr(way),
+        python=str(settings.openvino) if way == "openvino" else sys.executable,
+        environment={"OMP_NUM_THREADS": str(case["threads"])},
+    )
+    with started as process:
+        said = process.answer()
+        yield (None if "missing" in said else process), said
 
 
 def _machine() -> str:

@@ -1,6 +1,8 @@
-"""A process of its own for one engine: start-up seconds and peak memory of training, as one line of JSON.
+"""A process of its own for one engine: `python -m benchmarks.process JSON`.
 
-Started by `benchmarks.measure.measure_in_process`.
+It says how long its start-up took. Then it does what each line that it reads names: a training step (`train`), an
+evaluation (`evaluate`), waiting for the device (`wait`), or saying what memory it has held at most (`memory`). Engines
+of one process would share what one of them sets for it, such as how memory is allocated.
 """
 
 from __future__ import annotations
@@ -11,40 +13,52 @@ import time
 from typing import Any
 
 STEPS = 2
-"""Training steps behind a peak: the optimiser's momenta exist from the first one on."""
+"""Training steps behind a peak of memory: the optimiser's momenta exist from the first one on."""
 
 
 def main(text: str) -> None:
-    """Measure what the JSON `text` asks for: engine, model, batch_size, threads, gpus, clock and launched."""
-    settings = json.loads(text)
-    print(json.dumps(_measure(settings)))
+    """Answer every line of the standard input until it ends.
 
-
-def _measure(settings: dict[str, Any]) -> dict[str, float]:
+    Args:
+        text: JSON of engine, model, batch_size, batch_size_test, train and test (numbers of images), threads, gpus,
+            clock and launched (seconds since 1970).
+    """
     import torch
 
     from benchmarks.engines import build_engine, random_images
-    from benchmarks.measure import peak_memory
+    from benchmarks.measure import CLOCKS, peak_memory, synchroniser
     from recu.training.device import choose_device
 
+    settings = json.loads(text)
     torch.set_num_threads(settings["threads"])
     device = choose_device(settings["gpus"])
-    batch_size = settings["batch_size"]
-    images = random_images(STEPS * batch_size)
     engine = build_engine(
         settings["engine"],
         settings["model"],
-        train=images,
-        test=images,
-        batch_size=batch_size,
-        batch_size_test=batch_size,
+        train=random_images(settings["train"]),
+        test=random_images(settings["test"]),
+        batch_size=settings["batch_size"],
+        batch_size_test=settings["batch_size_test"],
         device=device,
     )
     engine.load()
-    ready = time.process_time() if settings["clock"] == "cpu" else time.time() - settings["launched"]
-    for _ in range(STEPS):
-        engine.train()
-    return {"start_up": ready, "memory": peak_memory(device)}
+    clock, wait = CLOCKS[settings["clock"]], synchroniser(device)
+    _say(start_up=clock() if settings["clock"] == "cpu" else time.time() - settings["launched"])
+    work = {"train": engine.train, "evaluate": engine.evaluate}
+    for line in sys.stdin:
+        word, started = line.strip(), clock()
+        if word == "memory":
+            _say(memory=peak_memory(device))
+        elif word == "wait":
+            wait()
+            _say(images=0, seconds=clock() - started)
+        else:
+            images = work[word]()
+            _say(images=images, seconds=clock() - started)
+
+
+def _say(**answer: Any) -> None:
+    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

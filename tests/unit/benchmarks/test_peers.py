@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers
-from recu.base.errors import ConfigError, RecuError
+from recu.base.errors import ConfigError
 
 ONE = {"models": ("resnet20_1w1a",), "small": True}
 WAYS = ("packed", "evaluation", "plain, channels_last", "plain")
@@ -73,8 +73,3 @@ def test_the_network_of_large_images_is_measured_alone_or_no_network_is_refused(
         peers.bench_peers(replace(only, small=True))
     with pytest.raises(ConfigError, match="unknown model of family cifar: 'resnet21_1w1a'"):
         peers.bench_peers(replace(only, models=("resnet21_1w1a",)))
-
-
-def test_a_worker_that_ends_is_an_error() -> None:
-    with peers._worker("/bin/true", {"threads": 1}) as worker, pytest.raises(RecuError, match="ended before its turn"):
-        peers._answer(worker, "packed")
