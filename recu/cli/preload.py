@@ -39,10 +39,10 @@ def _load() -> None:
         import recu.training.checkpoint_identity
         import recu.training.evaluation
         import recu.training.trainer  # noqa: F401
-        from recu.tracking.client import prepare_for_databases
+        from recu.tracking.rehearsal import rehearse
 
-        prepare_for_databases()
-        _rehearse()
+        rehearse()
+        _rehearse_training()
     # Once for all.
     environment_hash()
     package_versions()
@@ -57,7 +57,7 @@ def _make_validators(kind: type[Model]) -> None:
         _make_validators(each)
 
 
-def _rehearse() -> None:
+def _rehearse_training() -> None:
     """Train and evaluate a small network, so that what this loads, compiled loops above all, is there for each fork.
 
     By one thread, since a fork has none of the others; and not beside a GPU, for which PyTorch starts threads.
