@@ -39,6 +39,9 @@ _PART_PIXELS = 256
 """Positions of four images each, whose products are added up in registers before they are added to the others."""
 ONE = np.float32(1)
 """For loops, which must not know it, or no multiplication with it would be left."""
+_ZEROS = 0b1010
+"""What zeros in four images count as at first: were it the same sign in all of them, what is taken back for it would be
+a large sum where gradients have a mean, and leave large rounding errors."""
 _NUMBER, _VALUE = ir.VectorType(ir.IntType(32), _LANES), ir.VectorType(ir.FloatType(), _LANES)
 
 
@@ -136,12 +139,12 @@ class WeightSums:
         which = np.flatnonzero(has_zero)
         if not len(which):
             return
-        # So far a sign of 0 counts as -1. Twice what it counts too little is the difference of a look-up with 1 in the
-        # place of each zero and one without any, for which there are sixteen more channels.
-        zeros = np.zeros((len(which), *numbers.shape[1:3], numbers.shape[3] + _LANES), np.int32)
+        # So far a sign of 0 counts as -1 or 1. Twice what it counts too little is the difference of a look-up with the
+        # other sign in the place of each zero and one without any, for which there are sixteen more channels.
+        zeros = np.full((len(which), *numbers.shape[1:3], numbers.shape[3] + _LANES), _ZEROS, np.int32)
         for bit in range(SIGNS):
             values = images[np.minimum(SIGNS * which + bit, len(images) - 1)]
-            zeros[..., :-_LANES] |= (~((values > 0) | (values < 0))).astype(np.int32) << bit
+            zeros[..., :-_LANES] ^= (~((values > 0) | (values < 0))).astype(np.int32) << bit
         grad = grad.reshape(-1, SIGNS, *grad.shape[1:])[which].reshape(-1, *grad.shape[1:])
         counted = np.zeros((len(self._sums), self._sums.shape[1] + 1, _TAPS, _LANES), np.float32)
         _add_up(grad, zeros, counted)
@@ -438,7 +441,7 @@ def input_gradient(first, stop, grad, numbers, alpha, one, out):
 def number_signs(first, stop, images, numbers, has_zero):
     """The signs of four images (N, H, W, I) each as numbers (N / 4, H, W, I), with 1 for a positive value.
 
-    For images that are not there, whose gradients are zero, the last one is taken.
+    Zeros are as in `_ZEROS`. For images that are not there, whose gradients are zero, the last one is taken.
     """
     last = len(images) - 1
     for group in range(first, stop):
@@ -448,9 +451,10 @@ def number_signs(first, stop, images, numbers, has_zero):
             a, b = images[min(4 * group, last), y].reshape(-1), images[min(4 * group + 1, last), y].reshape(-1)
             c, d = images[min(4 * group + 2, last), y].reshape(-1), images[min(4 * group + 3, last), y].reshape(-1)
             for i in range(len(out)):
-                out[i] = (a[i] > 0) | (b[i] > 0) << 1 | (c[i] > 0) << 2 | (d[i] > 0) << 3
-                negative = (a[i] < 0) | (b[i] < 0) << 1 | (c[i] < 0) << 2 | (d[i] < 0) << 3
-                zeros |= (out[i] | negative) ^ 15
+                one = (a[i] > 0) | (b[i] < 0) << 1 | (c[i] > 0) << 2 | (d[i] < 0) << 3
+                other = (a[i] < 0) | (b[i] > 0) << 1 | (c[i] < 0) << 2 | (d[i] > 0) << 3
+                out[i] = one ^ _ZEROS
+                zeros |= (one | other) ^ 15
         has_zero[group] = zeros != 0
 
 

@@ -77,6 +77,21 @@ def test_gradients(shape, layout, zeros) -> None:
     assert_close(found, direct(grad, activation.sign(), weight, alpha))
 
 
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_many_zeros_are_no_less_exact_where_gradients_have_a_mean(share) -> None:
+    activation, grad, alpha = values(64, 16, 16, 16), 0.1 * values(64, 8, 16, 16, seed=1) + 1, values(8, 1, 1, seed=2)
+    activation[torch.rand(activation.shape, generator=torch.Generator().manual_seed(3)) < share] = 0
+    expected = direct(grad, activation.sign(), binary(8, 16), alpha)
+    assert_close(looked_up(grad, activation, binary(8, 16), alpha), expected)
+
+
+def test_the_weights_of_a_channel_of_zeros_have_no_gradient() -> None:
+    activation, grad = values(11, 32, 20, 20), values(11, 8, 20, 20, seed=1) + 1
+    activation[:, 5] = 0
+    _, of_weight = looked_up(grad, activation, binary(8, 32), values(8, 1, 1, seed=2))
+    assert not of_weight[:, 5].any()
+
+
 def test_the_sign_of_what_is_not_a_number_is_zero() -> None:
     activation, grad, alpha = values(3, 16, 8, 8), values(3, 8, 8, 8, seed=1), values(8, 1, 1, seed=2)
     activation[1, 3, 4, 4] = float("nan")
