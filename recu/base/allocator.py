@@ -7,7 +7,8 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of two settings of glibc's mallopt(3)."""
-_LARGEST_BLOCK = 1 << 30
+_LARGEST_BLOCKS = 1 << 30, 1 << 25
+"""The first that is accepted: older glibcs refuse more than 32 MB."""
 _MOST_KEPT = (1 << 31) - 1
 
 
@@ -20,6 +21,6 @@ def keep_freed_memory() -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+    # The second setting alone would do harm: it ends glibc's habit of keeping blocks as large as those freed before.
+    if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS):
         mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
