@@ -148,7 +148,9 @@ class WeightSums:
         grad = grad.reshape(-1, SIGNS, *grad.shape[1:])[which].reshape(-1, *grad.shape[1:])
         counted = np.zeros((len(self._sums), self._sums.shape[1] + 1, _TAPS, _LANES), np.float32)
         _add_up(grad, zeros, counted)
-        self._sums += (counted[:, :-1] - counted[:, -1:]) / 2
+        # What is not finite shows in the loss; NumPy's warnings would say no more.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._sums += (counted[:, :-1] - counted[:, -1:]) / 2
 
     def gradient(self) -> Tensor:
         """(O, I, 3, 3)."""

@@ -99,8 +99,11 @@ def test_the_sign_of_what_is_not_a_number_is_zero() -> None:
     assert_close(looked_up(grad, activation, binary(8, 16), alpha), expected)
 
 
-def test_a_gradient_that_is_not_finite_is_not_lost() -> None:
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("activation_there", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_is_not_lost(activation_there) -> None:
     activation, grad = values(5, 16, 8, 8), values(5, 8, 8, 8, seed=1)
+    activation[4, 2, 3, 3] = activation_there
     grad[4, 2, 3, 3] = float("inf")
     for found in looked_up(grad, activation, binary(8, 16), values(8, 1, 1, seed=2)):
         assert not found.isfinite().all()
