@@ -302,7 +302,7 @@ def _looked_up_part(
     """All that can be done with four images while they are in the processor's cache."""
     for group in range(first, stop):
         begin, end = 4 * group, min(4 * group + 4, len(images))
-        norm_gradient_loop(begin, end, grad, counts, factor, of_count, constant, grad_output[: len(images)])
+        norm_gradient_loop(begin, end, grad, counts, factor, of_count, constant, grad_output)
         input_gradient(begin, end, grad_output, weights, alpha, one, out)
         sign_gradient_loop(begin, end, out, images, grad, adds, True, epsilon, out)
         number_signs(group, group + 1, images, numbers, has_zero)
