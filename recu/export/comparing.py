@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recu.base.errors import CheckpointError
+from recu.runtime.network import Network
 from recu.runtime.operations import OPERATIONS, Apply, Pair, Values
 
 Form = Callable[[Values], Values]
@@ -108,27 +109,50 @@ give the very bits of the network holds everything that the network is."""
 
 
 class Zeros:
-    """Counts the activations whose sign is 0 where a network takes signs.
+    """The network as a form, which counts the activations whose sign is 0 where signs are taken.
 
     Attributes:
-        zeros: how many.
+        zeros: how many, so far.
         activations: of how many.
-        made: `LIBRARY`, with operations that count.
     """
 
-    def __init__(self) -> None:
-        self.zeros = self.activations = 0
-        self.made = {**LIBRARY, **{name: self._counting(OPERATIONS[name]) for name in ("binary", "sign")}}
+    def __init__(self, operations: Sequence[Mapping[str, Any]], *, plus_one: bool = False) -> None:
+        """Nothing is counted yet.
 
-    def _counting(self, make: Callable[..., Apply]) -> Callable[..., Apply]:
+        Args:
+            operations: as `recu.runtime.reader.Packed` has them.
+            plus_one: give the logits that the network would have if the sign of 0 were +1. What they differ in comes
+                of the zeros alone, since sums are still taken in PyTorch's order.
+        """
+        self.zeros = self.activations = 0
+        self._counting = Network(operations, _with_signs(self._count))
+        self._replaced = Network(operations, _with_signs(_plus_one)) if plus_one else None
+
+    def __call__(self, images: Values) -> Values:
+        """From normalised images (N, S, S, 3) to logits (N, classes)."""
+        before = self.zeros
+        logits = self._counting(images)
+        # All images once more, not those with zeros alone: PyTorch's sums may depend on how many there are.
+        return logits if self._replaced is None or self.zeros == before else self._replaced(images)
+
+    def _count(self, x: Values) -> Values:
+        self.zeros += x.size - int(np.count_nonzero((x > 0) | (x < 0)))
+        self.activations += x.size
+        return x
+
+
+def _plus_one(x: Values) -> Values:
+    return np.where(x >= 0, np.float32(1), np.float32(-1))
+
+
+def _with_signs(prepared: Callable[[Values], Values]) -> Mapping[str, Callable[..., Apply]]:
+    """`LIBRARY`, where this is done to whatever is about to lose all but its sign."""
+
+    def taking(make: Callable[..., Apply]) -> Callable[..., Apply]:
         def made(**attributes: Any) -> Apply:
             apply = make(**attributes)
-
-            def counted(x: Values, *more: Values) -> Values:
-                self.zeros += x.size - int(np.count_nonzero((x > 0) | (x < 0)))
-                self.activations += x.size
-                return apply(x, *more)
-
-            return counted
+            return lambda x, *more: apply(prepared(x), *more)
 
         return made
+
+    return {**LIBRARY, **{name: taking(OPERATIONS[name]) for name in ("binary", "sign")}}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recu.export.card import Card
-    from recu.export.comparing import Comparison, Form, Zeros
+    from recu.export.comparing import Comparison, Form
 
 Target = Literal["packed", "onnx", "qonnx", "safetensors"]
 WEIGHTS, CARD = "model.safetensors", "README.md"
@@ -55,12 +55,12 @@ class _Form:
     """A network in a form that can be compared, and then written."""
 
     forms: dict[str, Form]
-    write: Callable[[dict[str, Comparison]], int]
-    """Gives how many bytes were written."""
+    write: Callable[[str, dict[str, Comparison]], int]
+    """From which images were compared, in words, and what came out, to how many bytes were written."""
     exact: str | None = None
     """The one that must give the very numbers of the network."""
-    zeros: Zeros | None = None
-    notes: Callable[[dict[str, Comparison]], tuple[str, ...]] = field(default=lambda _: ())
+    notes: Callable[[str, dict[str, Comparison]], tuple[str, ...]] = field(default=lambda *_: ())
+    """From the same to sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +110,13 @@ def export(wanted: Wanted, *, data_dir: Path | None) -> Exported:
             f"{wanted.path} is not written: {unequal} logits of {classifier.subject.network} would differ from the"
             " network's; this is a fault of this program: please report it"
         )
-    if form.zeros is not None:
-        del compared[_COUNTED]
     return Exported(
         path=wanted.path,
-        size_bytes=form.write(compared),
+        size_bytes=form.write(on, compared),
         stated_bytes=measure_cost(classifier.network, classifier.dataset.image_size).checkpoint_bytes,
         on=on,
-        compared=compared,
-        notes=form.notes(compared),
+        compared={name: each for name, each in compared.items() if name != _COUNTED},
+        notes=form.notes(on, compared),
     )
 
 
@@ -149,7 +147,7 @@ def _packed(wanted: Wanted) -> _Form:
     return _Form(
         forms={"packed": Network(operations, LIBRARY), WITHOUT_PYTORCH: StartingNetwork(operations)},
         exact="packed",
-        write=lambda _: _written(wanted.path, content),
+        write=lambda *_: _written(wanted.path, content),
     )
 
 
@@ -162,17 +160,18 @@ def packed_content(wanted: Wanted) -> bytes:
 
 
 _COUNTED = "counted"
+"""The form that counts zeros; no table lists it, since it is the network itself but for them."""
 
 
 def _onnx(wanted: Wanted) -> _Form:
     from recu.export.comparing import Zeros
     from recu.export.onnx_form import onnx_model, onnx_runner, qonnx_runner
-    from recu.runtime.network import Network
     from recu.runtime.reader import parse
 
     packed = parse(packed_content(wanted))
     said = {key: canonical_json(value) for key, value in packed.header.items()}
-    size, plain, zeros = wanted.classifier.dataset.image_size, wanted.target == "onnx", Zeros()
+    size, plain = wanted.classifier.dataset.image_size, wanted.target == "onnx"
+    zeros = Zeros(packed.operations, plus_one=not plain)
     if plain:
         model = onnx_model(packed.operations, size=size, said=said)
         run = onnx_runner(model)
@@ -181,22 +180,28 @@ def _onnx(wanted: Wanted) -> _Form:
         model = onnx_model(packed.operations, size=size, signs="qonnx", batch=1, said=said)
         run = qonnx_runner(onnx_model(packed.operations, size=size, signs="qonnx", batch=_BATCH), _BATCH)
 
-    def notes(compared: dict[str, Comparison]) -> tuple[str, ...]:
-        count = f"{zeros.zeros} of the {zeros.activations} activations whose sign is taken are exactly 0"
+    def write(on: str, compared: dict[str, Comparison]) -> int:
+        found = compared[wanted.target]
+        counts = {"on": on, "images": found.images, "other_class": found.differing}
+        counts |= {"activations": zeros.activations, "zeros": zeros.zeros}
+        if not plain:
+            counts["other_class_by_zeros"] = compared[_COUNTED].differing
+        # Whoever has the file alone knows what it gives beside the network.
+        model.metadata_props.add(key="compared", value=canonical_json(counts))
+        return _written(wanted.path, model.SerializeToString())
+
+    def notes(on: str, compared: dict[str, Comparison]) -> tuple[str, ...]:
+        count = f"On {on}, {zeros.zeros} of the {zeros.activations} activations whose sign is taken are exactly 0"
         if plain:
             return (f"{count}: ONNX's Sign gives 0 of them, as the network does",)
+        found, alone = compared[wanted.target], compared[_COUNTED].differing
         return (
             f"{count}: BipolarQuant gives +1 of them where the network has 0;"
-            f" {compared[wanted.target].differing} of {compared[wanted.target].images} images get another class"
-            " (rounding included)",
+            f" {alone} of {found.images} images get another class by that alone,"
+            f" and {found.differing} with other rounding as well",
         )
 
-    return _Form(
-        forms={wanted.target: run, _COUNTED: Network(packed.operations, zeros.made)},
-        zeros=zeros,
-        write=lambda _: _written(wanted.path, model.SerializeToString()),
-        notes=notes,
-    )
+    return _Form(forms={wanted.target: run, _COUNTED: zeros}, write=write, notes=notes)
 
 
 def _safetensors(wanted: Wanted) -> _Form:
@@ -222,7 +227,7 @@ def _safetensors(wanted: Wanted) -> _Form:
 
         return form(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
 
-    def write(compared: dict[str, Comparison]) -> int:
+    def write(_: str, compared: dict[str, Comparison]) -> int:
         from recu.export.card import card_text
 
         text = card_text(_card(wanted, compared["safetensors"]))

@@ -250,6 +250,10 @@ def test_onnx(recu, file):
     assert export(recu, file, "onnx", "net.onnx") == 0, recu.err
     assert "ONNX's Sign gives 0 of them, as the network does" in recu.out
     model = onnx.load("net.onnx")
+    counted = compared(model)
+    assert counted["on"] == "all 18 test images of tiny" and counted["images"] == 18
+    assert f"{counted['zeros']} of the {counted['activations']} activations" in recu.out
+    assert "other_class_by_zeros" not in counted
     arrays = [numpy_helper.to_array(each) for each in model.graph.initializer]
     binary = [each for each in arrays if each.ndim == 4 and set(np.unique(each)) <= {-1.0, 1.0}]
     assert len(binary) == 18
@@ -263,9 +267,43 @@ def test_qonnx(recu, file):
     import onnx
 
     assert export(recu, file, "qonnx", "net.onnx") == 0, recu.err
-    assert "BipolarQuant gives +1 of them where the network has 0" in recu.out
-    kinds = [each.op_type for each in onnx.load("net.onnx").graph.node]
+    model = onnx.load("net.onnx")
+    assert told(compared(model)) in recu.out and compared(model)["images"] == 18
+    assert "On all 18 test images of tiny, " in recu.out
+    kinds = [each.op_type for each in model.graph.node]
     assert kinds.count("BipolarQuant") == 36 and "Sign" not in kinds
+
+
+@needs("onnx")
+@needs("qonnx")
+def test_qonnx_says_how_many_predictions_zeros_change_and_on_which_images(recu):
+    import onnx
+
+    torch.manual_seed(0)
+    network = build_model("resnet20_1w1a", family="cifar", num_classes=6)
+    # All activations are 0, so that the class is that of the largest bias; with +1 in their place they decide it.
+    torch.nn.init.zeros_(network.conv1.weight)
+    torch.save(our_checkpoint(experiment(name="tiny"), network, classes=NAMES), "ours.pth.tar")
+    assert export(recu, "ours.pth.tar", "qonnx", "net.onnx", "--quick") == 0, recu.err
+    counted = compared(onnx.load("net.onnx"))
+    assert counted["on"] == "32 random images" and counted["zeros"] == counted["activations"] > 0
+    assert counted["other_class_by_zeros"] == counted["other_class"] == counted["images"] == 32
+    assert told(counted) in recu.out
+
+
+def compared(model) -> dict:
+    """What a model says of the comparison with its network."""
+    return json.loads({each.key: each.value for each in model.metadata_props}["compared"])
+
+
+def told(counted: dict) -> str:
+    """The same as a QONNX export prints it."""
+    return (
+        f"On {counted['on']}, {counted['zeros']} of the {counted['activations']} activations whose sign is taken are"
+        f" exactly 0: BipolarQuant gives +1 of them where the network has 0; {counted['other_class_by_zeros']} of"
+        f" {counted['images']} images get another class by that alone, and {counted['other_class']} with other rounding"
+        " as well"
+    )
 
 
 @needs("safetensors")

@@ -13,7 +13,6 @@ from recu.export.comparing import Zeros, compare  # noqa: E402
 from recu.export.graph import operations_of  # noqa: E402
 from recu.export.onnx_form import onnx_model, onnx_runner, qonnx_runner  # noqa: E402
 from recu.nn.inference import inference_form  # noqa: E402
-from recu.runtime.network import Network  # noqa: E402
 from tests.unit.export.test_graph import every_network, network  # noqa: E402
 
 IMAGES = 4
@@ -46,20 +45,32 @@ def test_onnx(entry, stage):
 def test_qonnx_and_the_zeros_that_it_cannot_say(name):
     pytest.importorskip("qonnx", reason="needs qonnx, of the extra `export`")
     model = network(ModelName("cifar", name, None))
-    operations, zeros = operations_of(model), Zeros()
-    made = onnx_model(operations, size=32, signs="qonnx", batch=IMAGES)
-    forms = {"qonnx": qonnx_runner(made, IMAGES), "counted": Network(operations, zeros.made)}
-    found = compare(inference_form(model), forms, batches())
+    operations = operations_of(model)
+    zeros = Zeros(operations, plus_one=True)
+    run = qonnx_runner(onnx_model(operations, size=32, signs="qonnx", batch=IMAGES), IMAGES)
+    found = compare(inference_form(model), {"qonnx": run, "zeros": zeros}, batches())
     assert found["qonnx"].differing == 0 and zeros.zeros == 0 < zeros.activations
-    black = [(torch.zeros(IMAGES, 3, 32, 32), None)]
+    assert found["zeros"].unequal == 0
+
+
+@pytest.mark.parametrize("name", ["resnet20_1w1a", "resnet18A_1w1a", "vgg_small_1w1a"])
+def test_what_zeros_alone_change_is_what_qonnx_gives(name):
+    pytest.importorskip("qonnx", reason="needs qonnx, of the extra `export`")
+    model = network(ModelName("cifar", name, None))
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
+            # Of a black image it makes 0 everywhere.
             torch.nn.init.zeros_(layer.bias)
             torch.nn.init.zeros_(layer.running_mean)
             break
-    zeros = Zeros()
-    compare(inference_form(model), {"counted": Network(operations_of(model), zeros.made)}, black)
-    assert zeros.zeros > 0
+    operations, black = operations_of(model), torch.zeros(IMAGES, 3, 32, 32)
+    kept, replaced = Zeros(operations), Zeros(operations, plus_one=True)
+    found = compare(inference_form(model), {"kept": kept, "replaced": replaced}, [(black, None)])
+    assert kept.zeros == replaced.zeros > 0 and kept.activations == replaced.activations
+    assert found["kept"].unequal == 0 < found["replaced"].unequal
+    run = qonnx_runner(onnx_model(operations, size=32, signs="qonnx", batch=IMAGES), IMAGES)
+    images = black.permute(0, 2, 3, 1).numpy()
+    assert np.abs(run(images) - replaced(images)).max() < 1e-3 < found["replaced"].largest
 
 
 def test_binary_weights_of_sign_zero_are_refused_by_qonnx_alone():
