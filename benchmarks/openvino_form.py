@@ -1,6 +1,7 @@
 """A packed network in OpenVINO, whose binary convolutions are the fastest that others keep; needs no PyTorch.
 
-OpenVINO cannot say that the sign of 0 is 0: an activation of exactly 0 is -1 there.
+OpenVINO cannot say that the sign of 0 is 0. An activation of exactly 0 is -1 there; a convolution with a weight of
+sign 0 becomes one of float numbers, and such a network is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The comparison with others: a worker's turns and predictions, what is skipped and why, the table."""
+"""The comparison with others: a worker's turns and predictions, what is skipped and why, OpenVINO itself, the table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from benchmarks import peers
 from recu.base.errors import ConfigError
+from recu.binarisers.recu import BinaryConv2d
+from recu.cli.bench import _OPENVINO
+from recu.experiment.binarisers import USUAL
+from recu.experiment.networks import ModelName
+from recu.experiment.paths import PROJECT_DIR
+from recu.export.comparing import Zeros
+from recu.export.graph import operations_of
+from recu.runtime.writer import packed_bytes
+from tests.unit.export.test_graph import CLASSES, network
 
 ONE = {"models": ("resnet20_1w1a",), "small": True}
 WAYS = ("packed", "evaluation", "plain, channels_last", "plain")
@@ -73,3 +85,59 @@ def test_the_network_of_large_images_is_measured_alone_or_no_network_is_refused(
         peers.bench_peers(replace(only, small=True))
     with pytest.raises(ConfigError, match="unknown model of family cifar: 'resnet21_1w1a'"):
         peers.bench_peers(replace(only, models=("resnet21_1w1a",)))
+
+
+needs_openvino = pytest.mark.skipif(
+    not _OPENVINO.is_file(), reason=f"needs {_OPENVINO.relative_to(PROJECT_DIR)}, which `make openvino` makes"
+)
+SIZE, COMPARED, AT_ONCE = 32, 20, 8
+
+
+def on_grid(values: torch.Tensor) -> torch.Tensor:
+    """Multiples of 1/64: sums of their products are exact, so that no library's order turns a sign near 0."""
+    return (values * 64).round() / 64
+
+
+def in_files(made: nn.Module, model: str, folder: Path) -> peers._Network:
+    """A CIFAR network as workers read it, with random images of which no activation is 0: OpenVINO makes -1 of it."""
+    for layer in made.modules():
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, BinaryConv2d):
+            layer.weight.data = on_grid(layer.weight.data)
+    operations = operations_of(made)
+    images = on_grid(torch.randn(COMPARED, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(3))).numpy()
+    counted = Zeros(operations)
+    counted(images)
+    assert counted.zeros == 0 < counted.activations
+    np.save(folder / "images.npy", images)
+    said = {"family": "cifar", "model": model, "variant": None, "stage": 2, "binariser": USUAL}
+    said |= {"num_classes": CLASSES, "size": SIZE}
+    content = packed_bytes({"image": {"size": SIZE}}, operations)
+    return peers._written(folder, made, content, said, labels=None, on=f"{COMPARED} random images")
+
+
+def predicted(compared: peers._Network, way: str) -> list[int] | str:
+    """The likeliest classes of its images; why there are none if the way cannot compute it."""
+    settings = peers.PeerSettings(openvino=_OPENVINO)
+    with peers._opened(compared, way, {"batch": AT_ONCE, "threads": 1}, settings) as (process, said):
+        return said["missing"] if process is None else process.ask(peers.PREDICT)["classes"]
+
+
+# One keeps residuals between its binary convolutions, the other has thresholds. A worker that predicts has found all of
+# them to be BinaryConvolution in the compiled graph; the test after this one shows that it looks.
+@needs_openvino
+@pytest.mark.parametrize("model", ["resnet20_1w1a", "vgg_small_1w1a"])
+def test_openvino_predicts_what_the_packed_runtime_predicts(model, tmp_path) -> None:
+    compared = in_files(network(ModelName("cifar", model, None)), model, tmp_path)
+    expected = predicted(compared, "packed")
+    assert len(expected) == COMPARED and len(set(expected)) > 1
+    assert predicted(compared, "openvino") == expected
+
+
+@needs_openvino
+def test_a_binary_convolution_that_openvino_computes_as_another_is_refused(tmp_path) -> None:
+    made = network(ModelName("cifar", "resnet20_1w1a", None))
+    with torch.no_grad():
+        # Equal weights are their own mean: all of this filter have the sign 0.
+        made.layer1[0].conv1.weight[3] = 0.25
+    compared = in_files(made, "resnet20_1w1a", tmp_path)
+    assert predicted(compared, "openvino") == "17 of 18 binary convolutions are OpenVINO's BinaryConvolution"
