@@ -15,6 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from recu.kernels import vectors
 from recu.kernels.compiled import compiled
 
 OUTPUTS, POSITIONS = 16, 2
@@ -71,11 +72,8 @@ def _adding(positions: int) -> Any:
         signature = types.void(sums, values, first, step, weights, row, count, lines, line, row_line)
 
         def generate(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            given = [
-                target.make_array(kind)(target, builder, value).data if isinstance(kind, types.Array) else value
-                for kind, value in zip(signature.args, arguments, strict=True)
-            ]
-            _generate(builder, positions, *given)
+            given = vectors.arrays_of(target, builder, signature, arguments)
+            _generate(builder, positions, *(each if isinstance(each, ir.Value) else each.data for each in given))
             return target.get_dummy_value()
 
         return signature, generate
