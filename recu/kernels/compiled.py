@@ -7,10 +7,10 @@ the result for later processes, so no compiler is needed on the user's machine.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numba
@@ -31,6 +31,9 @@ _SETTINGS = {
     "DEBUGINFO_DEFAULT": 0,
 }
 """numba's settings with which the loops were tested. Others give other machine code, which may round differently."""
+
+_SMALLEST_PIECE = 8
+"""Of what a thread would do by itself: so small a part the last ranges of samples are, so that none waits long."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,18 +73,38 @@ fused_multiply_add: Any = intrinsic(_fuse)
 
 
 def in_threads(loop: Callable[..., Any], threads: int, count: int, *arguments: Any) -> None:
-    """Call loop(first, stop, *arguments) on ranges of `count` samples, one for each thread.
+    """Call loop(first, stop, *arguments) on ranges of `count` samples, which threads draw.
 
     A loop must write what belongs to its samples and nothing else; then no result depends on the number of threads.
     """
-    parts = max(1, min(threads, count))
-    own, *others = pairwise(count * part // parts for part in range(parts + 1))
-    running = [pool(parts - 1).submit(loop, *part, *arguments) for part in others]
+    threads = max(1, min(threads, count))
+    left = deque(_ranges(count, threads))
+
+    def work() -> None:
+        while True:
+            try:
+                first, stop = left.popleft()
+            except IndexError:
+                return
+            loop(first, stop, *arguments)
+
+    running = [pool(threads - 1).submit(work) for _ in range(threads - 1)]
     try:
-        loop(*own, *arguments)
+        work()
     finally:
         for other in running:
             other.result()
+
+
+def _ranges(count: int, threads: int) -> list[tuple[int, int]]:
+    """Ranges of samples, shorter and shorter: where something else takes time of a thread, the others do more."""
+    smallest = -(-count // (threads * _SMALLEST_PIECE)) if threads > 1 else count
+    ranges, first = [], 0
+    while first < count:
+        stop = first + min(count - first, max(smallest, (count - first) // (2 * threads)))
+        ranges.append((first, stop))
+        first = stop
+    return ranges
 
 
 def pool(count: int) -> ThreadPoolExecutor:
