@@ -185,12 +185,13 @@ def latent_weight_gradient(grad: Tensor, standardised: Tensor, std: Tensor, thre
         std: standard deviations.
         threshold: Q(tau).
     """
+    scale, factor = LAPLACIAN_STD / std, 1.0 / (LAPLACIAN_STD**2 * (standardised[0].numel() - 1))
+    if compiled_for(grad, standardised, std, threshold):
+        return unit_loops.latent_gradient(grad, standardised, threshold, scale, factor)
     grad = grad * (standardised.abs() <= threshold)
-    degrees_of_freedom = standardised[0].numel() - 1
-    projection = (grad * standardised).sum(_PER_FILTER, keepdim=True)
-    projection = projection / (LAPLACIAN_STD**2 * degrees_of_freedom)
+    projection = (grad * standardised).sum(_PER_FILTER, keepdim=True) * factor
     grad = grad - grad.mean(_PER_FILTER, keepdim=True)
-    return grad.addcmul_(standardised, projection, value=-1.0).mul_(LAPLACIAN_STD / std)
+    return grad.addcmul_(standardised, projection, value=-1.0).mul_(scale)
 
 
 def sign_gradient(grad: Tensor, activation: Tensor, *, rescale: bool) -> Tensor:

@@ -75,18 +75,19 @@ class Affine(NamedTuple):
 
 def pack_filters(weight: np.ndarray) -> FilterCodes | None:
     """Binary weights (O, I, kH, kW) in numbers of four; None where one of them is zero or not a number."""
-    if not ((weight > 0) | (weight < 0)).all():
-        return None
     filters, channels, *taps = weight.shape
-    depth = _depth(channels)
-    bits = np.zeros((*taps, depth * SIGNS, -(-filters // GROUP) * GROUP), np.uint8)
-    bits[:, :, :channels, :filters] = weight.transpose(2, 3, 1, 0) > 0
+    depth, wide = _depth(channels), -(-filters // GROUP) * GROUP
+    rows = taps[0] * taps[1] * depth
+    numbers = aligned_empty(rows * wide, np.uint8).reshape(rows, wide)
     if in_planes(channels):
-        packed = filters_in_planes(bits.reshape(-1, bits.shape[-1]))
+        if not filters_in_planes(weight, numbers):
+            return None
     else:
-        packed = np.packbits(bits.reshape(-1, SIGNS, bits.shape[-1]), axis=1, bitorder="little")[:, 0]
-    numbers = aligned_empty(packed.size, np.uint8).reshape(packed.shape)
-    numbers[:] = packed
+        if not ((weight > 0) | (weight < 0)).all():
+            return None
+        bits = np.zeros((*taps, depth * SIGNS, wide), np.uint8)
+        bits[:, :, :channels, :filters] = weight.transpose(2, 3, 1, 0) > 0
+        numbers[:] = np.packbits(bits.reshape(-1, SIGNS, wide), axis=1, bitorder="little")[:, 0]
     return FilterCodes(numbers, (taps[0], taps[1]), channels, filters)
 
 
@@ -401,6 +402,7 @@ def _row_of(sums, row, width, dense):
 def _sum_image(counts, largest, total, squares):
     """Write sum and sum of squares of one image's convolution (H', W', O) over its pixels, int64 (O,)."""
     height, width, out_channels = counts.shape
+    values, length = counts.reshape(-1), width * out_channels
     row_total, row_squares = np.empty((width, out_channels), np.int32), np.empty((width, out_channels), np.int32)
     totals, all_squares = row_total.reshape(-1), row_squares.reshape(-1)
     # As many rows as four bytes hold the sum of for sure: sums of eight take twice as long.
@@ -411,8 +413,8 @@ def _sum_image(counts, largest, total, squares):
         totals[:] = 0
         all_squares[:] = 0
         for y in range(first, min(first + step, height)):
-            row = counts[y].reshape(-1)
-            for i in range(len(row)):
+            row = values[y * length : (y + 1) * length]
+            for i in range(length):
                 value = np.int32(row[i])
                 totals[i] += value
                 all_squares[i] += value * value
@@ -435,7 +437,9 @@ def _convolve(first, stop, codes, numbers, geometry, largest, counts, sums, squa
             top = min(y, height - geometry.rows)
             _count_rows(image * codes[0].size, top, geometry.rows, codes.reshape(-1), numbers, geometry, room)
             for row in range(y - top, geometry.rows):
-                counts[image, top + row].reshape(-1)[:] = _row_of(room, row, width, dense)
+                found, result = _row_of(room, row, width, dense), counts[image, top + row].reshape(-1)
+                for i in range(len(result)):
+                    result[i] = found[i]
         _sum_image(counts[image], largest, sums[image], squares[image])
 
 

@@ -23,6 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
 from recu.kernels import vectors
+from recu.kernels.compiled import compiled
 
 CHANNELS = 64
 """Of a pair of planes."""
@@ -63,16 +64,19 @@ def signs_of(planes: np.ndarray) -> np.ndarray:
     return (bits[..., 0, :] - bits[..., 1, :]).reshape(*planes.shape[:-1], -1)
 
 
-def filters_in_planes(bits: np.ndarray) -> np.ndarray:
-    """Weights' bits (K, O), K a multiple of CHANNELS, to numbers uint8 (K / 4, O).
+def filters_in_planes(weight: np.ndarray, numbers: np.ndarray) -> bool:
+    """Write binary weights (O, I, kH, kW), I a multiple of CHANNELS, as uint8 (kH * kW * I / 4, O'), O' at least O.
 
-    Sixteen rows, of 64 weights of each filter, begin with O numbers of eight bytes; their other half is not used.
+    Sixteen rows, of 64 weights of each filter, begin with O' numbers of eight bytes; their other half is not used.
+
+    Returns:
+        False where a weight is zero or not a number.
     """
-    _, filters = bits.shape
-    words = np.packbits(bits.reshape(-1, CHANNELS, filters).transpose(0, 2, 1), axis=-1, bitorder="little")
-    numbers = np.zeros((len(words), 2, words[0].size), np.uint8)
-    numbers[:, 0] = words.reshape(len(words), -1)
-    return numbers.reshape(-1, filters)
+    filters, channels = weight.shape[:2]
+    rows = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(filters, -1, channels)
+    words = numbers.reshape(-1).view(np.uint64).reshape(-1, channels // CHANNELS, 2, numbers.shape[1])
+    words[:] = 0
+    return bool(_pack_filters(rows, words))
 
 
 @register_jitable
@@ -200,3 +204,19 @@ def _load(builder: ir.IRBuilder, place: ir.Value, kind: ir.Type, number: int) ->
 def _bits(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     kind = value.type
     return vectors.call(builder, "llvm.ctpop.i64" if kind == _WORD else f"llvm.ctpop.v{_LANES}i64", kind, value)
+
+
+@compiled
+def _pack_filters(weight, words):
+    """Filters (O, taps, I) as words (taps, I / 64, 2, O'); whether each weight has a sign."""
+    others = 0
+    for o in range(len(weight)):
+        for tap in range(len(words)):
+            row = weight[o, tap]
+            for group in range(words.shape[1]):
+                values, word = row[64 * group : 64 * group + 64], np.uint64(0)
+                for channel in range(64):
+                    word |= np.uint64(values[channel] > 0) << np.uint64(channel)
+                    others += not (values[channel] > 0 or values[channel] < 0)
+                words[tap, group, 0, o] = word
+    return others == 0

@@ -168,7 +168,9 @@ def _transform_back(first, stop, tiles, images):
             _add_six_from_six(half, one, sums[y : y + 6])
             tile += width // 4
         for y in range(height):
-            images[image, y].reshape(-1)[:] = sums[y + 1, channels : (width + 1) * channels]
+            row, inside = images[image, y].reshape(-1), sums[y + 1, channels : (width + 1) * channels]
+            for i in range(len(row)):
+                row[i] = inside[i]
 
 
 def _formula_of_six(a0: Column, a1: Column, a2: Column, a3: Column, a4: Column, a5: Column) -> tuple[Column, ...]:

@@ -86,3 +86,24 @@ def test_what_is_not_a_number_is_passed_on() -> None:
     activation[3, 0, 0, 0] = torch.nan
     unit_loops.sign_gradient(images(3, torch.float32), activation, None, rescale=True, out=out)
     assert out[3].isnan().any() and out[2].isfinite().all()
+
+
+@TYPES
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("threshold", [0.7, torch.inf])
+def test_latent_gradient(dtype, tolerance, layout, threshold) -> None:
+    # A weight's gradient in one memory format, the weight in another.
+    grad, weight, scale = images(1, dtype), images(2, dtype).to(memory_format=layout), per_channel(3, dtype)[:5]
+    inside = grad * (weight.abs() <= threshold)
+    product = (inside * weight).sum((1, 2, 3), keepdim=True) * 0.3
+    expected = (inside - inside.mean((1, 2, 3), keepdim=True) - weight * product) * scale.view(-1, 1, 1, 1)
+    bound = torch.tensor(threshold, dtype=dtype)
+    found = unit_loops.latent_gradient(grad, weight, bound, scale.view(-1, 1, 1, 1), 0.3)
+    assert close(found, expected, tolerance)
+
+
+def test_a_latent_gradient_that_is_not_a_number_stays_so_beyond_the_threshold_too() -> None:
+    grad, weight, scale = images(1, torch.float64), images(2, torch.float64), torch.ones(5, dtype=torch.float64)
+    weight[2, 0, 0, 0], grad[2, 0, 0, 0] = 3.0, torch.nan
+    found = unit_loops.latent_gradient(grad, weight, torch.tensor(1.0, dtype=torch.float64), scale, 0.3)
+    assert found[2].isnan().all() and found[1].isfinite().all()
