@@ -26,11 +26,11 @@ from recu.kernels.binary_conv import (
 )
 from recu.kernels.compiled import compiled
 from recu.kernels.exact import is_exactly
-from recu.kernels.sign_gradients import ONE, SIGNS, input_gradient, number_signs
+from recu.kernels.sign_gradients import ONE, SIGNS, input_gradient, number_signs, write_columns
 from recu.kernels.tensors import as_images, as_row, as_rows, compiled_for, over_samples
 from recu.kernels.unit_loops import norm_gradient_loop, sign_gradient_loop
 
-_CONVOLUTION_VALUES = 1 << 20
+_CONVOLUTION_VALUES = 1 << 21
 """Of the activations of one gradient of a convolution, so that little memory is taken beside the whole batch's."""
 
 
@@ -276,36 +276,38 @@ def _looked_up_gradients(
     ]
     result, sums = np.empty_like(images), sign_gradients.WeightSums(grad.shape[3], images.shape[3])
     step = max(1, _CONVOLUTION_VALUES // images[0].size // SIGNS) * SIGNS
-    grad_output = np.zeros((min(step, len(images) + -len(images) % SIGNS), *grad.shape[1:]), np.float32)
     for first in range(0, len(images), step):
         part = slice(first, first + step)
         groups = -(-len(images[part]) // SIGNS)
         numbers, has_zero = np.empty((groups, *images.shape[1:]), np.int32), np.empty(groups, np.bool_)
-        grad_output[len(images[part]) :] = 0
+        columns = np.empty((groups, grad.shape[1], grad.shape[3], grad.shape[2], SIGNS), np.float32)
         over_samples(
             _looked_up_part,
             groups,
             *(grad[part], counts[part], *factors),
-            *(grad_output, *weight, ONE),
+            *(*weight, ONE),
             *(images[part], adds_grad, VARIANCE_EPSILON, result[part]),
-            *(numbers, has_zero),
+            *(numbers, has_zero, columns),
         )
-        sums.add(grad_output[: SIGNS * groups], images[part], numbers, has_zero)
+        sums.add(columns, images[part], numbers, has_zero)
     return as_images(result), sums.gradient()
 
 
 @compiled
 def _looked_up_part(
-    first, stop, grad, counts, factor, of_count, constant, grad_output, weights, alpha, one, images, adds, epsilon, out,
-    numbers, has_zero,
+    first, stop, grad, counts, factor, of_count, constant, weights, alpha, one, images, adds, epsilon, out, numbers,
+    has_zero, columns,
 ):  # fmt: skip
     """All that can be done with four images while they are in the processor's cache."""
+    grad_output = np.empty((4, *grad.shape[1:]), np.float32)
     for group in range(first, stop):
         begin, end = 4 * group, min(4 * group + 4, len(images))
-        norm_gradient_loop(begin, end, grad, counts, factor, of_count, constant, grad_output)
-        input_gradient(begin, end, grad_output, weights, alpha, one, out)
+        count = end - begin
+        norm_gradient_loop(0, count, grad[begin:end], counts[begin:end], factor, of_count, constant, grad_output)
+        input_gradient(0, count, grad_output, weights, alpha, one, out[begin:end])
         sign_gradient_loop(begin, end, out, images, grad, adds, True, epsilon, out)
         number_signs(group, group + 1, images, numbers, has_zero)
+        write_columns(grad_output, count, columns[group])
 
 
 def _update_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, size: int) -> None:

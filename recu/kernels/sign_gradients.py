@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from torch import Tensor
 
 from recu.kernels import vectors
@@ -57,6 +58,8 @@ class PackedWeight(NamedTuple):
 def suits(activation: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
     """Whether gradients can be looked up on this processor; whether a weight is zero, only `pack_weight` knows.
 
+    Strides are 1, or 2 of images whose sides are even.
+
     Args:
         activation: (N, I, H, W).
         weight: (O, I, kH, kW).
@@ -68,8 +71,10 @@ def suits(activation: Tensor, weight: Tensor, stride: Sequence[int], padding: Se
         and compiled_for(activation, weight)
         and activation.dtype is torch.float32
         and tuple(weight.shape[2:]) == (3, 3)
-        and tuple(stride) == (1, 1)
         and tuple(padding) == (1, 1)
+        and (
+            tuple(stride) == (1, 1) or (tuple(stride) == (2, 2) and not any(side % 2 for side in activation.shape[2:]))
+        )
         and weight.shape[1] % _LANES == 0
         and weight.shape[0] % SIGNS == 0
         and activation.numel() > 0
@@ -92,10 +97,10 @@ def pack_weight(binary_weight: Tensor, alpha: Tensor) -> PackedWeight | None:
 def gradients(
     grad: Tensor, activation: Tensor, weight: PackedWeight, *, of_input: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """The gradients of a convolution of sign(activation) with alpha times a binary weight, stride 1, padding 1.
+    """The gradients of a convolution of sign(activation) with alpha times a binary weight, of padding 1.
 
     Args:
-        grad: of the convolution's result, (N, O, H, W).
+        grad: of the convolution's result, (N, O, H', W'): H' is H for stride 1 and H / 2 for stride 2.
         activation: (N, I, H, W) that `suits`, of the type of `grad`; its signs are taken here, that of NaN as 0.
         weight: of O outputs and I inputs.
         of_input: whether the first of the results is wanted.
@@ -112,11 +117,11 @@ def gradients(
     numbers = np.empty((-(-len(images) // SIGNS), *images.shape[1:]), np.int32)
     has_zero = np.empty(len(numbers), np.bool_)
     over_samples(number_signs, len(numbers), images, numbers, has_zero)
-    missing = -len(images) % SIGNS
-    if missing:
-        grad_images = np.pad(grad_images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    sums = WeightSums(grad.shape[1], activation.shape[1])
-    sums.add(grad_images, images, numbers, has_zero)
+    height, width, outputs = grad_images.shape[1:]
+    columns = np.empty((len(numbers), height, outputs, width, SIGNS), np.float32)
+    over_samples(_in_columns, len(numbers), grad_images, columns)
+    sums = WeightSums(outputs, activation.shape[1])
+    sums.add(columns, images, numbers, has_zero)
     return (None if grad_input is None else as_images(grad_input)), sums.gradient()
 
 
@@ -126,16 +131,16 @@ class WeightSums:
     def __init__(self, outputs: int, inputs: int) -> None:
         self._sums = np.zeros((outputs, inputs // _LANES, _TAPS, _LANES), np.float32)
 
-    def add(self, grad: np.ndarray, images: np.ndarray, numbers: np.ndarray, has_zero: np.ndarray) -> None:
+    def add(self, columns: np.ndarray, images: np.ndarray, numbers: np.ndarray, has_zero: np.ndarray) -> None:
         """Add what some images give.
 
         Args:
-            grad: of the convolution's result, (4 G, H, W, O), zero for images that are not there.
+            columns: gradients of the convolution's result as `write_columns` arranges them, (G, H', O, W', 4).
             images: activations, (N, H, W, I), N at most 4 G and more than 4 (G - 1).
             numbers: of them, as `number_signs` gives them, (G, H, W, I).
             has_zero: likewise, (G,).
         """
-        _add_up(grad, numbers, self._sums)
+        _add_up(columns, numbers, self._sums)
         which = np.flatnonzero(has_zero)
         if not len(which):
             return
@@ -145,52 +150,41 @@ class WeightSums:
         for bit in range(SIGNS):
             values = images[np.minimum(SIGNS * which + bit, len(images) - 1)]
             zeros[..., :-_LANES] ^= (~((values > 0) | (values < 0))).astype(np.int32) << bit
-        grad = grad.reshape(-1, SIGNS, *grad.shape[1:])[which].reshape(-1, *grad.shape[1:])
         counted = np.zeros((len(self._sums), self._sums.shape[1] + 1, _TAPS, _LANES), np.float32)
-        _add_up(grad, zeros, counted)
+        _add_up(columns[which], zeros, counted)
         # What is not finite shows in the loss; NumPy's warnings would say no more.
         with np.errstate(invalid="ignore", over="ignore"):
             self._sums += (counted[:, :-1] - counted[:, -1:]) / 2
 
     def gradient(self) -> Tensor:
-        """(O, I, 3, 3)."""
-        sums = torch.from_numpy(self._sums)
-        return sums.transpose(2, 3).reshape(len(sums), -1, 3, 3)
+        """(O, I, 3, 3), channels_last."""
+        outputs, blocks, _, lanes = self._sums.shape
+        gradient = np.empty((outputs, 3, 3, blocks * lanes), np.float32)
+        over_samples(_in_filters, outputs, self._sums, gradient)
+        return as_images(gradient)
 
 
-def _add_up(grad: np.ndarray, numbers: np.ndarray, sums: np.ndarray) -> None:
-    """Add a gradient (4 G, H, W, O) times signs (G, H, W, I) to sums (O, I / 16, 9, 16)."""
-    part = max(1, _PART_PIXELS // (grad.shape[1] * grad.shape[2]))
-    over_samples(_add_up_signs, len(sums), grad, numbers, part, ONE, sums)
+def _add_up(columns: np.ndarray, numbers: np.ndarray, sums: np.ndarray) -> None:
+    """Add gradients (G, H', O, W', 4) times signs (G, H, W, I) to sums (O, I / 16, 9, 16)."""
+    part = max(1, _PART_PIXELS // (columns.shape[1] * columns.shape[3]))
+    over_samples(_add_up_signs, len(sums), columns, numbers, part, ONE, sums)
 
 
-def _writing(
-    _context: Any,
-    tables: Any,
-    place: Any,
-    step: Any,
-    values: Any,
-    a: Any,
-    b: Any,
-    c: Any,
-    d: Any,
-    stride: Any,
-    count: Any,
-) -> Any:
-    """Write `count` tables, `step` numbers apart, of values that begin at four places and are `stride` apart."""
-    signature = types.void(tables, place, step, values, a, b, c, d, stride, count)
+def _writing(_context: Any, tables: Any, place: Any, step: Any, values: Any, first: Any, count: Any) -> Any:
+    """Write `count` tables, `step` numbers apart, of four values each, which lie one behind the other."""
+    signature = types.void(tables, place, step, values, first, count)
 
     def generate(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        tables, place, step, values, *starts, stride, count = vectors.arrays_of(target, builder, signature, arguments)
+        tables, place, step, values, first, count = vectors.arrays_of(target, builder, signature, arguments)
         signs = [
             ir.Constant(_VALUE, [1.0 if number >> bit & 1 else -1.0 for number in range(_LANES)])
             for bit in range(SIGNS)
         ]
         with _times(builder, count) as index:
-            behind = builder.mul(index, stride)
+            begin = builder.add(first, builder.mul(index, vectors.WORD(SIGNS)))
             terms = []
-            for start, sign in zip(starts, signs, strict=True):
-                value = builder.load(builder.gep(values.data, [builder.add(start, behind)]))
+            for bit, sign in enumerate(signs):
+                value = builder.load(builder.gep(values.data, [builder.add(begin, vectors.WORD(bit))]))
                 terms.append(builder.fmul(vectors.in_all_lanes(builder, value, _VALUE), sign))
             table = builder.fadd(builder.fadd(terms[0], terms[1]), builder.fadd(terms[2], terms[3]))
             vectors.store(builder, table, tables, builder.add(place, builder.mul(index, step)))
@@ -231,16 +225,54 @@ class _Sums:
         return self._builder.load(self._sums[place])
 
 
-def _adding_weights(pixels: int, blocks: int) -> Any:
+def _transposing(_context: Any, values: Any, first: Any, apart: Any, columns: Any, place: Any, step: Any) -> Any:
+    """Write sixteen channels of four images, `apart` from each other, as fours that are `step` apart."""
+    signature = types.void(values, first, apart, columns, place, step)
+
+    def generate(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        values, first, apart, columns, place, step = vectors.arrays_of(target, builder, signature, arguments)
+        images = [
+            vectors.load(builder, values, builder.add(first, builder.mul(apart, vectors.WORD(image))), _VALUE)
+            for image in range(SIGNS)
+        ]
+        # Within lanes of four, as the processor's instructions do: twos of two images each, then fours.
+        low, high, first_twos, second_twos = (
+            [4 * lane + each for lane in range(4) for each in order]
+            for order in ((0, 16, 1, 17), (2, 18, 3, 19), (0, 1, 16, 17), (2, 3, 18, 19))
+        )
+        fours = []
+        for half in (low, high):
+            first_two = vectors.shuffled(builder, images[0], images[1], half)
+            last_two = vectors.shuffled(builder, images[2], images[3], half)
+            fours += [vectors.shuffled(builder, first_two, last_two, order) for order in (first_twos, second_twos)]
+        for channel in range(_LANES):
+            of_lanes, lane = fours[channel % 4], channel // 4
+            four = vectors.shuffled(builder, of_lanes, of_lanes, range(4 * lane, 4 * lane + 4))
+            vectors.store(builder, four, columns, builder.add(place, builder.mul(step, vectors.WORD(channel))))
+        return target.get_dummy_value()
+
+    return signature, generate
+
+
+_transpose: Any = intrinsic(_transposing)
+
+
+def _adding_weights(pixels: int, blocks: int, stride: int) -> Any:
     """A function that writes the gradients of some pixels and blocks of sixteen channels."""
+    # A filter's columns mirror those of the gradients they are multiplied with.
+    columns = [
+        [(pixel, each) for pixel in range(pixels) for each in range(3) if pixel + 1 - each == (column - 1) * stride]
+        for column in range(pixels // stride + 2)
+    ]
 
     @intrinsic
     def add(
         _context: Any,
         tables: Any,
-        above: Any,
-        here: Any,
-        below: Any,
+        rows: Any,
+        taps: Any,
+        count: Any,
+        behind: Any,
         step: Any,
         numbers: Any,
         first: Any,
@@ -250,41 +282,42 @@ def _adding_weights(pixels: int, blocks: int) -> Any:
         place: Any,
         channels: Any,
     ) -> Any:
-        signature = types.void(tables, above, here, below, step, numbers, first, groups, one, sums, place, channels)
+        signature = types.void(
+            tables, rows, taps, count, behind, step, numbers, first, groups, one, sums, place, channels
+        )
 
         def generate(target: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            tables, above, here, below, step, numbers, first, groups, one, sums, place, channels = vectors.arrays_of(
-                target, builder, signature, arguments
+            tables, rows, taps, count, behind, step, numbers, first, groups, one, sums, place, channels = (
+                vectors.arrays_of(target, builder, signature, arguments)
             )
             totals = _Sums(builder, pixels * blocks, one)
             kept = [[cgutils.alloca_once(builder, _NUMBER) for _ in range(3)] for _ in range(blocks)]
             eight = vectors.WORD(_WORD_NUMBERS)
             words = builder.sdiv(builder.add(groups, vectors.WORD(_WORD_NUMBERS - 1)), eight)
-            # A weight's place in a filter and that of the gradient it is multiplied with mirror each other.
-            for tap, row in enumerate((below, here, above)):
-                with _times(builder, words) as word:
-                    for block, of_block in enumerate(kept):
-                        taps = builder.add(builder.mul(words, vectors.WORD(3 * block + tap)), word)
-                        begin = builder.add(first, builder.mul(taps, vectors.WORD(3 * _LANES)))
-                        for each, number in enumerate(of_block):
-                            at = builder.add(begin, vectors.WORD(_LANES * each))
-                            builder.store(vectors.load(builder, numbers, at, _NUMBER), number)
-                    done = builder.mul(word, eight)
-                    left = builder.sub(groups, done)
-                    left = builder.select(builder.icmp_signed("<", left, eight), left, eight)
-                    with _times(builder, left) as group:
-                        begin = builder.add(row, builder.mul(builder.add(done, group), step))
-                        for column in range(pixels + 2):
+            with _times(builder, count) as which, _times(builder, words) as word:
+                row = builder.add(builder.load(builder.gep(rows.data, [which])), behind)
+                tap = builder.load(builder.gep(taps.data, [which]))
+                for block, of_block in enumerate(kept):
+                    place_of_tap = builder.mul(words, builder.add(tap, vectors.WORD(3 * block)))
+                    begin = builder.mul(builder.add(place_of_tap, word), vectors.WORD(3 * _LANES))
+                    for each, number in enumerate(of_block):
+                        at = builder.add(builder.add(first, begin), vectors.WORD(_LANES * each))
+                        builder.store(vectors.load(builder, numbers, at, _NUMBER), number)
+                done = builder.mul(word, eight)
+                left = builder.sub(groups, done)
+                left = builder.select(builder.icmp_signed("<", left, eight), left, eight)
+                with _times(builder, left) as group:
+                    begin = builder.add(row, builder.mul(builder.add(done, group), step))
+                    for column, found_by in enumerate(columns):
+                        if found_by:
                             at = builder.add(begin, vectors.WORD(_LANES * column))
                             table = vectors.load(builder, tables, at, _VALUE)
-                            for each in range(3):
-                                pixel = column - 2 + each
-                                if 0 <= pixel < pixels:
-                                    for block, of_block in enumerate(kept):
-                                        totals.look_up(blocks * pixel + block, table, builder.load(of_block[each]))
-                        for number in (number for of_block in kept for number in of_block):
-                            shifted = builder.lshr(builder.load(number), ir.Constant(_NUMBER, [SIGNS] * _LANES))
-                            builder.store(shifted, number)
+                        for pixel, each in found_by:
+                            for block, of_block in enumerate(kept):
+                                totals.look_up(blocks * pixel + block, table, builder.load(of_block[each]))
+                    for number in (number for of_block in kept for number in of_block):
+                        shifted = builder.lshr(builder.load(number), ir.Constant(_NUMBER, [SIGNS] * _LANES))
+                        builder.store(shifted, number)
             for pixel in range(pixels):
                 begin = builder.add(place, builder.mul(channels, vectors.WORD(pixel)))
                 for block in range(blocks):
@@ -297,12 +330,20 @@ def _adding_weights(pixels: int, blocks: int) -> Any:
     return add
 
 
-_add_weights_4_by_1, _add_weights_4_by_2 = _adding_weights(4, 1), _adding_weights(4, 2)
-_add_weights_8_by_1, _add_weights_8_by_2 = _adding_weights(8, 1), _adding_weights(8, 2)
+_add_weights_4_by_1, _add_weights_4_by_2 = _adding_weights(4, 1, 1), _adding_weights(4, 2, 1)
+_add_weights_8_by_1, _add_weights_8_by_2 = _adding_weights(8, 1, 1), _adding_weights(8, 2, 1)
+_add_weights_of_stride_2_by_1, _add_weights_of_stride_2_by_2 = _adding_weights(8, 1, 2), _adding_weights(8, 2, 2)
 
 
-def _adding_signs(blocks: int) -> Any:
+def _adding_signs(blocks: int, stride: int) -> Any:
     """A function that adds to the nine gradients of one output and some blocks of sixteen channels."""
+    # Along one side: a sign's place, the tap that lies on it and the place of its gradient in tables with padding.
+    side = [
+        (place, tap, (place + 1 - tap) // stride + 1)
+        for place in range(stride)
+        for tap in range(3)
+        if (place + 1 - tap) % stride == 0
+    ]
 
     @intrinsic
     def add(
@@ -326,22 +367,35 @@ def _adding_signs(blocks: int) -> Any:
             )
             totals = _Sums(builder, _TAPS * blocks, one)
             row = builder.mul(builder.add(width, vectors.WORD(2)), vectors.WORD(_LANES))
+            line = builder.mul(width, vectors.WORD(stride))
             pixel, table = (cgutils.alloca_once_value(builder, start) for start in (first, vectors.WORD(0)))
             with _times(builder, images):
                 with _times(builder, height):
                     with _times(builder, width):
-                        here = _counted(builder, pixel, channels)
+                        here = _counted(builder, pixel, builder.mul(channels, vectors.WORD(stride)))
                         begin = _counted(builder, table, vectors.WORD(_LANES))
-                        signs = [
-                            vectors.load(builder, numbers, builder.add(here, vectors.WORD(_LANES * block)), _NUMBER)
-                            for block in range(blocks)
-                        ]
-                        for tap in range(_TAPS):
-                            down, right = divmod(_TAPS - 1 - tap, 3)
-                            at = builder.add(begin, builder.mul(row, vectors.WORD(down)))
-                            found = vectors.load(builder, tables, builder.add(at, vectors.WORD(_LANES * right)), _VALUE)
-                            for block, number in enumerate(signs):
-                                totals.look_up(_TAPS * block + tap, found, number)
+                        signs: dict[tuple[int, int], list[ir.Value]] = {}
+                        for (y, down, row_of_table), (x, right, column_of_table) in product(side, side):
+                            if (y, x) not in signs:
+                                behind = builder.mul(
+                                    channels, builder.add(builder.mul(line, vectors.WORD(y)), vectors.WORD(x))
+                                )
+                                signs[y, x] = [
+                                    vectors.load(
+                                        builder,
+                                        numbers,
+                                        builder.add(builder.add(here, behind), vectors.WORD(_LANES * block)),
+                                        _NUMBER,
+                                    )
+                                    for block in range(blocks)
+                                ]
+                            at = builder.add(begin, builder.mul(row, vectors.WORD(row_of_table)))
+                            found = vectors.load(
+                                builder, tables, builder.add(at, vectors.WORD(_LANES * column_of_table)), _VALUE
+                            )
+                            for block, number in enumerate(signs[y, x]):
+                                totals.look_up(_TAPS * block + 3 * down + right, found, number)
+                    _counted(builder, pixel, builder.mul(channels, builder.mul(line, vectors.WORD(stride - 1))))
                     _counted(builder, table, vectors.WORD(2 * _LANES))
                 _counted(builder, table, builder.mul(row, vectors.WORD(2)))
             for each in range(_TAPS * blocks):
@@ -356,7 +410,8 @@ def _adding_signs(blocks: int) -> Any:
     return add
 
 
-_add_signs_1, _add_signs_2 = _adding_signs(1), _adding_signs(2)
+_add_signs_by_1, _add_signs_by_2 = _adding_signs(1, 1), _adding_signs(2, 1)
+_add_signs_of_stride_2_by_1, _add_signs_of_stride_2_by_2 = _adding_signs(1, 2), _adding_signs(2, 2)
 
 
 @contextmanager
@@ -385,11 +440,28 @@ def _number_weights(first, stop, weight, words, binary):
         binary[word] = others == 0
 
 
+@register_jitable(inline="always")
+def _add_weights(pixels, pair, stride, arguments):
+    """The function of `_adding_weights` that suits; inlined, since a call would take as long as a few pixels do."""
+    if stride == 2 and pair:
+        _add_weights_of_stride_2_by_2(*arguments)
+    elif stride == 2:
+        _add_weights_of_stride_2_by_1(*arguments)
+    elif pixels == 8 and pair:
+        _add_weights_8_by_2(*arguments)
+    elif pixels == 8:
+        _add_weights_8_by_1(*arguments)
+    elif pair:
+        _add_weights_4_by_2(*arguments)
+    else:
+        _add_weights_4_by_1(*arguments)
+
+
 @compiled
 def input_gradient(first, stop, grad, numbers, alpha, one, out):
-    """Write the gradient of signs (N, H, W, I) from that of a convolution (N, H, W, O) times alpha, and weights."""
+    """Write the gradient of signs (N, H, W, I) from that of a convolution (N, H', W', O) times alpha, and weights."""
     _, height, width, outputs = grad.shape
-    inputs, groups = out.shape[3], outputs // 4
+    inputs, groups, stride = out.shape[3], outputs // 4, out.shape[1] // height
     # Pixels come in blocks of four or eight; those beyond an image's width are not kept.
     wide = (width + 3) // 4 * 4
     step = 16 * (wide + 2)
@@ -397,46 +469,57 @@ def input_gradient(first, stop, grad, numbers, alpha, one, out):
     size = groups * step
     room = np.zeros(3 * size + 16, np.float32)
     tables = room[-(room.ctypes.data // 4) % 16 :]
-    scaled, sums = np.empty(width * outputs, np.float32), np.empty(wide * inputs, np.float32)
+    rows, taps = np.empty(3, np.int64), np.empty(3, np.int64)
+    scaled, factors = np.empty(width * outputs, np.float32), np.empty(width * outputs, np.float32)
+    for i in range(len(factors)):
+        factors[i] = alpha[i % outputs]
+    sums = np.empty(stride * wide * inputs, np.float32)
     words, of_block = numbers.reshape(-1), numbers.size // (inputs // 16)
     for image in range(first, stop):
         tables[2 * size : 3 * size] = 0
-        for y in range(-1, height):
-            here, below, above = y % 3 * size, (y + 1) % 3 * size, (y + 2) % 3 * size
-            if y + 1 < height:
+        for y in range(height + 1):
+            below = y % 3 * size
+            if y < height:
+                row = grad[image, y].reshape(-1)
+                for i in range(len(row)):
+                    scaled[i] = row[i] * factors[i]
                 for x in range(width):
-                    pixel, result = grad[image, y + 1, x], scaled[x * outputs : (x + 1) * outputs]
-                    for o in range(outputs):
-                        result[o] = pixel[o] * alpha[o]
-                for x in range(width):
-                    a = x * outputs
-                    _write_tables(tables, below + 16 * (x + 1), step, scaled, a, a + 1, a + 2, a + 3, 4, groups)
+                    _write_tables(tables, below + 16 * (x + 1), step, scaled, x * outputs, groups)
             else:
                 tables[below : below + size] = 0
-            if y < 0:
-                continue
-            for x in range(0, wide, 8):
-                up, level, down = above + 16 * x, here + 16 * x, below + 16 * x
+            # Rows of the signs that need no further row of the gradient.
+            for line in range(max(0, stride * (y - 1)), stride * y):
+                count = 0
+                for tap in range(3):
+                    if (line + 1 - tap) % stride == 0:
+                        rows[count], taps[count] = (line + 1 - tap) // stride % 3 * size, tap
+                        count += 1
                 for block in range(0, inputs // 16, 2):
-                    start, place, pair = block * of_block, x * inputs + 16 * block, block + 1 < inputs // 16
-                    if x + 8 <= wide:
-                        if pair:
-                            _add_weights_8_by_2(
-                                tables, up, level, down, step, words, start, groups, one, sums, place, inputs
-                            )
-                        else:
-                            _add_weights_8_by_1(
-                                tables, up, level, down, step, words, start, groups, one, sums, place, inputs
-                            )
-                    elif pair:
-                        _add_weights_4_by_2(
-                            tables, up, level, down, step, words, start, groups, one, sums, place, inputs
+                    start, pair, x = block * of_block, block + 1 < inputs // 16, 0
+                    while x < wide:
+                        # As many pixels of the gradient as there are eight of the signs of.
+                        pixels = min(8 // stride, wide - x)
+                        place = stride * x * inputs + 16 * block
+                        of_pixels = (
+                            tables,
+                            rows,
+                            taps,
+                            count,
+                            16 * x,
+                            step,
+                            words,
+                            start,
+                            groups,
+                            one,
+                            sums,
+                            place,
+                            inputs,
                         )
-                    else:
-                        _add_weights_4_by_1(
-                            tables, up, level, down, step, words, start, groups, one, sums, place, inputs
-                        )
-            out[image, y].reshape(-1)[:] = sums[: width * inputs]
+                        _add_weights(pixels, pair, stride, of_pixels)
+                        x += pixels
+                result = out[image, line].reshape(-1)
+                for i in range(len(result)):
+                    result[i] = sums[i]
 
 
 @compiled
@@ -461,27 +544,75 @@ def number_signs(first, stop, images, numbers, has_zero):
 
 
 @compiled
-def _add_up_signs(first, stop, grad, numbers, part, one, sums):
-    """Gradients (4 N, H, W, O) of some outputs times signs (N, H, W, I), added to sums (O, I / 16, 9, 16)."""
-    _, height, width, outputs = grad.shape
-    count, _, _, inputs = numbers.shape
+def write_columns(grad, images, columns):
+    """Write gradients of four images (4, H, W, O), of which some may not be there, as columns (H, O, W, 4)."""
+    height, outputs, width, _ = columns.shape
+    values, out, apart = grad.reshape(-1), columns.reshape(-1), height * width * outputs
+    whole = outputs // 16 * 16 if images == 4 else 0
+    for y in range(height):
+        for x in range(width):
+            first, place = (y * width + x) * outputs, 4 * (y * outputs * width + x)
+            for o in range(0, whole, 16):
+                _transpose(values, first + o, apart, out, place + 4 * width * o, 4 * width)
+            for o in range(whole, outputs):
+                for image in range(4):
+                    value = values[image * apart + first + o] if image < images else np.float32(0)
+                    out[place + 4 * width * o + image] = value
+
+
+@compiled
+def _in_columns(first, stop, grad, columns):
+    """Gradients of images (N, H, W, O) as columns (N / 4, H, O, W, 4)."""
+    for group in range(first, stop):
+        begin, end = 4 * group, min(4 * group + 4, len(grad))
+        write_columns(grad[begin:end], end - begin, columns[group])
+
+
+@register_jitable(inline="always")
+def _add_signs(pair, stride, arguments):
+    """The function of `_adding_signs` that suits."""
+    if stride == 2 and pair:
+        _add_signs_of_stride_2_by_2(*arguments)
+    elif stride == 2:
+        _add_signs_of_stride_2_by_1(*arguments)
+    elif pair:
+        _add_signs_by_2(*arguments)
+    else:
+        _add_signs_by_1(*arguments)
+
+
+@compiled
+def _add_up_signs(first, stop, columns, numbers, part, one, sums):
+    """Gradients (G, H', O, W', 4) of some outputs times signs (G, H, W, I), added to sums (O, I / 16, 9, 16)."""
+    _, height, outputs, width, _ = columns.shape
+    count, image_height, image_width, inputs = numbers.shape
+    stride = image_height // height
     size = (height + 2) * (width + 2) * 16
     room = np.zeros(part * size + 16, np.float32)
     tables = room[-(room.ctypes.data // 4) % 16 :]
-    values, signs, totals = grad.reshape(-1), numbers.reshape(-1), sums.reshape(-1)
-    image = height * width * outputs
+    values, signs, totals = columns.reshape(-1), numbers.reshape(-1), sums.reshape(-1)
     for begin in range(0, count, part):
         groups = min(part, count - begin)
         for o in range(first, stop):
             for group in range(groups):
                 for y in range(height):
-                    a = (4 * (begin + group) * height + y) * width * outputs + o
+                    a = (((begin + group) * height + y) * outputs + o) * width * 4
                     place = group * size + ((y + 1) * (width + 2) + 1) * 16
-                    _write_tables(tables, place, 16, values, a, a + image, a + 2 * image, a + 3 * image, outputs, width)
+                    _write_tables(tables, place, 16, values, a, width)
             for block in range(0, inputs // 16, 2):
-                start = begin * height * width * inputs + 16 * block
+                start = begin * image_height * image_width * inputs + 16 * block
                 place = (o * (inputs // 16) + block) * 144
-                if block + 1 < inputs // 16:
-                    _add_signs_2(tables, groups, height, width, signs, start, inputs, one, totals, place)
-                else:
-                    _add_signs_1(tables, groups, height, width, signs, start, inputs, one, totals, place)
+                of_block = (tables, groups, height, width, signs, start, inputs, one, totals, place)
+                _add_signs(block + 1 < inputs // 16, stride, of_block)
+
+
+@compiled
+def _in_filters(first, stop, sums, filters):
+    """Sums (O, I / 16, 9, 16) as filters (O, 3, 3, I)."""
+    inputs = filters.shape[3]
+    for o in range(first, stop):
+        values, result = sums[o].reshape(-1), filters[o].reshape(-1)
+        for block in range(0, inputs, 16):
+            for tap in range(9):
+                for i in range(16):
+                    result[tap * inputs + block + i] = values[9 * block + 16 * tap + i]

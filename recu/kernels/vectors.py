@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -25,6 +26,12 @@ def in_all_lanes(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) ->
     lane = builder.insert_element(undefined, value, ir.IntType(32)(0))
     first = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
     return builder.shuffle_vector(lane, undefined, first)
+
+
+def shuffled(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
+    """The lanes of these numbers, counted through two vectors of one type."""
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+    return builder.shuffle_vector(a, b, mask)
 
 
 def load(builder: ir.IRBuilder, array: Any, place: ir.Value, kind: ir.VectorType) -> ir.Value:

@@ -16,16 +16,23 @@ pytestmark = pytest.mark.skipif(
 )
 
 SHAPES = [
-    (1, 16, 4, 1, 1),
-    (2, 16, 16, 5, 32),
-    (3, 32, 36, 8, 7),
-    (4, 48, 64, 14, 14),
-    (5, 64, 20, 4, 4),
-    (9, 80, 32, 6, 12),
-    (130, 16, 8, 3, 2),
-    (6, 512, 260, 4, 4),
+    (1, 16, 4, 1, 1, 1),
+    (2, 16, 16, 5, 32, 1),
+    (3, 32, 36, 8, 7, 1),
+    (4, 48, 64, 14, 14, 1),
+    (5, 64, 20, 4, 4, 1),
+    (9, 80, 32, 6, 12, 1),
+    (130, 16, 8, 3, 2, 1),
+    (6, 512, 260, 4, 4, 1),
+    (1, 16, 4, 2, 2, 2),
+    (2, 16, 16, 6, 32, 2),
+    (3, 32, 36, 8, 14, 2),
+    (4, 48, 64, 28, 10, 2),
+    (5, 64, 20, 2, 4, 2),
+    (130, 16, 8, 4, 2, 2),
+    (6, 256, 516, 8, 8, 2),
 ]
-"""Images, channels of the input and of the result, height, width."""
+"""Images, channels of the input and of the result, height, width, stride."""
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:
@@ -36,8 +43,10 @@ def binary(outputs: int, inputs: int) -> Tensor:
     return values(outputs, inputs, 3, 3, seed=1).sign()
 
 
-def looked_up(grad: Tensor, activation: Tensor, weight: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    assert sign_gradients.suits(activation, weight, (1, 1), (1, 1))
+def looked_up(
+    grad: Tensor, activation: Tensor, weight: Tensor, alpha: Tensor, stride: int = 1
+) -> tuple[Tensor, Tensor]:
+    assert sign_gradients.suits(activation, weight, (stride, stride), (1, 1))
     packed = sign_gradients.pack_weight(weight, alpha)
     assert packed is not None
     of_input, of_weight = sign_gradients.gradients(grad, activation, packed, of_input=True)
@@ -45,11 +54,11 @@ def looked_up(grad: Tensor, activation: Tensor, weight: Tensor, alpha: Tensor) -
     return of_input, of_weight
 
 
-def direct(grad: Tensor, signs: Tensor, weight: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+def direct(grad: Tensor, signs: Tensor, weight: Tensor, alpha: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
     """In float64, of a convolution of signs with alpha times a weight."""
     signs = signs.double().requires_grad_()
     scaled = (weight.double() * alpha.double().unsqueeze(-1)).requires_grad_()
-    F.conv2d(signs, scaled, None, 1, 1).backward(grad.double())
+    F.conv2d(signs, scaled, None, stride, 1).backward(grad.double())
     return signs.grad, scaled.grad
 
 
@@ -63,7 +72,7 @@ def assert_close(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("zeros", [0, 1, 50])
 def test_gradients(shape, layout, zeros) -> None:
-    count, inputs, outputs, height, width = shape
+    count, inputs, outputs, height, width, stride = shape
     activation = values(count, inputs, height, width)
     # None, a single one, about half: a sign of 0 counts neither as -1 nor as 1.
     activation.flatten()[
@@ -72,17 +81,23 @@ def test_gradients(shape, layout, zeros) -> None:
         ]
     ] = 0
     weight, alpha = binary(outputs, inputs), values(outputs, 1, 1, seed=3)
-    grad = values(count, outputs, height, width, seed=4)
-    found = looked_up(*(each.to(memory_format=layout) for each in (grad, activation, weight)), alpha)
-    assert_close(found, direct(grad, activation.sign(), weight, alpha))
+    grad = values(count, outputs, height // stride, width // stride, seed=4)
+    found = looked_up(*(each.to(memory_format=layout) for each in (grad, activation, weight)), alpha, stride)
+    assert_close(found, direct(grad, activation.sign(), weight, alpha, stride))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.99])
-def test_many_zeros_are_no_less_exact_where_gradients_have_a_mean(share) -> None:
-    activation, grad, alpha = values(64, 16, 16, 16), 0.1 * values(64, 8, 16, 16, seed=1) + 1, values(8, 1, 1, seed=2)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_many_zeros_are_no_less_exact_where_gradients_have_a_mean(share, stride) -> None:
+    side = 16 // stride
+    activation, grad, alpha = (
+        values(64, 16, 16, 16),
+        0.1 * values(64, 8, side, side, seed=1) + 1,
+        values(8, 1, 1, seed=2),
+    )
     activation[torch.rand(activation.shape, generator=torch.Generator().manual_seed(3)) < share] = 0
-    expected = direct(grad, activation.sign(), binary(8, 16), alpha)
-    assert_close(looked_up(grad, activation, binary(8, 16), alpha), expected)
+    expected = direct(grad, activation.sign(), binary(8, 16), alpha, stride)
+    assert_close(looked_up(grad, activation, binary(8, 16), alpha, stride), expected)
 
 
 def test_the_weights_of_a_channel_of_zeros_have_no_gradient() -> None:
@@ -109,14 +124,15 @@ def test_a_gradient_that_is_not_finite_is_not_lost(activation_there) -> None:
         assert not found.isfinite().all()
 
 
-def test_no_number_depends_on_the_number_of_threads() -> None:
-    activation, grad = values(21, 32, 8, 8), values(21, 36, 8, 8, seed=1)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_no_number_depends_on_the_number_of_threads(stride) -> None:
+    activation, grad = values(21, 32, 8, 8), values(21, 36, 8 // stride, 8 // stride, seed=1)
     activation[3, 0, 0, 0] = 0
     usual, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(looked_up(grad, activation, binary(36, 32), values(36, 1, 1, seed=2)))
+            results.append(looked_up(grad, activation, binary(36, 32), values(36, 1, 1, seed=2), stride))
     finally:
         torch.set_num_threads(usual)
     for result in results[1:]:
@@ -141,7 +157,9 @@ def test_weights_that_are_not_binary_are_left_to_others(odd) -> None:
         ((1, 15, 8, 8), (8, 15, 3, 3), (1, 1), (1, 1)),
         ((1, 16, 8, 8), (6, 16, 3, 3), (1, 1), (1, 1)),
         ((1, 16, 8, 8), (8, 16, 1, 1), (1, 1), (0, 0)),
-        ((1, 16, 8, 8), (8, 16, 3, 3), (2, 2), (1, 1)),
+        ((1, 16, 8, 7), (8, 16, 3, 3), (2, 2), (1, 1)),
+        ((1, 16, 8, 8), (8, 16, 3, 3), (2, 1), (1, 1)),
+        ((1, 16, 9, 9), (8, 16, 3, 3), (3, 3), (1, 1)),
         ((1, 16, 8, 8), (8, 16, 3, 3), (1, 1), (0, 0)),
         ((0, 16, 8, 8), (8, 16, 3, 3), (1, 1), (1, 1)),
     ],
@@ -157,12 +175,12 @@ def test_other_types_are_left_to_others() -> None:
     assert not sign_gradients.suits(activation, weight.to("meta"), (1, 1), (1, 1))
 
 
-@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize(("adds", "stride"), [(False, 1), (True, 1), (False, 2)])
 @pytest.mark.parametrize("count", [3, 70])
-def test_a_layer_with_what_surrounds_it(monkeypatch, adds, count) -> None:
+def test_a_layer_with_what_surrounds_it(monkeypatch, adds, stride, count) -> None:
     torch.manual_seed(0)
-    conv, norm = BinaryConv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32)
-    activation, grad = values(count, 32, 32, 32).clamp(-1, 1), values(count, 32, 32, 32, seed=1)
+    conv, norm = BinaryConv2d(32, 32, 3, stride=stride, padding=1), nn.BatchNorm2d(32)
+    activation, grad = values(count, 32, 32, 32).clamp(-1, 1), values(count, 32, 32 // stride, 32 // stride, seed=1)
     activation[1, 2, 3] = 0
 
     def layer(dtype: torch.dtype) -> list[Tensor]:
