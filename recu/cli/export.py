@@ -104,9 +104,10 @@ def _told(wanted: Wanted, exported: Exported) -> str:
         ]
         for name, each in exported.compared.items()
     ]
-    size = f"{exported.path}: {exported.size_bytes} bytes"
+    size = f"{exported.path}: {exported.size_bytes:,} bytes"
     if wanted.target == "packed":
         share = 100 * (exported.size_bytes / exported.stated_bytes - 1)
-        size += f", {share:+.2f} % of the {exported.stated_bytes} that the cost columns say"
+        compared = f"{abs(share):.2f} % {'more' if share > 0 else 'less'} than"
+        size += f", {compared} the {exported.stated_bytes:,} of the cost columns"
     table = tabulate(rows, heads, disable_numparse=True, colalign=["left"] + ["right"] * (len(heads) - 1))
     return "\n".join((size, f"compared on {exported.on}:", table, *exported.notes))

@@ -151,12 +151,14 @@ def _show(arguments: argparse.Namespace) -> None:
     from recu.stages.report import shown_in_terminal, staleness, where_to_look
 
     folder = arguments.output_dir
-    known, others = _tables_in(folder, params.all_suites(arguments.params_dir))
+    suites = params.all_suites(arguments.params_dir)
+    known, others = _tables_in(folder, suites)
     if not known:
         raise ResultError(f"no tables in {folder}: run `snakemake --cores all`")
     for name in arguments.suites:
         if name not in known:
-            raise ResultError(f"{unknown_name('table', name, known)} (in {folder}): {_remake_table(name)}")
+            advice = f": {_remake_table(name)}" if name in suites else ", and no suite of that name"
+            raise ResultError(f"{unknown_name('table', name, known)} (in {folder}){advice}")
     width = None if arguments.full else shutil.get_terminal_size().columns
     for name in arguments.suites or known:
         print(shown_in_terminal(folder, name, width))

@@ -227,6 +227,8 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     if kind is not None and kind not in _CHECKPOINT_KINDS:
         advice = next((f"; {advice}" for words, advice in _ADVICE if words in kind), "")
         return CheckpointError(f"{path} is no checkpoint: it is {kind}{advice}")
+    if "PytorchStreamReader" in str(error):
+        return CheckpointError(f"{path} is damaged or cut off, expected a whole checkpoint: copy it again")
     reason = "PyTorch cannot read it" if "weights_only" in str(error) else one_line(error)
     return CheckpointError(f"{path} is damaged or not a checkpoint: {reason}")
 

@@ -40,8 +40,14 @@ def test_every_table_or_those_named_in_the_terminals_width(tables, monkeypatch):
 
 
 def test_a_table_that_is_not_there_is_answered_with_what_makes_it(recu, tables):
-    assert recu("report", "show", "demmo") == 2
-    assert "did you mean 'demo'" in recu.error() and "`snakemake --cores all --config suites=demmo`" in recu.error()
+    assert recu("report", "show", "methods", "--params_dir", PARAMS_DIR) == 2
+    assert "run `snakemake --cores all --config suites=methods`" in recu.error()
+
+
+def test_a_table_of_no_suite_is_not_answered_with_a_command_that_fails(recu, tables):
+    assert recu("report", "show", "demmo", "--params_dir", PARAMS_DIR) == 2
+    assert "did you mean 'demo'" in recu.error() and "no suite of that name" in recu.error()
+    assert "snakemake" not in recu.error()
 
 
 def test_a_stale_table_says_so(recu, tables):

@@ -102,6 +102,14 @@ def test_truncation_anywhere_and_flipped_bits_in_tensors_are_found(tmp_path):
             read_checkpoint(file)
 
 
+def test_a_checkpoint_that_was_cut_off_says_so_in_plain_words(tmp_path):
+    file = tmp_path / "file.pth.tar"
+    torch.save({"epoch": 1, "state_dict": {"weight": torch.randn(1000)}}, file)
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(CheckpointError, match=r"is damaged or cut off, expected a whole checkpoint: copy it again$"):
+        read_checkpoint(file)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_stays_aside(tmp_path, caplog):
     file = tmp_path / "checkpoint.pth.tar"
     for epoch in (1, 2):
