@@ -192,10 +192,12 @@ def train_in_folder(
                 found, experiment, asked=resume is not False, start_epoch=start_epoch, fingerprint=fingerprint
             )
         if found is not None and _is_published(found, experiment, folder):
-            _free(folder, running)
             _log.info(
                 "%s is finished: all %d epochs are done and published, nothing to do", folder, found.content["epoch"]
             )
+            if (folder / paths.CHECKPOINT).exists() and not running.keep_resumable:
+                _log.info("%s is removed: only continuing needs it, --keep_resumable keeps it", paths.CHECKPOINT)
+            _free(folder, running)
             return
         keep_foreign(found)
         job = _Job(

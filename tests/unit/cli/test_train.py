@@ -137,6 +137,14 @@ def test_the_same_folder_with_other_options_is_refused_and_stays_as_it_is(recu, 
     assert _content(recu.folder / "results/one") == before
 
 
+def test_state_that_is_no_longer_to_be_kept_is_not_removed_without_a_word(recu):
+    assert recu.train("--save", "one", "--epochs", 1, "--keep_resumable") == 0
+    state = recu.folder / "results/one/checkpoint.pth.tar"
+    assert state.exists() and recu.train("--save", "one", "--epochs", 1) == 0
+    assert "checkpoint.pth.tar is removed: only continuing needs it" in recu.err and not state.exists()
+    assert recu.train("--save", "one", "--epochs", 1) == 0 and "is removed" not in recu.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "answer"),
     [
