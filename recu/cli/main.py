@@ -26,6 +26,7 @@ from recu.base.errors import ConfigError, OutputError, RecuError, unknown_name
 from recu.base.redaction import RedactingFormatter, redact
 from recu.base.surroundings import settle_environment, trouble_in_words
 from recu.base.text import visible
+from recu.experiment.own import look_beside
 
 _NO_COMMANDS = ("main", "options")
 """Modules beside the subcommands."""
@@ -102,6 +103,7 @@ def _run(command: str, words: list[str]) -> None:
     arguments = parser.parse_args(words)
     arguments.words = (command, *words)  # for a launcher that runs them as several processes
     arguments.default_of = parser.get_default  # for `recu.cli.options.given_options`
+    look_beside(getattr(arguments, "params_dir", None))
     with _messages_on_terminal():
         module.run(arguments)
 

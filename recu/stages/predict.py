@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from recu.base.errors import CheckpointError, ConfigError, unknown_name
 from recu.experiment import paths
+from recu.experiment.own import look_beside
 from recu.experiment.params import load_datasets, validate_model
 from recu.experiment.running import Kernels
 from recu.experiment.schema import Dataset
@@ -115,7 +116,8 @@ def load(
         binariser: likewise.
         gpus: "cpu", or as for --gpus. On a GPU this process computes as every command does: deterministic, no TF32.
         kernels: "off" for the layers' own forwards alone.
-        params_dir: None for the working directory's params/ or, where it has none, the package's.
+        params_dir: None for the working directory's params/ or, where it has none, the package's. Files of one's own
+            code are looked for beside it, then in the working directory.
         results_dir: published results.
         changed_code: whether a network or binariser of one's own is taken as its code is now, although it was trained
             as other code.
@@ -128,6 +130,7 @@ def load(
     from recu.training.device import choose_device, place
     from recu.training.seeding import check_arithmetic, make_deterministic
 
+    look_beside(None if params_dir is None else paths.user_path(params_dir))
     given = {"model": model, "family": family, "variant": variant, "stage": stage, "binariser": binariser}
     asked = {name: value for name, value in given.items() if value is not None}
     named = None if dataset is None else (dataset, _entry(dataset, params_dir))

@@ -13,6 +13,7 @@ from recu.base import preloaded
 from recu.experiment import targets
 from recu.experiment.schema import ReleasedSuite
 from recu.base.errors import ConfigError, RecuError, unknown_name
+from recu.experiment.own import look_beside
 from recu.experiment.params import all_suites, parse_file, parse_workflow_config
 from recu.base.redaction import redact
 
@@ -34,6 +35,7 @@ try:
         if file.suffix != ".json":
             parse_file(file, dict)
     CONFIG = parse_workflow_config(config)
+    look_beside(PARAMS_DIR)
     # Released files are not declared as inputs, so that planning works without them and a result outlives its file;
     # each one's SHA-256 is part of its job's params instead.
     PLAN = plan.load_plan(PARAMS_DIR, CONFIG)

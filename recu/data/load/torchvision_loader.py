@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, Unpack
 
@@ -22,6 +23,7 @@ from recu.data.load.randomness import derive_seed
 from recu.data.load.split_loader import Request, Settings, SplitLoader
 from recu.data.load.transforms import augment, decode, evaluation_view
 from recu.data.opening import open_index
+from recu.experiment.own import look_beside, looks_beside
 from recu.experiment.schema import TestView
 
 PATIENCE_S = 600
@@ -151,7 +153,7 @@ class TorchvisionLoader(SplitLoader):
             num_workers=self._workers,
             prefetch_factor=_PREFETCH if self._workers else None,
             collate_fn=_collate,
-            worker_init_fn=_leave_signals_to_the_parent if self._workers else None,
+            worker_init_fn=partial(_begin_worker, looks_beside()) if self._workers else None,
             pin_memory=self._device.type == "cuda",
             # Its own generator: the default one would be advanced, and with it the network's random numbers.
             generator=torch.Generator(),
@@ -257,7 +259,13 @@ def _guarded(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, list[DataErro
         yield batch
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
+def _begin_worker(params_dir: Path | None, _worker: int) -> None:
+    # A worker that is no fork has to be told where an augmentation of one's own is.
+    look_beside(params_dir)
+    _leave_signals_to_the_parent()
+
+
+def _leave_signals_to_the_parent() -> None:
     # Forked workers inherit the trainer's handlers; Ctrl-C reaches the whole group, but only the trainer is to act
     # on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

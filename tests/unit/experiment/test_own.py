@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -17,7 +19,7 @@ from recu.experiment.binarisers import available_binarisers, find_binariser
 from recu.experiment.dataset_kinds import find_kind
 from recu.experiment.fit import choose_loader
 from recu.experiment.networks import find_network
-from recu.experiment.own import CodeFile, find_own, own_hash
+from recu.experiment.own import CodeFile, find_own, look_beside, own_hash
 from recu.experiment.params import load_config, load_datasets, parse_workflow_config, validate_model
 from recu.experiment.paths import PARAMS_DIR
 from recu.experiment.plan import load_plan
@@ -43,6 +45,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     yield tmp_path
+    look_beside(None)
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
@@ -95,6 +98,87 @@ def test_a_file_that_python_does_not_import_is_never_silently_another(here):
         ConfigError, match=r"json.py is not what Python imports as json, .*: give the file another name"
     ):
         find_own("learning-rate schedule", "json:rate", ())
+
+
+@pytest.fixture
+def elsewhere(here, monkeypatch):
+    """A folder of a project, whose params/ are in use, and another one, in which the program is called."""
+    project, folder = here / "project", here / "elsewhere"
+    (project / "params").mkdir(parents=True)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    look_beside(Path("../project/params"))
+    return project, folder
+
+
+def test_a_file_is_looked_for_beside_the_params_in_use(elsewhere):
+    project, folder = elsewhere
+    (project / "own_e.py").write_text("from own_here import half\ndef rate(e, E): return half\n")
+    (folder / "own_here.py").write_text("half = 0.5\n")
+    assert learning_rate_at(4, lr_type="own_e:rate", **RATE) == 0.25
+    assert find_own("learning-rate schedule", "own_e:rate", ()).sources == (
+        CodeFile("own_e.py", project / "own_e.py"),
+        CodeFile("own_here.py", folder / "own_here.py"),
+    )
+    with pytest.raises(ConfigError, match=r"no own_f.py in .*project, beside params/, or in .*elsewhere, the working"):
+        find_own("learning-rate schedule", "own_f:rate", ())
+
+
+@pytest.mark.parametrize("twice", ["own_g", "own_helper"])
+def test_a_module_that_two_folders_have_is_refused(elsewhere, twice):
+    project, folder = elsewhere
+    (project / "own_g.py").write_text("import own_helper\ndef rate(e, E): return 1\n")
+    (project / "own_helper.py").write_text("")
+    (folder / f"{twice}.py").write_text("def rate(e, E): return 1\n")
+    message = rf"{twice} is both .*project/{twice}.py, beside params/, and .*elsewhere/{twice}.py, in the working"
+    with pytest.raises(ConfigError, match=message):
+        find_own("learning-rate schedule", "own_g:rate", ())
+
+
+def test_two_names_of_one_file_are_one_file(elsewhere):
+    project, folder = elsewhere
+    (project / "own_h.py").write_text("def rate(e, E): return 1\n")
+    (folder / "own_h.py").symlink_to(project / "own_h.py")
+    assert len(find_own("learning-rate schedule", "own_h:rate", ()).sources) == 1
+
+
+def test_code_beside_other_params_is_not_what_an_earlier_project_had(elsewhere):
+    project, folder = elsewhere
+    (project / "own_i.py").write_text("def rate(e, E): return 1\n")
+    find_own("learning-rate schedule", "own_i:rate", ())
+    (folder / "params").mkdir()
+    look_beside(folder / "params")
+    with pytest.raises(ConfigError, match=r"own_i is .*project/own_i.py in this process, which is not in .*elsewhere"):
+        find_own("learning-rate schedule", "own_i:rate", ())
+    (folder / "own_i.py").write_text("def rate(e, E): return 0.5\n")
+    with pytest.raises(ConfigError, match=r"elsewhere/own_i.py is not what Python imports as own_i"):
+        find_own("learning-rate schedule", "own_i:rate", ())
+
+
+def test_a_helper_that_python_does_not_import_is_refused(here):
+    (here / "own_j.py").write_text("import json\ndef rate(e, E): return 1\n")
+    (here / "json.py").write_text("")
+    with pytest.raises(ConfigError, match=r"json.py is not what Python imports as json, .*: give the file"):
+        find_own("learning-rate schedule", "own_j:rate", ())
+
+
+def test_the_package_is_no_users_code_where_params_lie_in_its_checkout(here):
+    (here / "own_k.py").write_text("from recu.binarisers.sign import SignConv2d as Own\n")
+    (here / "recu").mkdir()
+    (here / "recu/__init__.py").write_text("")
+    assert [file.name for file in find_own("binariser", "own_k:Own", ()).sources] == ["own_k.py"]
+
+
+def test_every_command_looks_beside_its_params(elsewhere, capsys):
+    project, _ = elsewhere
+    shutil.copytree(PARAMS_DIR, project / "params", dirs_exist_ok=True)
+    suite = project / "params/suites/demo.yaml"
+    suite.write_text(suite.read_text().replace("hyperparameters:", "hyperparameters:\n  lr_type: own_l:rate", 1))
+    assert "own_l" in suite.read_text()
+    (project / "own_l.py").write_text("def rate(e, E): return 1\n")
+    look_beside(None)
+    assert main(["plan", "demo", "--params_dir", "../project/params"]) == 0, capsys.readouterr().err
+    assert main(["plan", "demo"]) == 0, "of the package's own params/"
 
 
 def test_an_installed_package_gives_names(here, monkeypatch):
