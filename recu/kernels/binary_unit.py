@@ -97,11 +97,12 @@ def _has_fast_form(conv: nn.Module, norm: nn.Module) -> bool:
 
 
 def _fits(conv: BinaryConv2d, norm: nn.BatchNorm2d, activation: Tensor, residual: Tensor | None) -> bool:
-    """Whether all tensors are on the CPU, of one type and of shapes that fit together."""
+    """Whether all tensors are on the CPU, of one type and of shapes that fit together, and there are images at all."""
     found = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     per_channel = [values for values in found if values is not None]
     return (
-        sign_convolution.suits(activation, conv.weight, conv.padding)
+        activation.numel() > 0  # statistics of no values are PyTorch's matter
+        and sign_convolution.suits(activation, conv.weight, conv.padding)
         and scales_filters(conv.alpha, conv.weight)
         and len(per_channel) == len(found)
         and all(values.shape == (len(conv.weight),) for values in per_channel)

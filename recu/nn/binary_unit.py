@@ -50,10 +50,11 @@ def convolve(conv: nn.Module, activation: Tensor) -> Tensor:
 
     Args:
         conv: any convolution.
-        activation: (N, I, H, W).
+        activation: (N, I, H, W), or whatever else the layer takes.
     """
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
     recorded = torch.compiler.is_compiling() or tracing or not isinstance(activation, Tensor)
-    if not recorded and is_exactly(conv, BinaryConv2d) and has_plain_geometry(conv):
+    # PyTorch's convolutions take a single image (I, H, W) too.
+    if not recorded and activation.dim() == 4 and is_exactly(conv, BinaryConv2d) and has_plain_geometry(conv):
         return binary_conv.convolve(conv, activation)
     return conv(activation)

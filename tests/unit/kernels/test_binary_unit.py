@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recu.kernels.binary_unit import _BinaryUnit
 from recu.nn import BinaryConv2d, CompetitorBinaryConv2d, binary_unit, set_tau
+from recu.nn.binary_unit import convolve
 
 IMAGES, SIDE = 5, 8
 SHAPES = pytest.mark.parametrize(("channels", "width", "stride"), [(16, 16, 1), (16, 32, 2), (128, 128, 1)])
@@ -155,3 +156,31 @@ def test_a_channel_that_never_changes_gives_finite_numbers():
     result.sum().backward()
     assert result.isfinite().all() and activation.grad.isfinite().all()
     assert layers.norm.running_var.isfinite().all()
+
+
+@pytest.mark.parametrize("added", ["nothing", "the activation"])
+def test_no_images_give_what_the_layers_give(added: str) -> None:
+    found = []
+    for form in ("one_by_one", "at_once"):
+        torch.manual_seed(0)
+        layers = Layers(16, 16, 1)
+        inputs = torch.zeros(0, 16, SIDE, SIDE, requires_grad=True)
+        activation = inputs * 1.0
+        result = getattr(layers, form)(activation, activation if added == "the activation" else None, True)
+        result.sum().backward()
+        gradients = {name: parameter.grad for name, parameter in layers.named_parameters()}
+        found.append(gradients | dict(layers.named_buffers()) | {"result": result, "inputs": inputs.grad})
+    for name, value in found[0].items():
+        assert torch.equal(found[1][name], value), name
+
+
+@pytest.mark.parametrize("width", [16, 128])
+def test_one_image_without_a_batch_is_the_layers_own_matter(width: int) -> None:
+    conv = BinaryConv2d(width, width, 3, padding=1).eval()
+    image = torch.randn(width, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            given = convolve(conv, image)
+            assert torch.equal(given, conv(image)) and given.requires_grad == gradients
+    expected = torch.autograd.grad(conv(image).sum(), image)[0]
+    assert torch.equal(torch.autograd.grad(convolve(conv, image).sum(), image)[0], expected)
