@@ -32,6 +32,9 @@ _UNCOMPILED = {
 }
 """Variables with which a network that was to be compiled is not, or not where that fails, and what they begin with."""
 
+_MOST_SHAPES = 64
+"""Shapes of batches for which networks are compiled in one process; PyTorch's own limit is 8, for all networks."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -151,8 +154,16 @@ def place(
         switch_off(model)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile_as is not None:
+        _let_compile()
         model.compile(mode=COMPILE_MODES[compile_as], dynamic=False)
     return model
+
+
+def _let_compile() -> None:
+    """Beyond its limit PyTorch goes on uncompiled, which its log says and no result would."""
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, _MOST_SHAPES)
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from recu.base.errors import ConfigError
 from recu.base.place import Place
@@ -153,6 +154,24 @@ def test_a_variable_that_hides_all_gpus_is_named(gpus, monkeypatch, caplog, visi
     assert ("CUDA_VISIBLE_DEVICES" in caplog.text) == noted
     caplog.clear()
     assert choose_device("cpu") == torch.device("cpu") and not caplog.text
+
+
+def test_a_network_is_compiled_for_more_shapes_than_pytorch_allows_by_itself(monkeypatch):
+    compiled, compile_by = [], nn.Module.compile
+
+    def note(graph, _inputs):
+        compiled.append(graph)
+        return graph
+
+    def with_notes(network, *, mode, dynamic):
+        compile_by(network, backend=note, dynamic=dynamic)
+
+    monkeypatch.setattr("recu.training.device._check_compilation", lambda *_: None)
+    monkeypatch.setattr(nn.Module, "compile", with_notes)
+    network = place(nn.Linear(2, 2), CPU, compile_as="kernels")
+    for images in range(2, 14):
+        network(torch.zeros(images, 2))
+    assert len(compiled) == 12
 
 
 @pytest.mark.parametrize(
