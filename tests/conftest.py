@@ -1,5 +1,6 @@
 """Fixtures of every test."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,15 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def code_begins_anew() -> None:
-    """A test is what a process is elsewhere: files of the package may be edited while others run."""
+def code_begins_anew() -> Iterator[None]:
+    """A test is what a process is elsewhere: files of the package may be edited while others run.
+
+    Cleared after it too: fixtures of the next module are made before this one, and may put another hash in its place.
+    """
     from recu.results.provenance import code_at_start
 
+    code_at_start.cache_clear()
+    yield
     code_at_start.cache_clear()
 
 

@@ -41,6 +41,17 @@ def test_collect_is_json_and_names_device_and_versions():
     assert found.packages["torch"]
 
 
+@pytest.fixture(scope="module", params=["first", "second"])
+def held_before(request: pytest.FixtureRequest) -> int:
+    """What a fixture of a module, which is made before those of a test, finds."""
+    return provenance.code_at_start.cache_info().currsize
+
+
+def test_a_test_leaves_no_hash_of_its_code_to_the_next_module(held_before):
+    assert held_before == 0
+    provenance.code_at_start()
+
+
 def test_code_that_changes_after_a_job_began_has_no_hash(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "PROJECT_DIR", tmp_path)
     file = tmp_path / "recu" / "a.py"
