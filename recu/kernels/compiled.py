@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -86,14 +86,20 @@ def in_threads(loop: Callable[..., Any], threads: int, count: int, *arguments: A
                 first, stop = left.popleft()
             except IndexError:
                 return
-            loop(first, stop, *arguments)
+            try:
+                loop(first, stop, *arguments)
+            except BaseException:
+                left.clear()  # nobody needs the rest
+                raise
 
     running = [pool(threads - 1).submit(work) for _ in range(threads - 1)]
     try:
         work()
     finally:
-        for other in running:
-            other.result()
+        # For all of them before an error of one is raised: who catches it may use the arrays, which the others write.
+        wait(running)
+    for other in running:
+        other.result()
 
 
 def _ranges(count: int, threads: int) -> list[tuple[int, int]]:

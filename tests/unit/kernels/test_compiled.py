@@ -69,3 +69,25 @@ def test_an_error_in_any_thread_is_raised_when_all_have_ended() -> None:
         with pytest.raises(ValueError, match="bad sample"):
             in_threads(work, 2, 100)
         assert bad not in done and len(set(done)) == len(done)
+
+
+def test_when_an_error_is_raised_no_thread_works_on() -> None:
+    together, failed = threading.Barrier(4), threading.Event()
+    good, late = [], []
+
+    def work(first: int, stop: int) -> None:
+        if failed.is_set():
+            late.append(stop)
+            return
+        place = together.wait(20)
+        if threading.current_thread() is not threading.main_thread() and place:
+            failed.set()
+            raise ValueError("bad sample")
+        time.sleep(0.2)
+        good.append(first)
+
+    with pytest.raises(ValueError, match="bad sample"):
+        in_threads(work, 4, 100)
+    at_once = len(good)
+    time.sleep(0.3)
+    assert not late and len(good) == at_once
