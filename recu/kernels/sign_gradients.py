@@ -40,9 +40,10 @@ _PART_PIXELS = 256
 """Positions of four images each, whose products are added up in registers before they are added to the others."""
 ONE = np.float32(1)
 """For loops, which must not know it, or no multiplication with it would be left."""
-_ZEROS = 0b1010
-"""What zeros in four images count as at first: were it the same sign in all of them, what is taken back for it would be
-a large sum where gradients have a mean, and leave large rounding errors."""
+_ZEROS, _OTHER_ZEROS = 0b1010, 0b0101
+"""What zeros in four images count as at first, in two rows and the next two in turns (the taps of stride 2 see every
+other row): were it the same sign in all images, or in all rows, what is taken back for it would be a large sum where
+gradients have a mean, over all images or in each, and leave large rounding errors."""
 _NUMBER, _VALUE = ir.VectorType(ir.IntType(32), _LANES), ir.VectorType(ir.FloatType(), _LANES)
 
 
@@ -146,7 +147,8 @@ class WeightSums:
             return
         # So far a sign of 0 counts as -1 or 1. Twice what it counts too little is the difference of a look-up with the
         # other sign in the place of each zero and one without any, for which there are sixteen more channels.
-        zeros = np.full((len(which), *numbers.shape[1:3], numbers.shape[3] + _LANES), _ZEROS, np.int32)
+        zeros = np.empty((len(which), *numbers.shape[1:3], numbers.shape[3] + _LANES), np.int32)
+        zeros[:] = np.where(np.arange(zeros.shape[1]) & 2, _OTHER_ZEROS, _ZEROS)[:, None, None]
         for bit in range(SIGNS):
             values = images[np.minimum(SIGNS * which + bit, len(images) - 1)]
             zeros[..., :-_LANES] ^= (~((values > 0) | (values < 0))).astype(np.int32) << bit
@@ -526,7 +528,8 @@ def input_gradient(first, stop, grad, numbers, alpha, one, out):
 def number_signs(first, stop, images, numbers, has_zero):
     """The signs of four images (N, H, W, I) each as numbers (N / 4, H, W, I), with 1 for a positive value.
 
-    Zeros are as in `_ZEROS`. For images that are not there, whose gradients are zero, the last one is taken.
+    Zeros are as in `_ZEROS` and `_OTHER_ZEROS`. For images that are not there, whose gradients are zero, the last one
+    is taken.
     """
     last = len(images) - 1
     for group in range(first, stop):
@@ -538,7 +541,7 @@ def number_signs(first, stop, images, numbers, has_zero):
             for i in range(len(out)):
                 one = (a[i] > 0) | (b[i] < 0) << 1 | (c[i] > 0) << 2 | (d[i] < 0) << 3
                 other = (a[i] < 0) | (b[i] > 0) << 1 | (c[i] < 0) << 2 | (d[i] > 0) << 3
-                out[i] = one ^ _ZEROS
+                out[i] = other ^ _OTHER_ZEROS if y & 2 else one ^ _ZEROS
                 zeros |= (one | other) ^ 15
         has_zero[group] = zeros != 0
 

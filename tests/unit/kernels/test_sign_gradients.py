@@ -100,6 +100,17 @@ def test_many_zeros_are_no_less_exact_where_gradients_have_a_mean(share, stride)
     assert_close(looked_up(grad, activation, binary(8, 16), alpha, stride), expected)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_zeros_are_no_less_exact_where_the_gradients_of_each_image_have_a_mean(stride) -> None:
+    # As behind a mean over all pixels, where each has the same gradient.
+    side = 40 // stride
+    activation, grad = values(7, 32, 40, 40), values(7, 8, 1, 1, seed=1).expand(7, 8, side, side)
+    activation[torch.rand(activation.shape, generator=torch.Generator().manual_seed(3)) < 0.3] = 0
+    alpha = values(8, 1, 1, seed=2)
+    expected = direct(grad, activation.sign(), binary(8, 32), alpha, stride)
+    assert_close(looked_up(grad, activation, binary(8, 32), alpha, stride), expected)
+
+
 def test_the_weights_of_a_channel_of_zeros_have_no_gradient() -> None:
     activation, grad = values(11, 32, 20, 20), values(11, 8, 20, 20, seed=1) + 1
     activation[:, 5] = 0
