@@ -133,8 +133,9 @@ class Cluster:
         for line in (self.folder / "jobs.txt").read_text().splitlines():
             said = dict(word.partition("=")[::2] for word in line.split() if "=" in word)
             place = Path(said["WorkDir"])
-            logs = list(place.glob(f".snakemake/slurm_logs/rule_*/*/{said['JobId']}.log"))
-            rule = logs[0].parts[-3].removeprefix("rule_") if logs else "(higher partition)"
+            # A rule's wildcards are a folder of theirs, and not every rule has some.
+            logs = list((place / ".snakemake/slurm_logs").glob(f"rule_*/**/{said['JobId']}.log"))
+            rule = logs[0].relative_to(place).parts[2].removeprefix("rule_") if logs else "(higher partition)"
             times = (said[name].partition("T")[2] for name in ("StartTime", "EndTime"))
             words = (said["JobId"], place.name, rule, said["Partition"], said["TimeLimit"], said["JobState"], *times)
             rows.append(f"| {' | '.join(words)} | {said['ExitCode']} |")
