@@ -638,4 +638,4 @@ class WorkflowConfig(Block):
     benchmark: Annotated[bool, BeforeValidator(text_as_switch)] = False
     """Whether the speed of those files is measured, too (results/speed/), and tables list it; includes `packed`."""
     keep_resumable: Annotated[bool, BeforeValidator(text_as_switch)] = Running.keep_resumable
-    """Whether finished trainings keep the state needed to train for more epochs, six to ten times their weights."""
+    """Whether finished trainings keep the state needed to train for more epochs, six to fifteen times their weights."""
